@@ -1,0 +1,39 @@
+"""How every command tells its user what went wrong: one line and exit code 2."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable, Sequence
+
+EXIT_USER_ERROR = 2
+EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+
+
+class UserError(Exception):
+    """Something the user can fix: its text is the whole message (what, where, remedy)."""
+
+
+def reports_user_errors(main: Callable[..., int]) -> Callable[..., int]:
+    """Wrap a command's `main`: what its user can mend is one line on stderr, never a traceback.
+
+    An `OSError` counts as the user's (a full disk, a folder without write permission); every other
+    exception is a bug of ours and keeps its traceback.
+    """
+
+    @functools.wraps(main)
+    def wrapper(argv: Sequence[str] | None = None) -> int:
+        try:
+            return main(argv)
+        except UserError as err:
+            print(f"error: {err}", file=sys.stderr)
+            return EXIT_USER_ERROR
+        except OSError as err:
+            where = f"{err.filename}: " if err.filename else ""
+            print(f"error: {where}{err.strerror or err}", file=sys.stderr)
+            return EXIT_USER_ERROR
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            return EXIT_INTERRUPTED
+
+    return wrapper

@@ -1,0 +1,161 @@
+"""Files and folders: finding MIDI, reading JSON, and writing so that a killed run leaves no half file."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import orjson
+
+from errors import UserError
+
+MIDI_SUFFIXES = (".mid", ".midi", ".kar")
+
+
+@contextlib.contextmanager
+def replacing(path: Path, durable: bool = False) -> Iterator[BinaryIO]:
+    """Open a temporary file beside `path` for writing; rename it into place when the block ends well.
+
+    A run that is killed, or a disk that fills, leaves the old file as it was. `durable` files survive a power cut
+    too, at the cost of waiting for the disk.
+    """
+    path = Path(path)
+    make_folder(path.parent)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        os.chmod(name, 0o666 & ~_umask())  # mkstemp makes private files; ours are ordinary ones
+        os.replace(name, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(name)
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write `data` to `path`, all of it or nothing."""
+    with replacing(path) as file:
+        file.write(data)
+
+
+def make_folder(folder: Path) -> None:
+    """Create `folder` and its parents. Raises UserError where that cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise UserError(f"{folder}: a file stands where a folder is needed; give another path") from None
+    except OSError as err:
+        raise UserError(f"{folder}: cannot make this folder ({err.strerror}); give one you can write to") from None
+
+
+def check_writable(folder: Path) -> None:
+    """Make sure, before slow work begins, that files can be written into `folder`.
+
+    Raises UserError naming the folder.
+    """
+    make_folder(folder)
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as err:
+        raise UserError(f"{folder}: cannot write here ({err.strerror}); give a folder you can write to") from None
+
+
+def check_new(paths: Iterable[Path], force: bool) -> None:
+    """Refuse to overwrite: raises UserError if one of `paths` exists and `force` is not set."""
+    if force:
+        return
+    for path in paths:
+        if path.exists():
+            raise UserError(f"{path} exists already; give another place, or --force to overwrite")
+
+
+def read_input(path: Path) -> bytes:
+    """The bytes of a file the user named. Raises UserError if it is missing, a folder or unreadable."""
+    try:
+        return Path(path).read_bytes()
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; check the path") from None
+    except IsADirectoryError:
+        raise UserError(f"{path}: a folder, where a file is needed") from None
+    except OSError as err:
+        raise UserError(f"{path}: cannot be read ({err.strerror})") from None
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """Parse a JSON file that holds one object. Raises UserError naming the file and the place."""
+    try:
+        data = orjson.loads(read_input(path))
+    except orjson.JSONDecodeError as err:
+        raise UserError(f"{path}: not valid JSON ({err})") from None
+    if not isinstance(data, dict):
+        raise UserError(f"{path}: holds a JSON {type(data).__name__}, where an object {{...}} is needed")
+    return data
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file, as hexadecimal digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def find_files(inputs: Sequence[Path], suffixes: Sequence[str]) -> list[tuple[Path, Path]]:
+    """Files named, and files with one of `suffixes` (any letter case) in folders named, searched recursively.
+
+    Returns:
+        (file, its path relative to the input it was found under) pairs, sorted within each input, each
+        file once. A file that the user named himself counts whatever its suffix.
+    Raises:
+        UserError: an input that does not exist, or a folder without any such file.
+    """
+    found: dict[Path, Path] = {}
+    for given in map(Path, inputs):
+        if given.is_dir():
+            inside = sorted(path for path in given.rglob("*")
+                            if path.suffix.lower() in suffixes and path.is_file()
+                            and not path.name.startswith("."))  # hidden: "._x.mid" of macOS archives
+            if not inside:
+                raise UserError(f"{given}: no {', '.join(suffixes)} file in this folder or below it")
+            for path in inside:
+                found.setdefault(path, path.relative_to(given))
+        elif given.exists():
+            found.setdefault(given, Path(given.name))
+        else:
+            raise UserError(f"{given}: no such file or folder; check the path")
+    return list(found.items())
+
+
+def distinct_outputs(relative: Iterable[Path], suffix: str) -> list[Path]:
+    """One output path per input path: the same sub-folders, the new `suffix`, and no two alike.
+
+    Inputs that would fall together (`a.mid` beside `a.MID`, or the same name under two folders given)
+    get `-2`, `-3`, … in their order. Letter case does not tell files apart on every system, so it does
+    not here.
+    """
+    wanted = [path.with_suffix(suffix) for path in relative]
+    plain = {str(path).lower() for path in wanted}
+    taken: set[str] = set()
+    outputs = []
+    for path in wanted:
+        candidate, number = path, 1
+        while str(candidate).lower() in taken or (number > 1 and str(candidate).lower() in plain):
+            number += 1
+            candidate = path.with_name(f"{path.stem}-{number}{suffix}")
+        taken.add(str(candidate).lower())
+        outputs.append(candidate)
+    return outputs

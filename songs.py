@@ -1,0 +1,313 @@
+"""A song as arrays of notes: read from MIDI, its parts found, its bars checked.
+
+Everything between a `.mid` file and the tokenizer that is about MIDI and not about tokens. Nothing here changes
+its input, and nothing is rounded: times stay in ticks.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import struct
+from pathlib import Path
+from typing import NamedTuple
+
+import miditoolkit
+import numpy as np
+import symusic
+
+from errors import UserError
+from files import read_input
+from vocab import QUARTERS_PER_BAR, Vocabulary
+
+DEFAULT_TEMPO = 120.0  # beats per minute: what a MIDI file without a tempo plays at
+VELOCITY = 100
+NO_NOTES = np.zeros((0, 3), np.int64)
+# Longest song that is read, in quarters: a day of music. Past it the times are garbage, and would overflow.
+MAX_QUARTERS = 24 * 60 * 240
+
+
+class TimeSignature(NamedTuple):
+    """`numerator`/`denominator` from `tick` on."""
+
+    tick: int
+    numerator: int
+    denominator: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Track:
+    """Notes of one track, channel and program. `notes` is (N, 3) int64: onset and end in ticks, pitch."""
+
+    name: str
+    program: int
+    is_drum: bool
+    notes: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Song:
+    """A MIDI file's notes and time line. `tempos` are (tick, beats per minute) pairs; both lists sorted by tick."""
+
+    ticks_per_quarter: int
+    tracks: tuple[Track, ...]
+    tempos: tuple[tuple[int, float], ...] = ()
+    time_signatures: tuple[TimeSignature, ...] = ()
+
+    @property
+    def end_tick(self) -> int:
+        return max((int(track.notes[:, 1].max()) for track in self.tracks if len(track.notes)), default=0)
+
+    @property
+    def last_onset_tick(self) -> int:
+        return max((int(track.notes[:, 0].max()) for track in self.tracks if len(track.notes)), default=0)
+
+    def main_tempo(self) -> float:
+        """The tempo in force for most of the song's ticks, 120 where there is none."""
+        end = max(self.end_tick, 1)
+        changes = [(0, DEFAULT_TEMPO), *((tick, tempo) for tick, tempo in self.tempos if tick < end)]
+        ticks: dict[float, int] = {}
+        for (tick, tempo), (until, _) in zip(changes, [*changes[1:], (end, 0.0)], strict=True):
+            ticks[tempo] = ticks.get(tempo, 0) + until - tick
+        return max(ticks, key=lambda tempo: ticks[tempo])
+
+
+# ---------------------------------------------------------------- reading
+
+
+def read_song(path: str | Path) -> Song:
+    """Read a `.mid` file.
+
+    Bytes before the `MThd` header are skipped; a note that is never switched off lasts to the end of its track.
+
+    Raises:
+        UserError: missing, empty, truncated or not MIDI, or a division that is not ticks per quarter.
+    """
+    data = read_input(Path(path))
+    if not data:
+        raise UserError(f"{path}: an empty file, not MIDI; export it again")
+    start = data.find(b"MThd")
+    if start < 0:
+        raise UserError(f"{path}: not a MIDI file (no MThd header in it)")
+    data = data[start:]
+    if len(data) < 14:
+        raise UserError(f"{path}: truncated MIDI file (its header is cut off); export it again")
+    ticks_per_quarter = struct.unpack(">H", data[12:14])[0]
+    if not 0 < ticks_per_quarter < 0x8000:
+        raise UserError(f"{path}: its time is not counted in ticks per quarter note (division "
+                        f"0x{ticks_per_quarter:04x}); export it with a musical time base")
+    try:
+        score = symusic.Score.from_midi(_release_hanging_notes(data))
+    except Exception as err:  # whatever the parser throws: it is C++, and its error classes differ by version
+        raise UserError(f"{path}: not a readable MIDI file ({err}); export it again") from None
+    return _song_from_score(score, str(path))
+
+
+def _song_from_score(score: symusic.Score, where: str) -> Song:
+    tracks = tuple(Track(track.name.strip(), track.program, track.is_drum, first_release(_notes_of(track.notes.numpy())))
+                   for track in score.tracks)
+    tempos = tuple(sorted((tempo.time, round(tempo.qpm, 3)) for tempo in score.tempos if tempo.mspq > 0))
+    signatures = sorted(TimeSignature(s.time, s.numerator, s.denominator) for s in score.time_signatures)
+    song = Song(score.ticks_per_quarter, tracks, tempos, tuple(signatures))
+    latest = song.end_tick / score.ticks_per_quarter
+    if latest > MAX_QUARTERS or any(track.notes.min(initial=0) < 0 for track in tracks):
+        raise UserError(f"{where}: has a note at quarter {latest:.0f}, beyond any song; its times are damaged")
+    return song
+
+
+def _notes_of(columns: dict[str, np.ndarray]) -> np.ndarray:
+    onset = columns["time"].astype(np.int64)
+    return np.stack([onset, onset + columns["duration"], columns["pitch"].astype(np.int64)], axis=1)
+
+
+def song_from_miditoolkit(midi: miditoolkit.MidiFile) -> Song:
+    """The same from an object in memory, which stays unchanged.
+
+    Its notes end as they would after being written and read. Only a `PartsMidiFile`, whose notes come from tokens
+    and may overlap, is taken as it stands, so that the round trip in memory is exact.
+    """
+    exact = isinstance(midi, PartsMidiFile)
+    tracks = []
+    for instrument in midi.instruments:
+        rows = [(note.start, note.end, note.pitch) for note in instrument.notes]
+        notes = np.array(rows, np.int64).reshape(-1, 3)
+        name = (instrument.name or "").strip()
+        tracks.append(Track(name, int(instrument.program), bool(instrument.is_drum),
+                            notes if exact else first_release(notes)))
+    tempos = sorted((int(change.time), round(float(change.tempo), 3)) for change in midi.tempo_changes)
+    signatures = sorted(TimeSignature(int(s.time), s.numerator, s.denominator) for s in midi.time_signature_changes)
+    return Song(midi.ticks_per_beat, tuple(tracks), tuple(tempos), tuple(signatures))
+
+
+def first_release(notes: np.ndarray) -> np.ndarray:
+    """End each note at the first note-off of its pitch after its onset.
+
+    MIDI readers pair overlapping notes of one pitch first in, first out; what sounds ends at the first note-off.
+    The note-offs are exactly the ends that the reader found, whatever it paired them with.
+
+    Args:
+        notes: (N, 3) onset, end, pitch of one track and channel; left unchanged.
+    Returns:
+        (N, 3), sorted by pitch and onset. A note of length zero stays so.
+    """
+    if not len(notes):
+        return NO_NOTES
+    notes = notes[np.lexsort((notes[:, 0], notes[:, 2]))]
+    onset, end, pitch = notes.T
+    span = int(end.max()) + 1  # one time axis for all pitches: pitch × span + tick
+    releases = np.unique(pitch * span + end)
+    found = np.searchsorted(releases, pitch * span + onset, side="right")
+    first = releases[np.minimum(found, len(releases) - 1)] - pitch * span
+    return np.stack([onset, np.where(end > onset, first, onset), pitch], axis=1)
+
+
+def _release_hanging_notes(data: bytes) -> bytes:
+    """Add note-offs for every pitch before each end of track.
+
+    symusic drops a note that nothing switches off, and in `on on off` the second, which really ends with the
+    first. With the note-offs added it keeps both, and `first_release` gives each its right end.
+    """
+    out, place = [data[:14]], 8 + struct.unpack(">I", data[4:8])[0]
+    if place != 14:
+        return data  # a header of another length: left to the parser
+    while data[place:place + 4] == b"MTrk":
+        length = struct.unpack(">I", data[place + 4:place + 8].ljust(4, b"\0"))[0]
+        body = data[place + 8:place + 8 + length]
+        if len(body) == length and body.endswith(END_OF_TRACK):
+            releases = b"\0".join(RELEASES[c] for c in range(16) if bytes([0x90 | c]) in body)
+            if releases:
+                body = body[:-len(END_OF_TRACK)] + releases + b"\0" + END_OF_TRACK
+        out.append(b"MTrk" + struct.pack(">I", len(body)) + body)
+        place += 8 + length
+    out.append(data[place:])
+    return b"".join(out)
+
+
+END_OF_TRACK = b"\xff\x2f\x00"
+# Per channel, two note-offs for each pitch (as many as overlap in practice), under one running status.
+RELEASES = [bytes([0x80 | c]) + b"\0".join(bytes([pitch, 0]) for pitch in range(128) for _ in range(2))
+            for c in range(16)]
+
+
+# ---------------------------------------------------------------- bars and parts
+
+
+def check_playable(song: Song, where: str) -> None:
+    """Raise UserError if there are no notes, or a bar that is not four quarters long with music in or after it."""
+    if not any(len(track.notes) for track in song.tracks):
+        raise UserError(f"{where}: has no notes")
+    for i, signature in enumerate(song.time_signatures):
+        following = song.time_signatures[i + 1].tick if i + 1 < len(song.time_signatures) else None
+        if signature.tick > song.last_onset_tick or following == signature.tick:
+            continue  # nothing sounds under it, or the next one replaces it at once
+        if signature.numerator * 4 != QUARTERS_PER_BAR * signature.denominator:
+            bar = signature.tick // (QUARTERS_PER_BAR * song.ticks_per_quarter)
+            raise UserError(f"{where}: bar {bar} is in {signature.numerator}/{signature.denominator}; only bars of "
+                            f"four quarters can be represented: cut the song to its 4/4 part")
+
+
+def assign_parts(song: Song, vocabulary: Vocabulary) -> tuple[list[np.ndarray], dict[str, list[int]]]:
+    """Find which tracks play each part of the vocabulary.
+
+    Tracks that bear exactly a part's name fill it. A part without such a track: the first drum part takes every
+    other drum track; any other part takes, of the tracks whose program it accepts, the one with the most notes.
+
+    Returns:
+        notes: for each part an (N, 3) array of onset, end, pitch (N = 0: nothing fills it).
+        chosen: part name → indices into `song.tracks`; tracks in no list are left out.
+    """
+    playing = [i for i, track in enumerate(song.tracks) if len(track.notes)]
+    chosen = {part.name: [i for i in playing if song.tracks[i].name == part.name] for part in vocabulary.parts}
+    free = [i for i in playing if song.tracks[i].name not in chosen]
+    for part in vocabulary.parts:
+        if chosen[part.name]:
+            continue
+        candidates = [i for i in free if song.tracks[i].is_drum == part.is_drum
+                      and part.accepts_program(song.tracks[i].program)]
+        if candidates and not part.is_drum:
+            candidates = [min(candidates, key=lambda i: _by_most_notes(song.tracks[i]))]
+        chosen[part.name] = candidates
+        free = [i for i in free if i not in candidates]
+    notes = [np.concatenate([NO_NOTES, *(song.tracks[i].notes for i in chosen[part.name])])
+             for part in vocabulary.parts]
+    return notes, chosen
+
+
+def _by_most_notes(track: Track) -> tuple:
+    """Sort key that does not depend on the order of tracks in the file."""
+    return -len(track.notes), track.program, track.name, track.notes.tobytes()
+
+
+# ---------------------------------------------------------------- writing
+
+
+def end_at_next_onset(notes: np.ndarray) -> np.ndarray:
+    """What a MIDI file can hold of (N, 3) notes: per pitch, each ends no later than the next one begins.
+
+    Of several at one onset the longest stays. Sorted by onset and pitch; the input stays unchanged.
+    """
+    if not len(notes):
+        return NO_NOTES
+    notes = notes[np.lexsort((-notes[:, 1], notes[:, 0], notes[:, 2]))]
+    first = np.ones(len(notes), bool)
+    first[1:] = (notes[1:, [0, 2]] != notes[:-1, [0, 2]]).any(axis=1)
+    notes = notes[first]
+    same_pitch = notes[1:, 2] == notes[:-1, 2]
+    notes[:-1, 1] = np.where(same_pitch, np.minimum(notes[:-1, 1], notes[1:, 0]), notes[:-1, 1])
+    return notes[np.lexsort((notes[:, 2], notes[:, 0]))]
+
+
+class PartsMidiFile(miditoolkit.MidiFile):
+    """A `miditoolkit.MidiFile` whose notes may overlap in memory; `dump` writes what a file can hold."""
+
+    def dump(self, *args, **kwargs) -> None:
+        """Write the file, as `miditoolkit.MidiFile.dump` does, each note ended at the next onset of its pitch."""
+        writable = miditoolkit.MidiFile(ticks_per_beat=self.ticks_per_beat)
+        writable.__dict__.update(self.__dict__)
+        writable.instruments = [_writable(instrument) for instrument in self.instruments]
+        writable.dump(*args, **kwargs)
+
+
+def _writable(instrument: miditoolkit.Instrument) -> miditoolkit.Instrument:
+    rows = np.array([(note.start, note.end, note.pitch) for note in instrument.notes], np.int64).reshape(-1, 3)
+    velocity = {(note.start, note.pitch): note.velocity for note in instrument.notes}
+    copy = miditoolkit.Instrument(instrument.program, instrument.is_drum, instrument.name)
+    copy.notes = [miditoolkit.Note(velocity[start, pitch], pitch, start, end)
+                  for start, end, pitch in end_at_next_onset(rows).tolist()]
+    return copy
+
+
+def parts_to_bytes(notes: list[np.ndarray], vocabulary: Vocabulary, ticks_per_quarter: int,
+                   tempo: float = DEFAULT_TEMPO, velocity: int = VELOCITY) -> bytes:
+    """A Type-1 MIDI file in 4/4 with one track and channel per part, empty or not; see `parts_to_midi`.
+
+    Each note ends at the next onset of its pitch. symusic writes it, a hundred times faster than miditoolkit.
+    """
+    score = symusic.Score(ticks_per_quarter)
+    score.tempos.append(symusic.Tempo(0, qpm=tempo))
+    score.time_signatures.append(symusic.TimeSignature(0, QUARTERS_PER_BAR, 4))
+    for part, rows in zip(vocabulary.parts, notes, strict=True):
+        track = symusic.Track(part.name, part.program, part.is_drum)
+        onset, end, pitch = end_at_next_onset(rows).T
+        track.notes = symusic.Note.from_numpy(onset.astype(np.int32), (end - onset).astype(np.int32),
+                                              pitch.astype(np.int8), np.full(len(pitch), velocity, np.int8))
+        score.tracks.append(track)
+    return score.dumps_midi()
+
+
+def parts_to_midi(notes: list[np.ndarray], vocabulary: Vocabulary, ticks_per_quarter: int,
+                  tempo: float = DEFAULT_TEMPO, velocity: int = VELOCITY) -> PartsMidiFile:
+    """A MIDI object with one track per part, empty or not, in 4/4.
+
+    Args:
+        notes: for each part of the vocabulary an (N, 3) array of onset, end (ticks) and pitch.
+        tempo: beats per minute.
+    """
+    midi = PartsMidiFile(ticks_per_beat=ticks_per_quarter)
+    midi.tempo_changes = [miditoolkit.TempoChange(tempo, 0)]
+    midi.time_signature_changes = [miditoolkit.TimeSignature(QUARTERS_PER_BAR, 4, 0)]
+    for part, rows in zip(vocabulary.parts, notes, strict=True):
+        instrument = miditoolkit.Instrument(part.program, part.is_drum, part.name)
+        instrument.notes = [miditoolkit.Note(velocity, pitch, start, end) for start, end, pitch in rows.tolist()]
+        midi.instruments.append(instrument)
+    midi.max_tick = max((int(rows[:, 1].max()) for rows in notes if len(rows)), default=0) + 1
+    return midi

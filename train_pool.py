@@ -1,0 +1,79 @@
+"""Train a model on a dataset, or continue a run exactly where it stopped.
+
+Input    dataset .pt, as prepare.py writes it; JSON files with the model's and the training's settings
+Output   a run folder (`filename` in the training settings): last.pth, best.pth (lowest held-out loss),
+         hyperparameters.json, train_losses.csv, losses.png
+Example  python train_pool.py --dataset_path dataset.pt --model_config configs/model_config.json
+                              --training_args configs/training_args.json
+         python train_pool.py --resume musictransformer
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from errors import UserError, reports_user_errors
+from files import check_writable, read_json_object
+from settings import config_from_dict
+from training_args import LAST, TrainingArgs
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dataset_path", type=Path,
+                        help="dataset to train on (default: dataset_pitch_ins512.pt; with --resume: the run's own)")
+    parser.add_argument("--model_config", type=Path,
+                        help="JSON with the model's settings (default: the published reference's)")
+    parser.add_argument("--training_args", type=Path, help="JSON with the training's settings (default: the published ones)")
+    parser.add_argument("--train_split", type=float,
+                        help="share of the songs to train on; the rest is held out (default: 0.9)")
+    parser.add_argument("-fp", "--file_path", type=Path, metavar="WEIGHTS",
+                        help="start a new run from these weights (.pth or .safetensors) and their model settings")
+    parser.add_argument("--resume", type=Path, metavar="RUN", help="continue the run in this folder exactly")
+    parser.add_argument("-d", "--device", default="auto", help="auto, cuda, mps or cpu (default: %(default)s)")
+    parser.add_argument("--force", action="store_true", help="replace the run that is in the folder")
+    return parser
+
+
+@reports_user_errors
+def main(argv: Sequence[str] | None = None) -> int:
+    args = build_parser().parse_args(argv)
+    if args.resume:
+        return _resume(args)
+    dataset_path = args.dataset_path or Path("dataset_pitch_ins512.pt")
+    for path in filter(None, (dataset_path, args.file_path)):
+        if not path.is_file():
+            raise UserError(f"{path}: no such file; check the path")
+    settings = config_from_dict(TrainingArgs, read_json_object(args.training_args) if args.training_args else {},
+                                str(args.training_args))
+    model_settings = read_json_object(args.model_config) if args.model_config else None
+    run = Path(settings.filename)
+    if (run / LAST).exists() and not args.force:
+        raise UserError(f"{run} holds a run already; continue it with --resume {run}, replace it with --force, "
+                        f"or give another filename")
+    check_writable(run)
+
+    from training import Run  # brings torch, which --help and wrong settings need not wait for
+
+    return Run.start(run, dataset_path, settings, model_settings, str(args.model_config), args.file_path,
+                     args.train_split or 0.9, args.device).train()
+
+
+def _resume(args: argparse.Namespace) -> int:
+    given = [name for name in ("model_config", "training_args", "train_split", "file_path") if getattr(args, name)]
+    if given or args.force:
+        raise UserError(f"--resume continues a run with its own settings; leave out --{(given or ['force'])[0]}")
+    if not (args.resume / LAST).is_file():
+        raise UserError(f"{args.resume}: no run to continue here ({LAST} is missing)")
+    check_writable(args.resume)
+
+    from training import Run
+
+    return Run.resume(args.resume, args.dataset_path, args.device).train()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,297 @@
+"""The training loop behind train_pool.py: a run that can be stopped anywhere and continued exactly."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import dataclasses
+import io
+import json
+import math
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from checkpoints import load_checkpoint, load_model, pick_device, save_checkpoint
+from dataset import Dataset, Split, load_dataset, split_by_song
+from errors import UserError
+from files import file_hash, write_bytes
+from model import ModelConfig, PooledTransformer, field_losses
+from settings import config_from_dict, config_to_dict
+from training_args import BEST, LAST, LOSSES, PICTURE, SETTINGS, TrainingArgs
+from vocab import FIELDS, load_vocabulary
+
+COLUMNS = ["steps", "train_loss", *(f"train_{field}" for field in FIELDS), "held_out_loss",
+           *(f"held_out_{field}" for field in FIELDS), "lr", "epoch", "notes_seen", "seconds"]
+
+
+@dataclasses.dataclass
+class Progress:
+    """Where a run stands; all of it is stored in a checkpoint."""
+
+    step: int = 0  # optimizer steps done
+    notes_seen: int = 0
+    seconds: float = 0.0  # of training, over all sittings
+    best: float = math.inf  # lowest held-out loss, in nats per note
+    rows: list[dict[str, Any]] = dataclasses.field(default_factory=list)  # of train_losses.csv
+    sums: list[float] = dataclasses.field(default_factory=lambda: [0.0] * len(FIELDS))  # losses since the last row
+    count: int = 0  # steps in `sums`
+
+
+class Run:
+    """One training run: everything between its settings and its folder."""
+
+    def __init__(self, folder: Path, settings: TrainingArgs, model: PooledTransformer, dataset: Dataset, split: Split,
+                 facts: dict[str, Any], device: torch.device) -> None:
+        self.folder, self.settings, self.dataset, self.split = folder, settings, dataset, split
+        self.facts, self.device, self.model = facts, device, model.to(device)
+        matrices = [p for p in model.parameters() if p.ndim > 1]
+        others = [p for p in model.parameters() if p.ndim <= 1]
+        self.optimizer = torch.optim.AdamW([{"params": matrices, "weight_decay": settings.weight_decay},
+                                            {"params": others, "weight_decay": 0.0}], settings.lr, fused=True)
+        self.steps_per_epoch = -(-len(split.train) // settings.batch_size)
+        self.total_steps = self.steps_per_epoch * settings.num_epochs
+        if settings.max_train_steps:
+            self.total_steps = min(self.total_steps, settings.max_train_steps)
+        self.progress = Progress()
+
+    # ------------------------------------------------------------ beginning
+
+    @classmethod
+    def start(cls, folder: Path, dataset_path: Path, settings: TrainingArgs, model_settings: dict[str, Any] | None,
+              where: str, weights: Path | None, train_split: float, device: str) -> Run:
+        """A new run, from scratch or from `weights`. Raises UserError if settings, weights and dataset disagree."""
+        target = pick_device(device)
+        torch.manual_seed(settings.seed)
+        facts = {"dataset": str(dataset_path), "train_split": train_split, "weights": str(weights) if weights else None}
+        if weights:
+            model, vocabulary, _ = load_model(weights)
+            if model_settings is not None:
+                wanted = config_from_dict(ModelConfig, {"n_tokens": vocabulary.sizes, **model_settings}, where)
+                if wanted != model.config:
+                    raise UserError(f"{where}: not the model settings of {weights}; leave out --model_config")
+            dataset = load_dataset(dataset_path, vocabulary)
+        else:
+            dataset = load_dataset(dataset_path)
+            config = {"n_tokens": dataset.vocabulary.sizes, "steps_per_bar": dataset.vocabulary.steps_per_bar,
+                      **(model_settings or {})}
+            config = config_from_dict(ModelConfig, config, where)
+            if config.n_tokens != dataset.vocabulary.sizes:
+                raise UserError(f"{where}: n_tokens are not the dataset's {list(dataset.vocabulary.sizes)}; leave them out")
+            if config.block_size < dataset.block_size:
+                raise UserError(f"{where}: block_size={config.block_size} is shorter than the dataset's blocks "
+                                f"({dataset.block_size}); raise it, or prepare the dataset with -b {config.block_size}")
+            model = PooledTransformer(config)
+        facts["dataset_hash"] = file_hash(dataset_path)
+        split = split_by_song(dataset, train_split)
+        facts["held_out_songs"] = list(split.held_out_songs)
+        run = cls(folder, settings, model, dataset, split, facts, target)
+        run._announce()
+        run._write_settings()
+        return run
+
+    @classmethod
+    def resume(cls, folder: Path, dataset_path: Path | None, device: str) -> Run:
+        """The run in `folder` as it was when last.pth was written."""
+        target = pick_device(device)
+        data = load_checkpoint(folder / LAST)
+        state = data["training"]
+        facts, settings = state["facts"], config_from_dict(TrainingArgs, state["settings"], str(folder / LAST))
+        dataset_path = dataset_path or Path(facts["dataset"])
+        if not dataset_path.is_file():
+            raise UserError(f"{dataset_path}: the run's dataset is not there; say where with --dataset_path")
+        if file_hash(dataset_path) != facts["dataset_hash"]:
+            raise UserError(f"{dataset_path}: not the dataset this run was started with")
+        vocabulary = load_vocabulary(data["vocabulary"])
+        dataset = load_dataset(dataset_path, vocabulary)
+        model = PooledTransformer(config_from_dict(ModelConfig, data["model_config"], str(folder / LAST)))
+        model.load_state_dict(data["weights"])
+        run = cls(folder, settings, model, dataset, split_by_song(dataset, facts["train_split"]), facts, target)
+        run.optimizer.load_state_dict(state["optimizer"])
+        run.progress = Progress(**state["progress"])
+        torch.set_rng_state(state["random"]["cpu"])
+        if target.type == "cuda" and state["random"]["cuda"]:
+            torch.cuda.set_rng_state_all(state["random"]["cuda"])
+        run._announce()
+        return run
+
+    def _announce(self) -> None:
+        if self.split.notice:
+            print(f"notice: {self.split.notice}", file=sys.stderr)
+        print(f"{self.folder}: {self.model.n_parameters():,} parameters on {self.device}; "
+              f"{self.dataset.n_songs - len(self.split.held_out_songs)} songs for training "
+              f"({len(self.split.train)} rows), {len(self.split.held_out_songs)} held out ({len(self.split.held_out)} rows); "
+              f"step {self.progress.step} of {self.total_steps}")
+
+    # ------------------------------------------------------------ training
+
+    def train(self) -> int:
+        """Train to the last step; returns the exit code. Ctrl-C saves and leaves."""
+        with tqdm(total=self.total_steps, initial=self.progress.step, unit="step", disable=None) as bar, \
+                interrupts_noted() as interrupted:
+            self._train(bar, interrupted)
+        if self.progress.step < self.total_steps:
+            self.save()
+            print(f"stopped at step {self.progress.step}; continue with: python train_pool.py --resume {self.folder}")
+            return 0
+        held_out = self._held_out_rows()[-1]
+        print(f"{self.folder}: {self.progress.step} steps, {self.progress.notes_seen:,} notes seen; held out: "
+              + describe_losses([held_out[f"held_out_{field}"] for field in FIELDS])
+              + f"; lowest {self.progress.best:.3f}")
+        return 0
+
+    def _train(self, bar: tqdm, interrupted: list[int]) -> None:
+        if not self.progress.rows:
+            self._log(self.validate())
+        for rows in self.batches():
+            if interrupted or self.progress.step >= self.total_steps:
+                return
+            began = time.monotonic()
+            losses = self.step(rows)
+            self.progress.seconds += time.monotonic() - began
+            bar.update()
+            bar.set_postfix_str(f"{losses.sum():.3f} nats/note", refresh=False)
+            done, args = self.progress.step, self.settings
+            due = done % self.steps_per_epoch == 0 or done == self.total_steps or (args.validate_steps and done % args.validate_steps == 0)
+            if due or done % args.loggingsteps == 0:
+                self._log(self.validate() if due else None)
+
+    def batches(self) -> Iterator[Tensor]:
+        """Batches (B, T, F) from where the run stands: each epoch all training rows, in an order of its own.
+
+        An epoch's order depends on the seed and its number alone, so a resumed run finds its place again.
+        """
+        while True:
+            epoch, done = divmod(self.progress.step, self.steps_per_epoch)
+            generator = torch.Generator().manual_seed(self.settings.seed * 1_000_003 + epoch)
+            order = torch.randperm(len(self.split.train), generator=generator).split(self.settings.batch_size)
+            for indices in order[done:]:
+                yield self.split.train[indices]
+
+    def step(self, rows: Tensor) -> Tensor:
+        """One optimizer step on (B, T, F) rows; returns each family's loss (F,) in nats."""
+        progress = self.progress
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate()
+        self.model.train()
+        losses = self._losses(rows)
+        # The published loss is the mean over families; only the clipping would tell it from the sum.
+        losses.mean().backward()
+        if self.settings.clip_norm:
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        losses = losses.detach().cpu()
+        if not losses.isfinite().all():
+            raise UserError(f"the loss is no longer finite at step {progress.step + 1}; lower lr in the training "
+                            f"settings, or use precision fp32")
+        progress.step += 1
+        progress.notes_seen += rows.shape[0] * (rows.shape[1] - 1)
+        progress.sums = [total + loss for total, loss in zip(progress.sums, losses.tolist(), strict=True)]
+        progress.count += 1
+        return losses
+
+    def learning_rate(self) -> float:
+        """Linear warm-up, then a cosine from `lr` down to `lr × final_lr` at the last step."""
+        args, step = self.settings, self.progress.step
+        if step < args.warmup_steps:
+            return args.lr * (step + 1) / args.warmup_steps
+        share = (step - args.warmup_steps) / max(self.total_steps - args.warmup_steps, 1)
+        return args.lr * (args.final_lr + (1 - args.final_lr) * (1 + math.cos(math.pi * share)) / 2)
+
+    def _losses(self, rows: Tensor) -> Tensor:
+        rows = rows.to(self.device).long()
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.precision == "bf16"):
+            return field_losses(self.model(rows[:, :-1], rows[:, 1:]), rows[:, 1:])
+
+    @torch.no_grad()
+    def validate(self) -> list[float]:
+        """Each family's loss on held-out songs, in nats, all rows weighing the same."""
+        self.model.eval()
+        rows = self.split.held_out
+        wanted = self.settings.validate_rows
+        if 0 < wanted < len(rows):
+            rows = rows[torch.arange(wanted) * len(rows) // wanted]
+        total = torch.zeros(len(FIELDS), dtype=torch.float64)
+        for batch in rows.split(self.settings.batch_size):
+            total += self._losses(batch).double().cpu() * len(batch)
+        return (total / len(rows)).tolist()
+
+    # ------------------------------------------------------------ the run folder
+
+    def _log(self, held_out: list[float] | None) -> None:
+        """Add a row to train_losses.csv, and save; with new held-out losses perhaps also best.pth."""
+        progress = self.progress
+        train = [total / progress.count for total in progress.sums] if progress.count else None
+        row = {"steps": progress.step, "lr": self.learning_rate(), "epoch": progress.step / self.steps_per_epoch,
+               "notes_seen": progress.notes_seen, "seconds": round(progress.seconds, 1)}
+        for name, losses in (("train", train), ("held_out", held_out)):
+            if losses:
+                row |= {f"{name}_loss": sum(losses),
+                        **{f"{name}_{field}": loss for field, loss in zip(FIELDS, losses, strict=True)}}
+        progress.rows.append(row)
+        progress.sums, progress.count = [0.0] * len(FIELDS), 0
+        best = held_out is not None and sum(held_out) < progress.best
+        if best:
+            progress.best = sum(held_out)
+        self.save()
+        if best:
+            self.save(BEST)
+        if held_out:
+            tqdm.write(f"step {progress.step}: held out {describe_losses(held_out)}", file=sys.stderr)
+
+    def save(self, name: str = LAST) -> None:
+        """Write a checkpoint, and the CSV and the picture that belong to it."""
+        random = {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all() if self.device.type == "cuda" else []}
+        state = {"settings": config_to_dict(self.settings), "facts": self.facts, "random": random,
+                 "progress": dataclasses.asdict(self.progress), "optimizer": self.optimizer.state_dict(),
+                 "versions": {"torch": torch.__version__, "python": sys.version.split()[0]}}
+        if name == BEST:  # for generation: what only continuing needs is left out
+            del state["optimizer"], state["random"]
+        save_checkpoint(self.folder / name, self.model, self.dataset.vocabulary, state)
+        table = io.StringIO()
+        writer = csv.DictWriter(table, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.progress.rows)
+        write_bytes(self.folder / LOSSES, table.getvalue().encode())
+        from pictures import loss_curves  # matplotlib is slow to import
+
+        write_bytes(self.folder / PICTURE, loss_curves(self.progress.rows))
+
+    def _held_out_rows(self) -> list[dict[str, Any]]:
+        return [row for row in self.progress.rows if "held_out_loss" in row]
+
+    def _write_settings(self) -> None:
+        text = {"model_config": config_to_dict(self.model.config), "training_args": config_to_dict(self.settings),
+                **self.facts, "parameters": self.model.n_parameters(), "command": sys.argv}
+        write_bytes(self.folder / SETTINGS, json.dumps(text, indent=2).encode())
+
+
+@contextlib.contextmanager
+def interrupts_noted() -> Iterator[list[int]]:
+    """Within the block the first Ctrl-C only fills the list given, so that a step is never cut in half."""
+    noted: list[int] = []
+
+    def note(number: int, _frame: object) -> None:
+        if noted:
+            raise KeyboardInterrupt
+        noted.append(number)
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield noted
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def describe_losses(losses: list[float]) -> str:
+    """Nats per note, and each family's share of them, on one line."""
+    return f"{sum(losses):.3f} nats/note (" + ", ".join(
+        f"{field} {loss:.3f}" for field, loss in zip(FIELDS, losses, strict=True)) + ")"

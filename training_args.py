@@ -1,0 +1,46 @@
+"""The settings of a training run and the names of the files in its folder. Light: no torch."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from errors import UserError
+
+PRECISIONS = ("fp32", "bf16")
+LAST, BEST, LOSSES, PICTURE, SETTINGS = "last.pth", "best.pth", "train_losses.csv", "losses.png", "hyperparameters.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingArgs:
+    """How a run goes. A step is one optimizer step over `batch_size` rows."""
+
+    batch_size: int = 12
+    num_epochs: int = 22
+    lr: float = 0.5e-4  # peak learning rate
+    filename: str = "musictransformer"  # run folder
+    loggingsteps: int = 500  # optimizer steps between rows of train_losses.csv; last.pth is saved as often
+    max_train_steps: int = 0  # stop after this many steps even if epochs are left; 0: no limit
+    warmup_steps: int = 100  # of linear warm-up; then the rate falls along a cosine to lr × final_lr
+    final_lr: float = 0.1  # share of lr at the last step; 1 keeps the rate constant after the warm-up
+    weight_decay: float = 0.01  # on matrices, never on biases and norms
+    clip_norm: float = 1.0  # gradients are scaled down to this norm; 0: never
+    precision: str = "fp32"  # "bf16" computes under bfloat16 autocast
+    validate_steps: int = 0  # steps between validations; 0: after each epoch only
+    validate_rows: int = 0  # held-out rows used for each, spread evenly; 0: all of them
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "num_epochs", "loggingsteps"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name}={getattr(self, name)} must be at least 1")
+        for name in ("max_train_steps", "warmup_steps", "weight_decay", "clip_norm", "validate_steps", "validate_rows"):
+            if getattr(self, name) < 0:
+                raise UserError(f"{name}={getattr(self, name)} must not be negative")
+        if self.lr <= 0:
+            raise UserError(f"lr={self.lr} must be above 0")
+        if not 0 <= self.final_lr <= 1:
+            raise UserError(f"final_lr={self.final_lr} must be from 0 to 1")
+        if self.precision not in PRECISIONS:
+            raise UserError(f"precision={self.precision!r} must be one of {', '.join(PRECISIONS)}")
+        if not self.filename:
+            raise UserError("filename must name the run's folder")
