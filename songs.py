@@ -22,6 +22,8 @@ from vocab import QUARTERS_PER_BAR, Vocabulary
 DEFAULT_TEMPO = 120.0  # beats per minute: what a MIDI file without a tempo plays at
 VELOCITY = 100
 NO_NOTES = np.zeros((0, 3), np.int64)
+N_PITCHES = 128
+END_OF_TRACK = b"\xff\x2f\x00"
 # Longest song that is read, in quarters: a day of music. Past it the times are garbage, and would overflow.
 MAX_QUARTERS = 24 * 60 * 240
 
@@ -95,8 +97,9 @@ def read_song(path: str | Path) -> Song:
     if not 0 < ticks_per_quarter < 0x8000:
         raise UserError(f"{path}: its time is not counted in ticks per quarter note (division "
                         f"0x{ticks_per_quarter:04x}); export it with a musical time base")
+    bodies = _track_bodies(data, str(path))
     try:
-        score = symusic.Score.from_midi(_release_hanging_notes(data))
+        score = _parse(data[8:14], bodies)
     except Exception as err:  # whatever the parser throws: it is C++, and its error classes differ by version
         raise UserError(f"{path}: not a readable MIDI file ({err}); export it again") from None
     return _song_from_score(score, str(path))
@@ -105,9 +108,9 @@ def read_song(path: str | Path) -> Song:
 def _song_from_score(score: symusic.Score, where: str) -> Song:
     tracks = tuple(Track(track.name.strip(), track.program, track.is_drum, first_release(_notes_of(track.notes.numpy())))
                    for track in score.tracks)
-    tempos = tuple(sorted((tempo.time, round(tempo.qpm, 3)) for tempo in score.tempos if tempo.mspq > 0))
-    signatures = sorted(TimeSignature(s.time, s.numerator, s.denominator) for s in score.time_signatures)
-    song = Song(score.ticks_per_quarter, tracks, tempos, tuple(signatures))
+    tempos = [(tempo.time, round(tempo.qpm, 3)) for tempo in score.tempos if tempo.mspq > 0]
+    signatures = [TimeSignature(s.time, s.numerator, s.denominator) for s in score.time_signatures]
+    song = Song(score.ticks_per_quarter, tracks, _by_tick(tempos), _by_tick(signatures))
     latest = song.end_tick / score.ticks_per_quarter
     if latest > MAX_QUARTERS or any(track.notes.min(initial=0) < 0 for track in tracks):
         raise UserError(f"{where}: has a note at quarter {latest:.0f}, beyond any song; its times are damaged")
@@ -133,9 +136,14 @@ def song_from_miditoolkit(midi: miditoolkit.MidiFile) -> Song:
         name = (instrument.name or "").strip()
         tracks.append(Track(name, int(instrument.program), bool(instrument.is_drum),
                             notes if exact else first_release(notes)))
-    tempos = sorted((int(change.time), round(float(change.tempo), 3)) for change in midi.tempo_changes)
-    signatures = sorted(TimeSignature(int(s.time), s.numerator, s.denominator) for s in midi.time_signature_changes)
-    return Song(midi.ticks_per_beat, tuple(tracks), tuple(tempos), tuple(signatures))
+    tempos = [(int(change.time), round(float(change.tempo), 3)) for change in midi.tempo_changes]
+    signatures = [TimeSignature(int(s.time), s.numerator, s.denominator) for s in midi.time_signature_changes]
+    return Song(midi.ticks_per_beat, tuple(tracks), _by_tick(tempos), _by_tick(signatures))
+
+
+def _by_tick(changes: list) -> tuple:
+    """Sorted by tick alone: of several at one tick the last in the file is in force."""
+    return tuple(sorted(changes, key=lambda change: change[0]))
 
 
 def first_release(notes: np.ndarray) -> np.ndarray:
@@ -160,32 +168,59 @@ def first_release(notes: np.ndarray) -> np.ndarray:
     return np.stack([onset, np.where(end > onset, first, onset), pitch], axis=1)
 
 
-def _release_hanging_notes(data: bytes) -> bytes:
-    """Add note-offs for every pitch before each end of track.
+def _track_bodies(data: bytes, where: str) -> list[bytes]:
+    """What the track chunks hold. Chunks of other kinds are skipped, as are bytes after the last track.
+
+    Raises UserError if a track is cut off, or missing: the parser would read what is left as a whole song.
+    """
+    n_tracks = struct.unpack(">H", data[10:12])[0]
+    bodies, place = [], 8 + struct.unpack(">I", data[4:8])[0]
+    while place + 8 <= len(data) and (data[place:place + 4] == b"MTrk" or len(bodies) < n_tracks):
+        end = place + 8 + struct.unpack(">I", data[place + 4:place + 8])[0]
+        if end > len(data):
+            break
+        if data[place:place + 4] == b"MTrk":
+            bodies.append(data[place + 8:end])
+        place = end
+    if len(bodies) < n_tracks or data[place:place + 4] == b"MTrk":
+        raise UserError(f"{where}: truncated MIDI file ({len(bodies)} whole tracks, where its header promises "
+                        f"{n_tracks}); export it again")
+    return bodies
+
+
+def _parse(header: bytes, bodies: list[bytes]) -> symusic.Score:
+    """Parse a MIDI file (format, number of tracks and division; tracks), none of its notes lost.
 
     symusic drops a note that nothing switches off, and in `on on off` the second, which really ends with the
-    first. With the note-offs added it keeps both, and `first_release` gives each its right end.
+    first. With note-offs added before each end of track it keeps both, and `first_release` gives each its
+    right end. A pitch that uses all it got (drums are often never switched off) gets more.
     """
-    out, place = [data[:14]], 8 + struct.unpack(">I", data[4:8])[0]
-    if place != 14:
-        return data  # a header of another length: left to the parser
-    while data[place:place + 4] == b"MTrk":
-        length = struct.unpack(">I", data[place + 4:place + 8].ljust(4, b"\0"))[0]
-        body = data[place + 8:place + 8 + length]
-        if len(body) == length and body.endswith(END_OF_TRACK):
-            releases = b"\0".join(RELEASES[c] for c in range(16) if bytes([0x90 | c]) in body)
-            if releases:
-                body = body[:-len(END_OF_TRACK)] + releases + b"\0" + END_OF_TRACK
-        out.append(b"MTrk" + struct.pack(">I", len(body)) + body)
-        place += 8 + length
-    out.append(data[place:])
-    return b"".join(out)
+    releases = np.full(N_PITCHES, 2)
+    header = b"MThd" + struct.pack(">I", 6) + header[:2] + struct.pack(">H", len(bodies)) + header[4:]
+    while True:
+        switched_off = [_with_releases(body, releases) for body in bodies]
+        score = symusic.Score.from_midi(header + b"".join(switched_off))
+        used = np.max([np.zeros(N_PITCHES, int), *map(_ending_last, score.tracks)], axis=0)
+        if (used < releases).all():
+            return score
+        releases[used >= releases] *= 8
 
 
-END_OF_TRACK = b"\xff\x2f\x00"
-# Per channel, two note-offs for each pitch (as many as overlap in practice), under one running status.
-RELEASES = [bytes([0x80 | c]) + b"\0".join(bytes([pitch, 0]) for pitch in range(128) for _ in range(2))
-            for c in range(16)]
+def _with_releases(body: bytes, releases: np.ndarray) -> bytes:
+    """A track chunk, with so many note-offs for each pitch on every channel, where it ends as it should."""
+    if body.endswith(END_OF_TRACK):
+        offs = b"\0".join(b"\0".join([bytes([pitch, 0])] * n) for pitch, n in enumerate(releases.tolist()))
+        added = b"\0".join(bytes([0x80 | c]) + offs for c in range(16) if bytes([0x90 | c]) in body)
+        if added:
+            body = body[:-len(END_OF_TRACK)] + added + b"\0" + END_OF_TRACK
+    return b"MTrk" + struct.pack(">I", len(body)) + body
+
+
+def _ending_last(track: symusic.Track) -> np.ndarray:
+    """(N_PITCHES,) how many notes of each pitch end where the track's last note ends."""
+    notes = track.notes.numpy()
+    end = notes["time"].astype(np.int64) + notes["duration"]
+    return np.bincount(notes["pitch"][end == end.max(initial=0)], minlength=N_PITCHES)
 
 
 # ---------------------------------------------------------------- bars and parts
@@ -277,15 +312,19 @@ def _writable(instrument: miditoolkit.Instrument) -> miditoolkit.Instrument:
 
 
 def parts_to_bytes(notes: list[np.ndarray], vocabulary: Vocabulary, ticks_per_quarter: int,
-                   tempo: float = DEFAULT_TEMPO, velocity: int = VELOCITY) -> bytes:
+                   tempo: float = DEFAULT_TEMPO, velocity: int = VELOCITY, only: int | None = None) -> bytes:
     """A Type-1 MIDI file in 4/4 with one track and channel per part, empty or not; see `parts_to_midi`.
+
+    `only` is the index of the one part to write, as a stem.
 
     Each note ends at the next onset of its pitch. symusic writes it, a hundred times faster than miditoolkit.
     """
     score = symusic.Score(ticks_per_quarter)
     score.tempos.append(symusic.Tempo(0, qpm=tempo))
     score.time_signatures.append(symusic.TimeSignature(0, QUARTERS_PER_BAR, 4))
-    for part, rows in zip(vocabulary.parts, notes, strict=True):
+    for p, (part, rows) in enumerate(zip(vocabulary.parts, notes, strict=True)):
+        if only not in (None, p):
+            continue
         track = symusic.Track(part.name, part.program, part.is_drum)
         onset, end, pitch = end_at_next_onset(rows).T
         track.notes = symusic.Note.from_numpy(onset.astype(np.int32), (end - onset).astype(np.int32),

@@ -23,7 +23,16 @@ from tqdm import tqdm
 from errors import UserError, reports_user_errors
 from files import MIDI_SUFFIXES, check_new, check_writable, distinct_outputs, find_files, read_json_object, write_bytes
 from reports import Report
-from songs import DEFAULT_TEMPO, PartsMidiFile, Song, assign_parts, check_playable, parts_to_midi, read_song, song_from_miditoolkit
+from songs import (
+    DEFAULT_TEMPO,
+    PartsMidiFile,
+    Song,
+    assign_parts,
+    check_playable,
+    parts_to_midi,
+    read_song,
+    song_from_miditoolkit,
+)
 from vocab import (
     BAR,
     BOS,
@@ -32,7 +41,6 @@ from vocab import (
     FIRST_ID,
     NOTE_DUR,
     PITCH_INSTRUMENT,
-    SPECIALS,
     START_POS,
     Vocabulary,
     load_vocabulary,
@@ -173,13 +181,18 @@ class MidiTokenizerBase(abc.ABC):
         v = self.vocabulary
         if tpb <= 0 or tpb % v.steps_per_quarter:
             raise UserError(f"tpb={tpb} must be a positive multiple of {v.steps_per_quarter}")
-        rows = self.ids_to_rows(ids)
-        step = tpb // v.steps_per_quarter
+        parts = self.rows_to_parts(self.ids_to_rows(ids), tpb)
+        return parts_to_midi(parts, v, tpb, tempo)
+
+    def rows_to_parts(self, rows: np.ndarray, ticks_per_quarter: int) -> list[np.ndarray]:
+        """For each part the (N, 3) onsets, ends (in ticks) and pitches of (N, F) note ids."""
+        v = self.vocabulary
+        step = ticks_per_quarter // v.steps_per_quarter
         onset = ((rows[:, BAR] - FIRST_ID) * v.steps_per_bar + rows[:, START_POS] - FIRST_ID) * step
         end = onset + (rows[:, NOTE_DUR] - FIRST_ID + 1) * step
         notes = np.stack([onset, end, v.pitch_of_id[rows[:, PITCH_INSTRUMENT]]], axis=1)
         part = v.part_of_id[rows[:, PITCH_INSTRUMENT]]
-        return parts_to_midi([notes[part == p] for p in range(len(v.parts))], v, tpb, tempo)
+        return [notes[part == p] for p in range(len(v.parts))]
 
 
 class MidiTokenizerPooled(MidiTokenizerBase):
@@ -243,7 +256,12 @@ def read_tokens(path: Path, tokenizer: MidiTokenizerPooled) -> tuple[np.ndarray,
     Raises:
         UserError: not JSON, no `ids`, ids outside the vocabulary, or made with another vocabulary.
     """
-    data = read_json_object(path)
+    ids, tempo = read_token_ids(read_json_object(path), path, tokenizer)
+    return tokenizer.ids_to_rows(ids, str(path)), tempo
+
+
+def read_token_ids(data: dict[str, Any], path: Path, tokenizer: MidiTokenizerPooled) -> tuple[np.ndarray, float]:
+    """The same from parsed JSON, but every row as it stands in the file: (N, F) int64 ids, special rows too."""
     if "ids" not in data:
         raise UserError(f"{path}: has no 'ids': not a token file; make one with tokenizer.py")
     if data.get("format", TOKEN_FORMAT) != TOKEN_FORMAT or data.get("version", TOKEN_VERSION) != TOKEN_VERSION:
@@ -253,7 +271,7 @@ def read_tokens(path: Path, tokenizer: MidiTokenizerPooled) -> tuple[np.ndarray,
     tempo = data.get("tempo", DEFAULT_TEMPO)
     if not isinstance(tempo, int | float) or not 0 < tempo < float("inf"):
         raise UserError(f"{path}: tempo must be a positive number, not {tempo!r}")
-    return tokenizer.ids_to_rows(data["ids"], str(path)), float(tempo)
+    return tokenizer.check_ids(data["ids"], str(path)), float(tempo)
 
 
 # ---------------------------------------------------------------- command

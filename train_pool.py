@@ -20,6 +20,7 @@ from files import check_writable, read_json_object
 from settings import config_from_dict
 from training_args import LAST, TrainingArgs
 
+
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -252,7 +252,7 @@ class Run:
         random = {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all() if self.device.type == "cuda" else []}
         state = {"settings": config_to_dict(self.settings), "facts": self.facts, "random": random,
                  "progress": dataclasses.asdict(self.progress), "optimizer": self.optimizer.state_dict(),
-                 "versions": {"torch": torch.__version__, "python": sys.version.split()[0]}}
+                 "versions": {"torch": str(torch.__version__), "python": sys.version.split()[0]}}
         if name == BEST:  # for generation: what only continuing needs is left out
             del state["optimizer"], state["random"]
         save_checkpoint(self.folder / name, self.model, self.dataset.vocabulary, state)

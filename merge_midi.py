@@ -1,0 +1,159 @@
+"""Join stems, one MIDI file per part, into one song that tokenizer.py and generate.py read.
+
+Input    .mid files whose names hold the name of a part of the vocabulary ("My Bass 2.mid"), in any letter case;
+         not every part needs one, and several files for one part are joined
+Output   OUT_DIR/NAME: one Type-1 .mid with a track for each part, at the tempo of the first stem that has one
+Example  python merge_midi.py OUT_DIR drums.mid bass.mid piano.mid -n merged.mid
+
+A stem gives all its tracks, whatever their names and programs. Nothing is written unless every stem can be read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from errors import UserError, reports_user_errors
+from files import MIDI_SUFFIXES, check_new, check_writable, write_bytes
+from songs import DEFAULT_TEMPO, NO_NOTES, Song, check_playable, end_at_next_onset, parts_to_bytes, read_song
+from vocab import Vocabulary, load_vocabulary
+
+MAX_TICKS_PER_QUARTER = 0x7FFF  # 15 bits of a MIDI header
+MAX_TICK = 0xFFFFFFF  # 28 bits of a MIDI delta time: later notes could not be written
+
+
+class Stem(NamedTuple):
+    """A stem's song, and the index of its part in the vocabulary."""
+
+    path: Path
+    song: Song
+    part: int
+
+
+def find_part(path: Path, vocabulary: Vocabulary) -> int:
+    """Index of the part whose name occurs in the file's name; spaces and hyphens count as underscores.
+
+    A name inside a longer one does not count ("synth_lead.mid" is no "lead"), but it does beside it.
+
+    Raises:
+        UserError: no part's name, or more than one, with the list of parts.
+    """
+    text = _plain(path.stem)
+    places = [(match.start(), match.start() + len(name), p)
+              for p, name in enumerate(map(_plain, vocabulary.part_names))
+              for match in re.finditer(f"(?={re.escape(name)})", text)]
+    found = sorted({p for start, end, p in places
+                    if not any(first <= start and end <= last and last - first > end - start
+                               for first, last, _ in places)})
+    if len(found) == 1:
+        return found[0]
+    names = vocabulary.part_names
+    holds = " and ".join(names[p] for p in found) if found else "no part's name"
+    raise UserError(f"{path}: its file name holds {holds}; rename it to hold one of the parts: {', '.join(names)}")
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\s-]", "_", name.casefold())
+
+
+def read_stem(path: Path, vocabulary: Vocabulary) -> Stem:
+    """Read one stem. Raises UserError: unreadable, without notes, bars that are not four quarters long, no part."""
+    song = read_song(path)
+    check_playable(song, str(path))
+    return Stem(path, song, find_part(path, vocabulary))
+
+
+def common_ticks_per_quarter(resolutions: Sequence[int]) -> int:
+    """The least common multiple, in which every stem is exact, or the finest where MIDI cannot hold that."""
+    multiple = math.lcm(*resolutions)
+    return multiple if multiple <= MAX_TICKS_PER_QUARTER else max(resolutions)
+
+
+def rescale(notes: np.ndarray, old: int, new: int) -> np.ndarray:
+    """(N, 3) notes in `new` ticks per quarter instead of `old`: nearest tick, a tie goes down. `notes` stay unchanged.
+
+    No note gets length zero as long as `new` is not the coarser one.
+    """
+    scaled = notes.copy()
+    scaled[:, :2] = -((old - 2 * new * notes[:, :2]) // (2 * old))
+    return scaled
+
+
+def join(stems: Sequence[Stem], vocabulary: Vocabulary) -> tuple[list[np.ndarray], int]:
+    """Notes of each part, as a MIDI file can hold them (see `end_at_next_onset`), and their ticks per quarter.
+
+    Raises UserError if a note would end later than a MIDI file can say.
+    """
+    new = common_ticks_per_quarter([stem.song.ticks_per_quarter for stem in stems])
+    parts = [[NO_NOTES] for _ in vocabulary.parts]
+    for stem in stems:
+        old = stem.song.ticks_per_quarter
+        if stem.song.end_tick * new > MAX_TICK * old:
+            raise UserError(f"{stem.path}: its last note ends at quarter {stem.song.end_tick // old}, too late for a "
+                            f"file with {new} ticks per quarter; cut the stem, or export all with the same ticks")
+        parts[stem.part] += [rescale(track.notes, old, new) for track in stem.song.tracks]
+    return [end_at_next_onset(np.concatenate(notes)) for notes in parts], new
+
+
+def choose_tempo(stems: Sequence[Stem]) -> float:
+    """Main tempo of the first stem that has one, in beats per minute."""
+    return next((stem.song.main_tempo() for stem in stems if stem.song.tempos), DEFAULT_TEMPO)
+
+
+def notices(stems: Sequence[Stem], vocabulary: Vocabulary, tempo: float) -> list[str]:
+    """What the user may not have meant: stems that share a part, and stems at another tempo than the song's."""
+    lines = []
+    for p, name in enumerate(vocabulary.part_names):
+        sharing = [str(stem.path) for stem in stems if stem.part == p]
+        if len(sharing) > 1:
+            lines.append(f"{' and '.join(sharing)} are joined into one part, {name}")
+    lines += [f"{stem.path}: its tempo {stem.song.main_tempo():g} is left out, the song's is {tempo:g}"
+              for stem in stems if stem.song.tempos and stem.song.main_tempo() != tempo]
+    return lines
+
+
+def output_path(folder: Path, name: str) -> Path:
+    """`folder`/`name`, with `.mid` added where `name` has no suffix of MIDI. Raises UserError if it is no file name."""
+    if name in ("", "..") or Path(name).name != name:
+        raise UserError(f"-n {name}: must be a file name alone; the folder comes first on the command line")
+    return folder / (name if Path(name).suffix.lower() in MIDI_SUFFIXES else f"{name}.mid")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out_dir", type=Path, metavar="OUT_DIR", help="folder for the song, made if it is not there")
+    parser.add_argument("stems", type=Path, nargs="+", metavar="STEM", help="MIDI files to join")
+    parser.add_argument("-n", "--name", default="merged.mid", help="file name of the song (default: %(default)s)")
+    parser.add_argument("--vocab", type=Path, help="vocabulary JSON (default: configs/vocab.json)")
+    parser.add_argument("--force", action="store_true", help="overwrite a song that exists")
+    return parser
+
+
+@reports_user_errors
+def main(argv: Sequence[str] | None = None) -> int:
+    args = build_parser().parse_args(argv)
+    vocabulary = load_vocabulary(args.vocab)
+    out = output_path(args.out_dir, args.name)
+    stems = [read_stem(path, vocabulary) for path in args.stems]
+    notes, ticks_per_quarter = join(stems, vocabulary)
+    tempo = choose_tempo(stems)
+    check_new([out], args.force)
+    check_writable(args.out_dir)
+    for line in notices(stems, vocabulary, tempo):
+        print(f"notice: {line}", file=sys.stderr)
+    write_bytes(out, parts_to_bytes(notes, vocabulary, ticks_per_quarter, tempo))
+    counts = (f"{name} {len(rows)}" for name, rows in zip(vocabulary.part_names, notes, strict=True))
+    print(f"{out}: {', '.join(counts)} notes")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,181 @@
+"""Sample songs note by note: what may come next, which of it is likely enough, and one draw.
+
+A note is drawn family by family in `vocab.CHOICE_ORDER`, under masks that leave only valid notes: special ids all
+or none, (bar, start_pos, pitch_instrument) strictly increasing, and never a choice after which nothing is left.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from generation_args import GenConfig
+from model import KeyValueCache, PooledTransformer
+from vocab import BAR, BOS, CHOICE_ORDER, EOS, FIELDS, FIRST_ID, PITCH_INSTRUMENT, START_POS, Vocabulary
+
+# ---------------------------------------------------------------- what is valid
+
+
+@dataclasses.dataclass(frozen=True)
+class Rules:
+    """Which ids may follow. `last_bar` is the id of the last bar that may hold a note."""
+
+    vocabulary: Vocabulary
+    last_bar: int
+
+    def mask(self, family: int, chosen: dict[int, int], previous: tuple[int, ...] | None, may_end: bool) -> Tensor:
+        """(V_f,) bool: the ids of `family` that are valid.
+
+        Args:
+            chosen: ids of this note's families that are chosen already.
+            previous: the note before, None at the beginning.
+            may_end: whether EOS is allowed where a note could still follow.
+        """
+        allowed = torch.zeros(self.vocabulary.sizes[family], dtype=torch.bool)
+        if family == BAR:
+            first = self._first_bar(previous)
+            allowed[first:self.last_bar + 1] = True
+            allowed[EOS] = may_end or first > self.last_bar
+        elif family == START_POS and self._same(chosen, previous, BAR):
+            allowed[previous[START_POS] + (not self._pitch_left(previous)):] = True
+        elif family == PITCH_INSTRUMENT and self._same(chosen, previous, BAR, START_POS):
+            allowed[previous[PITCH_INSTRUMENT] + 1:] = True
+        else:
+            allowed[FIRST_ID:] = True
+        return allowed
+
+    def _first_bar(self, previous: tuple[int, ...] | None) -> int:
+        if previous is None:
+            return FIRST_ID
+        bar_is_full = previous[START_POS] == self.vocabulary.sizes[START_POS] - 1 and not self._pitch_left(previous)
+        return previous[BAR] + bar_is_full
+
+    def _pitch_left(self, previous: tuple[int, ...]) -> bool:
+        return previous[PITCH_INSTRUMENT] < self.vocabulary.sizes[PITCH_INSTRUMENT] - 1
+
+    @staticmethod
+    def _same(chosen: dict[int, int], previous: tuple[int, ...] | None, *families: int) -> bool:
+        return previous is not None and all(chosen[family] == previous[family] for family in families)
+
+
+# ---------------------------------------------------------------- what is likely enough
+
+
+def filtered(logits: Tensor, sampling_fn: str, threshold: float) -> Tensor:
+    """(V,) logits with those that the filter removes set to −inf; see `GenConfig` for what `threshold` means.
+
+    Ids masked before (−inf) stay so; the most likely id always stays.
+    """
+    if sampling_fn == "top_k":
+        keep = max(1, math.ceil(round((1 - threshold) * len(logits), 6)))  # rounded: 1 − 0.9 is not exactly a tenth
+        return logits.masked_fill(logits < logits.topk(keep).values[-1], -torch.inf)
+    if sampling_fn == "top_p":
+        probabilities, order = logits.softmax(-1).sort(descending=True, stable=True)
+        beyond = probabilities.cumsum(-1) - probabilities >= threshold  # the mass before it is enough already
+        beyond[0] = False
+        return logits.masked_fill(torch.zeros_like(beyond).scatter(0, order, beyond), -torch.inf)
+    if sampling_fn == "min_p":
+        probabilities = logits.softmax(-1)
+        return logits.masked_fill(probabilities < threshold * probabilities.max(), -torch.inf)
+    return logits
+
+
+# ---------------------------------------------------------------- what the model remembers
+
+
+def window_start(n_rows: int, block_size: int) -> int:
+    """How many of `n_rows` rows read are forgotten: when the context is full, its oldest half is dropped."""
+    half = max(block_size // 2, 1)
+    return half * -(-(n_rows - block_size) // half) if n_rows > block_size else 0
+
+
+class Context:
+    """Reads rows one after another and gives the trunk's state after each.
+
+    With or without a cache of keys and values the window is the same, and so is the state.
+    """
+
+    def __init__(self, model: PooledTransformer, cached: bool = True) -> None:
+        self.model, self.cached = model, cached
+        self.rows = torch.zeros((0, len(FIELDS)), dtype=torch.long)
+        self.start = 0
+        self.cache: KeyValueCache | None = None
+
+    def read(self, rows: Tensor) -> Tensor:
+        """Take in (N, F) rows; returns the state (D,) after the last."""
+        self.rows = torch.cat([self.rows, rows])
+        start = window_start(len(self.rows), self.model.config.block_size)
+        if not self.cached or self.cache is None or start != self.start:
+            rows, self.start = self.rows[start:], start
+            self.cache = self._new_cache() if self.cached else None
+        device = next(self.model.parameters()).device
+        return self.model.states(rows[None].to(device), self.cache)[0, -1]
+
+    def _new_cache(self) -> KeyValueCache:
+        parameter = next(self.model.parameters())
+        return KeyValueCache(self.model.config, 1, parameter.device, parameter.dtype)
+
+
+# ---------------------------------------------------------------- one song
+
+
+@torch.inference_mode()
+def sample_song(model: PooledTransformer, vocabulary: Vocabulary, prompt: np.ndarray, config: GenConfig, seed: int,
+                cached: bool = True, on_note: Callable[[], object] = lambda: None) -> np.ndarray:
+    """Sample one song, or the continuation of `prompt`.
+
+    Args:
+        model: in evaluation mode.
+        prompt: (N, F) note ids in order, N = 0 for none, special rows left out.
+        seed: same seed, same song, on the same machine and versions.
+        cached: keep keys and values of the notes read; the slow way without gives the same song.
+        on_note: called after each note, for progress.
+    Returns:
+        (M, F) int64 ids of the new notes, without the prompt and special rows.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    bars_begun = int(prompt[-1, BAR]) + 1 if len(prompt) else FIRST_ID
+    rules = Rules(vocabulary, min(bars_begun + config.num_bars, vocabulary.sizes[BAR]) - 1)
+    context = Context(model, cached)
+    begin = torch.full((1, len(FIELDS)), BOS)
+    state = context.read(torch.cat([begin, torch.from_numpy(np.asarray(prompt, np.int64)).view(-1, len(FIELDS))]))
+    previous = tuple(prompt[-1].tolist()) if len(prompt) else None
+    new: list[tuple[int, ...]] = []
+    for note in _notes(context, state, rules, previous, config, generator):
+        new.append(note)
+        on_note()
+    return np.array(new, np.int64).reshape(-1, len(FIELDS))
+
+
+def _notes(context: Context, state: Tensor, rules: Rules, previous: tuple[int, ...] | None, config: GenConfig,
+           generator: torch.Generator) -> Iterator[tuple[int, ...]]:
+    for step in range(config.max_steps):
+        if step:
+            state = context.read(torch.tensor([previous]))
+        note = sample_note(context.model, state, rules, previous, config, generator, may_end=step > 0)
+        if note is None:
+            return
+        yield note
+        previous = note
+
+
+def sample_note(model: PooledTransformer, state: Tensor, rules: Rules, previous: tuple[int, ...] | None,
+                config: GenConfig, generator: torch.Generator, may_end: bool) -> tuple[int, ...] | None:
+    """Draw one note's ids in `FIELDS` order from the state (D,); None is the end of the song."""
+    chosen: dict[int, int] = {}
+    tensors: dict[int, Tensor] = {}
+    for family in CHOICE_ORDER:
+        logits = model.family_logits(state[None], tensors)[0].float().cpu()
+        logits = logits.masked_fill(~rules.mask(family, chosen, previous, may_end), -torch.inf)
+        logits = filtered(logits, config.sampling_fn, config.threshold[family]) / config.temperature[family]
+        drawn = torch.multinomial(logits.softmax(-1), 1, generator=generator)
+        chosen[family] = int(drawn)
+        if chosen[family] == EOS:
+            return None
+        tensors[family] = drawn.to(state.device)
+    return tuple(chosen[family] for family in range(len(FIELDS)))
