@@ -69,8 +69,9 @@ def save_release(path: Path, model: PooledTransformer, vocabulary: Vocabulary, f
                  dtype: torch.dtype = torch.bfloat16) -> None:
     """Write weights as one self-contained `.safetensors`; `facts` is what the model card says, as plain data."""
     weights = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in model.state_dict().items()}
-    header = {"format": RELEASE_FORMAT, "version": str(VERSION), "model_config": json.dumps(config_to_dict(model.config)),
-              "vocabulary": json.dumps(vocabulary.to_dict()), "facts": json.dumps(facts)}
+    header = {"format": RELEASE_FORMAT, "version": str(VERSION),
+              "model_config": json.dumps(config_to_dict(model.config)), "vocabulary": json.dumps(vocabulary.to_dict()),
+              "facts": json.dumps(facts)}
     with replacing(path) as file:
         file.write(safetensors.torch.save(weights, header))
 
@@ -128,8 +129,8 @@ def pick_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError:
         raise UserError(f"unknown device {name!r}; give auto, cuda, mps or cpu") from None
-    there = available.get(device.type, False) and (device.type != "cuda" or (device.index or 0) < torch.cuda.device_count())
-    if not there:
+    beyond = device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()
+    if beyond or not available.get(device.type, False):
         raise UserError(f"device {name!r} is not there; this machine has "
                         f"{', '.join(kind for kind, there in available.items() if there)}")
     return device

@@ -113,7 +113,8 @@ def _from_bare_tensor(path: Path, blocks: Tensor, vocabulary: Vocabulary) -> Dat
     _check_blocks(path, blocks, vocabulary)
     highest = blocks.amax(dim=(0, 1)).tolist()
     if any(top >= size for top, size in zip(highest, vocabulary.sizes, strict=True)) or blocks.min() < 0:
-        raise UserError(f"{path}: ids up to {highest}, but the vocabulary's sizes are {list(vocabulary.sizes)}; {REMEDY}")
+        raise UserError(f"{path}: ids up to {highest}, but the vocabulary's sizes are {list(vocabulary.sizes)}; "
+                        f"{REMEDY}")
     notes = blocks.reshape(-1, len(FIELDS))
     starts = np.flatnonzero((notes == BOS).all(dim=1).numpy())
     if not len(starts) or starts[0]:  # what stands before the first BOS row is a song cut at its beginning

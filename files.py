@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -27,17 +28,18 @@ def replacing(path: Path, durable: bool = False) -> Iterator[BinaryIO]:
     path = Path(path)
     make_folder(path.parent)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    temporary = Path(name)
     try:
         with os.fdopen(handle, "wb") as file:
             yield file
             if durable:
                 file.flush()
                 os.fsync(file.fileno())
-        os.chmod(name, 0o666 & ~_umask())  # mkstemp makes private files; ours are ordinary ones
-        os.replace(name, path)
+        temporary.chmod(0o666 & ~_umask())  # mkstemp makes private files; ours are ordinary ones
+        temporary.replace(path)
     except BaseException:
         with contextlib.suppress(OSError):
-            os.unlink(name)
+            temporary.unlink()
         raise
 
 
@@ -51,6 +53,14 @@ def write_bytes(path: Path, data: bytes) -> None:
     """Write `data` to `path`, all of it or nothing."""
     with replacing(path) as file:
         file.write(data)
+
+
+def json_bytes(data: Any) -> bytes:
+    """`data` as JSON. In text that is no Unicode, such as an undecodable file name, `?` stands for what is not."""
+    try:
+        return orjson.dumps(data)
+    except TypeError:  # orjson refuses such text
+        return json.dumps(data, ensure_ascii=False).encode("utf-8", "replace")
 
 
 def make_folder(folder: Path) -> None:

@@ -116,14 +116,16 @@ def log_run(folder: Path, record: dict[str, Any]) -> None:
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("-p", "--prompt", type=Path, help="song to continue: .mid or token .json (default: from scratch)")
+    parser.add_argument("-p", "--prompt", type=Path,
+                        help="song to continue: .mid or token .json (default: from scratch)")
     parser.add_argument("-pi", "--prompt_idx", type=int, default=0, metavar="N",
                         help="keep the first N rows of the prompt, its BOS row counted (default: all)")
     parser.add_argument("-mp", "--model_path", type=Path, default=BUNDLED_MODEL,
                         help="model: .safetensors or a .pth of train_pool.py (default: the one in this repository)")
     parser.add_argument("-o", "--output", type=Path, default=Path("generated"), help="folder (default: %(default)s)")
     parser.add_argument("-n", "--num_samples", type=int, default=1, help="songs to write (default: %(default)s)")
-    parser.add_argument("--genconfig", type=Path, help="JSON with sampling settings (default: configs/genconfig.json's)")
+    parser.add_argument("--genconfig", type=Path,
+                        help="JSON with sampling settings (default: those of configs/genconfig.json)")
     parser.add_argument("-sp", "--save_prompt", action="store_true", help="also write the prompt as NUMBER-prompt.mid")
     parser.add_argument("-pe", "--print_events", action="store_true", help="print the new notes' events")
     parser.add_argument("-d", "--device", default="auto", help="auto, cuda, mps or cpu (default: %(default)s)")

@@ -67,7 +67,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for err in skipped:
         print(f"left out: {err}", file=sys.stderr)
     print(f"{args.out}: {counts['songs']} songs ({len(skipped)} files left out), {counts['notes']} notes, "
-          f"{counts['blocks']} blocks of {args.block_size}; {counts['dropped']} notes after the last full block dropped")
+          f"{counts['blocks']} blocks of {args.block_size}; {counts['dropped']} notes after the last full block "
+          f"dropped")
     return 0
 
 

@@ -7,10 +7,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from errors import UserError
-from files import replacing
+from files import json_bytes, replacing
 
 REPORT_NAME, LOG_NAME = "report.jsonl", "logs.txt"
 
@@ -46,12 +44,12 @@ class Report:
 
     def __exit__(self, *exc: object) -> None:
         with replacing(self.folder / REPORT_NAME) as file:
-            file.writelines(orjson.dumps(row) + b"\n" for row in self.rows)
+            file.writelines(json_bytes(row) + b"\n" for row in self.rows)
         with replacing(self.folder / LOG_NAME) as file:
             for row in self.rows:
                 what = row.get("reason") or f"{self.verb}, {row['notes']} notes"
-                file.write(f"{row['source']}: {what}\n".encode())
-            file.write(f"{self.summary()}\n".encode())
+                file.write(f"{row['source']}: {what}\n".encode("utf-8", "replace"))
+            file.write(f"{self.summary()}\n".encode("utf-8", "replace"))
 
     def finish(self) -> int:
         """Print the counts; the exit code of the run. Raises UserError if nothing was kept."""

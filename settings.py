@@ -27,9 +27,6 @@ def config_from_dict(cls: type[C], data: dict[str, Any], where: str) -> C:
         raise UserError(f"{where} must be an object {{...}}, not {data!r}")
     hints = typing.get_type_hints(cls)
     known = [field.name for field in dataclasses.fields(cls)]
-    for field in dataclasses.fields(cls):
-        if field.default is dataclasses.MISSING and field.name not in data:
-            raise UserError(f"{where}: {field.name!r} is missing")
     values = {}
     for key, value in data.items():
         if key not in known:
@@ -37,6 +34,9 @@ def config_from_dict(cls: type[C], data: dict[str, Any], where: str) -> C:
             hint = f"did you mean {close[0]!r}?" if close else f"known keys: {', '.join(known)}"
             raise UserError(f"{where}: unknown key {key!r}; {hint}")
         values[key] = _checked(value, hints[key], f"{where}: {key}")
+    for field in dataclasses.fields(cls):  # after the loop: a misspelt key explains one that is missing
+        if field.default is dataclasses.MISSING and field.name not in data:
+            raise UserError(f"{where}: {field.name!r} is missing")
     try:
         return cls(**values)
     except UserError as err:
@@ -69,7 +69,7 @@ def _checked(value: Any, wanted: Any, where: str) -> Any:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if wanted is float and is_number:
         return float(value)
-    if wanted is int and is_number and value == int(value):
+    if wanted is int and is_number and float(value).is_integer():
         return int(value)
     if wanted in (bool, str) and isinstance(value, wanted):
         return value

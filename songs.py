@@ -106,8 +106,8 @@ def read_song(path: str | Path) -> Song:
 
 
 def _song_from_score(score: symusic.Score, where: str) -> Song:
-    tracks = tuple(Track(track.name.strip(), track.program, track.is_drum, first_release(_notes_of(track.notes.numpy())))
-                   for track in score.tracks)
+    tracks = tuple(Track(track.name.strip(), track.program, track.is_drum,
+                         first_release(_notes_of(track.notes.numpy()))) for track in score.tracks)
     tempos = [(tempo.time, round(tempo.qpm, 3)) for tempo in score.tempos if tempo.mspq > 0]
     signatures = [TimeSignature(s.time, s.numerator, s.denominator) for s in score.time_signatures]
     song = Song(score.ticks_per_quarter, tracks, _by_tick(tempos), _by_tick(signatures))
@@ -198,18 +198,17 @@ def _parse(header: bytes, bodies: list[bytes]) -> symusic.Score:
     releases = np.full(N_PITCHES, 2)
     header = b"MThd" + struct.pack(">I", 6) + header[:2] + struct.pack(">H", len(bodies)) + header[4:]
     while True:
-        switched_off = [_with_releases(body, releases) for body in bodies]
-        score = symusic.Score.from_midi(header + b"".join(switched_off))
+        offs = b"\0".join(b"\0".join([bytes([pitch, 0])] * n) for pitch, n in enumerate(releases.tolist()))
+        score = symusic.Score.from_midi(header + b"".join(_switched_off(body, offs) for body in bodies))
         used = np.max([np.zeros(N_PITCHES, int), *map(_ending_last, score.tracks)], axis=0)
         if (used < releases).all():
             return score
         releases[used >= releases] *= 8
 
 
-def _with_releases(body: bytes, releases: np.ndarray) -> bytes:
-    """A track chunk, with so many note-offs for each pitch on every channel, where it ends as it should."""
+def _switched_off(body: bytes, offs: bytes) -> bytes:
+    """A track chunk; if it ends as it should, with the note-offs `offs` (under running status) on each channel."""
     if body.endswith(END_OF_TRACK):
-        offs = b"\0".join(b"\0".join([bytes([pitch, 0])] * n) for pitch, n in enumerate(releases.tolist()))
         added = b"\0".join(bytes([0x80 | c]) + offs for c in range(16) if bytes([0x90 | c]) in body)
         if added:
             body = body[:-len(END_OF_TRACK)] + added + b"\0" + END_OF_TRACK

@@ -116,7 +116,7 @@ class MidiTokenizerBase(abc.ABC):
         rows, _ = self.song_rows(song, where)
         tokens = self.token_file(rows, song, where, events)
         if out is not None:
-            write_bytes(Path(out), orjson.dumps(tokens))
+            write_bytes(Path(out), json_bytes(tokens))
         return tokens
 
     def song_rows(self, song: Song, where: str) -> tuple[np.ndarray, dict[str, list[int]]]:
@@ -313,7 +313,7 @@ def _tokenize_file(tokenizer: MidiTokenizerPooled, path: Path, out: Path, events
     """Tokenize one file; returns what the report says of it."""
     song = read_song(path)
     rows, chosen = tokenizer.song_rows(song, str(path))
-    write_bytes(out, orjson.dumps(tokenizer.token_file(rows, song, str(path), events)))
+    write_bytes(out, json_bytes(tokenizer.token_file(rows, song, str(path), events)))
     return {"output": str(out), "notes": len(rows), "bars": int(rows[-1, BAR]) - FIRST_ID + 1,
             "tempo": song.main_tempo(), "tempo_changes": max(len(song.tempos) - 1, 0),
             **describe_tracks(song, chosen)}

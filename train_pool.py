@@ -28,7 +28,8 @@ def build_parser() -> argparse.ArgumentParser:
                         help="dataset to train on (default: dataset_pitch_ins512.pt; with --resume: the run's own)")
     parser.add_argument("--model_config", type=Path,
                         help="JSON with the model's settings (default: the published reference's)")
-    parser.add_argument("--training_args", type=Path, help="JSON with the training's settings (default: the published ones)")
+    parser.add_argument("--training_args", type=Path,
+                        help="JSON with the training's settings (default: the published ones)")
     parser.add_argument("--train_split", type=float,
                         help="share of the songs to train on; the rest is held out (default: 0.9)")
     parser.add_argument("-fp", "--file_path", type=Path, metavar="WEIGHTS",

@@ -84,7 +84,8 @@ class Run:
                       **(model_settings or {})}
             config = config_from_dict(ModelConfig, config, where)
             if config.n_tokens != dataset.vocabulary.sizes:
-                raise UserError(f"{where}: n_tokens are not the dataset's {list(dataset.vocabulary.sizes)}; leave them out")
+                raise UserError(f"{where}: n_tokens are not the dataset's {list(dataset.vocabulary.sizes)}; "
+                                f"leave them out")
             if config.block_size < dataset.block_size:
                 raise UserError(f"{where}: block_size={config.block_size} is shorter than the dataset's blocks "
                                 f"({dataset.block_size}); raise it, or prepare the dataset with -b {config.block_size}")
@@ -126,8 +127,8 @@ class Run:
         if self.split.notice:
             print(f"notice: {self.split.notice}", file=sys.stderr)
         print(f"{self.folder}: {self.model.n_parameters():,} parameters on {self.device}; "
-              f"{self.dataset.n_songs - len(self.split.held_out_songs)} songs for training "
-              f"({len(self.split.train)} rows), {len(self.split.held_out_songs)} held out ({len(self.split.held_out)} rows); "
+              f"{self.dataset.n_songs - len(self.split.held_out_songs)} songs for training ({len(self.split.train)} "
+              f"rows), {len(self.split.held_out_songs)} held out ({len(self.split.held_out)} rows); "
               f"step {self.progress.step} of {self.total_steps}")
 
     # ------------------------------------------------------------ training
@@ -159,7 +160,8 @@ class Run:
             bar.update()
             bar.set_postfix_str(f"{losses.sum():.3f} nats/note", refresh=False)
             done, args = self.progress.step, self.settings
-            due = done % self.steps_per_epoch == 0 or done == self.total_steps or (args.validate_steps and done % args.validate_steps == 0)
+            due = (done % self.steps_per_epoch == 0 or done == self.total_steps
+                   or (args.validate_steps and done % args.validate_steps == 0))
             if due or done % args.loggingsteps == 0:
                 self._log(self.validate() if due else None)
 
@@ -249,7 +251,8 @@ class Run:
 
     def save(self, name: str = LAST) -> None:
         """Write a checkpoint, and the CSV and the picture that belong to it."""
-        random = {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all() if self.device.type == "cuda" else []}
+        random = {"cpu": torch.get_rng_state(),
+                  "cuda": torch.cuda.get_rng_state_all() if self.device.type == "cuda" else []}
         state = {"settings": config_to_dict(self.settings), "facts": self.facts, "random": random,
                  "progress": dataclasses.asdict(self.progress), "optimizer": self.optimizer.state_dict(),
                  "versions": {"torch": str(torch.__version__), "python": sys.version.split()[0]}}

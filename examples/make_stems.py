@@ -7,7 +7,7 @@ The idea: a loop of four chords, Cm7 – Abmaj7 – Fm7 – G7, one bar each, pl
   bass   steps down by thirds (C, Ab, F, then G to lead home), locked to the kick, with a syncopated octave
   piano  one voice after another slips down a step until G7 lifts all four back up; a hook of three notes asks
          over the first chord and is answered over the next two
-  drums  kick on 1, off the beat before 2 and after 3, backbeat snare, an open hat that breathes into the next bar
+  drums  kick on 1 and off the beat around 2 and after 3, snare on 2 and 4, an open hat that breathes into the next bar
 The second time adds a chord stab and an octave on the push after 1, and a snare fill leads back to the start.
 """
 
@@ -44,7 +44,7 @@ GROOVE = {
     SNARE:      "....x.......x...",
     KICK:       "x..x..x...x.....",
 }
-GROOVE_WITH_GHOST = GROOVE | {SNARE: "....x....x..x..."}  # every second bar: a nudge before the third hook note
+GROOVE_WITH_GHOST = GROOVE | {SNARE: "....x....x..x..."}  # every second bar: a nudge before the hook
 FILL = {
     CLOSED_HAT: "x.x.x.x.x.......",
     OPEN_HAT:   "..............x.",

@@ -1,0 +1,45 @@
+# One folder, .venv, holds everything that is installed; `make clean` removes it.
+#   make generate   three songs into generated/ with the bundled model
+#   make test       lint and the quick tests
+# PyTorch's CPU build on Linux (the plain one brings gigabytes of CUDA libraries):
+#   make generate PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+PIP_ARGS ?=
+VENV := .venv
+ifeq ($(OS),Windows_NT)
+BIN := $(VENV)/Scripts
+else
+BIN := $(VENV)/bin
+endif
+
+.PHONY: generate test lint slow notebook clean help
+
+help:
+	@sed -n '2,3s/^#   //p' Makefile
+
+generate: $(VENV)/users
+	@echo 'python generate.py -o generated -n 3'
+	@$(BIN)/python generate.py -o generated -n 3
+
+test: lint
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/developers
+	$(BIN)/ruff check .
+
+# Checks that take minutes: the whole corpus, longer training.
+slow: $(VENV)/developers
+	$(BIN)/python -m pytest -m slow
+
+$(VENV)/users: requirements.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -r requirements.txt
+	@touch $@
+
+$(VENV)/developers: $(VENV)/users requirements-dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -r requirements-dev.txt
+	@touch $@
+
+clean:
+	rm -rf $(VENV)

@@ -1,0 +1,24 @@
+"""Fixtures that several test modules share, and how hypothesis runs: the same examples every time."""
+
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+hypothesis.settings.register_profile("quick", max_examples=50, deadline=None, derandomize=True)
+hypothesis.settings.load_profile("quick")
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of corpora and reference files that lies beside the repository, and not in it."""
+    folder = Path(__file__).parents[2] / "shared"
+    if not folder.is_dir():
+        pytest.skip(f"no {folder.name} folder beside the repository: its reference files are not part of it")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for the files of hypothesis' examples, one after another."""
+    return tmp_path_factory.mktemp("scratch")
