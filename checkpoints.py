@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import struct
 import warnings
 from pathlib import Path
 from typing import Any
@@ -37,15 +38,20 @@ def load_plain(path: Path, mmap: bool = False) -> Any:
             warnings.simplefilter("ignore")  # of torch's about pickles that are refused below in any case
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except pickle.UnpicklingError as err:
-        if "weights_only" in str(err) or "Unsupported" in str(err):
+        if "GLOBAL" in str(err) or ("Unsupported operand" in str(err) and _is_pickle(path)):
             raise UserError(f"{path}: holds more than tensors and plain data, so it is not loaded "
                             f"(it could run code); use a file this project wrote") from None
         raise UserError(f"{path}: damaged or not a PyTorch file; copy or make it again") from None
     except (RuntimeError, EOFError, ValueError, KeyError, IndexError, TypeError, AttributeError, ImportError,
-            UnicodeDecodeError, OSError) as err:
+            UnicodeDecodeError, OSError, AssertionError, struct.error) as err:
         if mmap and "mmap" in str(err):
             return load_plain(path)  # a file in PyTorch's older format
         raise UserError(f"{path}: damaged or not a PyTorch file; copy or make it again") from None
+
+
+def _is_pickle(path: Path) -> bool:
+    with open(path, "rb") as file:
+        return file.read(1) == pickle.PROTO
 
 
 def save_checkpoint(path: Path, model: PooledTransformer, vocabulary: Vocabulary, training: dict[str, Any]) -> None:
@@ -62,6 +68,9 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: not a checkpoint of train_pool.py")
     if data.get("version") != VERSION:
         raise UserError(f"{path}: checkpoint version {data.get('version')}, this program reads {VERSION}")
+    for key in ("model_config", "vocabulary", "weights", "training"):
+        if not isinstance(data.get(key), dict):
+            raise UserError(f"{path}: its {key!r} is damaged or missing; copy or make it again")
     return data
 
 
@@ -89,7 +98,7 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> tuple[PooledTr
     else:
         data = load_checkpoint(path)
         weights, config, vocabulary, facts = (data["weights"], data["model_config"], data["vocabulary"],
-                                              data.get("training", {}))
+                                              data["training"])
     vocabulary = load_vocabulary(vocabulary)
     config = config_from_dict(ModelConfig, config, f"{path}: model_config")
     if config.n_tokens != vocabulary.sizes:
@@ -115,9 +124,12 @@ def _read_release(path: Path) -> tuple[dict[str, torch.Tensor], dict, dict, dict
     if header.get("format") != RELEASE_FORMAT or header.get("version") != str(VERSION):
         raise UserError(f"{path}: not a model released by this project (version {VERSION})")
     try:
-        return weights, *(json.loads(header[key]) for key in ("model_config", "vocabulary", "facts"))
+        config, vocabulary, facts = (json.loads(header[key]) for key in ("model_config", "vocabulary", "facts"))
     except (KeyError, json.JSONDecodeError):
-        raise UserError(f"{path}: its header is damaged; copy or make it again") from None
+        config = vocabulary = facts = None
+    if not all(isinstance(data, dict) for data in (config, vocabulary, facts)):
+        raise UserError(f"{path}: its header is damaged; copy or make it again")
+    return weights, config, vocabulary, facts
 
 
 def pick_device(name: str) -> torch.device:

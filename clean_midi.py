@@ -57,18 +57,24 @@ def fit_range(notes: np.ndarray, part: Part, ranges: str, max_lost: float, where
     return notes[~outside], lost
 
 
+def check_parts(parts: list[np.ndarray], vocabulary: Vocabulary, allow_missing: bool, where: str) -> None:
+    """Raise UserError if a part has no notes; where that is allowed, if none has."""
+    missing = [name for name, notes in zip(vocabulary.part_names, parts, strict=True) if not len(notes)]
+    if missing and (not allow_missing or len(missing) == len(parts)):
+        raise UserError(f"{where}: no {' and no '.join(missing)}; name or set the programs of such tracks, "
+                        f"or --allow-missing")
+
+
 def clean_file(path: Path, out: Path, vocabulary: Vocabulary, args: argparse.Namespace) -> dict[str, Any]:
     """Clean one song into `out`; returns what the report says of it. Raises UserError if it is left out."""
     song = read_song(path)
     check_playable(song, str(path))
     parts, chosen = assign_parts(song, vocabulary)
-    missing = [name for name in vocabulary.part_names if not chosen[name]]
-    if missing and (not args.allow_missing or len(missing) == len(parts)):
-        raise UserError(f"{path}: no {' and no '.join(missing)}; name or set the programs of such tracks, "
-                        f"or --allow-missing")
+    check_parts(parts, vocabulary, args.allow_missing, str(path))  # a part that is missing has no range to report
     fitted = [fit_range(notes, part, args.ranges, args.max_lost, str(path))
               for notes, part in zip(parts, vocabulary.parts, strict=True)]
     parts = [notes for notes, _ in fitted]
+    check_parts(parts, vocabulary, args.allow_missing, str(path))
     rows = MidiTokenizerPooled(vocabulary).parts_to_rows(parts, song.ticks_per_quarter, str(path))
     write_bytes(out, parts_to_bytes(parts, vocabulary, song.ticks_per_quarter, song.main_tempo()))
     return {"output": str(out), "notes": len(rows), "tempo": song.main_tempo(),
@@ -99,9 +105,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not 0 <= args.max_lost <= 1:
         raise UserError(f"--max-lost {args.max_lost} must be a share from 0 to 1")
     vocabulary = load_vocabulary(args.vocab)
-    found = find_files(args.inputs, MIDI_SUFFIXES)
+    found = find_files(args.inputs, MIDI_SUFFIXES, args.output)
     outputs = [args.output / path for path in distinct_outputs((relative for _, relative in found), ".mid")]
-    check_new(outputs, args.force)
+    check_new(outputs, args.force, (path for path, _ in found))
     check_writable(args.output)
     with Report(args.output, "cleaned") as report:
         for (path, _), out in zip(tqdm(found, unit="song", disable=None), outputs, strict=True):

@@ -100,6 +100,9 @@ def load_dataset(path: Path, vocabulary: Vocabulary | None = None) -> Dataset:
         raise UserError(f"{path}: not a dataset; {REMEDY}")
     if data.get("version") != VERSION:
         raise UserError(f"{path}: dataset version {data.get('version')}, this program reads {VERSION}; {REMEDY}")
+    for key, kind in (("vocabulary", dict), ("blocks", Tensor), ("songs", list), ("song_starts", Tensor)):
+        if not isinstance(data.get(key), kind):
+            raise UserError(f"{path}: its {key!r} is damaged or missing; {REMEDY}")
     own = load_vocabulary(data["vocabulary"])
     if vocabulary is not None:
         vocabulary.check_digest(own.digest, str(path), "prepare the songs again with the model's")

@@ -86,12 +86,13 @@ def check_writable(folder: Path) -> None:
         raise UserError(f"{folder}: cannot write here ({err.strerror}); give a folder you can write to") from None
 
 
-def check_new(paths: Iterable[Path], force: bool) -> None:
-    """Refuse to overwrite: raises UserError if one of `paths` exists and `force` is not set."""
-    if force:
-        return
+def check_new(paths: Iterable[Path], force: bool, inputs: Iterable[Path] = ()) -> None:
+    """Refuse to overwrite: raises UserError if one of `paths` exists and `force` is not set, or is one of `inputs`."""
+    read = {path.resolve() for path in inputs}
     for path in paths:
-        if path.exists():
+        if path.resolve() in read:
+            raise UserError(f"{path} would replace the file it is made of; give another place for the output")
+        if path.exists() and not force:
             raise UserError(f"{path} exists already; give another place, or --force to overwrite")
 
 
@@ -124,8 +125,10 @@ def file_hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def find_files(inputs: Sequence[Path], suffixes: Sequence[str]) -> list[tuple[Path, Path]]:
+def find_files(inputs: Sequence[Path], suffixes: Sequence[str], output: Path | None = None) -> list[tuple[Path, Path]]:
     """Files named, and files with one of `suffixes` (any letter case) in folders named, searched recursively.
+
+    What lies in the folder `output` below a folder named is the result of an earlier run, and is left out.
 
     Returns:
         (file, its path relative to the input it was found under) pairs, sorted within each input, each
@@ -138,7 +141,8 @@ def find_files(inputs: Sequence[Path], suffixes: Sequence[str]) -> list[tuple[Pa
         if given.is_dir():
             inside = sorted(path for path in given.rglob("*")
                             if path.suffix.lower() in suffixes and path.is_file()
-                            and not path.name.startswith("."))  # hidden: "._x.mid" of macOS archives
+                            and not path.name.startswith(".")  # hidden: "._x.mid" of macOS archives
+                            and not _is_output(path, given, output))
             if not inside:
                 raise UserError(f"{given}: no {', '.join(suffixes)} file in this folder or below it")
             for path in inside:
@@ -148,6 +152,11 @@ def find_files(inputs: Sequence[Path], suffixes: Sequence[str]) -> list[tuple[Pa
         else:
             raise UserError(f"{given}: no such file or folder; check the path")
     return list(found.items())
+
+
+def _is_output(path: Path, given: Path, output: Path | None) -> bool:
+    return (output is not None and given.resolve() in output.resolve().parents
+            and output.resolve() in path.resolve().parents)
 
 
 def distinct_outputs(relative: Iterable[Path], suffix: str) -> list[Path]:

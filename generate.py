@@ -2,7 +2,7 @@
 
 Input    a model (.safetensors or .pth; by default the one in this repository); perhaps a prompt, .mid or token .json
 Output   in the output folder, for each song: 0.mid, its stems 0-drums.mid, 0-bass.mid, 0-piano.mid (a stem per part
-         of the model's vocabulary), with -sp 0-prompt.mid; genconfigs.txt says how each was made
+         of the model's vocabulary), with -sp 0-prompt.mid, with --png 0.png; genconfigs.txt says how each was made
 Example  python generate.py -o generated -n 3
          python generate.py -p prompt.mid -o generated -n 3
 """
@@ -128,6 +128,7 @@ def build_parser() -> argparse.ArgumentParser:
                         help="JSON with sampling settings (default: those of configs/genconfig.json)")
     parser.add_argument("-sp", "--save_prompt", action="store_true", help="also write the prompt as NUMBER-prompt.mid")
     parser.add_argument("-pe", "--print_events", action="store_true", help="print the new notes' events")
+    parser.add_argument("--png", action="store_true", help="also draw each song as a piano roll, NUMBER.png")
     parser.add_argument("-d", "--device", default="auto", help="auto, cuda, mps or cpu (default: %(default)s)")
     parser.add_argument("--seed", type=int, help="song i uses seed + i (default: drawn, printed and recorded)")
     parser.add_argument("--force", action="store_true", help="number songs from 0, over those that are there")
@@ -182,6 +183,11 @@ def _write_songs(args: argparse.Namespace, config: GenConfig, model: Any, tokeni
             parts = tokenizer.rows_to_parts(prompt, TICKS_PER_QUARTER)
             write_bytes(args.output / f"{first + i}-prompt.mid",
                         parts_to_bytes(parts, tokenizer.vocabulary, TICKS_PER_QUARTER, tempo))
+        if args.png:
+            from pictures import piano_roll  # brings matplotlib
+
+            write_bytes(whole.with_suffix(".png"),
+                        piano_roll(rows, tokenizer.vocabulary, len(prompt), f"{whole.name}, seed {seed + i}"))
         if args.print_events:
             print("\n".join(" ".join(events) for events in tokenizer.tokens_to_events(new)))
         print(f"{whole}: {describe(rows, new, tokenizer)}, {tempo:g} BPM, {time.monotonic() - began:.1f} s")

@@ -145,7 +145,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     stems = [read_stem(path, vocabulary) for path in args.stems]
     notes, ticks_per_quarter = join(stems, vocabulary)
     tempo = choose_tempo(stems)
-    check_new([out], args.force)
+    check_new([out], args.force, args.stems)
     check_writable(args.out_dir)
     for line in notices(stems, vocabulary, tempo):
         print(f"notice: {line}", file=sys.stderr)

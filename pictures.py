@@ -1,14 +1,30 @@
-"""Pictures for people: loss curves. The only module that draws, so that the others start without matplotlib."""
+"""Pictures for people: loss curves and piano rolls.
+
+The only module that draws, so that the others start without matplotlib.
+"""
 
 from __future__ import annotations
 
 import io
 from typing import Any
 
+import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from vocab import FIELDS
+from vocab import BAR, FIELDS, FIRST_ID, NOTE_DUR, PITCH_INSTRUMENT, START_POS, Part, Vocabulary
+
+# Names of the General MIDI 1 percussion map that are worth room on an axis.
+DRUM_NAMES = {
+    35: "kick 2", 36: "kick", 37: "side stick", 38: "snare", 39: "clap", 40: "snare 2", 41: "floor tom 2",
+    42: "closed hat", 43: "floor tom", 44: "pedal hat", 45: "low tom", 46: "open hat", 47: "mid tom 2", 48: "mid tom",
+    49: "crash", 50: "high tom", 51: "ride", 52: "china", 53: "ride bell", 54: "tambourine", 55: "splash",
+    56: "cowbell", 57: "crash 2", 58: "vibraslap", 59: "ride 2", 60: "high bongo", 61: "low bongo", 62: "mute conga",
+    63: "high conga", 64: "low conga", 65: "high timbale", 66: "low timbale", 67: "high agogo", 68: "low agogo",
+    69: "cabasa", 70: "maracas", 75: "claves", 76: "high woodblock", 77: "low woodblock", 80: "mute triangle",
+    81: "triangle"}
+SEMITONES = 12
 
 
 def loss_curves(rows: list[dict[str, Any]]) -> bytes:
@@ -32,6 +48,55 @@ def loss_curves(rows: list[dict[str, Any]]) -> bytes:
         axes.grid(alpha=0.3)
         axes.set_yscale("log")
     panels[0][0].legend()
+    return _png(figure)
+
+
+def piano_roll(rows: np.ndarray, vocabulary: Vocabulary, n_prompt: int = 0, title: str = "") -> bytes:
+    """A PNG of a song: one panel per part, bars along the axis, drums by the name of the piece.
+
+    Args:
+        rows: (N, F) note ids in order.
+        n_prompt: how many of the notes at the beginning are the prompt's; they stand on a grey ground.
+    """
+    onset = (rows[:, BAR] - FIRST_ID) + (rows[:, START_POS] - FIRST_ID) / vocabulary.steps_per_bar  # in bars
+    length = (rows[:, NOTE_DUR] - FIRST_ID + 1) / vocabulary.steps_per_bar
+    first, last = (int(onset.min()), int(onset.max()) + 1) if len(rows) else (0, 1)
+    figure = Figure(figsize=(min(max(8, (last - first) * 0.5), 40), 2.2 * len(vocabulary.parts)), layout="constrained")
+    panels = figure.subplots(len(vocabulary.parts), 1, sharex=True, squeeze=False)[:, 0]
+    for p, (part, axes) in enumerate(zip(vocabulary.parts, panels, strict=True)):
+        mine = vocabulary.part_of_id[rows[:, PITCH_INSTRUMENT]] == p
+        pitch = vocabulary.pitch_of_id[rows[mine, PITCH_INSTRUMENT]]
+        _part_panel(axes, part, onset[mine], length[mine], pitch, f"C{p}")
+        axes.set_xlim(first, last)
+        axes.set_xticks(range(first, last + 1), minor=(last - first) > 48)
+        axes.grid(axis="x", alpha=0.4)
+        axes.set_axisbelow(True)
+        if n_prompt:
+            axes.axvspan(first, onset[min(n_prompt, len(rows) - 1)], color="0.92", zorder=0)
+    panels[-1].set_xlabel("bar" + (" (grey: the prompt)" if n_prompt else ""))
+    figure.suptitle(title)
+    return _png(figure)
+
+
+def _part_panel(axes: Axes, part: Part, onset: np.ndarray, length: np.ndarray, pitch: np.ndarray, color: str) -> None:
+    """Draw one part's notes as bars; onsets and lengths are in bars of music."""
+    axes.set_ylabel(part.name)
+    if part.is_drum:  # a row per piece in use; how long a stroke rings says nothing
+        pieces = np.unique(pitch)
+        height = np.searchsorted(pieces, pitch)
+        axes.scatter(onset, height, s=9, marker="s", color=color, linewidths=0)
+        axes.set_yticks(range(len(pieces)), [DRUM_NAMES.get(int(piece), str(piece)) for piece in pieces], fontsize=7)
+        axes.set_ylim(-1, max(len(pieces), 1))
+        return
+    axes.barh(pitch, length, left=onset, height=0.8, color=color, linewidth=0)
+    if len(pitch):
+        octaves = range(int(pitch.min()) // SEMITONES, int(pitch.max()) // SEMITONES + 2)
+        names = [f"C{octave - 1}" for octave in octaves]
+        axes.set_yticks([SEMITONES * octave for octave in octaves], names, fontsize=7)
+        axes.set_ylim(pitch.min() - 2, pitch.max() + 2)
+
+
+def _png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(buffer)
+    FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": None})  # same picture, same bytes
     return buffer.getvalue()

@@ -62,10 +62,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     from dataset import write_dataset  # brings torch, which --help and bad arguments need not wait for
 
     skipped: list[UserError] = []
-    counts = write_dataset(args.out, read_songs(files, tokenizer, skipped), args.block_size, tokenizer.vocabulary,
-                           {"shuffle_seed": args.seed})
-    for err in skipped:
-        print(f"left out: {err}", file=sys.stderr)
+    try:
+        counts = write_dataset(args.out, read_songs(files, tokenizer, skipped), args.block_size, tokenizer.vocabulary,
+                               {"shuffle_seed": args.seed})
+    finally:  # where too few songs are left, the reasons matter most
+        for err in skipped:
+            print(f"left out: {err}", file=sys.stderr)
     print(f"{args.out}: {counts['songs']} songs ({len(skipped)} files left out), {counts['notes']} notes, "
           f"{counts['blocks']} blocks of {args.block_size}; {counts['dropped']} notes after the last full block "
           f"dropped")

@@ -17,11 +17,19 @@ from typing import Any
 
 import miditoolkit
 import numpy as np
-import orjson
 from tqdm import tqdm
 
 from errors import UserError, reports_user_errors
-from files import MIDI_SUFFIXES, check_new, check_writable, distinct_outputs, find_files, read_json_object, write_bytes
+from files import (
+    MIDI_SUFFIXES,
+    check_new,
+    check_writable,
+    distinct_outputs,
+    find_files,
+    json_bytes,
+    read_json_object,
+    write_bytes,
+)
 from reports import Report
 from songs import (
     DEFAULT_TEMPO,
@@ -296,7 +304,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     tokenizer = MidiTokenizerPooled(args.vocab)
-    found = find_files(args.inputs, MIDI_SUFFIXES)
+    found = find_files(args.inputs, MIDI_SUFFIXES, args.tokens_dir)
     outputs = [args.tokens_dir / path for path in distinct_outputs((relative for _, relative in found), ".json")]
     check_new(outputs, args.force)
     check_writable(args.tokens_dir)

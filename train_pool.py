@@ -60,12 +60,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from training import Run  # brings torch, which --help and wrong settings need not wait for
 
-    return Run.start(run, dataset_path, settings, model_settings, str(args.model_config), args.file_path,
-                     args.train_split or 0.9, args.device).train()
+    train_split = 0.9 if args.train_split is None else args.train_split
+    return Run.start(run, dataset_path, settings, model_settings, str(args.model_config or "default model settings"),
+                     args.file_path, train_split, args.device).train()
 
 
 def _resume(args: argparse.Namespace) -> int:
-    given = [name for name in ("model_config", "training_args", "train_split", "file_path") if getattr(args, name)]
+    given = [name for name in ("model_config", "training_args", "train_split", "file_path")
+             if getattr(args, name) is not None]
     if given or args.force:
         raise UserError(f"--resume continues a run with its own settings; leave out --{(given or ['force'])[0]}")
     if not (args.resume / LAST).is_file():

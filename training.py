@@ -19,14 +19,14 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from checkpoints import load_checkpoint, load_model, pick_device, save_checkpoint
+from checkpoints import load_model, pick_device, save_checkpoint
 from dataset import Dataset, Split, load_dataset, split_by_song
 from errors import UserError
 from files import file_hash, write_bytes
 from model import ModelConfig, PooledTransformer, field_losses
 from settings import config_from_dict, config_to_dict
 from training_args import BEST, LAST, LOSSES, PICTURE, SETTINGS, TrainingArgs
-from vocab import FIELDS, load_vocabulary
+from vocab import FIELDS
 
 COLUMNS = ["steps", "train_loss", *(f"train_{field}" for field in FIELDS), "held_out_loss",
            *(f"held_out_{field}" for field in FIELDS), "lr", "epoch", "notes_seen", "seconds"]
@@ -71,25 +71,24 @@ class Run:
         target = pick_device(device)
         torch.manual_seed(settings.seed)
         facts = {"dataset": str(dataset_path), "train_split": train_split, "weights": str(weights) if weights else None}
-        if weights:
-            model, vocabulary, _ = load_model(weights)
-            if model_settings is not None:
-                wanted = config_from_dict(ModelConfig, {"n_tokens": vocabulary.sizes, **model_settings}, where)
-                if wanted != model.config:
-                    raise UserError(f"{where}: not the model settings of {weights}; leave out --model_config")
-            dataset = load_dataset(dataset_path, vocabulary)
-        else:
-            dataset = load_dataset(dataset_path)
-            config = {"n_tokens": dataset.vocabulary.sizes, "steps_per_bar": dataset.vocabulary.steps_per_bar,
-                      **(model_settings or {})}
-            config = config_from_dict(ModelConfig, config, where)
-            if config.n_tokens != dataset.vocabulary.sizes:
-                raise UserError(f"{where}: n_tokens are not the dataset's {list(dataset.vocabulary.sizes)}; "
-                                f"leave them out")
-            if config.block_size < dataset.block_size:
-                raise UserError(f"{where}: block_size={config.block_size} is shorter than the dataset's blocks "
-                                f"({dataset.block_size}); raise it, or prepare the dataset with -b {config.block_size}")
-            model = PooledTransformer(config)
+        model, vocabulary = load_model(weights)[:2] if weights else (None, None)
+        dataset = load_dataset(dataset_path, vocabulary)
+        vocabulary = dataset.vocabulary
+        config = model.config if model else None
+        if model_settings is not None or config is None:
+            wanted = config_from_dict(ModelConfig, {"n_tokens": vocabulary.sizes,
+                                                    "steps_per_bar": vocabulary.steps_per_bar,
+                                                    **(model_settings or {})}, where)
+            if config is not None and wanted != config:
+                raise UserError(f"{where}: not the model settings of {weights}; leave out --model_config")
+            config = wanted
+        if config.n_tokens != vocabulary.sizes:
+            raise UserError(f"{where}: n_tokens are not the dataset's {list(vocabulary.sizes)}; leave them out")
+        if config.block_size < dataset.block_size:
+            raise UserError(f"{where if model_settings is not None or not weights else weights}: block_size="
+                            f"{config.block_size} is shorter than the dataset's blocks ({dataset.block_size}); "
+                            f"raise it, or prepare the dataset with -b {config.block_size}")
+        model = model or PooledTransformer(config)
         facts["dataset_hash"] = file_hash(dataset_path)
         split = split_by_song(dataset, train_split)
         facts["held_out_songs"] = list(split.held_out_songs)
@@ -102,18 +101,17 @@ class Run:
     def resume(cls, folder: Path, dataset_path: Path | None, device: str) -> Run:
         """The run in `folder` as it was when last.pth was written."""
         target = pick_device(device)
-        data = load_checkpoint(folder / LAST)
-        state = data["training"]
+        model, vocabulary, state = load_model(folder / LAST)
+        if "optimizer" not in state:
+            raise UserError(f"{folder / LAST}: holds no optimizer state, so it cannot be continued; start a new run "
+                            f"from it with -fp")
         facts, settings = state["facts"], config_from_dict(TrainingArgs, state["settings"], str(folder / LAST))
         dataset_path = dataset_path or Path(facts["dataset"])
         if not dataset_path.is_file():
             raise UserError(f"{dataset_path}: the run's dataset is not there; say where with --dataset_path")
         if file_hash(dataset_path) != facts["dataset_hash"]:
             raise UserError(f"{dataset_path}: not the dataset this run was started with")
-        vocabulary = load_vocabulary(data["vocabulary"])
         dataset = load_dataset(dataset_path, vocabulary)
-        model = PooledTransformer(config_from_dict(ModelConfig, data["model_config"], str(folder / LAST)))
-        model.load_state_dict(data["weights"])
         run = cls(folder, settings, model, dataset, split_by_song(dataset, facts["train_split"]), facts, target)
         run.optimizer.load_state_dict(state["optimizer"])
         run.progress = Progress(**state["progress"])
@@ -217,7 +215,7 @@ class Run:
     def validate(self) -> list[float]:
         """Each family's loss on held-out songs, in nats, all rows weighing the same."""
         self.model.eval()
-        rows = self.split.held_out
+        rows = self.split.train
         wanted = self.settings.validate_rows
         if 0 < wanted < len(rows):
             rows = rows[torch.arange(wanted) * len(rows) // wanted]
@@ -243,14 +241,13 @@ class Run:
         best = held_out is not None and sum(held_out) < progress.best
         if best:
             progress.best = sum(held_out)
+            self.save(BEST)  # before last.pth, which knows of it: killed in between, a resumed run writes it again
         self.save()
-        if best:
-            self.save(BEST)
         if held_out:
             tqdm.write(f"step {progress.step}: held out {describe_losses(held_out)}", file=sys.stderr)
 
     def save(self, name: str = LAST) -> None:
-        """Write a checkpoint, and the CSV and the picture that belong to it."""
+        """Write a checkpoint, and with last.pth the CSV and the picture that belong to it."""
         random = {"cpu": torch.get_rng_state(),
                   "cuda": torch.cuda.get_rng_state_all() if self.device.type == "cuda" else []}
         state = {"settings": config_to_dict(self.settings), "facts": self.facts, "random": random,
@@ -259,6 +256,8 @@ class Run:
         if name == BEST:  # for generation: what only continuing needs is left out
             del state["optimizer"], state["random"]
         save_checkpoint(self.folder / name, self.model, self.dataset.vocabulary, state)
+        if name == BEST:
+            return
         table = io.StringIO()
         writer = csv.DictWriter(table, COLUMNS, lineterminator="\n")
         writer.writeheader()

@@ -7,6 +7,7 @@ import dataclasses
 from errors import UserError
 
 PRECISIONS = ("fp32", "bf16")
+SEEDS = 2**32
 LAST, BEST, LOSSES, PICTURE, SETTINGS = "last.pth", "best.pth", "train_losses.csv", "losses.png", "hyperparameters.json"
 
 
@@ -36,6 +37,8 @@ class TrainingArgs:
         for name in ("max_train_steps", "warmup_steps", "weight_decay", "clip_norm", "validate_steps", "validate_rows"):
             if getattr(self, name) < 0:
                 raise UserError(f"{name}={getattr(self, name)} must not be negative")
+        if not 0 <= self.seed < SEEDS:
+            raise UserError(f"seed={self.seed} must be from 0 to {SEEDS - 1}")
         if self.lr <= 0:
             raise UserError(f"lr={self.lr} must be above 0")
         if not 0 <= self.final_lr <= 1:

@@ -32,6 +32,7 @@ PAD, BOS, EOS, MASK = range(len(SPECIALS))
 FIRST_ID = len(SPECIALS)  # of the ids that are not special
 
 QUARTERS_PER_BAR = 4
+MELODIC_CHANNELS = 15  # of MIDI's 16; the tenth is for drums
 FORMAT, VERSION = "pooled-vocabulary", 1
 DEFAULT_PATH = Path(__file__).parent / "configs" / "vocab.json"
 
@@ -78,8 +79,10 @@ class Vocabulary:
             raise UserError("bars, steps_per_bar, max_duration_steps and the number of parts must be at least 1")
         if self.steps_per_bar % QUARTERS_PER_BAR:
             raise UserError(f"steps_per_bar={self.steps_per_bar} must be a multiple of {QUARTERS_PER_BAR}")
-        if len(set(self.part_names)) < len(self.parts):
+        if len({name.casefold() for name in self.part_names}) < len(self.parts):  # file names may not tell case
             raise UserError(f"two parts share a name: {', '.join(self.part_names)}")
+        if sum(not part.is_drum for part in self.parts) > MELODIC_CHANNELS:
+            raise UserError(f"more than {MELODIC_CHANNELS} parts besides drums; a MIDI file has no more channels")
 
     @property
     def part_names(self) -> tuple[str, ...]:
@@ -187,6 +190,8 @@ def _from_published(data: dict[str, Any], where: str) -> Vocabulary:
     except (KeyError, TypeError, AttributeError):
         raise UserError(f"{where}: the published form needs n_tokens and one table of event names per family: "
                         f"{', '.join(FIELDS)}") from None
+    except UserError as err:
+        raise UserError(f"{where}: {err}") from None
     if vocabulary.to_published() != {key: data.get(key) for key in ("n_tokens", *FIELDS)}:
         raise UserError(f"{where}: ids are not in the published order (special ids, then the events counted up)")
     return vocabulary

@@ -125,3 +125,8 @@ def test_tokens_of_the_examples_are_exact(tmp_path):
     for there, back in zip(read_song(tmp_path / "merged.mid").tracks, read_song(tmp_path / "back.mid").tracks,
                            strict=True):
         assert (there.notes == back.notes).all()
+
+
+def test_example_prompt_is_the_merged_stems(tmp_path):
+    assert merge_midi.main([str(tmp_path), *map(str, STEMS), "-n", "prompt.mid"]) == 0
+    assert (tmp_path / "prompt.mid").read_bytes() == (EXAMPLES / "prompt.mid").read_bytes()

@@ -1,0 +1,52 @@
+"""Turn a training run's checkpoint into one self-contained file to share: weights, config, vocabulary and facts.
+
+Input    a checkpoint .pth of train_pool.py
+Output   a .safetensors with bfloat16 weights; generate.py, evaluate.py and train_pool.py -fp read it
+Example  python release.py musictransformer/best.pth mymodel.safetensors --note "My songs, 2026. Licence: CC0."
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from errors import UserError, reports_user_errors
+from files import check_new, check_writable
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoint", type=Path, help="checkpoint .pth")
+    parser.add_argument("out", type=Path, help="file to write, ending in .safetensors")
+    parser.add_argument("--note", default="", help="what the file should say of itself: data, licence, attribution")
+    parser.add_argument("--force", action="store_true", help="overwrite a file that exists")
+    return parser
+
+
+@reports_user_errors
+def main(argv: Sequence[str] | None = None) -> int:
+    args = build_parser().parse_args(argv)
+    if args.out.suffix != ".safetensors":
+        raise UserError(f"{args.out}: the name must end in .safetensors")
+    if not args.checkpoint.is_file():
+        raise UserError(f"{args.checkpoint}: no such file; check the path")
+    check_new([args.out], args.force)
+    check_writable(args.out.parent)
+
+    from checkpoints import load_model, save_release  # brings torch
+
+    model, vocabulary, training = load_model(args.checkpoint)
+    known = {**training.get("facts", {}), "training_args": training.get("settings", {}),
+             "versions": training.get("versions", {}), "note": args.note}
+    progress = training.get("progress", {})
+    known |= {name: progress[name] for name in ("step", "notes_seen", "seconds") if name in progress}
+    save_release(args.out, model, vocabulary, known)
+    print(f"{args.out}: {model.n_parameters():,} parameters, {args.out.stat().st_size / 1e6:.1f} MB")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,49 @@
+"""Songs of random notes, as token rows, token files and small datasets; and models small enough to train in a test."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from dataset import write_dataset
+from vocab import BOS, EOS, FIELDS, FIRST_ID, NOTE_DUR, PITCH_INSTRUMENT, Vocabulary, load_vocabulary
+
+TINY_MODEL = {"emb_sizes": [8, 8, 8, 8], "n_layers": 2, "n_heads": 2, "d_model": 16, "block_size": 64}
+
+VOCABULARY = load_vocabulary()
+
+
+def random_song(seed: int, n_notes: int = 40, n_bars: int = 4, vocabulary: Vocabulary = VOCABULARY) -> np.ndarray:
+    """(N, F) note ids in the order of token files, no two at one onset and pitch."""
+    rng = np.random.default_rng(seed)
+    sizes = (n_bars, vocabulary.steps_per_bar, vocabulary.sizes[PITCH_INSTRUMENT] - FIRST_ID)
+    keys = np.unravel_index(np.sort(rng.choice(np.prod(sizes), n_notes, replace=False)), sizes)
+    duration = rng.integers(vocabulary.max_duration_steps, size=n_notes)
+    return np.stack([*keys[:NOTE_DUR], duration, keys[-1]], axis=1) + FIRST_ID
+
+
+def whole(rows: np.ndarray) -> np.ndarray:
+    """`rows` between the BOS and the EOS row."""
+    return np.concatenate([[[BOS] * len(FIELDS)], rows, [[EOS] * len(FIELDS)]])
+
+
+def write_tokens(path: Path, rows: np.ndarray, **more) -> Path:
+    """A token file with nothing but what its readers need, as the predecessor wrote it, and what `more` says."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"ids": whole(rows).tolist(), **more}))
+    return path
+
+
+def write_json(path: Path, data: dict) -> Path:
+    path.write_text(json.dumps(data))
+    return path
+
+
+def make_dataset(path: Path, songs: Sequence[np.ndarray], block_size: int = 32,
+                 vocabulary: Vocabulary = VOCABULARY) -> Path:
+    """`songs` as a dataset, in their order and named song0, song1, …"""
+    write_dataset(path, ((f"song{i}", rows) for i, rows in enumerate(songs)), block_size, vocabulary, {})
+    return path

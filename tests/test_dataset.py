@@ -1,0 +1,314 @@
+"""The dataset file, and the split by song."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from random_songs import VOCABULARY, make_dataset, random_song, whole
+
+from dataset import FORMAT, SHORTEST_ROWS, VERSION, Dataset, load_dataset, split_by_song, write_dataset
+from errors import UserError
+from vocab import BOS, EOS, FIELDS, FIRST_ID, load_vocabulary
+
+F = len(FIELDS)
+
+
+def small_vocabulary(**changes):
+    return load_vocabulary({"format": "pooled-vocabulary", "version": 1, "bars": 8, "steps_per_bar": 16,
+                            "max_duration_steps": 16,
+                            "parts": [{"name": "lead", "is_drum": False, "program": 80, "accepts": [],
+                                       "lowest_pitch": 40, "highest_pitch": 90}]} | changes)
+
+
+def joined(songs) -> np.ndarray:
+    return np.concatenate([whole(song) for song in songs])
+
+
+def refused(path: Path, vocabulary=None) -> str:
+    """The message of a file that is no dataset; it names the file, and the command that makes one."""
+    with pytest.raises(UserError) as caught:
+        load_dataset(path, vocabulary)
+    message = str(caught.value)
+    assert message.startswith(f"{path}: ")
+    assert "\n" not in message
+    return message
+
+
+# ---------------------------------------------------------------- writing and reading
+
+
+@pytest.mark.parametrize("block_size", [16, 31, 42, 84])
+def test_blocks_are_the_songs_joined(tmp_path, block_size):
+    songs = [random_song(i, n) for i, n in enumerate([40, 1, 17, 100])]
+    path = tmp_path / "dataset.pt"
+    names = ["a", "folder/b", "c", "d"]
+    counts = write_dataset(path, zip(names, songs, strict=True), block_size, VOCABULARY, {"shuffle_seed": 7})
+    dataset, everything = load_dataset(path), joined(songs)
+    kept = len(everything) // block_size * block_size
+    assert np.array_equal(dataset.notes.numpy(), everything[:kept])
+    assert dataset.block_size == block_size
+    assert dataset.songs == tuple(names)
+    assert dataset.n_songs == 4
+    assert dataset.vocabulary == VOCABULARY
+    assert counts == {"songs": 4, "notes": len(everything), "blocks": kept // block_size,
+                      "dropped": len(everything) - kept}
+    for start, song in zip(dataset.song_starts, songs, strict=True):
+        assert np.array_equal(everything[start:start + len(song) + 2], whole(song))
+    data = torch.load(path, weights_only=True)
+    assert data["blocks"].shape == (kept // block_size, block_size, F)
+    assert data["shuffle_seed"] == 7
+    assert [file.name for file in tmp_path.iterdir()] == ["dataset.pt"]
+
+
+@pytest.mark.parametrize(("vocabulary", "dtype"), [
+    (VOCABULARY, torch.int16), (small_vocabulary(), torch.int8), (small_vocabulary(bars=40_000), torch.int32)])
+def test_ids_take_the_smallest_integers_that_hold_them(tmp_path, vocabulary, dtype):
+    song = random_song(0, 40, vocabulary.bars, vocabulary)
+    song[-1] = np.array(vocabulary.sizes) - 1
+    dataset = load_dataset(make_dataset(tmp_path / "d.pt", [song], 21, vocabulary))
+    assert dataset.notes.dtype == dtype
+    assert np.array_equal(dataset.notes.numpy(), whole(song))
+    assert dataset.vocabulary == vocabulary
+
+
+def test_songs_shorter_than_a_block_are_an_error_and_leave_nothing(tmp_path):
+    with pytest.raises(UserError, match=r"2 songs have 14 notes, fewer than one block of 16"):
+        make_dataset(tmp_path / "d.pt", [random_song(0, 5), random_song(1, 5)], 16)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_killed_writer_leaves_the_old_file_and_no_scratch(tmp_path):
+    path = make_dataset(tmp_path / "d.pt", [random_song(0)])
+    before = path.read_bytes()
+
+    def killed():
+        yield "song", random_song(1)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_dataset(path, killed(), 16, VOCABULARY, {})
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="only Linux tells what is memory-mapped")
+def test_a_dataset_is_memory_mapped(tmp_path):
+    path = make_dataset(tmp_path / "mapped.pt", [random_song(0)])
+    dataset = load_dataset(path)
+    assert str(path) in Path("/proc/self/maps").read_text()
+    del dataset
+    assert str(path) not in Path("/proc/self/maps").read_text()
+
+
+# ---------------------------------------------------------------- the predecessor's bare tensor
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int16])
+def test_a_bare_tensor_is_read_and_its_songs_found(tmp_path, zipped, dtype):
+    songs = [random_song(i, n) for i, n in enumerate([30, 40, 20])]
+    path = tmp_path / "bare.pt"
+    blocks = torch.from_numpy(joined(songs)).view(-1, 16, F).to(dtype)
+    torch.save(blocks, path, _use_new_zipfile_serialization=zipped)
+    dataset = load_dataset(path)
+    assert torch.equal(dataset.notes, blocks.view(-1, F))
+    assert dataset.block_size == 16
+    assert dataset.songs == ("song 0", "song 1", "song 2")
+    assert dataset.song_starts.tolist() == [0, 32, 74]
+
+
+def test_a_bare_tensor_may_begin_within_a_song_or_hold_no_beginning(tmp_path):
+    path = tmp_path / "bare.pt"
+    rows = torch.from_numpy(joined([random_song(0, 30), random_song(1, 14)]))
+    torch.save(rows[16:48].view(-1, 16, F).clone(), path)
+    assert load_dataset(path).song_starts.tolist() == [0, 16]
+    torch.save(rows[1:17].view(1, 16, F).clone(), path)
+    assert load_dataset(path).song_starts.tolist() == [0]
+
+
+@pytest.mark.parametrize("bad", [260, -1])
+def test_a_bare_tensor_outside_the_vocabulary_is_refused(tmp_path, bad):
+    blocks = torch.full((2, 16, F), FIRST_ID)
+    blocks[1, 3, 0] = bad
+    torch.save(blocks, tmp_path / "bare.pt")
+    assert "vocabulary's sizes are [260, 36, 132, 227]; make one with prepare.py" in refused(tmp_path / "bare.pt")
+    blocks[1, 3, 0] = 259
+    torch.save(blocks, tmp_path / "bare.pt")
+    assert load_dataset(tmp_path / "bare.pt").n_songs == 1
+
+
+# ---------------------------------------------------------------- files that are no dataset
+
+
+@pytest.mark.parametrize("content", [
+    torch.zeros(3, 16, F), torch.zeros(3, 16, F, dtype=torch.bool), torch.zeros(3, 16, 5, dtype=torch.int64),
+    torch.zeros(16, F, dtype=torch.int64), torch.zeros(0, 16, F, dtype=torch.int64), torch.tensor(3)], ids=str)
+def test_wrong_tensors_are_refused(tmp_path, content):
+    path = tmp_path / "d.pt"
+    torch.save(content, path)
+    assert f"shape {list(content.shape)}, where whole numbers of shape [N, T, 4] are needed" in refused(path)
+    make_dataset(path, [random_song(0)])
+    torch.save(torch.load(path) | {"blocks": content}, path)
+    assert "are needed; make one with prepare.py" in refused(path)
+
+
+@pytest.mark.parametrize("content", [[1, 2], {"a": 1}, "text", {"format": "pooled-checkpoint", "version": 1}, None])
+def test_other_content_is_refused(tmp_path, content):
+    torch.save(content, tmp_path / "d.pt")
+    assert "not a dataset; make one with prepare.py" in refused(tmp_path / "d.pt")
+
+
+def test_another_version_is_refused(tmp_path):
+    torch.save({"format": FORMAT, "version": VERSION + 1}, tmp_path / "d.pt")
+    assert f"dataset version {VERSION + 1}, this program reads {VERSION}; make one" in refused(tmp_path / "d.pt")
+
+
+@pytest.mark.parametrize("key", ["vocabulary", "blocks", "songs", "song_starts"])
+@pytest.mark.parametrize("value", [None, 3, "gone"])
+def test_a_damaged_entry_is_refused(tmp_path, key, value):
+    path = make_dataset(tmp_path / "d.pt", [random_song(0)])
+    data = torch.load(path)
+    data[key] = value
+    if value == "gone":
+        del data[key]
+    torch.save(data, path)
+    assert "make one with prepare.py" in refused(path)
+
+
+def test_another_vocabulary_is_refused(tmp_path):
+    path = make_dataset(tmp_path / "d.pt", [random_song(0)])
+    assert load_dataset(path, VOCABULARY).n_songs == 1
+    assert "made with another vocabulary" in refused(path, small_vocabulary())
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_truncated_file_is_refused(tmp_path, zipped):
+    path = make_dataset(tmp_path / "d.pt", [random_song(0)])
+    torch.save(torch.load(path), path, _use_new_zipfile_serialization=zipped)
+    data = path.read_bytes()
+    for share in range(0, 100, 7):
+        path.write_bytes(data[:len(data) * share // 100])
+        message = refused(path)  # a name cut short in the older format looks like that of some code
+        assert "damaged or not a PyTorch file; copy or make it again" in message or not zipped
+
+
+@pytest.mark.parametrize("content", [b"", b"no dataset", b"MThd\0\0\0\6\0\1\0\1\0\x60", b"\x93NUMPY\1\0v\0{}", b"{}"])
+def test_other_kinds_of_file_are_refused(tmp_path, content):
+    (tmp_path / "d.pt").write_bytes(content)
+    assert "damaged or not a PyTorch file" in refused(tmp_path / "d.pt")
+
+
+class MakesFile:
+    """Creates a file when unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("save", [
+    lambda it, path: path.write_bytes(pickle.dumps(it)), torch.save,
+    lambda it, path: torch.save(it, path, _use_new_zipfile_serialization=False),
+    lambda it, path: torch.save({"format": FORMAT, "version": VERSION, "blocks": it}, path)])
+def test_code_in_a_file_never_runs(tmp_path, save):
+    path, marker = tmp_path / "d.pt", tmp_path / "marker"
+    save(MakesFile(marker), path)
+    assert "holds more than tensors and plain data, so it is not loaded" in refused(path)
+    assert not marker.exists()
+
+
+def test_a_missing_file_is_named(tmp_path):
+    assert "no such file" in refused(tmp_path / "none.pt")
+    assert "no such file" in refused(tmp_path)
+
+
+# ---------------------------------------------------------------- the split
+
+
+@given(lengths=st.lists(st.integers(3, 90), min_size=2, max_size=12), block_size=st.sampled_from([16, 32, 50]),
+       train_split=st.floats(0.01, 0.99))
+def test_no_song_is_on_both_sides(lengths, block_size, train_split):
+    starts = np.cumsum([0, *lengths])
+    kept = starts[-1] // block_size * block_size
+    song_of = np.repeat(np.arange(len(lengths)), lengths)[:kept]  # stands in place of every id
+    dataset = Dataset(torch.from_numpy(song_of)[:, None].expand(-1, F), block_size,
+                      tuple(f"song{i}" for i in range(len(lengths))), starts[:-1], VOCABULARY)
+    try:
+        split = split_by_song(dataset, train_split)
+    except UserError as err:
+        assert "too few notes" in str(err)
+        shortest = block_size
+        while shortest // 2 >= SHORTEST_ROWS:
+            shortest //= 2
+        assert all(cut < shortest or -(-cut // shortest) >= kept // shortest for cut in starts[1:-1])
+        return
+    train, held_out = (set(rows[..., 0].flatten().tolist()) for rows in (split.train, split.held_out))
+    assert train
+    assert held_out
+    assert max(train) < min(held_out)
+    names = {dataset.songs[i] for i in held_out}
+    assert names <= set(split.held_out_songs)
+    assert not {dataset.songs[i] for i in train} & set(split.held_out_songs)
+    assert dataset.songs[-len(split.held_out_songs):] == split.held_out_songs
+    size = split.train.shape[1]
+    # All rows are used but the one across the cut (and notes that do not fill a row of halved length).
+    assert kept // size - 1 <= len(split.train) + len(split.held_out) <= kept // size
+    assert split.held_out.shape[1] == size
+    assert size == block_size or f"rows are {size} notes long, not {block_size}" in split.notice
+
+
+def split_of(tmp_path, lengths, block_size, train_split=0.9):
+    return split_by_song(load_dataset(make_dataset(
+        tmp_path / "d.pt", [random_song(i, n) for i, n in enumerate(lengths)], block_size)), train_split)
+
+
+def test_the_share_is_of_songs_and_the_row_across_the_cut_is_dropped(tmp_path):
+    split = split_of(tmp_path, [30, 30, 30, 30, 40], 32, 0.8)
+    assert split.held_out_songs == ("song4",)
+    assert (len(split.train), len(split.held_out)) == (4, 1)  # songs of 32 rows; the cut falls between rows
+    split = split_of(tmp_path, [30, 30, 30, 31, 70], 32, 0.8)  # and here one note after
+    assert (len(split.train), len(split.held_out)) == (4, 1)
+    assert split.notice == ""
+    everything = torch.from_numpy(joined([random_song(i, n) for i, n in enumerate([30, 30, 30, 31, 70])]))
+    assert torch.equal(split.train.flatten(0, 1).long(), everything[:128])
+    assert torch.equal(split.held_out.flatten(0, 1).long(), everything[160:192])
+    assert (split.train[0, 0] == BOS).all()
+    assert (split.train[0, -1] == EOS).all()
+
+
+def test_few_songs_move_the_cut_and_say_so(tmp_path):
+    split = split_of(tmp_path, [40, 200, 10, 10], 32, 0.9)  # the last two have no row of their own
+    assert split.held_out_songs == ("song1", "song2", "song3")
+    assert split.notice == "few notes: 1 of 4 songs are for training"
+    assert (len(split.train), len(split.held_out)) == (1, 6)
+
+
+def test_rows_are_halved_for_a_few_short_songs(tmp_path):
+    split = split_of(tmp_path, [50, 60, 142], 128, 0.67)
+    assert (split.train.shape, split.held_out.shape) == ((1, 64, F), (2, 64, F))
+    assert split.notice == "few notes: rows are 64 notes long, not 128"
+    assert split.held_out_songs == ("song2",)
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0, -0.5, 1.5, float("nan")])
+def test_a_share_must_leave_songs_on_both_sides(tmp_path, share):
+    with pytest.raises(UserError, match="must lie between 0 and 1"):
+        split_of(tmp_path, [40, 40], 16, share)
+
+
+def test_one_song_cannot_be_split(tmp_path):
+    with pytest.raises(UserError, match="holds one song"):
+        split_of(tmp_path, [40], 16)
+
+
+def test_too_few_notes_to_split(tmp_path):
+    with pytest.raises(UserError, match="too few notes"):
+        split_of(tmp_path, [SHORTEST_ROWS - 3, 5], 16)

@@ -1,0 +1,421 @@
+"""The Transformer: its size, what each setting does, what it may see, and that caching changes nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from random_songs import VOCABULARY, random_song, whole
+from torch import Tensor, nn
+
+from errors import UserError
+from model import (
+    HEADS,
+    POOLINGS,
+    POSITIONS,
+    KeyValueCache,
+    ModelConfig,
+    PooledTransformer,
+    begin_row,
+    field_losses,
+    music_time,
+    rotate,
+)
+from settings import config_from_dict, config_from_file, config_to_dict
+from vocab import BAR, BOS, CHOICE_ORDER, FIELDS, FIRST_ID, PAD, START_POS
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+PUBLISHED = Path(__file__).parents[2] / "shared" / "compat" / "published_state_dict.json"
+PUBLISHED_PARAMETERS = 39_151_247
+SMALL = ModelConfig(emb_sizes=(8,) * 4, n_layers=2, n_heads=2, d_model=16, block_size=32, dropout=0.0)
+KINDS = [(positions, heads) for positions in POSITIONS for heads in HEADS]
+
+
+def small_model(dtype: torch.dtype = torch.float64, **changes) -> PooledTransformer:
+    """A small model in evaluation mode, its weights large enough that everything in it shows in its output."""
+    torch.manual_seed(0)
+    model = PooledTransformer(dataclasses.replace(SMALL, **changes)).to(dtype).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    return model
+
+
+def notes(*seeds: int, n_notes: int = 10) -> Tensor:
+    """(B, T, F): a song of `n_notes` notes for each seed, its BOS and EOS rows around it."""
+    return torch.stack([torch.from_numpy(whole(random_song(seed, n_notes))) for seed in seeds])
+
+
+# ---------------------------------------------------------------- the published reference
+
+
+def test_reference_has_the_published_size():
+    config = config_from_file(ModelConfig, CONFIGS / "model_reference.json")
+    assert config == ModelConfig()
+    assert PooledTransformer(config).n_parameters() == PUBLISHED_PARAMETERS
+
+
+@pytest.mark.skipif(not PUBLISHED.is_file(), reason="the published list of tensor shapes is not at hand")
+def test_reference_has_the_published_tensors():
+    shapes = {name: tuple(shape) for name, shape in json.loads(PUBLISHED.read_text()).items()
+              if not name.endswith("pos_encoding.pe")}
+    assert sum(math.prod(shape) for shape in shapes.values()) == PUBLISHED_PARAMETERS
+    wanted = Counter(shape for name, shape in shapes.items() if not name.endswith(("to_q.weight", "to_k.weight")))
+    for name, shape in shapes.items():
+        if name.endswith("to_v.weight"):  # queries, keys and values are one matrix here
+            wanted[shape] -= 1
+            wanted[3 * shape[0], shape[1]] += 1
+    own = Counter(tuple(parameter.shape) for parameter in PooledTransformer(ModelConfig()).parameters())
+    assert own == +wanted
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("model*.json")), ids=lambda path: path.name)
+def test_every_config_loads(path):
+    config = config_from_file(ModelConfig, path)
+    assert config_from_dict(ModelConfig, config_to_dict(config), "again") == config
+    assert config.n_tokens == VOCABULARY.sizes
+
+
+# ---------------------------------------------------------------- settings
+
+# For each field a change, and what must show it.
+EFFECTS = {
+    "emb_sizes": ({"emb_sizes": (8, 8, 12, 8)}, "weights"),
+    "emb_pooling": ({"emb_pooling": "sum"}, "weights"),
+    "n_layers": ({"n_layers": 3}, "weights"),
+    "n_heads": ({"n_heads": 4}, "output"),
+    "d_model": ({"d_model": 24}, "weights"),
+    "dropout": ({"dropout": 0.5}, "training"),
+    "block_size": ({"block_size": 48}, "cache"),
+    "heads": ({"heads": "parallel"}, "weights"),
+    "positions": ({"positions": "rotary"}, "output"),
+    "n_tokens": ({"n_tokens": (300, 40, 140, 230)}, "weights"),
+    "steps_per_bar": ({"steps_per_bar": 16}, "output"),
+}
+
+
+def behaviour(**changes) -> dict[str, list]:
+    """What a config can change: the weights' shapes, the output, the output while training, the cache's shapes."""
+    model = small_model(**{"heads": "gru", "positions": "music_time"} | changes)
+    ids = notes(0, 1)
+    found = {"weights": [parameter.shape for parameter in model.parameters()]}
+    cache = KeyValueCache(model.config, 1, torch.device("cpu"), torch.float32)
+    found["cache"] = [tensor.shape for layer in cache.layers for tensor in layer]
+    found["output"] = torch.cat(model(ids, ids), -1).tolist()
+    model.train()
+    torch.manual_seed(0)
+    found["training"] = torch.cat(model(ids, ids), -1).tolist()
+    return found
+
+
+@pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(ModelConfig)])
+def test_every_setting_has_its_effect(field):
+    changes, shown_by = EFFECTS[field]
+    before, after = behaviour(), behaviour(**changes)
+    assert after[shown_by] != before[shown_by]
+    if shown_by in ("cache", "training"):
+        assert after["output"] == before["output"]
+
+
+def test_dropout_reaches_every_layer_and_is_off_outside_training():
+    model = small_model(dropout=0.25)
+    rates = [module.p for module in model.modules() if isinstance(module, nn.Dropout)]
+    assert rates == [0.25] * (1 + 2 * SMALL.n_layers)
+    assert {block.attention.dropout for block in model.blocks} == {0.25}
+    assert torch.equal(model.states(notes(0)), small_model(dropout=0.0).states(notes(0)))
+    block = model.blocks[0].attention.train()
+    x = torch.ones(1, 5, 16, dtype=torch.float64)
+    assert not torch.equal(block(x, None, None, 0), block(x, None, None, 0))
+
+
+@pytest.mark.parametrize(("bad", "text"), [
+    ({"d_model": 30, "n_heads": 4}, "d_model=30 must be a multiple of n_heads=4"),
+    ({"emb_pooling": "mean"}, "emb_pooling='mean' must be one of concat, sum"),
+    ({"heads": "lstm"}, "heads='lstm' must be one of parallel, gru"),
+    ({"positions": "learned"}, "positions='learned' must be one of sinusoidal, rotary, music_time"),
+    ({"emb_pooling": "sum", "emb_sizes": [8, 8, 8, 9]}, "emb_pooling 'sum' needs equal emb_sizes, not [8, 8, 8, 9]"),
+    ({"emb_sizes": [8, 8, 8]}, "emb_sizes=[8, 8, 8] must be 4 numbers of at least 1"),
+    ({"emb_sizes": [8, 8, 8, 0]}, "emb_sizes=[8, 8, 8, 0] must be 4 numbers of at least 1"),
+    ({"emb_sizes": 8}, "emb_sizes must be a list, not 8"),
+    ({"emb_sizes": [8, 8, 8, "8"]}, "emb_sizes must be a whole number, not '8'"),
+    ({"n_tokens": [1, 2]}, "n_tokens=[1, 2] must be 4 numbers"),
+    ({"n_layers": 0}, "n_layers=0 must be at least 1"),
+    ({"n_heads": -1}, "n_heads=-1 must be at least 1"),
+    ({"d_model": 0}, "d_model=0 must be at least 1"),
+    ({"block_size": 0}, "block_size=0 must be at least 1"),
+    ({"steps_per_bar": -4}, "steps_per_bar=-4 must be at least 1"),
+    ({"dropout": 1.0}, "dropout=1.0 must be at least 0 and below 1"),
+    ({"dropout": -0.1}, "dropout=-0.1 must be at least 0 and below 1"),
+    ({"dropout": "0.1"}, "dropout must be a number, not '0.1'"),
+    ({"n_layers": 2.5}, "n_layers must be a whole number, not 2.5"),
+    ({"n_layers": True}, "n_layers must be a whole number, not True"),
+    ({"d_model": 15, "n_heads": 3}, "d_model=15 must be even for sinusoidal positions"),
+    ({"d_model": 12, "n_heads": 2, "positions": "rotary"}, "d_model/n_heads=6 must be a multiple of 4 for rotary"),
+    ({"n_layer": 2}, "unknown key 'n_layer'; did you mean 'n_layers'?"),
+])
+def test_bad_settings_are_clear_errors(bad, text):
+    with pytest.raises(UserError) as caught:
+        config_from_dict(ModelConfig, bad, "mine.json")
+    assert str(caught.value).startswith("mine.json: ")
+    assert text in str(caught.value)
+
+
+# ---------------------------------------------------------------- agreement with a slow version
+
+
+def slow_states(model: PooledTransformer, ids: Tensor) -> Tensor:
+    """Trunk states (T, D) of one song (T, F), a note, a head and a pair of notes at a time."""
+    config = model.config
+    width = config.d_model // config.n_heads  # C
+    positions = []  # for each note, the angle of each pair
+    for i, (bar, start_pos, *_) in enumerate(ids.tolist()):
+        time = (bar - FIRST_ID) * config.steps_per_bar + start_pos - FIRST_ID if bar >= FIRST_ID else 0
+        if config.positions == "rotary":
+            positions.append([i / 10000 ** (k / (width // 2)) for k in range(width // 2)])
+        else:
+            positions.append([(time if k % 2 else i) / 10000 ** (k // 2 / (width // 4)) for k in range(width // 2)])
+
+    def turned(vector: Tensor, i: int) -> Tensor:
+        if config.positions == "sinusoidal":
+            return vector
+        angles = torch.tensor(positions[i], dtype=vector.dtype)
+        turned = torch.complex(*vector.chunk(2)) * torch.polar(torch.ones_like(angles), angles)
+        return torch.cat([turned.real, turned.imag])
+
+    stream = []
+    for i, note in enumerate(ids.tolist()):
+        vectors = [table.weight[family_id] for table, family_id in zip(model.embeddings, note, strict=True)]
+        x = model.in_norm(model.in_linear(torch.cat(vectors) if config.emb_pooling == "concat" else sum(vectors)))
+        if config.positions == "sinusoidal":
+            x = x + torch.tensor([(math.cos if d % 2 else math.sin)(i / 10000 ** (d // 2 * 2 / config.d_model))
+                                  for d in range(config.d_model)])
+        stream.append(x)
+    for block in model.blocks:
+        queries, keys, values = ([weight @ block.attention_norm(x) for x in stream]
+                                 for weight in block.attention.to_qkv.weight.chunk(3))
+        attended = []
+        for i in range(len(stream)):
+            heads = []
+            for h in range(config.n_heads):
+                part = slice(h * width, (h + 1) * width)
+                scores = [turned(queries[i][part], i) @ turned(keys[j][part], j) / math.sqrt(width)
+                          for j in range(i + 1)]
+                shares = torch.stack(scores).softmax(0)
+                heads.append(sum(share * values[j][part] for j, share in enumerate(shares)))
+            attended.append(block.attention.to_out(torch.cat(heads)))
+        stream = [x + change for x, change in zip(stream, attended, strict=True)]
+        first, _, _, second = block.ff
+        stream = [x + second(nn.functional.gelu(first(block.ff_norm(x)))) for x in stream]
+    return torch.stack([model.out_norm(x) for x in stream])
+
+
+@pytest.mark.parametrize("positions", POSITIONS)
+@pytest.mark.parametrize("pooling", POOLINGS)
+@torch.no_grad()
+def test_states_agree_with_a_slow_version(positions, pooling):
+    model = small_model(positions=positions, emb_pooling=pooling)
+    ids = notes(3, 4)
+    for song, states in zip(ids, model.states(ids), strict=True):
+        torch.testing.assert_close(states, slow_states(model, song), rtol=0, atol=1e-4)  # angles are in float32
+
+
+@torch.no_grad()
+def test_chained_heads_agree_with_a_slow_version():
+    model = small_model(heads="gru")
+    ids = notes(5)
+    states, logits = model.states(ids[:, :-1]), model(ids[:, :-1], ids[:, 1:])
+    for t, state in enumerate(states[0]):
+        hidden = state
+        for k, family in enumerate(CHOICE_ORDER):
+            shown = state + hidden if k else state
+            torch.testing.assert_close(logits[family][0, t], model.heads[family](shown), rtol=0, atol=1e-12)
+            if k + 1 < len(CHOICE_ORDER):
+                hidden = model.gru(model.chosen[k].weight[ids[0, t + 1, family]][None], hidden[None])[0]
+
+
+# ---------------------------------------------------------------- what it may see
+
+
+@pytest.mark.parametrize(("positions", "heads"), KINDS)
+@torch.no_grad()
+def test_a_later_note_changes_no_earlier_output(positions, heads):
+    model = small_model(positions=positions, heads=heads)
+    ids = notes(1)
+    changed = ids.clone()
+    changed[:, 6] = notes(2)[:, 3]
+    before, after = (torch.cat(model(x[:, :-1], x[:, 1:]), -1) for x in (ids, changed))
+    # Output 5 predicts note 6: heads in a chain may see its families; the trunk may not.
+    torch.testing.assert_close(after[:, :5], before[:, :5], rtol=0, atol=1e-12)
+    torch.testing.assert_close(model.states(changed)[:, :6], model.states(ids)[:, :6], rtol=0, atol=1e-12)
+    assert ((after - before)[:, 6:].abs().amax(-1) > 1e-6).all()
+
+
+@pytest.mark.parametrize("k", range(len(FIELDS)))
+@torch.no_grad()
+def test_a_family_sees_only_the_families_chosen_before_it(k):
+    model = small_model(heads="gru")
+    ids = notes(1)
+    told = ids[:, 1:].clone()
+    told[:, 4, CHOICE_ORDER[k]] = FIRST_ID if told[0, 4, CHOICE_ORDER[k]] != FIRST_ID else FIRST_ID + 1
+    before, after = model(ids[:, :-1], ids[:, 1:]), model(ids[:, :-1], told)
+    for place, family in enumerate(CHOICE_ORDER):
+        moved = (after[family] - before[family]).abs().amax(-1)[0]
+        assert (moved[4] > 1e-6) == (place > k)
+        assert moved[:4].max() == moved[5:].max() == 0
+
+
+@torch.no_grad()
+def test_parallel_heads_need_no_next_note_and_ignore_it():
+    model = small_model(heads="parallel")
+    ids = notes(1)
+    for alone, told in zip(model(ids), model(ids, ids.flip(1)), strict=True):
+        assert torch.equal(alone, told)
+    with pytest.raises(ValueError, match="next_ids"):
+        small_model(heads="gru")(ids)
+
+
+@pytest.mark.parametrize(("positions", "heads"), KINDS)
+@pytest.mark.parametrize("chunks", [[1] * 12, [12], [5, 7], [1, 4, 1, 6], [11, 1]])
+@torch.no_grad()
+def test_cached_states_equal_uncached_ones(positions, heads, chunks):
+    model = small_model(positions=positions, heads=heads)
+    ids = notes(1, 2)
+    cache = KeyValueCache(model.config, len(ids), torch.device("cpu"), torch.float64)
+    states = torch.cat([model.states(chunk, cache) for chunk in ids.split(chunks, dim=1)], dim=1)
+    torch.testing.assert_close(states, model.states(ids), rtol=0, atol=1e-10)
+    assert cache.length == ids.shape[1]
+
+
+@pytest.mark.parametrize("heads", HEADS)
+@torch.no_grad()
+def test_families_step_by_step_equal_all_at_once(heads):
+    model = small_model(heads=heads)
+    ids, next_ids = notes(1, 2)[:, :-1], notes(1, 2)[:, 1:]
+    at_once = model(ids, next_ids)
+    states = model.states(ids)
+    chosen: dict[int, Tensor] = {}
+    for family in CHOICE_ORDER:
+        torch.testing.assert_close(model.family_logits(states, chosen), at_once[family], rtol=0, atol=1e-10)
+        # One note at a time, as generation asks.
+        torch.testing.assert_close(model.family_logits(states[:, -1], {f: ids[:, -1] for f, ids in chosen.items()}),
+                                   at_once[family][:, -1], rtol=0, atol=1e-10)
+        chosen[family] = next_ids[..., family]
+
+
+# ---------------------------------------------------------------- positions
+
+
+def shifted(ids: Tensor, bars: int, from_note: int = 0) -> Tensor:
+    """`ids` with the notes from `from_note` on that many bars later."""
+    ids = ids.clone()
+    ids[:, from_note:, BAR] += bars
+    return ids
+
+
+@pytest.mark.parametrize(("positions", "sees_gaps"), [("sinusoidal", False), ("rotary", False), ("music_time", True)])
+@torch.no_grad()
+def test_only_the_bar_embedding_tells_where_in_the_song_a_passage_stands(positions, sees_gaps):
+    model = small_model(positions=positions)
+    ids = notes(1)[:, 1:-1]  # special rows stay where they are when bars move
+    assert not torch.allclose(model.states(shifted(ids, 8)), model.states(ids), atol=1e-3)
+    model.embeddings[BAR].weight.zero_()
+    torch.testing.assert_close(model.states(shifted(ids, 8)), model.states(ids), rtol=0, atol=1e-3)
+    gap = model.states(shifted(ids, 2, from_note=5)) - model.states(ids)
+    assert (gap[:, 5:].abs().max() > 1e-2) == sees_gaps
+
+
+def test_music_time_counts_steps_from_the_songs_start():
+    bars, steps = [0, 0, 3, 255], [0, 31, 5, 31]
+    ids = torch.full((1, 6, len(FIELDS)), FIRST_ID)
+    ids[0, 1:5, BAR] += torch.tensor(bars)
+    ids[0, 1:5, START_POS] += torch.tensor(steps)
+    ids[0, 0], ids[0, 5] = 1, 2
+    expected = [0, *(bar * 32 + step for bar, step in zip(bars, steps, strict=True)), 0]
+    assert music_time(ids, 32).tolist() == [expected]
+
+
+@given(st.integers(0, 300), st.integers(0, 300), st.integers(0, 300), st.integers(0, 1000))
+def test_rotated_vectors_know_only_their_distance(first, second, shift, seed):
+    generator = torch.Generator().manual_seed(seed)
+    query, key = torch.randn(2, 1, 1, 1, 8, generator=generator, dtype=torch.float64)
+
+    def turned(x: Tensor, position: int) -> Tensor:
+        angles = position * torch.tensor([1.0, 0.1, 0.01, 0.001], dtype=torch.float64)
+        return rotate(x, torch.stack([angles.cos(), angles.sin()]))
+
+    def score(first: int, second: int) -> float:
+        return (turned(query, first) * turned(key, second)).sum().item()
+
+    assert score(first + shift, second + shift) == pytest.approx(score(first, second), abs=1e-9)
+    assert turned(query, first).norm().item() == pytest.approx(query.norm().item())
+    assert torch.equal(turned(query, 0), query)
+
+
+# ---------------------------------------------------------------- losses
+
+
+@given(st.integers(0, 1000), st.lists(st.booleans(), min_size=6, max_size=6))
+def test_losses_agree_with_a_slow_version(seed, padded):
+    generator = torch.Generator().manual_seed(seed)
+    logits = [torch.randn(2, 3, n, generator=generator) for n in (5, 7, 6, 9)]
+    targets = torch.randint(1, 5, (2, 3, 4), generator=generator)
+    targets[torch.tensor(padded).view(2, 3)] = PAD
+    for f, loss in enumerate(field_losses(logits, targets)):
+        counted = [-math.log(logits[f][b, t].double().softmax(-1)[targets[b, t, f]])
+                   for b in range(2) for t in range(3) if targets[b, t, f] != PAD]
+        if counted:
+            assert loss.item() == pytest.approx(sum(counted) / len(counted), rel=1e-5)
+        else:
+            assert loss.isnan()
+
+
+def test_knowing_nothing_costs_the_logarithm_of_the_vocabulary():
+    logits = [torch.zeros(1, 4, n) for n in VOCABULARY.sizes]
+    losses = field_losses(logits, torch.full((1, 4, 4), BOS))
+    torch.testing.assert_close(losses, torch.tensor(VOCABULARY.sizes).float().log())
+
+
+# ---------------------------------------------------------------- learning
+
+
+def fit(model: PooledTransformer, ids: Tensor, next_ids: Tensor, steps: int) -> float:
+    """Train on one batch; returns its last loss, in nats per note."""
+    model.train()
+    optimizer = torch.optim.Adam(model.parameters(), 0.01)
+    for _ in range(steps):
+        loss = field_losses(model(ids, next_ids), next_ids).sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return loss.item()
+
+
+@pytest.mark.parametrize(("positions", "heads"), KINDS)
+def test_a_batch_can_be_learned_by_heart(positions, heads):
+    torch.manual_seed(0)
+    model = PooledTransformer(dataclasses.replace(SMALL, d_model=32, positions=positions, heads=heads))
+    ids = notes(1, 2)
+    before = field_losses(model(ids[:, :-1], ids[:, 1:]), ids[:, 1:]).sum().item()
+    assert before > 15
+    assert fit(model, ids[:, :-1], ids[:, 1:], 80) < 0.5
+
+
+def test_only_chained_heads_learn_that_the_parts_of_a_note_agree():
+    """A song begins with one of two notes: log 2 nats for whoever knows that the families go together."""
+    first, second = random_song(1, 1), random_song(2, 1)
+    assert (first != second).all()
+    next_ids = torch.stack([torch.from_numpy(first), torch.from_numpy(second)])
+    ids = begin_row(2, torch.device("cpu"))
+    found = {}
+    for heads in HEADS:
+        torch.manual_seed(0)
+        found[heads] = fit(PooledTransformer(dataclasses.replace(SMALL, heads=heads)), ids, next_ids, 100)
+    assert found["gru"] == pytest.approx(math.log(2), rel=0.1)
+    assert found["parallel"] == pytest.approx(4 * math.log(2), rel=0.1)

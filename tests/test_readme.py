@@ -1,0 +1,80 @@
+"""The README's commands run as they stand, in a fresh copy of the repository."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tokenizer import MidiTokenizerPooled
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+def commands() -> list[str]:
+    """Every documented command of the toolkit, in the README's order."""
+    lines = [line for block in blocks("sh") for line in block.splitlines()]
+    return [line.replace(".venv/bin/python", "python") for line in lines
+            if re.match(r"(\.venv/bin/)?python \w+\.py", line)]
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory):
+    """The files a user has, a folder of his own songs, and training settings that take seconds."""
+    folder = tmp_path_factory.mktemp("checkout")
+    for path in ROOT.glob("*.py"):
+        shutil.copy(path, folder)
+    for name in ("configs", "examples", "models"):
+        shutil.copytree(ROOT / name, folder / name)
+    random, tokenizer = np.random.default_rng(0), MidiTokenizerPooled()
+    (folder / "my_midi").mkdir()
+    for i in range(3):
+        rows = np.stack([random.integers(4, 36, 600), random.integers(4, 36, 600), random.integers(4, 20, 600),
+                         np.concatenate([random.integers(4, 51, 200), random.integers(60, 90, 200),
+                                         random.integers(150, 200, 200)])], axis=1)
+        tokenizer.create_midi_from_tokens(rows).dump(folder / f"my_midi/{i}.mid")
+    for name, changes in (("training_args", {"num_epochs": 1}), ("genconfig", {"max_steps": 20}),
+                          ("model_config", {"n_layers": 1, "d_model": 32, "emb_sizes": [8, 8, 8, 8]})):
+        path = folder / f"configs/{name}.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    return folder
+
+
+def test_documented_commands_run_in_order(checkout):
+    assert len(commands()) >= 9
+    for command in commands():
+        done = subprocess.run([sys.executable, *command.split()[1:]], cwd=checkout, capture_output=True, text=True,
+                              check=False)
+        assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+    for path in ("generated/2.mid", "prompt/merged.mid", "prompt/tokens/merged.json", "continued/1-prompt.mid",
+                 "continued/0.png", "cleaned/2.mid", "tokens/2.json", "dataset.pt", "musictransformer/best.pth",
+                 "musictransformer/losses.png", "mine/2-piano.mid"):
+        assert (checkout / path).exists(), path
+
+
+def test_documented_python_runs(checkout):
+    code = "\n".join(blocks("python"))
+    done = subprocess.run([sys.executable, "-c", code], cwd=checkout, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "(1, 1, 1, 1)" in done.stdout
+
+
+def test_every_stage_of_the_table_exists_and_explains_itself(checkout):
+    stages = re.findall(r"^\| `(\w+\.py)` \|", README, re.MULTILINE)
+    assert {"clean_midi.py", "tokenizer.py", "prepare.py", "train_pool.py", "generate.py"} <= set(stages)
+    for stage in stages:
+        done = subprocess.run([sys.executable, stage, "--help"], cwd=checkout, capture_output=True, text=True,
+                              check=False)
+        assert done.returncode == 0
+        assert "Example" in done.stdout

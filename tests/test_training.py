@@ -1,0 +1,543 @@
+"""Training runs, through the command: what they leave in their folder, and that stopping one changes nothing."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import math
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from commands import fails, succeeds
+from random_songs import TINY_MODEL, VOCABULARY, make_dataset, random_song, write_json, write_tokens
+
+import pictures
+import prepare
+import train_pool
+import training
+from checkpoints import load_checkpoint, load_model, save_checkpoint, save_release
+from dataset import load_dataset, split_by_song
+from errors import EXIT_INTERRUPTED, EXIT_USER_ERROR
+from model import ModelConfig, PooledTransformer, field_losses
+from settings import config_from_dict, config_from_file, config_to_dict
+from training_args import BEST, LAST, LOSSES, PICTURE, SETTINGS, TrainingArgs
+from vocab import FIELDS, load_vocabulary
+
+CONFIGS = Path(train_pool.__file__).parent / "configs"
+FILES = sorted([LAST, BEST, LOSSES, PICTURE, SETTINGS])
+TINY_TRAINING = {"filename": "run", "batch_size": 3, "num_epochs": 2, "lr": 0.01, "warmup_steps": 2, "loggingsteps": 2}
+OVERFITTING = {"num_epochs": 3, "lr": 0.1, "final_lr": 1}  # the loss on held-out songs falls and rises again
+N_SONGS, SONG_NOTES, T = 10, 30, 32  # a song is one row: 8 to train on, 2 held out
+STEPS_PER_EPOCH = 3
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch) -> Path:
+    """A working folder with a dataset; drawing, which is slow, is left out."""
+    monkeypatch.chdir(tmp_path)
+    make_dataset(Path("dataset.pt"), [random_song(i, SONG_NOTES) for i in range(N_SONGS)], T)
+    monkeypatch.setattr(pictures, "loss_curves", lambda _rows: b"picture")
+    return tmp_path
+
+
+def arguments(model: dict | None = None, dataset: str = "dataset.pt", **changes) -> list[str]:
+    """A command line; `model` and `changes` are added to the tiny settings."""
+    write_json(Path("model.json"), TINY_MODEL | {"dropout": 0.2} | (model or {}))
+    write_json(Path("training.json"), TINY_TRAINING | changes)
+    return ["--dataset_path", dataset, "--model_config", "model.json", "--training_args", "training.json",
+            "--train_split", "0.8", "-d", "cpu"]
+
+
+def train(*more: object, model: dict | None = None, **changes) -> Path:
+    """A whole run; returns its folder."""
+    succeeds(train_pool.main, [*arguments(model, **changes), *more])
+    return Path(changes.get("filename", "run"))
+
+
+@pytest.fixture(scope="module")
+def baseline(tmp_path_factory) -> Path:
+    """The folder of a run with the tiny settings, unchanged."""
+    folder = tmp_path_factory.mktemp("baseline")
+    make_dataset(folder / "dataset.pt", [random_song(i, SONG_NOTES) for i in range(N_SONGS)], T)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(pictures, "loss_curves", lambda _rows: b"picture")
+        return folder / train()
+
+
+def table(run: Path) -> list[dict[str, str]]:
+    with open(run / LOSSES, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def column(run: Path, name: str) -> list[float]:
+    return [float(row[name]) for row in table(run) if row[name]]
+
+
+def weights(run: Path, name: str = LAST) -> dict[str, torch.Tensor]:
+    return load_checkpoint(run / name)["weights"]
+
+
+def same(a: Any, b: Any) -> bool:
+    """Whether checkpoints, or parts of them, are equal bit for bit."""
+    if isinstance(a, torch.Tensor):
+        return isinstance(b, torch.Tensor) and torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(same, a, b))
+    return a == b
+
+
+# ---------------------------------------------------------------- a run
+
+
+def test_loss_falls(capsys):
+    run = train(num_epochs=15, lr=0.02, loggingsteps=15, model={"dropout": 0.0})
+    losses = column(run, "train_loss")
+    assert column(run, "held_out_loss")[0] > 18  # nats per note of who knows nothing: log of all vocabularies
+    assert losses[-1] < losses[0] - 4
+    out = capsys.readouterr().out
+    assert out.startswith(f"run: {load_model(run / LAST)[0].n_parameters():,} parameters on cpu; ")
+    assert "8 songs for training (8 rows), 2 held out (2 rows); step 0 of 45" in out
+    assert "run: 45 steps, 3,720 notes seen; held out: " in out
+
+
+def test_run_folder():
+    run = train()
+    assert sorted(path.name for path in run.iterdir()) == FILES
+    rows = table(run)
+    assert list(rows[0]) == training.COLUMNS
+    assert list(rows[0])[:2] == ["steps", "train_loss"]
+    # Every `loggingsteps` and at the end of each epoch; held-out losses before the first step and at those ends.
+    assert [row["steps"] for row in rows] == ["0", "2", "3", "4", "6"]
+    assert [row["steps"] for row in rows if row["held_out_loss"]] == ["0", "3", "6"]
+    assert [row["steps"] for row in rows if row["train_loss"]] == ["2", "3", "4", "6"]
+    assert [float(row["epoch"]) for row in rows] == pytest.approx([0, 2 / 3, 1, 4 / 3, 2])
+    assert [int(row["notes_seen"]) for row in rows] == [rows * (T - 1) for rows in (0, 6, 8, 11, 16)]
+    for row in rows:
+        for side in ("train", "held_out"):
+            if row[f"{side}_loss"]:
+                assert float(row[f"{side}_loss"]) == pytest.approx(sum(float(row[f"{side}_{f}"]) for f in FIELDS))
+    settings = json.loads((run / SETTINGS).read_text())
+    assert settings["model_config"] == config_to_dict(load_model(run / LAST)[0].config)
+    assert settings["training_args"] == config_to_dict(config_from_dict(TrainingArgs, TINY_TRAINING, "test"))
+    assert settings["dataset"] == "dataset.pt"
+    assert settings["train_split"] == 0.8
+    assert settings["held_out_songs"] == ["song8", "song9"]
+    assert settings["parameters"] == load_model(run / LAST)[0].n_parameters()
+
+
+def test_picture_is_a_png(monkeypatch):
+    monkeypatch.undo()
+    rows = [{"steps": 0, "notes_seen": 0, "held_out_loss": 20.0, **{f"held_out_{field}": 5.0 for field in FIELDS}},
+            {"steps": 9, "notes_seen": 90, "train_loss": 9.0, **{f"train_{field}": 2.25 for field in FIELDS}}]
+    drawn = [pictures.loss_curves(shown) for shown in (rows[:1], rows)]
+    for picture in drawn:
+        assert picture.startswith(b"\x89PNG\r\n\x1a\n")
+        assert len(picture) > 5000
+    assert drawn[0] != drawn[1]
+
+
+def test_a_run_draws_its_picture(folder, monkeypatch):
+    monkeypatch.undo()
+    monkeypatch.chdir(folder)
+    run = train(max_train_steps=1)
+    assert (run / PICTURE).read_bytes().startswith(b"\x89PNG")
+
+
+def test_best_is_the_lowest_held_out_loss():
+    run = train(**OVERFITTING)
+    losses = column(run, "held_out_loss")
+    assert min(losses) < losses[0]
+    assert losses[-1] > min(losses)
+    model, _, state = load_model(run / BEST)
+    assert state["progress"]["best"] == min(losses) == load_checkpoint(run / LAST)["training"]["progress"]["best"]
+    steps = [int(row["steps"]) for row in table(run) if row["held_out_loss"]]
+    assert state["progress"]["step"] == steps[losses.index(min(losses))]
+    assert slow_held_out(model) == pytest.approx(min(losses), rel=1e-5)
+
+
+def slow_held_out(model: PooledTransformer, songs: range = range(8, 10)) -> float:
+    """Nats per note of the last two songs, one at a time."""
+    blocks = torch.load("dataset.pt")["blocks"].long()
+    with torch.no_grad():
+        losses = [field_losses(model(rows[:, :-1], rows[:, 1:]), rows[:, 1:]).sum().item()
+                  for rows in (blocks[i:i + 1] for i in songs)]
+    return sum(losses) / len(losses)
+
+
+def test_validation_counts_held_out_songs_alone_and_each_row_alike():
+    songs = [random_song(i, SONG_NOTES) for i in range(20)]
+    found = {}
+    for name, train_songs, held_out, batch_size in [
+            ("base", songs[:6], songs[6:9], 2), ("other_train", songs[10:16], songs[6:9], 2),
+            ("other_held_out", songs[:6], songs[16:19], 2), ("other_batch", songs[:6], songs[6:9], 3)]:
+        make_dataset(Path(f"{name}.pt"), train_songs + held_out, T)
+        argv = arguments(dataset=f"{name}.pt", filename=name, max_train_steps=1, batch_size=batch_size)
+        succeeds(train_pool.main, [*argv[:-4], "--train_split", "0.67", "-d", "cpu"])
+        found[name] = column(Path(name), "held_out_loss")[0]
+    assert found["other_train"] == found["base"]
+    assert found["other_held_out"] != found["base"]
+    assert found["other_batch"] == pytest.approx(found["base"], rel=1e-6)
+
+
+def test_learning_rate_warms_up_and_falls_along_a_cosine():
+    run = train(num_epochs=4, warmup_steps=4, final_lr=0.1, lr=0.02, loggingsteps=1)
+    rates = column(run, "lr")  # of the step that follows
+    cosine = [0.002 + 0.018 * (1 + math.cos(math.pi * step / 8)) / 2 for step in range(9)]
+    assert rates == pytest.approx([0.005, 0.01, 0.015, 0.02, *cosine])
+    run = train(num_epochs=1, warmup_steps=0, final_lr=1, lr=0.02, loggingsteps=1, filename="constant")
+    assert column(run, "lr") == pytest.approx([0.02] * 4)
+
+
+# What shows that a setting has its effect: a change, and the columns in which it does.
+EFFECTS = {
+    "batch_size": ({"batch_size": 4}, "notes_seen"),
+    "num_epochs": ({"num_epochs": 3}, "steps"),
+    "lr": ({"lr": 0.001}, "train_loss"),
+    "filename": ({"filename": "elsewhere"}, None),
+    "loggingsteps": ({"loggingsteps": 1}, "steps"),
+    "max_train_steps": ({"max_train_steps": 4}, "steps"),
+    "warmup_steps": ({"warmup_steps": 5}, "train_loss"),
+    "final_lr": ({"final_lr": 0.9}, "train_loss"),
+    "weight_decay": ({"weight_decay": 3.0}, "train_loss"),
+    "clip_norm": ({"clip_norm": 1e-9}, "train_loss"),  # so small that AdamW's epsilon counts
+    "precision": ({"precision": "bf16"}, "train_loss"),
+    "validate_steps": ({"validate_steps": 1}, "steps"),
+    "validate_rows": ({"validate_rows": 1}, "held_out_loss"),
+    "seed": ({"seed": 1}, "train_loss"),
+}
+
+
+@pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(TrainingArgs)])
+def test_every_setting_has_its_effect(baseline, field):
+    changes, shown_by = EFFECTS[field]
+    before, after = baseline, train(**{"filename": "after"} | changes)
+    if shown_by is None:
+        assert (after / LAST).is_file()
+        assert column(after, "train_loss") == column(before, "train_loss")
+    else:
+        assert column(after, shown_by) != column(before, shown_by)
+        assert all(map(math.isfinite, column(after, "train_loss")))
+        assert column(after, "train_loss")[0] == pytest.approx(column(before, "train_loss")[0], rel=0.2)
+
+
+def test_biases_norms_and_nothing_else_do_not_decay():
+    groups = load_checkpoint(train(weight_decay=0.5) / LAST)["training"]["optimizer"]["param_groups"]
+    assert [group["weight_decay"] for group in groups] == [0.5, 0.0]
+    shapes = [parameter.shape for parameter in load_model(Path("run") / LAST)[0].parameters()]
+    n_vectors = sum(len(shape) == 1 for shape in shapes)
+    assert [len(group["params"]) for group in groups] == [len(shapes) - n_vectors, n_vectors]
+
+
+@pytest.mark.parametrize("heads", ["parallel", "gru"])
+def test_bf16_trains(heads):
+    run = train(num_epochs=8, lr=0.02, precision="bf16", model={"heads": heads})
+    losses = column(run, "train_loss")
+    assert losses[-1] < losses[0] - 2
+    assert {tensor.dtype for tensor in weights(run).values()} == {torch.float32}
+
+
+def test_three_small_songs_of_ones_own(capsys):
+    for i, n_notes in enumerate([50, 35, 60]):
+        write_tokens(Path(f"tokens/mine{i}.json"), random_song(i, n_notes))
+    succeeds(prepare.main, ["mine.pt", "-fp", "tokens", "-b", 64])
+    run = train(dataset="mine.pt")
+    assert sorted(path.name for path in run.iterdir()) == FILES
+    assert "notice: few notes: " in capsys.readouterr().err
+    split = split_by_song(load_dataset(Path("mine.pt")), 0.8)
+    assert json.loads((run / SETTINGS).read_text())["held_out_songs"] == list(split.held_out_songs)
+    assert len(column(run, "held_out_loss")) == 3
+
+
+def test_a_bare_tensor_of_the_predecessor_can_be_trained_on():
+    blocks = torch.load("dataset.pt")["blocks"].long()
+    torch.save(blocks, "bare.pt")
+    assert same(weights(train(dataset="bare.pt", filename="bare")), weights(train()))
+
+
+def test_every_training_config_loads():
+    assert config_from_file(TrainingArgs, CONFIGS / "training_args.json") == TrainingArgs()
+
+
+# ---------------------------------------------------------------- stopping and continuing
+
+
+def interrupt_after(monkeypatch, *steps: int, times: int = 1) -> None:
+    """Press Ctrl-C while the steps of these numbers are computed."""
+    plain = training.Run.step
+
+    def step(self, rows):
+        losses = plain(self, rows)
+        if self.progress.step in steps:
+            for _ in range(times):
+                signal.raise_signal(signal.SIGINT)
+        return losses
+
+    monkeypatch.setattr(training.Run, "step", step)
+
+
+def assert_same_run(stopped: Path, whole: Path) -> None:
+    """Equal in all but how long they took, and where they are."""
+    one, other = load_checkpoint(stopped / LAST), load_checkpoint(whole / LAST)
+    assert one["training"]["progress"].pop("step") == other["training"]["progress"].pop("step")
+    for data in (one, other):
+        del data["training"]["progress"]["seconds"], data["training"]["settings"]["filename"]
+        for row in data["training"]["progress"]["rows"]:
+            del row["seconds"]
+    assert same(one, other)
+    assert same(weights(stopped, BEST), weights(whole, BEST))
+    without = [[{key: value for key, value in row.items() if key != "seconds"} for row in table(run)]
+               for run in (stopped, whole)]
+    assert without[0] == without[1]
+
+
+@pytest.mark.parametrize(("heads", "stops"), [  # within an epoch and at its end, with and without a row just written
+    ("gru", (1,)), ("parallel", (2,)), ("parallel", (3,)), ("gru", (5,)), ("gru", (1, 2, 3, 4, 5))])
+def test_a_resumed_run_equals_one_never_stopped(monkeypatch, capsys, heads, stops):
+    settings = {"model": {"heads": heads}, "validate_steps": 2, "loggingsteps": 2}
+    whole = train(filename="whole", **settings)
+    capsys.readouterr()
+    interrupt_after(monkeypatch, *stops)
+    run = train(**settings)
+    for stop in stops:
+        assert f"stopped at step {stop}; continue with: python train_pool.py --resume run" in capsys.readouterr().out
+        assert load_checkpoint(run / LAST)["training"]["progress"]["step"] == stop
+        torch.manual_seed(99)  # what happens in between does not matter
+        succeeds(train_pool.main, ["--resume", run, "-d", "cpu"])
+    assert_same_run(run, whole)
+
+
+@pytest.mark.parametrize("step", [1, 4])
+def test_a_killed_run_goes_on_from_its_last_checkpoint(monkeypatch, step):
+    whole = train(filename="whole")
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, step, times=2)  # the second Ctrl-C does not wait
+        assert train_pool.main(arguments()) == EXIT_INTERRUPTED
+    assert load_checkpoint(Path("run") / LAST)["training"]["progress"]["step"] < step
+    succeeds(train_pool.main, ["--resume", "run", "-d", "cpu"])
+    assert_same_run(Path("run"), whole)
+
+
+@pytest.mark.parametrize("n_written", [0, 1])
+def test_a_run_killed_between_its_files_loses_none(monkeypatch, n_written):
+    settings = OVERFITTING
+    whole = train(filename="whole", **settings)
+    lowest = load_checkpoint(whole / BEST)["training"]["progress"]["step"]
+    assert 0 < lowest < load_checkpoint(whole / LAST)["training"]["progress"]["step"]
+    written = []
+
+    def killed(path, model, vocabulary, state) -> None:
+        if state["progress"]["step"] == lowest:
+            if len(written) == n_written:
+                raise KeyboardInterrupt
+            written.append(path)
+        save_checkpoint(path, model, vocabulary, state)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "save_checkpoint", killed)
+        assert train_pool.main(arguments(**settings)) == EXIT_INTERRUPTED
+    assert len(written) == n_written
+    succeeds(train_pool.main, ["--resume", "run", "-d", "cpu"])
+    assert_same_run(Path("run"), whole)
+
+
+def test_a_finished_run_has_nothing_to_continue(capsys):
+    run = train()
+    before = {path.name: path.read_bytes() for path in run.iterdir()}
+    capsys.readouterr()
+    succeeds(train_pool.main, ["--resume", run, "-d", "cpu"])
+    assert "step 6 of 6" in capsys.readouterr().out
+    assert {path.name: path.read_bytes() for path in run.iterdir()} == before
+
+
+def test_a_moved_run_and_dataset_can_be_continued(monkeypatch):
+    interrupt_after(monkeypatch, 1)
+    train().rename("moved")
+    Path("dataset.pt").rename("new.pt")
+    succeeds(train_pool.main, ["--resume", "moved", "--dataset_path", "new.pt", "-d", "cpu"])
+    assert load_checkpoint(Path("moved") / LAST)["training"]["progress"]["step"] == 6
+    assert not Path("run").exists()
+
+
+@pytest.mark.parametrize(("extra", "text"), [
+    (["--model_config", "model.json"], "leave out --model_config"),
+    (["--training_args", "training.json"], "leave out --training_args"),
+    (["--train_split", "0.9"], "leave out --train_split"),
+    (["--train_split", "0"], "leave out --train_split"),
+    (["-fp", "run/best.pth"], "leave out --file_path"),
+    (["--force"], "leave out --force"),
+    (["--dataset_path", "other.pt"], "other.pt: not the dataset this run was started with"),
+    (["--dataset_path", "none.pt"], "none.pt: the run's dataset is not there; say where with --dataset_path"),
+])
+def test_resume_takes_nothing_that_would_change_the_run(capsys, extra, text):
+    run = train(max_train_steps=1)
+    make_dataset(Path("other.pt"), [random_song(i, SONG_NOTES) for i in range(1, N_SONGS + 1)], T)
+    before = {path.name: path.read_bytes() for path in run.iterdir()}
+    assert text in fails(train_pool.main, ["--resume", run, *extra, "-d", "cpu"], capsys)
+    assert {path.name: path.read_bytes() for path in run.iterdir()} == before
+
+
+def test_resume_without_a_run(capsys):
+    assert "nowhere: no run to continue here (last.pth is missing)" in fails(
+        train_pool.main, ["--resume", "nowhere"], capsys)
+    assert not Path("nowhere").exists()
+    Path("empty").mkdir()
+    assert "no run to continue here" in fails(train_pool.main, ["--resume", "empty"], capsys)
+
+
+def test_resume_with_a_checkpoint_that_cannot_be_continued(capsys):
+    run = train(max_train_steps=1)
+    (run / LAST).write_bytes((run / BEST).read_bytes())
+    assert f"{run / LAST}: holds no optimizer" in fails(train_pool.main, ["--resume", run, "-d", "cpu"], capsys)
+    data = load_checkpoint(run / LAST)
+    del data["weights"]["out_norm.bias"]
+    torch.save(data, run / LAST)
+    assert "weights do not fit" in fails(train_pool.main, ["--resume", run, "-d", "cpu"], capsys)
+    (run / LAST).write_bytes(b"damaged")
+    assert "damaged or not a PyTorch file" in fails(train_pool.main, ["--resume", run, "-d", "cpu"], capsys)
+
+
+# ---------------------------------------------------------------- starting from weights
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_a_new_run_can_start_from_weights(suffix):
+    first = train(num_epochs=10)
+    model, vocabulary, _ = load_model(first / LAST)
+    path = Path(f"start{suffix}")
+    if suffix == ".pth":
+        save_checkpoint(path, model, vocabulary, {})
+    else:
+        save_release(path, model, vocabulary, {}, torch.float32)
+    write_json(Path("training.json"), TINY_TRAINING | {"filename": "second"})
+    succeeds(train_pool.main, ["--dataset_path", "dataset.pt", "-fp", path, "--training_args", "training.json",
+                               "--train_split", "0.8", "-d", "cpu"])  # the model's settings come with its weights
+    second = Path("second")
+    assert load_model(second / LAST)[0].config == model.config
+    assert column(second, "held_out_loss")[0] == column(first, "held_out_loss")[-1]
+    assert json.loads((second / SETTINGS).read_text())["weights"] == str(path)
+    assert not same(weights(second), weights(first))
+    succeeds(train_pool.main, [*arguments(filename="third"), "-fp", path])  # settings that do not differ
+    assert same(weights(Path("third")), weights(second))
+
+
+def test_weights_and_other_model_settings_are_refused(capsys):
+    first = train(max_train_steps=1)
+    message = fails(train_pool.main, [*arguments({"n_layers": 3}, filename="second"), "-fp", first / BEST], capsys)
+    assert f"model.json: not the model settings of {first / BEST}; leave out --model_config" in message
+
+
+def test_weights_bring_their_vocabulary(capsys):
+    vocabulary = load_vocabulary(VOCABULARY.to_dict() | {"bars": 64, "steps_per_bar": 16})
+    songs = [random_song(i, SONG_NOTES, vocabulary=vocabulary) for i in range(N_SONGS)]
+    make_dataset(Path("coarse.pt"), songs, T, vocabulary)
+    coarse = train(dataset="coarse.pt", filename="coarse")
+    assert load_model(coarse / BEST)[0].config.steps_per_bar == 16
+    succeeds(train_pool.main, [*arguments(dataset="coarse.pt", filename="more"), "-fp", coarse / BEST])
+    assert load_model(Path("more") / BEST)[1] == vocabulary
+    message = fails(train_pool.main, [*arguments(filename="mixed"), "-fp", coarse / BEST], capsys)
+    assert "dataset.pt: made with another vocabulary" in message
+
+
+def test_rows_longer_than_the_models_context_are_refused(capsys):
+    text = "block_size=16 is shorter than the dataset's blocks (32); "
+    assert f"model.json: {text}" in fails(train_pool.main, arguments({"block_size": 16}), capsys)
+    model = PooledTransformer(config_from_dict(ModelConfig, TINY_MODEL | {"block_size": 16}, "test"))
+    save_release(Path("short.safetensors"), model, VOCABULARY, {})
+    argv = ["--dataset_path", "dataset.pt", "-fp", "short.safetensors", "-d", "cpu"]
+    assert f"short.safetensors: {text}" in fails(train_pool.main, argv, capsys)
+    make_dataset(Path("long.pt"), [random_song(i, 600, n_bars=99) for i in range(3)], 600)
+    message = fails(train_pool.main, ["--dataset_path", "long.pt", "-d", "cpu"], capsys)
+    assert "default model settings: block_size=512 is shorter than the dataset's blocks (600); " in message
+
+
+# ---------------------------------------------------------------- mistakes
+
+
+def test_a_run_is_not_overwritten(capsys):
+    run = train()
+    before = {path.name: path.read_bytes() for path in run.iterdir()}
+    message = fails(train_pool.main, arguments(lr=0.1), capsys)
+    assert f"continue it with --resume {run}, replace it with --force, or give another filename" in message
+    # Nor does --force destroy anything before the new run can begin.
+    write_json(Path("training.json"), TINY_TRAINING)
+    for bad in (["--dataset_path", "model.json"], ["-fp", "model.json"], ["--train_split", "2"]):
+        fails(train_pool.main, [*arguments(), *bad, "--force"], capsys)
+    assert {path.name: path.read_bytes() for path in run.iterdir()} == before
+    first = weights(run)
+    train("--force", lr=0.1)
+    assert not same(weights(run), first)
+    assert len(table(run)) == 5
+
+
+@pytest.mark.parametrize(("model", "changes", "text"), [
+    ({"n_layer": 2}, {}, "model.json: unknown key 'n_layer'; did you mean 'n_layers'?"),
+    ({"d_model": 18, "n_heads": 4}, {}, "model.json: d_model=18 must be a multiple of n_heads=4"),
+    ({"dropout": "a lot"}, {}, "model.json: dropout must be a number, not 'a lot'"),
+    ({"n_tokens": [5, 5, 5, 5]}, {}, "model.json: n_tokens are not the dataset's [260, 36, 132, 227]; leave them out"),
+    ({}, {"batchsize": 2}, "training.json: unknown key 'batchsize'; did you mean 'batch_size'?"),
+    ({}, {"learning": 2}, "training.json: unknown key 'learning'; known keys: batch_size, num_epochs, lr"),
+    ({}, {"batch_size": "12"}, "training.json: batch_size must be a whole number, not '12'"),
+    ({}, {"num_epochs": 1.5}, "training.json: num_epochs must be a whole number, not 1.5"),
+    ({}, {"batch_size": 0}, "training.json: batch_size=0 must be at least 1"),
+    ({}, {"num_epochs": 0}, "num_epochs=0 must be at least 1"),
+    ({}, {"loggingsteps": 0}, "loggingsteps=0 must be at least 1"),
+    ({}, {"warmup_steps": -1}, "warmup_steps=-1 must not be negative"),
+    ({}, {"clip_norm": -1}, "clip_norm=-1.0 must not be negative"),
+    ({}, {"lr": 0}, "lr=0.0 must be above 0"),
+    ({}, {"final_lr": 2}, "final_lr=2.0 must be from 0 to 1"),
+    ({}, {"precision": "fp16"}, "precision='fp16' must be one of fp32, bf16"),
+    ({}, {"filename": ""}, "filename must name the run's folder"),
+    ({}, {"seed": -1}, "seed=-1 must be from 0 to"),
+    ({}, {"seed": 2**63}, f"seed={2**63} must be from 0 to"),
+    ({}, {"filename": "dataset.pt"}, "dataset.pt: a file stands where a folder is needed"),
+])
+def test_wrong_settings(capsys, model, changes, text):
+    assert text in fails(train_pool.main, arguments(model, **changes), capsys)
+    assert not list(Path().glob("*/*"))
+
+
+@pytest.mark.parametrize(("bad", "text"), [
+    (["--dataset_path", "none.pt"], "none.pt: no such file"),
+    (["--dataset_path", "model.json"], "model.json: damaged or not a PyTorch file"),
+    (["--model_config", "none.json"], "none.json: no such file"),
+    (["--training_args", "dataset.pt"], "dataset.pt: not valid JSON"),
+    (["-fp", "none.pth"], "none.pth: no such file"),
+    (["-fp", "dataset.pt"], "dataset.pt: not a checkpoint of train_pool.py"),
+    (["--train_split", "0"], "--train_split 0.0 must lie between 0 and 1"),
+    (["--train_split", "1"], "--train_split 1.0 must lie between 0 and 1"),
+    (["--train_split", "nan"], "--train_split nan must lie between 0 and 1"),
+    (["-d", "gpu"], "unknown device 'gpu'; give auto, cuda, mps or cpu"),
+    (["-d", "cuda"], "device 'cuda' is not there; this machine has cpu"),
+])
+def test_wrong_arguments(capsys, monkeypatch, bad, text):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    before = {path: path.read_bytes() for path in Path().iterdir()}
+    assert text in fails(train_pool.main, [*arguments(), *bad], capsys)
+    assert {path: path.read_bytes() for path in Path().iterdir() if path.is_file()} == {
+        **before, **{path: path.read_bytes() for path in (Path("model.json"), Path("training.json"))}}
+    assert not list(Path().glob("*/*"))
+
+
+def test_default_dataset_name(capsys):
+    assert fails(train_pool.main, [], capsys).startswith("error: dataset_pitch_ins512.pt: no such file")
+
+
+@pytest.mark.parametrize("clip_norm", [0, 1])
+def test_a_loss_that_is_no_longer_finite_ends_the_run_and_keeps_its_last_checkpoint(capsys, clip_norm):
+    argv = arguments(lr=1e30, warmup_steps=0, clip_norm=clip_norm, loggingsteps=1)
+    assert train_pool.main(argv) == EXIT_USER_ERROR
+    lines = capsys.readouterr().err.splitlines()
+    assert [line for line in lines if not line.startswith("step ")] == lines[-1:]
+    assert lines[-1].startswith("error: the loss is no longer finite at step ")
+    assert "lower lr" in lines[-1]
+    assert np.isfinite(column(Path("run"), "train_loss")).all()
+    assert all(tensor.isfinite().all() for tensor in weights(Path("run"), BEST).values())
