@@ -63,6 +63,6 @@ class Report:
 
 
 def _kind(reason: str) -> str:
-    """A reason without its remedy, its details in brackets and its numbers, so that equal ones count together."""
+    """A reason without its place, its remedy and its details in brackets, so that equal ones count together."""
     text = re.split(r"[;:(]", re.sub(r"^bar \d+: ", "", reason))[0].strip()
-    return re.sub(r"\d+", "N", text)
+    return re.sub(r"\b(bar|pitch|quarter) \d+", r"\1 N", text)

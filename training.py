@@ -215,7 +215,7 @@ class Run:
     def validate(self) -> list[float]:
         """Each family's loss on held-out songs, in nats, all rows weighing the same."""
         self.model.eval()
-        rows = self.split.train
+        rows = self.split.held_out
         wanted = self.settings.validate_rows
         if 0 < wanted < len(rows):
             rows = rows[torch.arange(wanted) * len(rows) // wanted]

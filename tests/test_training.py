@@ -31,7 +31,7 @@ from vocab import FIELDS, load_vocabulary
 CONFIGS = Path(train_pool.__file__).parent / "configs"
 FILES = sorted([LAST, BEST, LOSSES, PICTURE, SETTINGS])
 TINY_TRAINING = {"filename": "run", "batch_size": 3, "num_epochs": 2, "lr": 0.01, "warmup_steps": 2, "loggingsteps": 2}
-OVERFITTING = {"num_epochs": 3, "lr": 0.1, "final_lr": 1}  # the loss on held-out songs falls and rises again
+OVERFITTING = {"num_epochs": 2, "lr": 0.1, "final_lr": 1}  # the loss on held-out songs falls and rises again
 N_SONGS, SONG_NOTES, T = 10, 30, 32  # a song is one row: 8 to train on, 2 held out
 STEPS_PER_EPOCH = 3
 
