@@ -13,7 +13,7 @@ else
 BIN := $(VENV)/bin
 endif
 
-.PHONY: generate test lint slow notebook clean help
+.PHONY: help generate test lint slow clean
 
 help:
 	@sed -n '2,3s/^#   //p' Makefile
@@ -28,9 +28,9 @@ test: lint
 lint: $(VENV)/developers
 	$(BIN)/ruff check .
 
-# Checks that take minutes: the whole corpus, longer training.
+# Checks that take minutes: the whole chain on the corpora beside the repository.
 slow: $(VENV)/developers
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow -s
 
 $(VENV)/users: requirements.txt
 	$(PYTHON) -m venv $(VENV)

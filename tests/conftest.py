@@ -1,6 +1,10 @@
 """Fixtures that several test modules share, and how hypothesis runs: the same examples every time."""
 
+import os
 from pathlib import Path
+
+# Tiny models: threads cost more than they bring. For this process and those it starts, before torch is imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import hypothesis
 import pytest

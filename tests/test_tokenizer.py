@@ -462,7 +462,7 @@ def test_equal_reasons_are_counted_together_whatever_the_bar_and_the_pitch(tmp_p
     (tmp_path / "2.mid").write_bytes(three_parts())
     assert main([str(tmp_path), "-td", str(tmp_path / "out")]) == 0
     _, reason = capsys.readouterr().out.splitlines()
-    assert reason.split(maxsplit=1) == ["2", "left out: piano pitch N is outside N to N"]
+    assert reason.split(maxsplit=1) == ["2", "left out: piano pitch N is outside 21 to 108"]
 
 
 def test_same_named_songs_of_two_folders_given_do_not_overwrite_each_other(corpus, tmp_path):

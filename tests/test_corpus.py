@@ -1,0 +1,80 @@
+"""The whole chain on the corpora beside the repository: minutes, so `make slow` runs it and `make test` does not."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tarfile
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("corpus")
+
+
+@pytest.fixture
+def unpack(shared, work):
+    def unpacked(name: str) -> Path:
+        archive = shared / "data" / f"{name}.tar.xz"
+        if not archive.is_file():
+            pytest.skip(f"{archive.name} is not beside the repository")
+        if not (work / name).exists():
+            with tarfile.open(archive) as tar:
+                tar.extractall(work, filter="data")
+        return work / name
+
+    return unpacked
+
+
+def run(work: Path, script: str, *arguments: object) -> str:
+    """Run a stage in `work`; prints its wall time, peak memory and last words, and returns what it printed."""
+    began = time.monotonic()
+    with open(work / "stdout", "w+") as out, open(work / "stderr", "w+") as err:
+        process = subprocess.Popen([sys.executable, ROOT / script, *map(str, arguments)], cwd=work,
+                                   stdout=out, stderr=err)
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    said = (work / "stdout").read_text()
+    peak = usage.ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)  # bytes on macOS, kilobytes on Linux
+    print(f"\n{script}: {time.monotonic() - began:.0f} s, peak {peak:.0f} MB\n{said}", end="")
+    assert process.returncode == 0, (work / "stderr").read_text()
+    return said
+
+
+def report(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "report.jsonl").read_text().splitlines()]
+
+
+def test_messy_files_stop_nothing(unpack, work):
+    folder = unpack("messy_midi")
+    run(work, "clean_midi.py", "-o", "messy_cleaned", folder.name)
+    run(work, "tokenizer.py", "-td", "messy_tokens", folder.name)
+    n_files = sum(path.is_file() for path in folder.rglob("*.mid"))
+    for name in ("messy_cleaned", "messy_tokens"):
+        rows = report(work / name)
+        assert len(rows) == n_files
+        assert all(row["verdict"] == "kept" or row["reason"] for row in rows)
+
+
+def test_chain_on_lakh_songs(unpack, work):
+    folder = unpack("lakh_songs")
+    run(work, "clean_midi.py", "-o", "cleaned", folder.name)
+    rows = report(work / "cleaned")
+    kept = [row for row in rows if row["verdict"] == "kept"]
+    assert len(rows) == sum(path.is_file() for path in folder.rglob("*.mid"))
+    assert len(kept) > 0.9 * len(rows)
+    run(work, "tokenizer.py", "--no-events", "-td", "tokens", "cleaned")
+    tokenized = report(work / "tokens")
+    assert all(row["verdict"] == "kept" for row in tokenized)  # what was cleaned can be tokenized
+    print(f"notes: {sum(row['notes'] for row in tokenized):,}")
+    said = run(work, "prepare.py", "dataset.pt", "-b", 512, "-fp", "tokens")
+    assert f"{len(kept)} songs (0 files left out)" in said
