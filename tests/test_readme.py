@@ -11,8 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from test_sampling import tiny_model
 
+from checkpoints import save_release
 from tokenizer import MidiTokenizerPooled
+from vocab import load_vocabulary
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -37,6 +40,8 @@ def checkout(tmp_path_factory):
         shutil.copy(path, folder)
     for name in ("configs", "examples", "models"):
         shutil.copytree(ROOT / name, folder / name)
+    tiny = tiny_model(load_vocabulary(), block_size=32, sharpness=1)  # stands in for the bundled model, for speed
+    save_release(folder / "models/bundled.safetensors", tiny, load_vocabulary(), {})
     random, tokenizer = np.random.default_rng(0), MidiTokenizerPooled()
     (folder / "my_midi").mkdir()
     for i in range(3):
