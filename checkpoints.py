@@ -18,7 +18,7 @@ import safetensors.torch
 import torch
 
 from errors import UserError
-from files import replacing
+from files import check_file, replacing
 from model import ModelConfig, PooledTransformer
 from settings import config_from_dict, config_to_dict
 from vocab import Vocabulary, load_vocabulary
@@ -31,8 +31,7 @@ RELEASE_SUFFIX = ".safetensors"
 
 def load_plain(path: Path, mmap: bool = False) -> Any:
     """`torch.load` of tensors and plain data. Raises UserError for anything else; code in the file never runs."""
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; check the path")
+    check_file(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of torch's about pickles that are refused below in any case
@@ -43,7 +42,7 @@ def load_plain(path: Path, mmap: bool = False) -> Any:
                             f"(it could run code); use a file this project wrote") from None
         raise UserError(f"{path}: damaged or not a PyTorch file; copy or make it again") from None
     except (RuntimeError, EOFError, ValueError, KeyError, IndexError, TypeError, AttributeError, ImportError,
-            UnicodeDecodeError, OSError, AssertionError, struct.error) as err:
+            UnicodeDecodeError, OSError, AssertionError, struct.error, safetensors.SafetensorError) as err:
         if mmap and "mmap" in str(err):
             return load_plain(path)  # a file in PyTorch's older format
         raise UserError(f"{path}: damaged or not a PyTorch file; copy or make it again") from None
@@ -65,9 +64,10 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """The content of a `.pth` checkpoint, as `save_checkpoint` wrote it. Raises UserError if it is none."""
     data = load_plain(path)
     if not isinstance(data, dict) or data.get("format") != CHECKPOINT_FORMAT:
-        raise UserError(f"{path}: not a checkpoint of train_pool.py")
+        raise UserError(f"{path}: not a checkpoint of train_pool.py; give a run's best.pth")
     if data.get("version") != VERSION:
-        raise UserError(f"{path}: checkpoint version {data.get('version')}, this program reads {VERSION}")
+        raise UserError(f"{path}: checkpoint version {data.get('version')}, this program reads {VERSION}; "
+                        f"use the version that wrote it")
     for key in ("model_config", "vocabulary", "weights", "training"):
         if not isinstance(data.get(key), dict):
             raise UserError(f"{path}: its {key!r} is damaged or missing; copy or make it again")
@@ -113,8 +113,7 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> tuple[PooledTr
 
 
 def _read_release(path: Path) -> tuple[dict[str, torch.Tensor], dict, dict, dict]:
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; check the path")
+    check_file(path)
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
@@ -122,7 +121,7 @@ def _read_release(path: Path) -> tuple[dict[str, torch.Tensor], dict, dict, dict
     except (safetensors.SafetensorError, OSError) as err:
         raise UserError(f"{path}: damaged or not a safetensors file ({err}); copy or make it again") from None
     if header.get("format") != RELEASE_FORMAT or header.get("version") != str(VERSION):
-        raise UserError(f"{path}: not a model released by this project (version {VERSION})")
+        raise UserError(f"{path}: not a model released by this project (version {VERSION}); make one with release.py")
     try:
         config, vocabulary, facts = (json.loads(header[key]) for key in ("model_config", "vocabulary", "facts"))
     except (KeyError, json.JSONDecodeError):

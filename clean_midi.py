@@ -115,6 +115,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 report.kept(path, **clean_file(path, out, vocabulary, args))
             except UserError as err:
                 report.dropped(path, err)
+                out.unlink(missing_ok=True)  # of an earlier run, under --force
     return report.finish()
 
 

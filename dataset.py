@@ -19,11 +19,10 @@ from torch import Tensor
 from checkpoints import load_plain
 from errors import UserError
 from files import replacing
-from vocab import BOS, EOS, FIELDS, Vocabulary, load_vocabulary
+from vocab import BOS, EOS, FIELDS, SHORTEST_BLOCK, Vocabulary, load_vocabulary
 
 FORMAT, VERSION = "pooled-dataset", 1
 REMEDY = "make one with prepare.py"
-SHORTEST_ROWS = 16  # notes; below this, rows are too short to learn music from
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,18 +105,15 @@ def load_dataset(path: Path, vocabulary: Vocabulary | None = None) -> Dataset:
     own = load_vocabulary(data["vocabulary"])
     if vocabulary is not None:
         vocabulary.check_digest(own.digest, str(path), "prepare the songs again with the model's")
-    blocks = data["blocks"]
+    blocks, starts = data["blocks"], data["song_starts"].numpy()
     _check_blocks(path, blocks, own)
-    return Dataset(blocks.view(-1, len(FIELDS)), blocks.shape[1], tuple(data["songs"]),
-                   data["song_starts"].numpy(), own)
+    if starts.shape != (len(data["songs"]),) or not len(starts) or starts[0] or (np.diff(starts) <= 0).any():
+        raise UserError(f"{path}: its index of songs is damaged; {REMEDY}")
+    return Dataset(blocks.view(-1, len(FIELDS)), blocks.shape[1], tuple(data["songs"]), starts, own)
 
 
 def _from_bare_tensor(path: Path, blocks: Tensor, vocabulary: Vocabulary) -> Dataset:
     _check_blocks(path, blocks, vocabulary)
-    highest = blocks.amax(dim=(0, 1)).tolist()
-    if any(top >= size for top, size in zip(highest, vocabulary.sizes, strict=True)) or blocks.min() < 0:
-        raise UserError(f"{path}: ids up to {highest}, but the vocabulary's sizes are {list(vocabulary.sizes)}; "
-                        f"{REMEDY}")
     notes = blocks.reshape(-1, len(FIELDS))
     starts = np.flatnonzero((notes == BOS).all(dim=1).numpy())
     if not len(starts) or starts[0]:  # what stands before the first BOS row is a song cut at its beginning
@@ -130,6 +126,10 @@ def _check_blocks(path: Path, blocks: Tensor, vocabulary: Vocabulary) -> None:
     if blocks.ndim != 3 or blocks.shape[2] != len(FIELDS) or not len(blocks) or not whole:
         raise UserError(f"{path}: holds a {blocks.dtype} tensor of shape {list(blocks.shape)}, where whole numbers "
                         f"of shape [N, T, {len(FIELDS)}] are needed; {REMEDY}")
+    highest = blocks.amax(dim=(0, 1)).tolist()
+    if any(top >= size for top, size in zip(highest, vocabulary.sizes, strict=True)) or blocks.min() < 0:
+        raise UserError(f"{path}: ids up to {highest}, but the vocabulary's sizes are {list(vocabulary.sizes)}; "
+                        f"{REMEDY}")
 
 
 def split_by_song(dataset: Dataset, train_split: float) -> Split:
@@ -147,7 +147,7 @@ def split_by_song(dataset: Dataset, train_split: float) -> Split:
     wanted = min(max(round(dataset.n_songs * train_split), 1), dataset.n_songs - 1)
     by_distance = sorted(range(1, dataset.n_songs), key=lambda n: (abs(n - wanted), n))
     size = dataset.block_size
-    while size >= SHORTEST_ROWS:
+    while size >= SHORTEST_BLOCK:
         for n_train in by_distance:
             split = _cut(dataset, n_train, size)
             if len(split.train) and len(split.held_out):

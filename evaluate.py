@@ -15,16 +15,16 @@ from pathlib import Path
 from typing import Any
 
 from errors import UserError, reports_user_errors
-from files import check_new, check_writable, write_bytes
-from generate import BUNDLED_MODEL
+from files import BUNDLED_MODEL, check_file, check_new, check_writable, write_bytes
 from vocab import FIELDS
 
 
 def as_markdown(result: dict[str, Any]) -> str:
     """A table of one row, losses in nats."""
+    error = result["standard_error"]
     head = ["songs", "notes", "nats per note", *FIELDS]
     row = [f"{result['songs']:,}", f"{result['notes']:,}",
-           f"{result['nats_per_note']:.3f} ± {result['standard_error']:.3f}",
+           f"{result['nats_per_note']:.3f}" + (f" ± {error:.3f}" if error is not None else ""),
            *(f"{result[field]:.3f}" for field in FIELDS)]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), row)) + "\n"
 
@@ -49,8 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.batch_size < 1:
         raise UserError(f"-b {args.batch_size}: at least one window")
     for path in (args.model_path, args.dataset_path):
-        if not path.is_file():
-            raise UserError(f"{path}: no such file; check the path")
+        check_file(path)
     outputs = [args.output.with_name(args.output.name + suffix) for suffix in (".json", ".md")] if args.output else []
     check_new(outputs, args.force)
     for path in outputs:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -65,13 +64,16 @@ def song_losses(model: PooledTransformer, dataset: Dataset, songs: Sequence[int]
     return sums
 
 
-def nats_per_note(sums: Tensor) -> dict[str, float]:
-    """Mean loss of each family over all notes of all songs, their sum, and its standard error over songs."""
+def nats_per_note(sums: Tensor) -> dict[str, float | None]:
+    """Mean loss of each family over all notes of all songs, their sum, and its standard error over songs.
+
+    One song alone has no standard error: None.
+    """
     notes = sums[:, -1]
     means = sums[:, :-1].sum(0) / notes.sum()
     total = sums[:, :-1].sum(1)
     # Ratio estimator over songs: notes of one song are not independent of each other.
     residual = total - means.sum() * notes
-    error = float(residual.square().sum().sqrt() / notes.sum()) if len(sums) > 1 else math.nan
+    error = float(residual.square().sum().sqrt() / notes.sum()) if len(sums) > 1 else None
     return {"nats_per_note": float(means.sum()), "standard_error": error,
             **{field: float(mean) for field, mean in zip(FIELDS, means, strict=True)}}

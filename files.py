@@ -15,6 +15,7 @@ import orjson
 
 from errors import UserError
 
+BUNDLED_MODEL = Path(__file__).parent / "models" / "bundled.safetensors"
 MIDI_SUFFIXES = (".mid", ".midi", ".kar")
 
 
@@ -92,8 +93,19 @@ def check_new(paths: Iterable[Path], force: bool, inputs: Iterable[Path] = ()) -
     for path in paths:
         if path.resolve() in read:
             raise UserError(f"{path} would replace the file it is made of; give another place for the output")
+        if path.is_dir():
+            raise UserError(f"{path}: a folder, where a file is to be written; give a file's name")
         if path.exists() and not force:
             raise UserError(f"{path} exists already; give another place, or --force to overwrite")
+
+
+def check_file(path: Path) -> None:
+    """Raise UserError unless `path` is a file."""
+    if path.is_dir():
+        inside = next((path / name for name in ("best.pth", "last.pth") if (path / name).is_file()), "a file in it")
+        raise UserError(f"{path}: a folder, where a file is needed; give {inside}")
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; check the path")
 
 
 def read_input(path: Path) -> bytes:
@@ -103,7 +115,7 @@ def read_input(path: Path) -> bytes:
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; check the path") from None
     except IsADirectoryError:
-        raise UserError(f"{path}: a folder, where a file is needed") from None
+        raise UserError(f"{path}: a folder, where a file is needed; give a file in it") from None
     except OSError as err:
         raise UserError(f"{path}: cannot be read ({err.strerror})") from None
 
@@ -144,7 +156,7 @@ def find_files(inputs: Sequence[Path], suffixes: Sequence[str], output: Path | N
                             and not path.name.startswith(".")  # hidden: "._x.mid" of macOS archives
                             and not _is_output(path, given, output))
             if not inside:
-                raise UserError(f"{given}: no {', '.join(suffixes)} file in this folder or below it")
+                raise UserError(f"{given}: no {', '.join(suffixes)} file in this folder or below it; check the path")
             for path in inside:
                 found.setdefault(path, path.relative_to(given))
         elif given.exists():

@@ -24,16 +24,15 @@ import numpy as np
 from tqdm import tqdm
 
 from errors import UserError, reports_user_errors
-from files import check_writable, read_json_object, write_bytes
+from files import BUNDLED_MODEL, check_file, check_writable, read_json_object, write_bytes
 from generation_args import GenConfig
 from settings import config_from_file, config_to_dict
-from songs import DEFAULT_TEMPO, Song, check_playable, parts_to_bytes, read_song
+from songs import DEFAULT_TEMPO, TICKS_PER_QUARTER, Song, check_playable, parts_to_bytes, read_song
 from tokenizer import MidiTokenizerPooled, read_token_ids
 from vocab import BAR, FIRST_ID, PITCH_INSTRUMENT
 
-BUNDLED_MODEL = Path(__file__).parent / "models" / "bundled.safetensors"
 LOG_NAME = "genconfigs.txt"
-LARGEST_SEED = 2**31
+SEEDS = 2**32  # seeds are drawn from 0 to this, exclusive
 
 
 # ---------------------------------------------------------------- prompt
@@ -71,10 +70,15 @@ def prompt_rows(opened: Song | dict[str, Any], path: Path, n_rows: int, tokenize
 # ---------------------------------------------------------------- output
 
 
+def song_number(path: Path) -> int:
+    """The number of the song that a file in the output folder belongs to, −1 if it belongs to none."""
+    match = re.fullmatch(r"(\d+)(?:-\w+\.mid|\.mid|\.png)", path.name)
+    return int(match[1]) if match else -1
+
+
 def next_number(folder: Path) -> int:
     """One more than the highest song number in `folder`, 0 in an empty one."""
-    matches = (re.fullmatch(r"(\d+)(-\w+)?\.mid", path.name) for path in folder.iterdir())
-    return max((int(match[1]) + 1 for match in matches if match), default=0)
+    return max(map(song_number, folder.iterdir()), default=-1) + 1
 
 
 def write_song(folder: Path, number: int, rows: np.ndarray, tokenizer: MidiTokenizerPooled, tempo: float) -> Path:
@@ -87,9 +91,6 @@ def write_song(folder: Path, number: int, rows: np.ndarray, tokenizer: MidiToken
     whole = folder / f"{number}.mid"
     write_bytes(whole, parts_to_bytes(parts, v, TICKS_PER_QUARTER, tempo))
     return whole
-
-
-TICKS_PER_QUARTER = 96
 
 
 def describe(rows: np.ndarray, new: np.ndarray, tokenizer: MidiTokenizerPooled) -> str:
@@ -144,10 +145,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError(f"-pi {args.prompt_idx}: a number of rows to keep of a prompt (-p)")
     if args.save_prompt and not args.prompt:
         raise UserError("-sp: there is no prompt to save; give one with -p")
+    if args.seed is not None and not 0 <= args.seed < SEEDS:
+        raise UserError(f"--seed {args.seed}: must be from 0 to {SEEDS - 1}")
     config = config_from_file(GenConfig, args.genconfig) if args.genconfig else GenConfig()
     opened = open_prompt(args.prompt) if args.prompt else None
-    if not args.model_path.is_file():
-        raise UserError(f"{args.model_path}: no such model; check the path")
+    check_file(args.model_path)
     check_writable(args.output)
 
     from checkpoints import load_model, pick_device  # brings torch, which wrong arguments need not wait for
@@ -167,18 +169,22 @@ def _write_songs(args: argparse.Namespace, config: GenConfig, model: Any, tokeni
                  prompt: np.ndarray, tempo: float) -> int:
     from sampling import sample_song
 
-    seed = args.seed if args.seed is not None else secrets.randbelow(LARGEST_SEED)
+    seed = args.seed if args.seed is not None else secrets.randbelow(SEEDS)
     first = 0 if args.force else next_number(args.output)
-    log_run(args.output, {"genconfig": config_to_dict(config), "model": str(args.model_path),
-                          "prompt": str(args.prompt) if args.prompt else None, "prompt_idx": args.prompt_idx,
-                          "prompt_notes": len(prompt), "tempo": tempo, "seed": seed, "device": args.device,
-                          "songs": [f"{first + i}.mid" for i in range(args.num_samples)]})
+    record = {"genconfig": config_to_dict(config), "model": str(args.model_path),
+              "prompt": str(args.prompt) if args.prompt else None, "prompt_idx": args.prompt_idx,
+              "prompt_notes": len(prompt), "tempo": tempo, "seed": seed, "device": args.device, "songs": []}
     for i in range(args.num_samples):
         began = time.monotonic()
         with tqdm(total=config.max_steps, unit="note", leave=False, disable=None) as bar:
             new = sample_song(model, tokenizer.vocabulary, prompt, config, seed + i, on_note=bar.update)
         rows = np.concatenate([prompt, new])
+        for stale in (path for path in args.output.glob(f"{first + i}*") if song_number(path) == first + i):
+            stale.unlink()  # under --force: of the song that had this number
         whole = write_song(args.output, first + i, rows, tokenizer, tempo)
+        record["songs"].append(whole.name)
+        if not len(new):
+            print(f"notice: {whole} is the prompt alone: no bar is left after it", file=sys.stderr)
         if args.save_prompt:
             parts = tokenizer.rows_to_parts(prompt, TICKS_PER_QUARTER)
             write_bytes(args.output / f"{first + i}-prompt.mid",
@@ -191,6 +197,7 @@ def _write_songs(args: argparse.Namespace, config: GenConfig, model: Any, tokeni
         if args.print_events:
             print("\n".join(" ".join(events) for events in tokenizer.tokens_to_events(new)))
         print(f"{whole}: {describe(rows, new, tokenizer)}, {tempo:g} BPM, {time.monotonic() - began:.1f} s")
+    log_run(args.output, record)
     stems = ", ".join(f"{first}-{name}.mid" for name in tokenizer.vocabulary.part_names)
     print(f"seed {seed}; stems beside each song: {stems}")
     return 0

@@ -22,10 +22,18 @@ import numpy as np
 
 from errors import UserError, reports_user_errors
 from files import MIDI_SUFFIXES, check_new, check_writable, write_bytes
-from songs import DEFAULT_TEMPO, NO_NOTES, Song, check_playable, end_at_next_onset, parts_to_bytes, read_song
+from songs import (
+    DEFAULT_TEMPO,
+    MAX_TICKS_PER_QUARTER,
+    NO_NOTES,
+    Song,
+    check_playable,
+    end_at_next_onset,
+    parts_to_bytes,
+    read_song,
+)
 from vocab import Vocabulary, load_vocabulary
 
-MAX_TICKS_PER_QUARTER = 0x7FFF  # 15 bits of a MIDI header
 MAX_TICK = 0xFFFFFFF  # 28 bits of a MIDI delta time: later notes could not be written
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from errors import UserError
-from vocab import BAR, BOS, CHOICE_ORDER, FIELDS, FIRST_ID, PAD, START_POS, load_vocabulary
+from vocab import BAR, CHOICE_ORDER, FIELDS, FIRST_ID, PAD, START_POS, load_vocabulary
 
 POOLINGS = ("concat", "sum")
 POSITIONS = ("sinusoidal", "rotary", "music_time")
@@ -282,8 +282,3 @@ def _initialize(module: nn.Module) -> None:
         nn.init.normal_(module.weight, std=0.02)
     if isinstance(module, nn.Linear) and module.bias is not None:
         nn.init.zeros_(module.bias)
-
-
-def begin_row(batch: int, device: torch.device) -> Tensor:
-    """(B, 1, F) the row that begins every song."""
-    return torch.full((batch, 1, len(FIELDS)), BOS, device=device)

@@ -8,6 +8,7 @@ Example  python prepare.py dataset.pt -b 512 -fp tokens_output
 from __future__ import annotations
 
 import argparse
+import itertools
 import random
 import sys
 from collections.abc import Iterator, Sequence
@@ -19,8 +20,7 @@ from tqdm import tqdm
 from errors import UserError, reports_user_errors
 from files import check_new, check_writable, find_files
 from tokenizer import MidiTokenizerPooled, read_tokens
-
-SHORTEST_BLOCK = 16  # notes
+from vocab import SHORTEST_BLOCK
 
 
 def read_songs(files: Sequence[tuple[Path, Path]], tokenizer: MidiTokenizerPooled,
@@ -62,8 +62,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     from dataset import write_dataset  # brings torch, which --help and bad arguments need not wait for
 
     skipped: list[UserError] = []
+    songs = read_songs(files, tokenizer, skipped)
+    first_song = next(songs, None)
+    if first_song is None:
+        for err in skipped[1:]:
+            print(f"left out: {err}", file=sys.stderr)
+        raise UserError(f"none of {len(files)} token files could be read, the first because: {skipped[0]}")
     try:
-        counts = write_dataset(args.out, read_songs(files, tokenizer, skipped), args.block_size, tokenizer.vocabulary,
+        counts = write_dataset(args.out, itertools.chain([first_song], songs), args.block_size, tokenizer.vocabulary,
                                {"shuffle_seed": args.seed})
     finally:  # where too few songs are left, the reasons matter most
         for err in skipped:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from errors import UserError, reports_user_errors
-from files import check_new, check_writable
+from files import check_file, check_new, check_writable
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -31,8 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     if args.out.suffix != ".safetensors":
         raise UserError(f"{args.out}: the name must end in .safetensors")
-    if not args.checkpoint.is_file():
-        raise UserError(f"{args.checkpoint}: no such file; check the path")
+    check_file(args.checkpoint)
     check_new([args.out], args.force)
     check_writable(args.out.parent)
 

@@ -49,6 +49,14 @@ class Rules:
             allowed[FIRST_ID:] = True
         return allowed
 
+    def end_beyond(self, logits: Tensor) -> Tensor:
+        """Bar logits (V,) in which wanting a bar beyond the last one counts as wanting the end.
+
+        Masked without this, that wish would go to the last bar, and crowd it with notes.
+        """
+        ending = torch.cat([logits[EOS:EOS + 1], logits[self.last_bar + 1:]]).logsumexp(0)
+        return logits.index_fill(0, torch.tensor([EOS]), ending)
+
     def _first_bar(self, previous: tuple[int, ...] | None) -> int:
         if previous is None:
             return FIRST_ID
@@ -170,9 +178,12 @@ def sample_note(model: PooledTransformer, state: Tensor, rules: Rules, previous:
     chosen: dict[int, int] = {}
     tensors: dict[int, Tensor] = {}
     for family in CHOICE_ORDER:
-        logits = model.family_logits(state[None], tensors)[0].float().cpu()
+        logits = model.family_logits(state[None], tensors)[0].double().cpu()
+        if family == BAR:
+            logits = rules.end_beyond(logits)
         logits = logits.masked_fill(~rules.mask(family, chosen, previous, may_end), -torch.inf)
-        logits = filtered(logits, config.sampling_fn, config.threshold[family]) / config.temperature[family]
+        logits = filtered(logits, config.sampling_fn, config.threshold[family])
+        logits = (logits - logits.max()) / config.temperature[family]  # of all sizes, without overflow
         drawn = torch.multinomial(logits.softmax(-1), 1, generator=generator)
         chosen[family] = int(drawn)
         if chosen[family] == EOS:

@@ -20,6 +20,9 @@ from files import read_input
 from vocab import QUARTERS_PER_BAR, Vocabulary
 
 DEFAULT_TEMPO = 120.0  # beats per minute: what a MIDI file without a tempo plays at
+SLOWEST, FASTEST = 60e6 / 0xFFFFFF, 60e6  # beats per minute: MIDI stores microseconds per quarter in 24 bits, from 1
+TICKS_PER_QUARTER = 96  # of songs made from tokens
+MAX_TICKS_PER_QUARTER = 0x7FFF  # 15 bits of a MIDI header
 VELOCITY = 100
 NO_NOTES = np.zeros((0, 3), np.int64)
 N_PITCHES = 128
@@ -89,7 +92,7 @@ def read_song(path: str | Path) -> Song:
         raise UserError(f"{path}: an empty file, not MIDI; export it again")
     start = data.find(b"MThd")
     if start < 0:
-        raise UserError(f"{path}: not a MIDI file (no MThd header in it)")
+        raise UserError(f"{path}: not a MIDI file (no MThd header in it); give a Standard MIDI File")
     data = data[start:]
     if len(data) < 14:
         raise UserError(f"{path}: truncated MIDI file (its header is cut off); export it again")
@@ -225,18 +228,26 @@ def _ending_last(track: symusic.Track) -> np.ndarray:
 # ---------------------------------------------------------------- bars and parts
 
 
+def check_tempo(tempo: object, where: str) -> float:
+    """`tempo` in beats per minute, if MIDI can hold it; otherwise raise UserError."""
+    if isinstance(tempo, bool) or not isinstance(tempo, int | float) or not SLOWEST <= tempo <= FASTEST:
+        raise UserError(f"{where}: tempo must be a number from {SLOWEST:.2f} to {FASTEST:.0f} beats per minute, "
+                        f"not {tempo!r}")
+    return float(tempo)
+
+
 def check_playable(song: Song, where: str) -> None:
     """Raise UserError if there are no notes, or a bar that is not four quarters long with music in or after it."""
     if not any(len(track.notes) for track in song.tracks):
-        raise UserError(f"{where}: has no notes")
+        raise UserError(f"{where}: has no notes; export it again with some")
     for i, signature in enumerate(song.time_signatures):
         following = song.time_signatures[i + 1].tick if i + 1 < len(song.time_signatures) else None
         if signature.tick > song.last_onset_tick or following == signature.tick:
             continue  # nothing sounds under it, or the next one replaces it at once
         if signature.numerator * 4 != QUARTERS_PER_BAR * signature.denominator:
             bar = signature.tick // (QUARTERS_PER_BAR * song.ticks_per_quarter)
-            raise UserError(f"{where}: bar {bar} is in {signature.numerator}/{signature.denominator}; only bars of "
-                            f"four quarters can be represented: cut the song to its 4/4 part")
+            raise UserError(f"{where}: bar {bar} is in {signature.numerator}/{signature.denominator} (bars count from "
+                            f"0); only bars of four quarters can be represented: cut the song to its 4/4 part")
 
 
 def assign_parts(song: Song, vocabulary: Vocabulary) -> tuple[list[np.ndarray], dict[str, list[int]]]:

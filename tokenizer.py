@@ -33,10 +33,13 @@ from files import (
 from reports import Report
 from songs import (
     DEFAULT_TEMPO,
+    MAX_TICKS_PER_QUARTER,
+    TICKS_PER_QUARTER,
     PartsMidiFile,
     Song,
     assign_parts,
     check_playable,
+    check_tempo,
     parts_to_midi,
     read_song,
     song_from_miditoolkit,
@@ -176,7 +179,8 @@ class MidiTokenizerBase(abc.ABC):
     def tokens_to_events(self, ids: Any) -> list:
         """The event names of `ids`."""
 
-    def create_midi_from_tokens(self, ids: Any, tpb: int = 96, tempo: float = DEFAULT_TEMPO) -> PartsMidiFile:
+    def create_midi_from_tokens(self, ids: Any, tpb: int = TICKS_PER_QUARTER,
+                                tempo: float = DEFAULT_TEMPO) -> PartsMidiFile:
         """The song as MIDI: velocity 100, 4/4, a track for each part, empty or not.
 
         Args:
@@ -184,11 +188,14 @@ class MidiTokenizerBase(abc.ABC):
             tpb: ticks per quarter note, a multiple of the grid's steps per quarter.
             tempo: beats per minute.
         Raises:
-            UserError: `tpb` off the grid, or ids outside the vocabulary.
+            UserError: `tpb` off the grid, a tempo that MIDI cannot hold, or ids outside the vocabulary.
         """
         v = self.vocabulary
-        if tpb <= 0 or tpb % v.steps_per_quarter:
-            raise UserError(f"tpb={tpb} must be a positive multiple of {v.steps_per_quarter}")
+        if not 0 < tpb <= MAX_TICKS_PER_QUARTER or tpb % v.steps_per_quarter or tpb != int(tpb):
+            raise UserError(f"tpb={tpb} must be a positive multiple of {v.steps_per_quarter}, at most "
+                            f"{MAX_TICKS_PER_QUARTER}")
+        check_tempo(tempo, "create_midi_from_tokens")
+        tpb = int(tpb)
         parts = self.rows_to_parts(self.ids_to_rows(ids), tpb)
         return parts_to_midi(parts, v, tpb, tempo)
 
@@ -276,10 +283,8 @@ def read_token_ids(data: dict[str, Any], path: Path, tokenizer: MidiTokenizerPoo
         raise UserError(f"{path}: a {data.get('format')} file of version {data.get('version')}, not {TOKEN_FORMAT} "
                         f"version {TOKEN_VERSION}; make it again with tokenizer.py")
     tokenizer.vocabulary.check_digest(data.get("vocabulary"), str(path), "make it again with tokenizer.py")
-    tempo = data.get("tempo", DEFAULT_TEMPO)
-    if not isinstance(tempo, int | float) or not 0 < tempo < float("inf"):
-        raise UserError(f"{path}: tempo must be a positive number, not {tempo!r}")
-    return tokenizer.check_ids(data["ids"], str(path)), float(tempo)
+    tempo = check_tempo(data.get("tempo", DEFAULT_TEMPO), str(path))
+    return tokenizer.check_ids(data["ids"], str(path)), tempo
 
 
 # ---------------------------------------------------------------- command
@@ -314,6 +319,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 report.kept(path, **_tokenize_file(tokenizer, path, out, args.events))
             except UserError as err:
                 report.dropped(path, err)
+                out.unlink(missing_ok=True)  # of an earlier run, under --force
     return report.finish()
 
 

@@ -16,9 +16,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from errors import UserError, reports_user_errors
-from files import check_writable, read_json_object
+from files import check_file, check_writable, read_json_object
 from settings import config_from_dict
-from training_args import LAST, TrainingArgs
+from training_args import BEST, LAST, LOSSES, TrainingArgs
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -47,13 +47,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _resume(args)
     dataset_path = args.dataset_path or Path("dataset_pitch_ins512.pt")
     for path in filter(None, (dataset_path, args.file_path)):
-        if not path.is_file():
-            raise UserError(f"{path}: no such file; check the path")
+        check_file(path)
     settings = config_from_dict(TrainingArgs, read_json_object(args.training_args) if args.training_args else {},
                                 str(args.training_args))
     model_settings = read_json_object(args.model_config) if args.model_config else None
     run = Path(settings.filename)
-    if (run / LAST).exists() and not args.force:
+    if any((run / name).exists() for name in (LAST, BEST, LOSSES)) and not args.force:
         raise UserError(f"{run} holds a run already; continue it with --resume {run}, replace it with --force, "
                         f"or give another filename")
     check_writable(run)
@@ -71,7 +70,7 @@ def _resume(args: argparse.Namespace) -> int:
     if given or args.force:
         raise UserError(f"--resume continues a run with its own settings; leave out --{(given or ['force'])[0]}")
     if not (args.resume / LAST).is_file():
-        raise UserError(f"{args.resume}: no run to continue here ({LAST} is missing)")
+        raise UserError(f"{args.resume}: no run to continue here ({LAST} is missing); give a run's folder")
     check_writable(args.resume)
 
     from training import Run

@@ -80,7 +80,9 @@ class Run:
                                                     "steps_per_bar": vocabulary.steps_per_bar,
                                                     **(model_settings or {})}, where)
             if config is not None and wanted != config:
-                raise UserError(f"{where}: not the model settings of {weights}; leave out --model_config")
+                ours, theirs = config_to_dict(wanted), config_to_dict(config)
+                names = ", ".join(name for name in ours if ours[name] != theirs[name])
+                raise UserError(f"{where}: not the model settings of {weights} ({names}); leave out --model_config")
             config = wanted
         if config.n_tokens != vocabulary.sizes:
             raise UserError(f"{where}: n_tokens are not the dataset's {list(vocabulary.sizes)}; leave them out")
@@ -116,7 +118,7 @@ class Run:
         run.optimizer.load_state_dict(state["optimizer"])
         run.progress = Progress(**state["progress"])
         torch.set_rng_state(state["random"]["cpu"])
-        if target.type == "cuda" and state["random"]["cuda"]:
+        if target.type == "cuda" and len(state["random"]["cuda"]) == torch.cuda.device_count():
             torch.cuda.set_rng_state_all(state["random"]["cuda"])
         run._announce()
         return run
@@ -199,11 +201,15 @@ class Run:
         return losses
 
     def learning_rate(self) -> float:
-        """Linear warm-up, then a cosine from `lr` down to `lr × final_lr` at the last step."""
+        """Linear warm-up, then a cosine from `lr` down to `lr × final_lr` at the last step.
+
+        A short run warms up for half of its steps at most, or it would never leave the warm-up.
+        """
         args, step = self.settings, self.progress.step
-        if step < args.warmup_steps:
-            return args.lr * (step + 1) / args.warmup_steps
-        share = (step - args.warmup_steps) / max(self.total_steps - args.warmup_steps, 1)
+        warmup = min(args.warmup_steps, self.total_steps // 2)
+        if step < warmup:
+            return args.lr * (step + 1) / warmup
+        share = (step - warmup) / max(self.total_steps - warmup, 1)
         return args.lr * (args.final_lr + (1 - args.final_lr) * (1 + math.cos(math.pi * share)) / 2)
 
     def _losses(self, rows: Tensor) -> Tensor:

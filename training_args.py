@@ -21,7 +21,7 @@ class TrainingArgs:
     filename: str = "musictransformer"  # run folder
     loggingsteps: int = 500  # optimizer steps between rows of train_losses.csv; last.pth is saved as often
     max_train_steps: int = 0  # stop after this many steps even if epochs are left; 0: no limit
-    warmup_steps: int = 100  # of linear warm-up; then the rate falls along a cosine to lr × final_lr
+    warmup_steps: int = 100  # of linear warm-up, at most half of the run; then a cosine down to lr × final_lr
     final_lr: float = 0.1  # share of lr at the last step; 1 keeps the rate constant after the warm-up
     weight_decay: float = 0.01  # on matrices, never on biases and norms
     clip_norm: float = 1.0  # gradients are scaled down to this norm; 0: never

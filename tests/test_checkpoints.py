@@ -128,7 +128,7 @@ def test_other_kinds_of_file_are_refused(path, content):
 def test_a_missing_file_is_named(tmp_path, suffix):
     (tmp_path / f"folder{suffix}").mkdir()
     assert "no such file; check the path" in refused(tmp_path / f"none{suffix}")
-    assert "no such file; check the path" in refused(tmp_path / f"folder{suffix}")
+    assert "a folder, where a file is needed" in refused(tmp_path / f"folder{suffix}")
 
 
 class Runs:

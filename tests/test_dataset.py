@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from random_songs import VOCABULARY, make_dataset, random_song, whole
 
-from dataset import FORMAT, SHORTEST_ROWS, VERSION, Dataset, load_dataset, split_by_song, write_dataset
+from dataset import FORMAT, VERSION, Dataset, load_dataset, split_by_song, write_dataset
 from errors import UserError
-from vocab import BOS, EOS, FIELDS, FIRST_ID, load_vocabulary
+from vocab import BOS, EOS, FIELDS, FIRST_ID, SHORTEST_BLOCK, load_vocabulary
 
 F = len(FIELDS)
 
@@ -227,7 +227,7 @@ def test_code_in_a_file_never_runs(tmp_path, save):
 
 def test_a_missing_file_is_named(tmp_path):
     assert "no such file" in refused(tmp_path / "none.pt")
-    assert "no such file" in refused(tmp_path)
+    assert "a folder" in refused(tmp_path)
 
 
 # ---------------------------------------------------------------- the split
@@ -246,7 +246,7 @@ def test_no_song_is_on_both_sides(lengths, block_size, train_split):
     except UserError as err:
         assert "too few notes" in str(err)
         shortest = block_size
-        while shortest // 2 >= SHORTEST_ROWS:
+        while shortest // 2 >= SHORTEST_BLOCK:
             shortest //= 2
         assert all(cut < shortest or -(-cut // shortest) >= kept // shortest for cut in starts[1:-1])
         return
@@ -311,4 +311,4 @@ def test_one_song_cannot_be_split(tmp_path):
 
 def test_too_few_notes_to_split(tmp_path):
     with pytest.raises(UserError, match="too few notes"):
-        split_of(tmp_path, [SHORTEST_ROWS - 3, 5], 16)
+        split_of(tmp_path, [SHORTEST_BLOCK - 3, 5], 16)

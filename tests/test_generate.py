@@ -128,6 +128,19 @@ def test_numbers_go_on_from_the_highest_and_force_starts_over(run, tmp_path):
     assert (tmp_path / "out/0.mid").read_bytes() == before
 
 
+def test_force_leaves_nothing_of_the_song_that_had_the_number(run, tmp_path):
+    run("-p", prompt_file(tmp_path), "-o", "out", "-n", 2, "-sp", "--png", "--seed", 0)
+    run("-o", "out", "--force", "--seed", 0)
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert not {"0-prompt.mid", "0.png"} & names
+    assert {"1-prompt.mid", "1.png", "0.mid"} <= names
+
+
+def test_png_is_drawn(run, tmp_path):
+    run("-o", "out", "--png")
+    assert (tmp_path / "out/0.png").read_bytes().startswith(b"\x89PNG")
+
+
 # ---------------------------------------------------------------- prompts
 
 
@@ -171,6 +184,13 @@ def test_a_prompt_longer_than_the_context_says_so_and_is_kept_whole(run, tmp_pat
     assert ids_of(tmp_path / "out/0.mid")[1:65] == [tuple(row) for row in rows]
 
 
+def test_a_prompt_that_fills_the_last_bar_comes_back_alone_with_a_notice(run, tmp_path, capsys):
+    sizes = TOKENIZER.vocabulary.sizes
+    (tmp_path / "full.json").write_text(json.dumps({"ids": [[size - 1 for size in sizes]]}))
+    assert run("-p", "full.json", "-o", "out") == 0
+    assert "prompt alone" in capsys.readouterr().err
+
+
 def test_num_bars_after_a_prompt(run, tmp_path):
     (tmp_path / "bars.json").write_text(json.dumps({"num_bars": 2, "max_steps": 200}))
     run("-p", prompt_file(tmp_path), "-o", "out", "--genconfig", "bars.json")
@@ -210,6 +230,7 @@ def broken_files(folder: Path) -> dict[str, Path]:
         "no_ids.json": b"{}", "short_rows.json": b'{"ids": [[4, 4, 4]]}', "ragged.json": b'{"ids": [[4, 4], [4]]}',
         "outside.json": b'{"ids": [[4, 4, 4, 900]]}', "half_special.json": b'{"ids": [[1, 4, 4, 5]]}',
         "words.json": b'{"ids": [["a", "b", "c", "d"]]}', "no_notes.json": b'{"ids": [[1, 1, 1, 1]]}',
+        "slow.json": b'{"ids": [[4, 4, 4, 5]], "tempo": 1e-9}', "yes.json": b'{"ids": [[4, 4, 4, 5]], "tempo": true}',
         "other_vocabulary.json": b'{"ids": [[4, 4, 4, 5]], "vocabulary": "0000"}',
     }
     for name, content in contents.items():
@@ -220,7 +241,7 @@ def broken_files(folder: Path) -> dict[str, Path]:
 @pytest.mark.parametrize("name", [
     "empty.mid", "text.mid", "truncated.mid", "not.json", "list.json", "no_ids.json", "short_rows.json", "ragged.json",
     "outside.json", "half_special.json", "words.json", "no_notes.json", "other_vocabulary.json", "missing.mid",
-    "missing.json"])
+    "missing.json", "slow.json", "yes.json"])
 def test_bad_prompts(run, tmp_path, capsys, name):
     broken_files(tmp_path)
     assert run("-p", name, "-o", "out") == 2
@@ -229,7 +250,8 @@ def test_bad_prompts(run, tmp_path, capsys, name):
 
 
 @pytest.mark.parametrize(("arguments", "text"), [
-    (["-n", "0"], "at least one"), (["-pi", "3"], "-pi 3"), (["-sp"], "no prompt"), (["-d", "tpu"], "'tpu'"),
+    (["-n", "0"], "at least one"), (["--seed", "-1"], "from 0"), (["--seed", "9" * 30], "from 0"),
+    (["-mp", "."], "a folder"), (["-pi", "3"], "-pi 3"), (["-sp"], "no prompt"), (["-d", "tpu"], "'tpu'"),
     (["-d", "cuda:77"], "cuda:77"), (["-mp", "missing.safetensors"], "missing.safetensors"),
     (["-mp", "text.pth"], "text.pth"), (["-mp", "text.safetensors"], "text.safetensors"),
     (["--genconfig", "typo.json"], "did you mean 'temperature'"), (["--genconfig", "type.json"], "num_bars"),

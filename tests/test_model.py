@@ -23,7 +23,6 @@ from model import (
     KeyValueCache,
     ModelConfig,
     PooledTransformer,
-    begin_row,
     field_losses,
     music_time,
     rotate,
@@ -412,7 +411,7 @@ def test_only_chained_heads_learn_that_the_parts_of_a_note_agree():
     first, second = random_song(1, 1), random_song(2, 1)
     assert (first != second).all()
     next_ids = torch.stack([torch.from_numpy(first), torch.from_numpy(second)])
-    ids = begin_row(2, torch.device("cpu"))
+    ids = torch.full((2, 1, len(FIELDS)), BOS)
     found = {}
     for heads in HEADS:
         torch.manual_seed(0)

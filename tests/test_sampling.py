@@ -162,6 +162,22 @@ def test_num_bars_and_max_steps_are_exact():
     assert {FIRST_ID + 9, FIRST_ID + 11} & set(after[:, BAR].tolist())
 
 
+def test_a_model_that_wants_the_next_bar_after_the_last_ends_the_song():
+    model = tiny_model(load_vocabulary())
+    model.heads[BAR].weight.data.zero_()
+    model.heads[BAR].bias.data = torch.full((260,), -1e6)
+    model.heads[BAR].bias.data[FIRST_ID + 7] = 1e3  # bar 7 and no other
+    rows = song(model, [[FIRST_ID + 1, 4, 4, 10]], load_vocabulary(), num_bars=2, max_steps=50, temperature=(1.0,) * 4)
+    assert len(rows) == 1  # the one note every continuation has, and then the end instead of a crowded last bar
+    assert len(song(model, [[FIRST_ID + 1, 4, 4, 10]], load_vocabulary(), num_bars=9, max_steps=50,
+                    temperature=(1.0,) * 4)) > 1
+
+
+@pytest.mark.parametrize("temperature", [1e-45, 1e-38, 1e40, 1e300])
+def test_any_temperature_above_0_samples(temperature):
+    assert len(song(tiny_model(), temperature=(temperature,) * 4, max_steps=9))
+
+
 def test_max_steps_counts_new_notes():
     model = never_end(tiny_model(load_vocabulary()))
     model.heads[BAR].weight.data.zero_()
@@ -192,7 +208,8 @@ def test_cached_and_uncached_sampling_give_the_same_song_past_the_window(positio
     model = never_end(tiny_model(load_vocabulary(), block_size=12, positions=positions, heads=heads)).double()
     model.heads[BAR].bias.data[FIRST_ID:] = -0.5 * torch.arange(256)  # early bars are likelier: a song of many notes
     prompt = [[4, 4 + i, 5, 20] for i in range(9)]
-    fast, slow = (song(model, prompt, load_vocabulary(), cached=cached, max_steps=40) for cached in (True, False))
+    fast, slow = (song(model, prompt, load_vocabulary(), cached=cached, max_steps=40, num_bars=256)
+                  for cached in (True, False))
     assert 1 + len(prompt) + len(fast) > 12 + 6  # the window has moved
     assert np.array_equal(fast, slow)
 

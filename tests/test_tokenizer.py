@@ -249,6 +249,23 @@ def test_tokens_may_be_a_list_an_array_or_a_tensor():
         assert TOKENIZER.tokens_to_events(ids) == TOKENIZER.tokens_to_events(EXAMPLE)
 
 
+@pytest.mark.parametrize("tempo", [0, -5, float("nan"), 1e9, "fast"])
+def test_a_tempo_midi_cannot_hold_is_an_error(tempo):
+    with pytest.raises(UserError, match=r"tempo must be a number from 3\.58"):
+        TOKENIZER.create_midi_from_tokens(EXAMPLE, tempo=tempo)
+
+
+def test_force_removes_what_a_source_that_is_dropped_now_gave_before(tmp_path):
+    (tmp_path / "in").mkdir()
+    for file_name in ("a.mid", "b.mid"):
+        (tmp_path / "in" / file_name).write_bytes(three_parts())
+    argv = [str(tmp_path / "in"), "-td", str(tmp_path / "out")]
+    assert main(argv) == 0
+    (tmp_path / "in/a.mid").write_bytes(b"damaged")
+    assert main([*argv, "--force"]) == 0
+    assert [path.name for path in sorted((tmp_path / "out").glob("*.json"))] == ["b.json"]
+
+
 @pytest.mark.parametrize("tpb", [0, -8, 4, 100])
 def test_ticks_off_the_grid_are_an_error(tpb):
     with pytest.raises(UserError, match=f"tpb={tpb} must be a positive multiple of 8"):
@@ -322,8 +339,8 @@ def test_own_token_files_are_read(tmp_path):
     ({"ids": [], "format": "song"}, "a song file of version None"),
     ({"ids": [], "format": "pooled-tokens", "version": 2}, "version 2, not pooled-tokens version 1"),
     ({"ids": [], "vocabulary": "feed"}, "made with another vocabulary"),
-    ({"ids": [], "tempo": "fast"}, "tempo must be a positive number"),
-    ({"ids": [], "tempo": 0}, "tempo must be a positive number"),
+    ({"ids": [], "tempo": "fast"}, "tempo must be a number from 3.58"),
+    ({"ids": [], "tempo": 0}, "tempo must be a number from 3.58"),
 ])
 def test_a_bad_token_file_is_named_with_its_fault(tmp_path, data, message):
     path = tmp_path / "tokens.json"

@@ -192,6 +192,8 @@ def test_learning_rate_warms_up_and_falls_along_a_cosine():
     rates = column(run, "lr")  # of the step that follows
     cosine = [0.002 + 0.018 * (1 + math.cos(math.pi * step / 8)) / 2 for step in range(9)]
     assert rates == pytest.approx([0.005, 0.01, 0.015, 0.02, *cosine])
+    run = train(num_epochs=2, warmup_steps=100, final_lr=1, lr=0.03, loggingsteps=1, filename="short")
+    assert column(run, "lr")[:4] == pytest.approx([0.01, 0.02, 0.03, 0.03])  # half of the six steps
     run = train(num_epochs=1, warmup_steps=0, final_lr=1, lr=0.02, loggingsteps=1, filename="constant")
     assert column(run, "lr") == pytest.approx([0.02] * 4)
 
@@ -431,7 +433,7 @@ def test_a_new_run_can_start_from_weights(suffix):
 def test_weights_and_other_model_settings_are_refused(capsys):
     first = train(max_train_steps=1)
     message = fails(train_pool.main, [*arguments({"n_layers": 3}, filename="second"), "-fp", first / BEST], capsys)
-    assert f"model.json: not the model settings of {first / BEST}; leave out --model_config" in message
+    assert f"model.json: not the model settings of {first / BEST} (n_layers); leave out --model_config" in message
 
 
 def test_weights_bring_their_vocabulary(capsys):
