@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import shutil
@@ -14,7 +15,10 @@ import pytest
 from test_sampling import tiny_model
 
 from checkpoints import save_release
+from generation_args import GenConfig
+from model import ModelConfig
 from tokenizer import MidiTokenizerPooled
+from training_args import TrainingArgs
 from vocab import load_vocabulary
 
 ROOT = Path(__file__).parents[1]
@@ -75,9 +79,15 @@ def test_documented_python_runs(checkout):
     assert "(1, 1, 1, 1)" in done.stdout
 
 
+@pytest.mark.parametrize("settings", [ModelConfig, TrainingArgs, GenConfig])
+def test_every_setting_is_explained(settings):
+    for field in dataclasses.fields(settings):
+        assert f"`{field.name}`" in README, field.name
+
+
 def test_every_stage_of_the_table_exists_and_explains_itself(checkout):
     stages = re.findall(r"^\| `(\w+\.py)` \|", README, re.MULTILINE)
-    assert {"clean_midi.py", "tokenizer.py", "prepare.py", "train_pool.py", "generate.py"} <= set(stages)
+    assert set(stages) == {path.name for path in ROOT.glob("*.py") if "def main(" in path.read_text(encoding="utf-8")}
     for stage in stages:
         done = subprocess.run([sys.executable, stage, "--help"], cwd=checkout, capture_output=True, text=True,
                               check=False)

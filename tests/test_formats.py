@@ -1,0 +1,59 @@
+"""What each binary file holds, against a golden description: a change of format must be meant.
+
+To renew after a change that is meant (and with it the format's version): delete the golden file and run this test.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors
+import torch
+from test_sampling import SMALL_VOCABULARY, tiny_model
+
+import train_pool
+from checkpoints import load_plain, save_release
+from dataset import write_dataset
+
+GOLDEN = Path(__file__).parent / "golden" / "formats.json"
+
+
+def described(value: Any) -> Any:
+    """Keys, types and shapes; the values of what is plain and short enough to tell formats apart."""
+    if isinstance(value, torch.Tensor):
+        return f"{value.dtype} {list(value.shape)}".removeprefix("torch.")
+    if isinstance(value, dict):
+        return {str(key): described(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [described(value[0]), "..."] if value else []
+    return value if isinstance(value, str) and value.startswith("pooled-") else type(value).__name__
+
+
+def test_files_hold_what_the_golden_description_says(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    random = np.random.default_rng(0)
+    songs = [(f"song {i}", np.stack([random.integers(4, size, 40) for size in SMALL_VOCABULARY.sizes], axis=1))
+             for i in range(3)]
+    write_dataset(Path("data.pt"), songs, 16, SMALL_VOCABULARY, {"shuffle_seed": 0})
+    Path("model.json").write_text(json.dumps({"n_layers": 1, "n_heads": 1, "d_model": 4, "emb_sizes": [1, 1, 1, 1]}))
+    Path("training.json").write_text(json.dumps({"num_epochs": 1, "filename": "run"}))
+    assert train_pool.main(["--dataset_path", "data.pt", "--model_config", "model.json", "--training_args",
+                            "training.json", "-d", "cpu", "--train_split", "0.5"]) == 0
+    save_release(Path("model.safetensors"), tiny_model(n_layers=1), SMALL_VOCABULARY, {})
+    with safetensors.safe_open("model.safetensors", framework="pt") as file:
+        header = {key: described(json.loads(text)) if text.startswith("{") else text
+                  for key, text in sorted(file.metadata().items())}
+        tensors = {name: described(file.get_tensor(name)) for name in sorted(file.keys())}
+    found = {"dataset .pt": described(load_plain(Path("data.pt"))),
+             "checkpoint .pth": described(load_plain(Path("run/last.pth"))),
+             "release .safetensors": {"header": header, "tensors": tensors},
+             "train_losses.csv": Path("run/train_losses.csv").read_text().splitlines()[0],
+             "hyperparameters.json": sorted(json.loads(Path("run/hyperparameters.json").read_text()))}
+    if not GOLDEN.exists():
+        GOLDEN.write_text(json.dumps(found, indent=1) + "\n")
+        pytest.fail(f"{GOLDEN.name} was missing and is written; look it through, and run again")
+    assert found == json.loads(GOLDEN.read_text())
