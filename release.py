@@ -15,6 +15,8 @@ from pathlib import Path
 from errors import UserError, reports_user_errors
 from files import check_file, check_new, check_writable
 
+LOCAL = ("dataset", "weights", "filename")  # paths of one machine, which say nothing to others
+
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False,
@@ -38,9 +40,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     from checkpoints import load_model, save_release  # brings torch
 
     model, vocabulary, training = load_model(args.checkpoint)
-    known = {**training.get("facts", {}), "training_args": training.get("settings", {}),
-             "versions": training.get("versions", {}), "note": args.note}
-    progress = training.get("progress", {})
+    settings, progress = training.get("settings", {}), training.get("progress", {})
+    known = {name: value for name, value in training.get("facts", {}).items() if name not in LOCAL}
+    known |= {"training_args": {name: value for name, value in settings.items() if name not in LOCAL},
+              "versions": training.get("versions", {}), "note": args.note}
     known |= {name: progress[name] for name in ("step", "notes_seen", "seconds") if name in progress}
     save_release(args.out, model, vocabulary, known)
     print(f"{args.out}: {model.n_parameters():,} parameters, {args.out.stat().st_size / 1e6:.1f} MB")
