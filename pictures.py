@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from vocab import BAR, FIELDS, FIRST_ID, NOTE_DUR, PITCH_INSTRUMENT, START_POS, Part, Vocabulary
 
@@ -47,6 +48,9 @@ def loss_curves(rows: list[dict[str, Any]]) -> bytes:
         axes.set_xlabel("notes seen")
         axes.grid(alpha=0.3)
         axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter(NullFormatter())
     panels[0][0].legend()
     return _png(figure)
 
@@ -89,11 +93,12 @@ def _part_panel(axes: Axes, part: Part, onset: np.ndarray, length: np.ndarray, p
         axes.set_ylim(-1, max(len(pieces), 1))
         return
     axes.barh(pitch, length, left=onset, height=0.8, color=color, linewidth=0)
-    if len(pitch):
-        octaves = range(int(pitch.min()) // SEMITONES, int(pitch.max()) // SEMITONES + 2)
+    if len(pitch):  # at least an octave high, so that a C is on the axis
+        low, high = int(pitch.min()) - 2, max(int(pitch.max()) + 2, int(pitch.min()) + SEMITONES)
+        octaves = range(-(-low // SEMITONES), high // SEMITONES + 1)
         names = [f"C{octave - 1}" for octave in octaves]
         axes.set_yticks([SEMITONES * octave for octave in octaves], names, fontsize=7)
-        axes.set_ylim(pitch.min() - 2, pitch.max() + 2)
+        axes.set_ylim(low, high)
 
 
 def _png(figure: Figure) -> bytes:

@@ -18,6 +18,8 @@ from generation_args import GenConfig
 from model import KeyValueCache, PooledTransformer
 from vocab import BAR, BOS, CHOICE_ORDER, EOS, FIELDS, FIRST_ID, PITCH_INSTRUMENT, START_POS, Vocabulary
 
+NEXT_BARS = 4  # songs seldom rest for longer
+
 # ---------------------------------------------------------------- what is valid
 
 
@@ -49,12 +51,16 @@ class Rules:
             allowed[FIRST_ID:] = True
         return allowed
 
-    def end_beyond(self, logits: Tensor) -> Tensor:
-        """Bar logits (V,) in which wanting a bar beyond the last one counts as wanting the end.
+    def end_beyond(self, logits: Tensor, previous: tuple[int, ...] | None) -> Tensor:
+        """Bar logits (V,) in which wanting to go on from the last bar counts as wanting the end.
 
-        Masked without this, that wish would go to the last bar, and crowd it with notes.
+        Masked without this, that wish would go to the last bar, and crowd it with notes. Only the bars right after
+        it count: what a model spreads over all the far ones is noise, and would end songs early.
         """
-        ending = torch.cat([logits[EOS:EOS + 1], logits[self.last_bar + 1:]]).logsumexp(0)
+        if previous is None or previous[BAR] < self.last_bar:
+            return logits
+        next_bars = logits[self.last_bar + 1:self.last_bar + 1 + NEXT_BARS]
+        ending = torch.cat([logits[EOS:EOS + 1], next_bars]).logsumexp(0)
         return logits.index_fill(0, torch.tensor([EOS]), ending)
 
     def _first_bar(self, previous: tuple[int, ...] | None) -> int:
@@ -180,7 +186,7 @@ def sample_note(model: PooledTransformer, state: Tensor, rules: Rules, previous:
     for family in CHOICE_ORDER:
         logits = model.family_logits(state[None], tensors)[0].double().cpu()
         if family == BAR:
-            logits = rules.end_beyond(logits)
+            logits = rules.end_beyond(logits, previous)
         logits = logits.masked_fill(~rules.mask(family, chosen, previous, may_end), -torch.inf)
         logits = filtered(logits, config.sampling_fn, config.threshold[family])
         logits = (logits - logits.max()) / config.temperature[family]  # of all sizes, without overflow

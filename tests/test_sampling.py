@@ -166,11 +166,18 @@ def test_a_model_that_wants_the_next_bar_after_the_last_ends_the_song():
     model = tiny_model(load_vocabulary())
     model.heads[BAR].weight.data.zero_()
     model.heads[BAR].bias.data = torch.full((260,), -1e6)
-    model.heads[BAR].bias.data[FIRST_ID + 7] = 1e3  # bar 7 and no other
-    rows = song(model, [[FIRST_ID + 1, 4, 4, 10]], load_vocabulary(), num_bars=2, max_steps=50, temperature=(1.0,) * 4)
-    assert len(rows) == 1  # the one note every continuation has, and then the end instead of a crowded last bar
-    assert len(song(model, [[FIRST_ID + 1, 4, 4, 10]], load_vocabulary(), num_bars=9, max_steps=50,
-                    temperature=(1.0,) * 4)) > 1
+    model.heads[BAR].bias.data[FIRST_ID + 4] = 1e3  # bar 4 and no other
+    prompt = [[FIRST_ID + 3, 4, 4, 10]]
+    settings = {"vocabulary": load_vocabulary(), "max_steps": 50, "temperature": (1.0,) * 4}
+    assert len(song(model, prompt, num_bars=9, **settings)) > 1
+    after_last = Rules(load_vocabulary(), FIRST_ID + 3)
+    logits = model.heads[BAR].bias.data
+    assert after_last.end_beyond(logits, tuple(prompt[0]))[EOS] == 1e3  # in the last bar: the end is wanted
+    assert after_last.end_beyond(logits, (FIRST_ID + 2, 4, 4, 10))[EOS] == -1e6  # before it: masked, not ended
+    model.heads[BAR].bias.data[FIRST_ID + 6] = 2e3
+    model.heads[BAR].bias.data[FIRST_ID + 4] = 1e3
+    rows = song(model, [[FIRST_ID + 3, 4, 4, 10]], num_bars=1, **settings)
+    assert len(rows) == 1  # one note in bar 4, and then the end instead of a crowded last bar
 
 
 @pytest.mark.parametrize("temperature", [1e-45, 1e-38, 1e40, 1e300])
