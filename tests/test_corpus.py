@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import tarfile
@@ -36,18 +35,13 @@ def unpack(shared, work):
 
 
 def run(work: Path, script: str, *arguments: object) -> str:
-    """Run a stage in `work`; prints its wall time, peak memory and last words, and returns what it printed."""
+    """Run a stage in `work`; prints its wall time and last words, and returns what it printed."""
     began = time.monotonic()
-    with open(work / "stdout", "w+") as out, open(work / "stderr", "w+") as err:
-        process = subprocess.Popen([sys.executable, ROOT / script, *map(str, arguments)], cwd=work,
-                                   stdout=out, stderr=err)
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-    said = (work / "stdout").read_text()
-    peak = usage.ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)  # bytes on macOS, kilobytes on Linux
-    print(f"\n{script}: {time.monotonic() - began:.0f} s, peak {peak:.0f} MB\n{said}", end="")
-    assert process.returncode == 0, (work / "stderr").read_text()
-    return said
+    done = subprocess.run([sys.executable, ROOT / script, *map(str, arguments)], cwd=work, capture_output=True,
+                          text=True, check=False)
+    print(f"\n{script}: {time.monotonic() - began:.0f} s\n{done.stdout}", end="")
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def report(folder: Path) -> list[dict]:
