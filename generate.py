@@ -174,30 +174,33 @@ def _write_songs(args: argparse.Namespace, config: GenConfig, model: Any, tokeni
     record = {"genconfig": config_to_dict(config), "model": str(args.model_path),
               "prompt": str(args.prompt) if args.prompt else None, "prompt_idx": args.prompt_idx,
               "prompt_notes": len(prompt), "tempo": tempo, "seed": seed, "device": args.device, "songs": []}
-    for i in range(args.num_samples):
-        began = time.monotonic()
-        with tqdm(total=config.max_steps, unit="note", leave=False, disable=None) as bar:
-            new = sample_song(model, tokenizer.vocabulary, prompt, config, seed + i, on_note=bar.update)
-        rows = np.concatenate([prompt, new])
-        for stale in (path for path in args.output.glob(f"{first + i}*") if song_number(path) == first + i):
-            stale.unlink()  # under --force: of the song that had this number
-        whole = write_song(args.output, first + i, rows, tokenizer, tempo)
-        record["songs"].append(whole.name)
-        if not len(new):
-            print(f"notice: {whole} is the prompt alone: no bar is left after it", file=sys.stderr)
-        if args.save_prompt:
-            parts = tokenizer.rows_to_parts(prompt, TICKS_PER_QUARTER)
-            write_bytes(args.output / f"{first + i}-prompt.mid",
-                        parts_to_bytes(parts, tokenizer.vocabulary, TICKS_PER_QUARTER, tempo))
-        if args.png:
-            from pictures import piano_roll  # brings matplotlib
+    try:
+        for i in range(args.num_samples):
+            began = time.monotonic()
+            with tqdm(total=config.max_steps, unit="note", leave=False, disable=None) as bar:
+                new = sample_song(model, tokenizer.vocabulary, prompt, config, seed + i, on_note=bar.update)
+            rows = np.concatenate([prompt, new])
+            for stale in (path for path in args.output.glob(f"{first + i}*") if song_number(path) == first + i):
+                stale.unlink()  # under --force: of the song that had this number
+            whole = write_song(args.output, first + i, rows, tokenizer, tempo)
+            record["songs"].append(whole.name)
+            if not len(new):
+                print(f"notice: {whole} is the prompt alone: no bar is left after it", file=sys.stderr)
+            if args.save_prompt:
+                parts = tokenizer.rows_to_parts(prompt, TICKS_PER_QUARTER)
+                write_bytes(args.output / f"{first + i}-prompt.mid",
+                            parts_to_bytes(parts, tokenizer.vocabulary, TICKS_PER_QUARTER, tempo))
+            if args.png:
+                from pictures import piano_roll  # brings matplotlib
 
-            write_bytes(whole.with_suffix(".png"),
-                        piano_roll(rows, tokenizer.vocabulary, len(prompt), f"{whole.name}, seed {seed + i}"))
-        if args.print_events:
-            print("\n".join(" ".join(events) for events in tokenizer.tokens_to_events(new)))
-        print(f"{whole}: {describe(rows, new, tokenizer)}, {tempo:g} BPM, {time.monotonic() - began:.1f} s")
-    log_run(args.output, record)
+                write_bytes(whole.with_suffix(".png"),
+                            piano_roll(rows, tokenizer.vocabulary, len(prompt), f"{whole.name}, seed {seed + i}"))
+            if args.print_events:
+                print("\n".join(" ".join(events) for events in tokenizer.tokens_to_events(new)))
+            print(f"{whole}: {describe(rows, new, tokenizer)}, {tempo:g} BPM, {time.monotonic() - began:.1f} s")
+    finally:  # also when interrupted: what is written can be made again
+        if record["songs"]:
+            log_run(args.output, record)
     stems = ", ".join(f"{first}-{name}.mid" for name in tokenizer.vocabulary.part_names)
     print(f"seed {seed}; stems beside each song: {stems}")
     return 0

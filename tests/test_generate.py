@@ -16,7 +16,9 @@ from test_sampling import tiny_model
 
 import generate
 from checkpoints import save_checkpoint, save_release
+from errors import EXIT_INTERRUPTED
 from generation_args import GenConfig
+from sampling import sample_song
 from settings import config_from_file
 from songs import read_song
 from tokenizer import MidiTokenizerPooled
@@ -139,6 +141,20 @@ def test_force_leaves_nothing_of_the_song_that_had_the_number(run, tmp_path):
 def test_png_is_drawn(run, tmp_path):
     run("-o", "out", "--png")
     assert (tmp_path / "out/0.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_an_interrupted_run_records_the_songs_it_wrote(run, tmp_path, monkeypatch):
+    def second_is_interrupted(*arguments, **named):
+        if (tmp_path / "out/0.mid").exists():
+            raise KeyboardInterrupt
+        return sample_song(*arguments, **named)
+
+    monkeypatch.setattr("sampling.sample_song", second_is_interrupted)
+    assert run("-o", "out", "-n", 3, "--seed", 6) == EXIT_INTERRUPTED
+    log = (tmp_path / "out/genconfigs.txt").read_text()
+    assert '"seed": 6' in log
+    assert '"0.mid"' in log
+    assert '"1.mid"' not in log
 
 
 # ---------------------------------------------------------------- prompts
