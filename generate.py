@@ -24,11 +24,11 @@ import numpy as np
 from tqdm import tqdm
 
 from errors import UserError, reports_user_errors
-from files import BUNDLED_MODEL, check_file, check_writable, read_json_object, write_bytes
+from files import BUNDLED_MODEL, check_file, check_writable, write_bytes
 from generation_args import GenConfig
 from settings import config_from_file, config_to_dict
 from songs import DEFAULT_TEMPO, TICKS_PER_QUARTER, Song, check_playable, parts_to_bytes, read_song
-from tokenizer import MidiTokenizerPooled, read_token_ids
+from tokenizer import MidiTokenizerPooled, parse_token_file, token_ids
 from vocab import BAR, FIRST_ID, PITCH_INSTRUMENT
 
 LOG_NAME = "genconfigs.txt"
@@ -41,10 +41,7 @@ SEEDS = 2**32  # seeds are drawn from 0 to this, exclusive
 def open_prompt(path: Path) -> Song | dict[str, Any]:
     """Parse a prompt as far as that goes without a vocabulary. Raises UserError about the file."""
     if path.suffix.lower() == ".json":
-        data = read_json_object(path)
-        if "ids" not in data:
-            raise UserError(f"{path}: has no 'ids': not a token file; make one with tokenizer.py")
-        return data
+        return parse_token_file(path)
     song = read_song(path)
     check_playable(song, str(path))
     return song
@@ -60,7 +57,7 @@ def prompt_rows(opened: Song | dict[str, Any], path: Path, n_rows: int, tokenize
         rows, _ = tokenizer.song_rows(opened, str(path))
         ids, tempo = np.array(tokenizer.rows_to_ids(rows)), opened.main_tempo()
     else:
-        ids, tempo = read_token_ids(opened, path, tokenizer)
+        ids, tempo = token_ids(opened, path, tokenizer)
     rows = tokenizer.ids_to_rows(ids[:n_rows] if n_rows else ids, str(path))
     if not len(rows) and n_rows != 1:
         raise UserError(f"{path}: has no notes to continue")

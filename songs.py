@@ -322,12 +322,12 @@ def _writable(instrument: miditoolkit.Instrument) -> miditoolkit.Instrument:
 
 
 def parts_to_bytes(notes: list[np.ndarray], vocabulary: Vocabulary, ticks_per_quarter: int,
-                   tempo: float = DEFAULT_TEMPO, velocity: int = VELOCITY, only: int | None = None) -> bytes:
+                   tempo: float = DEFAULT_TEMPO, only: int | None = None) -> bytes:
     """A Type-1 MIDI file in 4/4 with one track and channel per part, empty or not; see `parts_to_midi`.
 
     `only` is the index of the one part to write, as a stem.
 
-    Each note ends at the next onset of its pitch. symusic writes it, a hundred times faster than miditoolkit.
+    Each note ends at the next onset of its pitch. symusic writes it, since folders of songs are written so.
     """
     score = symusic.Score(ticks_per_quarter)
     score.tempos.append(symusic.Tempo(0, qpm=tempo))
@@ -338,13 +338,13 @@ def parts_to_bytes(notes: list[np.ndarray], vocabulary: Vocabulary, ticks_per_qu
         track = symusic.Track(part.name, part.program, part.is_drum)
         onset, end, pitch = end_at_next_onset(rows).T
         track.notes = symusic.Note.from_numpy(onset.astype(np.int32), (end - onset).astype(np.int32),
-                                              pitch.astype(np.int8), np.full(len(pitch), velocity, np.int8))
+                                              pitch.astype(np.int8), np.full(len(pitch), VELOCITY, np.int8))
         score.tracks.append(track)
     return score.dumps_midi()
 
 
 def parts_to_midi(notes: list[np.ndarray], vocabulary: Vocabulary, ticks_per_quarter: int,
-                  tempo: float = DEFAULT_TEMPO, velocity: int = VELOCITY) -> PartsMidiFile:
+                  tempo: float = DEFAULT_TEMPO) -> PartsMidiFile:
     """A MIDI object with one track per part, empty or not, in 4/4.
 
     Args:
@@ -356,7 +356,7 @@ def parts_to_midi(notes: list[np.ndarray], vocabulary: Vocabulary, ticks_per_qua
     midi.time_signature_changes = [miditoolkit.TimeSignature(QUARTERS_PER_BAR, 4, 0)]
     for part, rows in zip(vocabulary.parts, notes, strict=True):
         instrument = miditoolkit.Instrument(part.program, part.is_drum, part.name)
-        instrument.notes = [miditoolkit.Note(velocity, pitch, start, end) for start, end, pitch in rows.tolist()]
+        instrument.notes = [miditoolkit.Note(VELOCITY, pitch, start, end) for start, end, pitch in rows.tolist()]
         midi.instruments.append(instrument)
     midi.max_tick = max((int(rows[:, 1].max()) for rows in notes if len(rows)), default=0) + 1
     return midi

@@ -271,17 +271,23 @@ def read_tokens(path: Path, tokenizer: MidiTokenizerPooled) -> tuple[np.ndarray,
     Raises:
         UserError: not JSON, no `ids`, ids outside the vocabulary, or made with another vocabulary.
     """
-    ids, tempo = read_token_ids(read_json_object(path), path, tokenizer)
+    ids, tempo = token_ids(parse_token_file(path), path, tokenizer)
     return tokenizer.ids_to_rows(ids, str(path)), tempo
 
 
-def read_token_ids(data: dict[str, Any], path: Path, tokenizer: MidiTokenizerPooled) -> tuple[np.ndarray, float]:
-    """The same from parsed JSON, but every row as it stands in the file: (N, F) int64 ids, special rows too."""
+def parse_token_file(path: Path) -> dict[str, Any]:
+    """A token file's content, as far as it can be checked without a vocabulary."""
+    data = read_json_object(path)
     if "ids" not in data:
         raise UserError(f"{path}: has no 'ids': not a token file; make one with tokenizer.py")
     if data.get("format", TOKEN_FORMAT) != TOKEN_FORMAT or data.get("version", TOKEN_VERSION) != TOKEN_VERSION:
         raise UserError(f"{path}: a {data.get('format')} file of version {data.get('version')}, not {TOKEN_FORMAT} "
                         f"version {TOKEN_VERSION}; make it again with tokenizer.py")
+    return data
+
+
+def token_ids(data: dict[str, Any], path: Path, tokenizer: MidiTokenizerPooled) -> tuple[np.ndarray, float]:
+    """Every row of a parsed token file as it stands there, (N, F) int64 ids, special rows too; and the tempo."""
     tokenizer.vocabulary.check_digest(data.get("vocabulary"), str(path), "make it again with tokenizer.py")
     tempo = check_tempo(data.get("tempo", DEFAULT_TEMPO), str(path))
     return tokenizer.check_ids(data["ids"], str(path)), tempo

@@ -254,13 +254,13 @@ class Run:
 
     def save(self, name: str = LAST) -> None:
         """Write a checkpoint, and with last.pth the CSV and the picture that belong to it."""
-        random = {"cpu": torch.get_rng_state(),
-                  "cuda": torch.cuda.get_rng_state_all() if self.device.type == "cuda" else []}
-        state = {"settings": config_to_dict(self.settings), "facts": self.facts, "random": random,
-                 "progress": dataclasses.asdict(self.progress), "optimizer": self.optimizer.state_dict(),
+        state = {"settings": config_to_dict(self.settings), "facts": self.facts,
+                 "progress": dataclasses.asdict(self.progress),
                  "versions": {"torch": str(torch.__version__), "python": sys.version.split()[0]}}
-        if name == BEST:  # for generation: what only continuing needs is left out
-            del state["optimizer"], state["random"]
+        if name == LAST:  # what only continuing needs
+            random = {"cpu": torch.get_rng_state(),
+                      "cuda": torch.cuda.get_rng_state_all() if self.device.type == "cuda" else []}
+            state |= {"optimizer": self.optimizer.state_dict(), "random": random}
         save_checkpoint(self.folder / name, self.model, self.dataset.vocabulary, state)
         if name == BEST:
             return
