@@ -32,8 +32,8 @@ def reports_user_errors(main: Callable[..., int]) -> Callable[..., int]:
             where = f"{err.filename}: " if err.filename else ""
             print(f"error: {where}{err.strerror or err}", file=sys.stderr)
             return EXIT_USER_ERROR
-        except KeyboardInterrupt:
-            print("interrupted", file=sys.stderr)
+        except KeyboardInterrupt as err:
+            print(str(err) or "interrupted", file=sys.stderr)
             return EXIT_INTERRUPTED
 
     return wrapper

@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -20,23 +20,24 @@ MIDI_SUFFIXES = (".mid", ".midi", ".kar")
 
 
 @contextlib.contextmanager
-def replacing(path: Path, durable: bool = False) -> Iterator[BinaryIO]:
+def replacing(path: Path, durable: bool = False, make_parents: bool = True) -> Iterator[BinaryIO]:
     """Open a temporary file beside `path` for writing; rename it into place when the block ends well.
 
-    A run that is killed, or a disk that fills, leaves the old file as it was. `durable` files survive a power cut
-    too, at the cost of waiting for the disk.
+    A run that is killed, or a disk that fills, leaves the old file as it was; and at most the temporary file, whose
+    name is always the same, so that the next try replaces it. `durable` files survive a power cut too, at the cost of
+    waiting for the disk.
     """
     path = Path(path)
-    make_folder(path.parent)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-    temporary = Path(name)
+    if make_parents:
+        make_folder(path.parent)
+    mark = hashlib.blake2b(os.fsencode(path.name), digest_size=8).hexdigest()  # a long name must not become too long
+    temporary = path.with_name(f".{mark}.part")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with open(temporary, "wb") as file:
             yield file
             if durable:
                 file.flush()
                 os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())  # mkstemp makes private files; ours are ordinary ones
         temporary.replace(path)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -44,15 +45,9 @@ def replacing(path: Path, durable: bool = False) -> Iterator[BinaryIO]:
         raise
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-def write_bytes(path: Path, data: bytes) -> None:
+def write_bytes(path: Path, data: bytes, make_parents: bool = True) -> None:
     """Write `data` to `path`, all of it or nothing."""
-    with replacing(path) as file:
+    with replacing(path, make_parents=make_parents) as file:
         file.write(data)
 
 
@@ -108,6 +103,15 @@ def check_file(path: Path) -> None:
         raise UserError(f"{path}: no such file; check the path")
 
 
+def size_and_mtime(path: str | Path) -> tuple[int, int]:
+    """Bytes of a file, and when it was last changed, in nanoseconds. Raises UserError if it is not there."""
+    try:
+        stat = Path(path).stat()
+    except OSError as err:
+        raise UserError(f"{path}: cannot be read ({err.strerror})") from None
+    return stat.st_size, stat.st_mtime_ns
+
+
 def read_input(path: Path) -> bytes:
     """The bytes of a file the user named. Raises UserError if it is missing, a folder or unreadable."""
     try:
@@ -135,58 +139,3 @@ def file_hash(path: Path) -> str:
     """SHA-256 of a file, as hexadecimal digits."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def find_files(inputs: Sequence[Path], suffixes: Sequence[str], output: Path | None = None) -> list[tuple[Path, Path]]:
-    """Files named, and files with one of `suffixes` (any letter case) in folders named, searched recursively.
-
-    What lies in the folder `output` below a folder named is the result of an earlier run, and is left out.
-
-    Returns:
-        (file, its path relative to the input it was found under) pairs, sorted within each input, each
-        file once. A file that the user named himself counts whatever its suffix.
-    Raises:
-        UserError: an input that does not exist, or a folder without any such file.
-    """
-    found: dict[Path, Path] = {}
-    for given in map(Path, inputs):
-        if given.is_dir():
-            inside = sorted(path for path in given.rglob("*")
-                            if path.suffix.lower() in suffixes and path.is_file()
-                            and not path.name.startswith(".")  # hidden: "._x.mid" of macOS archives
-                            and not _is_output(path, given, output))
-            if not inside:
-                raise UserError(f"{given}: no {', '.join(suffixes)} file in this folder or below it; check the path")
-            for path in inside:
-                found.setdefault(path, path.relative_to(given))
-        elif given.exists():
-            found.setdefault(given, Path(given.name))
-        else:
-            raise UserError(f"{given}: no such file or folder; check the path")
-    return list(found.items())
-
-
-def _is_output(path: Path, given: Path, output: Path | None) -> bool:
-    return (output is not None and given.resolve() in output.resolve().parents
-            and output.resolve() in path.resolve().parents)
-
-
-def distinct_outputs(relative: Iterable[Path], suffix: str) -> list[Path]:
-    """One output path per input path: the same sub-folders, the new `suffix`, and no two alike.
-
-    Inputs that would fall together (`a.mid` beside `a.MID`, or the same name under two folders given)
-    get `-2`, `-3`, … in their order. Letter case does not tell files apart on every system, so it does
-    not here.
-    """
-    wanted = [path.with_suffix(suffix) for path in relative]
-    plain = {str(path).lower() for path in wanted}
-    taken: set[str] = set()
-    outputs = []
-    for path in wanted:
-        candidate, number = path, 1
-        while str(candidate).lower() in taken or (number > 1 and str(candidate).lower() in plain):
-            number += 1
-            candidate = path.with_name(f"{path.stem}-{number}{suffix}")
-        taken.add(str(candidate).lower())
-        outputs.append(candidate)
-    return outputs

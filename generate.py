@@ -23,11 +23,12 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from arranging import check_playable
 from errors import UserError, reports_user_errors
 from files import BUNDLED_MODEL, check_file, check_writable, write_bytes
 from generation_args import GenConfig
 from settings import config_from_file, config_to_dict
-from songs import DEFAULT_TEMPO, TICKS_PER_QUARTER, Song, check_playable, parts_to_bytes, read_song
+from songs import DEFAULT_TEMPO, TICKS_PER_QUARTER, Song, parts_to_bytes, read_song
 from tokenizer import MidiTokenizerPooled, parse_token_file, token_ids
 from vocab import BAR, FIRST_ID, PITCH_INSTRUMENT
 
@@ -54,7 +55,7 @@ def prompt_rows(opened: Song | dict[str, Any], path: Path, n_rows: int, tokenize
     `n_rows` keeps the first so many rows, BOS counted, in the order of the file; 0 keeps all.
     """
     if isinstance(opened, Song):
-        rows, _ = tokenizer.song_rows(opened, str(path))
+        rows = tokenizer.song_rows(opened, str(path))
         ids, tempo = np.array(tokenizer.rows_to_ids(rows)), opened.main_tempo()
     else:
         ids, tempo = token_ids(opened, path, tokenizer)

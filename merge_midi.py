@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from arranging import check_playable
 from errors import UserError, reports_user_errors
 from files import MIDI_SUFFIXES, check_new, check_writable, write_bytes
 from songs import (
@@ -27,7 +28,6 @@ from songs import (
     MAX_TICKS_PER_QUARTER,
     NO_NOTES,
     Song,
-    check_playable,
     end_at_next_onset,
     parts_to_bytes,
     read_song,

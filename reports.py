@@ -1,68 +1,250 @@
-"""What a folder run says about each file: `report.jsonl` for programs, `logs.txt` for people."""
+"""What a folder run says about each file, `report.jsonl` for programs and `logs.txt` for people, and what it has done.
+
+While a run goes on, its rows lie in a small SQLite file in the output folder, so that a run that is killed goes on
+where it was, one that is repeated does only what is new, two at once do not mix, and a million rows need no memory.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import itertools
+import os
 import re
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from errors import UserError
-from files import json_bytes, replacing
+import orjson
 
-REPORT_NAME, LOG_NAME = "report.jsonl", "logs.txt"
+from errors import UserError
+from files import replacing, size_and_mtime
+from listing import WHOLE, Listing, Shard, Task
+from store import Store
+
+KEPT, DROPPED = "kept", "dropped"
+# `place` orders the rows: an input's number in this run; before them, negative, inputs of earlier runs alone.
+TABLES = """
+CREATE TABLE about (settings TEXT NOT NULL, forced INTEGER NOT NULL);
+CREATE TABLE rows (source BLOB PRIMARY KEY, place INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, row BLOB NOT NULL);
+"""
 
 
 class Report:
-    """Collects a verdict per input; leaving the `with` block writes the two files, also when interrupted."""
+    """The rows of one folder; use it in a `with` block, which holds the folder's lock."""
+
+    def __init__(self, folder: Path, verb: str, settings: dict[str, Any], shard: Shard = WHOLE,
+                 force: bool = False) -> None:
+        """`settings`: all that decides what becomes of a file; `force`: files of other runs may be overwritten."""
+        self.folder, self.verb, self.shard, self.force = folder, verb, shard, force
+        self.settings = hashlib.sha256(orjson.dumps(settings, option=orjson.OPT_SORT_KEYS)).hexdigest()[:12]
+        self.path, self.log, self.store_path = report_paths(folder, shard)
+        self.continues = self._planned = self._finished = False
+        self.n_done = 0
+
+    # ------------------------------------------------ the store
+
+    def __enter__(self) -> Report:
+        self._store = Store(self.store_path, self.folder, TABLES)
+        try:
+            self._begin()
+        except BaseException as err:
+            self.__exit__(type(err))
+            raise
+        return self
+
+    def _begin(self) -> None:
+        """Continue an unfinished run, or begin one, knowing what a finished one left."""
+        if not self._store.is_new:
+            settings, forced = self._store.first("SELECT settings, forced FROM about")
+            self.continues = True
+            if settings == self.settings:
+                self.force = bool(forced)
+                return
+            if not self.force:
+                raise UserError(f"{self.folder}: an unfinished run with other settings lies here; repeat its command "
+                                f"to finish it, give another folder, or --force to begin again")
+            self._store.execute("DELETE FROM about")
+            self._store.execute("DELETE FROM rows")
+        self._store.execute("INSERT INTO about VALUES (?, ?)", (self.settings, self.force))
+        if self.path.is_file():
+            self._import_finished()
+
+    def _import_finished(self) -> None:
+        finished = self.path.stat().st_mtime_ns
+        with open(self.path, "rb") as file:
+            lines = ((number, line.rstrip(b"\n")) for number, line in enumerate(file))
+            rows = ((os.fsencode(orjson.loads(line)["source"]), number - (1 << 40), finished, line)
+                    for number, line in lines)
+            try:
+                self._store.execute_many("INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?)", rows)
+            except (orjson.JSONDecodeError, KeyError, TypeError):
+                raise UserError(f"{self.path}: not a report of an earlier run; move it away, or give another folder "
+                                f"for the output") from None
+
+    def __exit__(self, kind: type | None, *exc: object) -> None:
+        """Keep what was done. A run that was refused by `plan` leaves things as they were."""
+        self._store.close(self._planned, remove=self._finished or not (self._planned or self.continues))
+
+    # ------------------------------------------------ a run
+
+    def plan(self, listing: Listing) -> int:
+        """Find out which tasks are done already, before work begins; returns how many there are in all.
+
+        Raises UserError if the run would replace a file that is not its own.
+        """
+        total = 0
+        for total, task in enumerate(self.shard.of_tasks(listing), 1):
+            if self._is_done(task):
+                self._store.execute("UPDATE rows SET place = ? WHERE source = ?", (total, os.fsencode(task.source)))
+                self.n_done += 1
+            else:
+                self._store.execute("DELETE FROM rows WHERE source = ?", (os.fsencode(task.source),))
+                self._check_output(task, listing)
+        self._store.commit()
+        self._planned = True
+        return total
+
+    def _is_done(self, task: Task) -> bool:
+        """Whether the row of `task` still holds: same settings, same input, its outputs there.
+
+        Raises UserError if it was made with other settings, and may not be replaced.
+        """
+        found = self._store.first("SELECT place, mtime_ns, row FROM rows WHERE source = ?",
+                                  (os.fsencode(task.source),))
+        if found is None:
+            return False
+        place, mtime_ns, row = found[0], found[1], orjson.loads(found[2])
+        outputs = [self.folder / name for name in row.get("outputs", ())]
+        there = [path for path in outputs if path.is_file()]
+        if place < 0 and self.force:
+            return False
+        if row["settings"] != self.settings:
+            if there and not self.force:
+                raise UserError(f"{there[0]} exists already, made with other settings; give another folder, or "
+                                f"--force to overwrite")
+            return False
+        size, changed_ns = size_and_mtime(task.source)
+        unchanged = changed_ns <= mtime_ns and size == row["bytes"]
+        return unchanged and len(there) == len(outputs)
+
+    def _check_output(self, task: Task, listing: Listing) -> None:
+        output = Path(task.output)
+        if not os.path.lexists(output):
+            return
+        if listing.holds(output):
+            raise UserError(f"{output} would replace the file it is made of, or another input; give another folder "
+                            f"for the output")
+        if output.is_dir():
+            raise UserError(f"{output}: a folder, where a file is to be written; give another place")
+        if not (self.force or self.continues):
+            raise UserError(f"{output} exists already; give another place, or --force to overwrite")
+
+    def pending(self, listing: Listing) -> Iterator[tuple[int, Task]]:
+        """The tasks that are still to do, with their places."""
+        for place, task in enumerate(self.shard.of_tasks(listing), 1):
+            if not self._store.first("SELECT 1 FROM rows WHERE source = ?", (os.fsencode(task.source),)):
+                yield place, task
+
+    def add(self, place: int, source: str, row: bytes, mtime_ns: int) -> None:
+        """Record what became of an input; `mtime_ns` is when it was last changed."""
+        self._store.execute("INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?)",
+                            (os.fsencode(source), place, mtime_ns, row))
+        if self._store.is_due():
+            self._store.commit()
+
+    # ------------------------------------------------ the end
+
+    def rows(self) -> Iterator[tuple[bool, bytes]]:
+        """Every row in order, and whether it is of this run's inputs."""
+        for place, row in self._store.all("SELECT place, row FROM rows ORDER BY place"):
+            yield place > 0, row
+
+    def finish(self) -> Summary:
+        """Write the two files; what they say in all."""
+        summary = write_report(self.path, self.log, self.rows(), self.folder, self.verb)
+        self._finished = True
+        return summary
+
+
+class Summary:
+    """Counts over the rows of a report."""
 
     def __init__(self, folder: Path, verb: str) -> None:
         self.folder, self.verb = folder, verb
-        self.rows: list[dict[str, Any]] = []
+        self.n_rows = self.n_kept = 0
+        self.first_reason = ""
         self.reasons: Counter[str] = Counter()
+        self.notes: Counter[str] = Counter()
 
-    def kept(self, path: Path, **facts: Any) -> None:
-        self.rows.append({"source": str(path), "verdict": "kept", **facts})
+    def add(self, row: dict[str, Any]) -> None:
+        self.n_rows += 1
+        self.notes.update(row.get("lost", {}))
+        if row["verdict"] == KEPT:
+            self.n_kept += 1
+            self.notes[KEPT] += row["notes"]
+        else:
+            self.reasons[reason_kind(row["reason"])] += 1
+            self.first_reason = self.first_reason or f"{row['source']}: {row['reason']}"
 
-    def dropped(self, path: Path, reason: UserError) -> None:
-        text = str(reason).removeprefix(f"{path}: ")
-        self.rows.append({"source": str(path), "verdict": "dropped", "reason": text})
-        self.reasons[_kind(text)] += 1
-
-    @property
-    def n_kept(self) -> int:
-        return sum(row["verdict"] == "kept" for row in self.rows)
-
-    def summary(self) -> str:
-        """Counts, then the reasons with theirs, the most frequent first."""
-        lines = [f"{self.n_kept} of {len(self.rows)} files {self.verb} into {self.folder}"]
-        lines += [f"{count:7d} left out: {kind}" for kind, count in self.reasons.most_common()]
+    def text(self) -> str:
+        """Files kept, files left out by reason, the most frequent first, and where the notes went."""
+        lines = [f"{self.n_kept:,} of {self.n_rows:,} files {self.verb} into {self.folder}"]
+        lines += [f"{count:12,d}  {count / self.n_rows:6.1%}  left out: {kind}"
+                  for kind, count in self.reasons.most_common()]
+        total = self.notes.total()
+        if total:
+            lines.append(f"{self.notes[KEPT]:,} of {total:,} notes kept")
+            lines += [f"{count:12,d}  {count / total:6.1%}  {kind}" for kind, count in self.notes.most_common()
+                      if count and kind != KEPT]
         return "\n".join(lines)
 
-    def __enter__(self) -> Report:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        with replacing(self.folder / REPORT_NAME) as file:
-            file.writelines(json_bytes(row) + b"\n" for row in self.rows)
-        with replacing(self.folder / LOG_NAME) as file:
-            for row in self.rows:
-                what = row.get("reason") or f"{self.verb}, {row['notes']} notes"
-                file.write(f"{row['source']}: {what}\n".encode("utf-8", "replace"))
-            file.write(f"{self.summary()}\n".encode("utf-8", "replace"))
-
     def finish(self) -> int:
-        """Print the counts; the exit code of the run. Raises UserError if nothing was kept."""
+        """Print the table; the exit code of the run. Raises UserError if nothing was kept."""
         if not self.n_kept:
-            if len(self.rows) == 1:
-                raise UserError(f"{self.rows[0]['source']}: {self.rows[0]['reason']}")
-            raise UserError(f"none of {len(self.rows)} files could be {self.verb}; reasons are in "
-                            f"{self.folder / LOG_NAME}, the first: {self.rows[0]['source']}: {self.rows[0]['reason']}")
-        print(self.summary())
+            if self.n_rows == 1:
+                raise UserError(self.first_reason)
+            raise UserError(f"none of {self.n_rows} files could be {self.verb}; reasons are in "
+                            f"{report_paths(self.folder)[1]}, the first: {self.first_reason}")
+        print(self.text())
         return 0
 
 
-def _kind(reason: str) -> str:
+def report_paths(folder: Path, shard: Shard = WHOLE) -> tuple[Path, Path, Path]:
+    """Report, log and store of a run, or of one shard of it."""
+    mark = "" if shard.of == 1 else f"-{shard.number}-of-{shard.of}"
+    return folder / f"report{mark}.jsonl", folder / f"logs{mark}.txt", folder / f".report{mark}.sqlite"
+
+
+def merge_shards(folder: Path, verb: str, of: int) -> Summary | None:
+    """Join the reports of `of` shards, once all have finished, into that of the whole run: rows in the same order."""
+    paths = [report_paths(folder, Shard(number, of)) for number in range(1, of + 1)]
+    if any(store.exists() or not report.is_file() for report, _, store in paths):
+        return None
+    with contextlib.ExitStack() as stack:
+        files = [stack.enter_context(open(report, "rb")) for report, _, _ in paths]
+        rows = ((True, line.rstrip(b"\n")) for turn in itertools.zip_longest(*files) for line in turn if line)
+        report, log, _ = report_paths(folder)
+        return write_report(report, log, rows, folder, verb)
+
+
+def write_report(path: Path, log: Path, rows: Iterable[tuple[bool, bytes]], folder: Path, verb: str) -> Summary:
+    """Write `report.jsonl` and `logs.txt` of (counted or not, row) pairs."""
+    summary = Summary(folder, verb)
+    with replacing(log) as log_file, replacing(path) as file:
+        for counted, line in rows:
+            row = orjson.loads(line)
+            file.write(line + b"\n")
+            what = row.get("reason") or f"{verb}, {row['notes']} notes"
+            log_file.write(f"{row['source']}: {what}\n".encode("utf-8", "replace"))
+            if counted:
+                summary.add(row)
+        log_file.write(f"{summary.text()}\n".encode("utf-8", "replace"))
+    return summary
+
+
+def reason_kind(reason: str) -> str:
     """A reason without its place, its remedy and its details in brackets, so that equal ones count together."""
     text = re.split(r"[;:(]", re.sub(r"^bar \d+: ", "", reason))[0].strip()
     return re.sub(r"\b(bar|pitch|quarter) \d+", r"\1 N", text)

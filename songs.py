@@ -66,6 +66,10 @@ class Song:
     def last_onset_tick(self) -> int:
         return max((int(track.notes[:, 0].max()) for track in self.tracks if len(track.notes)), default=0)
 
+    @property
+    def n_notes(self) -> int:
+        return sum(len(track.notes) for track in self.tracks)
+
     def main_tempo(self) -> float:
         """The tempo in force for most of the song's ticks, 120 where there is none."""
         end = max(self.end_tick, 1)
@@ -79,7 +83,7 @@ class Song:
 # ---------------------------------------------------------------- reading
 
 
-def read_song(path: str | Path) -> Song:
+def read_song(path: str | Path, data: bytes | None = None) -> Song:
     """Read a `.mid` file.
 
     Bytes before the `MThd` header are skipped; a note that is never switched off lasts to the end of its track.
@@ -87,7 +91,8 @@ def read_song(path: str | Path) -> Song:
     Raises:
         UserError: missing, empty, truncated or not MIDI, or a division that is not ticks per quarter.
     """
-    data = read_input(Path(path))
+    if data is None:
+        data = read_input(Path(path))
     if not data:
         raise UserError(f"{path}: an empty file, not MIDI; export it again")
     start = data.find(b"MThd")
@@ -234,52 +239,6 @@ def check_tempo(tempo: object, where: str) -> float:
         raise UserError(f"{where}: tempo must be a number from {SLOWEST:.2f} to {FASTEST:.0f} beats per minute, "
                         f"not {tempo!r}")
     return float(tempo)
-
-
-def check_playable(song: Song, where: str) -> None:
-    """Raise UserError if there are no notes, or a bar that is not four quarters long with music in or after it."""
-    if not any(len(track.notes) for track in song.tracks):
-        raise UserError(f"{where}: has no notes; export it again with some")
-    for i, signature in enumerate(song.time_signatures):
-        following = song.time_signatures[i + 1].tick if i + 1 < len(song.time_signatures) else None
-        if signature.tick > song.last_onset_tick or following == signature.tick:
-            continue  # nothing sounds under it, or the next one replaces it at once
-        if signature.numerator * 4 != QUARTERS_PER_BAR * signature.denominator:
-            bar = signature.tick // (QUARTERS_PER_BAR * song.ticks_per_quarter)
-            raise UserError(f"{where}: bar {bar} is in {signature.numerator}/{signature.denominator} (bars count from "
-                            f"0); only bars of four quarters can be represented: cut the song to its 4/4 part")
-
-
-def assign_parts(song: Song, vocabulary: Vocabulary) -> tuple[list[np.ndarray], dict[str, list[int]]]:
-    """Find which tracks play each part of the vocabulary.
-
-    Tracks that bear exactly a part's name fill it. A part without such a track: the first drum part takes every
-    other drum track; any other part takes, of the tracks whose program it accepts, the one with the most notes.
-
-    Returns:
-        notes: for each part an (N, 3) array of onset, end, pitch (N = 0: nothing fills it).
-        chosen: part name → indices into `song.tracks`; tracks in no list are left out.
-    """
-    playing = [i for i, track in enumerate(song.tracks) if len(track.notes)]
-    chosen = {part.name: [i for i in playing if song.tracks[i].name == part.name] for part in vocabulary.parts}
-    free = [i for i in playing if song.tracks[i].name not in chosen]
-    for part in vocabulary.parts:
-        if chosen[part.name]:
-            continue
-        candidates = [i for i in free if song.tracks[i].is_drum == part.is_drum
-                      and part.accepts_program(song.tracks[i].program)]
-        if candidates and not part.is_drum:
-            candidates = [min(candidates, key=lambda i: _by_most_notes(song.tracks[i]))]
-        chosen[part.name] = candidates
-        free = [i for i in free if i not in candidates]
-    notes = [np.concatenate([NO_NOTES, *(song.tracks[i].notes for i in chosen[part.name])])
-             for part in vocabulary.parts]
-    return notes, chosen
-
-
-def _by_most_notes(track: Track) -> tuple:
-    """Sort key that does not depend on the order of tracks in the file."""
-    return -len(track.notes), track.program, track.name, track.notes.tobytes()
 
 
 # ---------------------------------------------------------------- writing

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import abc
 import argparse
+import dataclasses
+import functools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,28 +19,19 @@ from typing import Any
 
 import miditoolkit
 import numpy as np
-from tqdm import tqdm
+import orjson
 
+import arranging
+import folder_run
+from arranging import Choices, arrange, choices_of, quantize_durations, quantize_onsets
 from errors import UserError, reports_user_errors
-from files import (
-    MIDI_SUFFIXES,
-    check_new,
-    check_writable,
-    distinct_outputs,
-    find_files,
-    json_bytes,
-    read_json_object,
-    write_bytes,
-)
-from reports import Report
+from files import json_bytes, read_json_object, write_bytes
 from songs import (
     DEFAULT_TEMPO,
     MAX_TICKS_PER_QUARTER,
     TICKS_PER_QUARTER,
     PartsMidiFile,
     Song,
-    assign_parts,
-    check_playable,
     check_tempo,
     parts_to_midi,
     read_song,
@@ -53,6 +46,7 @@ from vocab import (
     NOTE_DUR,
     PITCH_INSTRUMENT,
     START_POS,
+    Part,
     Vocabulary,
     load_vocabulary,
 )
@@ -60,17 +54,26 @@ from vocab import (
 TOKEN_FORMAT, TOKEN_VERSION = "pooled-tokens", 1
 
 
-# ---------------------------------------------------------------- quantization, on exact integers
+def sorted_rows(start: np.ndarray, duration: np.ndarray, pitch_instrument: np.ndarray, v: Vocabulary) -> np.ndarray:
+    """(N, F) note ids sorted by (bar, start_pos, pitch_instrument); of exact repeats the longest stays.
 
-
-def quantize_onsets(ticks: np.ndarray, ticks_per_quarter: int, steps_per_quarter: int) -> np.ndarray:
-    """Nearest step of each onset, a tie going down: ceil(steps − 1/2)."""
-    return -((ticks_per_quarter - 2 * steps_per_quarter * ticks) // (2 * ticks_per_quarter))
-
-
-def quantize_durations(ticks: np.ndarray, ticks_per_quarter: int, steps_per_quarter: int, longest: int) -> np.ndarray:
-    """Nearest number of steps, a tie going down, from 1 to `longest`."""
-    return np.clip(quantize_onsets(ticks, ticks_per_quarter, steps_per_quarter), 1, longest)
+    Args:
+        start, duration: (N,) in steps, from 0 and from 1.
+        pitch_instrument: (N,) ids.
+    """
+    n_pitches, longest = v.sizes[PITCH_INSTRUMENT], v.max_duration_steps
+    key = (start * n_pitches + pitch_instrument) * longest + (longest - duration)  # one sort, not three
+    key.sort()
+    place, shortness = np.divmod(key, longest)
+    first = np.ones(len(place), bool)
+    first[1:] = place[1:] != place[:-1]
+    start, pitch_instrument = np.divmod(place[first], n_pitches)
+    rows = np.empty((len(start), len(FIELDS)), np.int64)
+    rows[:, BAR], rows[:, START_POS] = np.divmod(start, v.steps_per_bar)
+    rows[:, NOTE_DUR] = longest - shortness[first] - 1
+    rows[:, PITCH_INSTRUMENT] = pitch_instrument - FIRST_ID
+    rows += FIRST_ID
+    return rows
 
 
 def in_order(rows: np.ndarray) -> np.ndarray:
@@ -124,56 +127,60 @@ class MidiTokenizerBase(abc.ABC):
         is_object = isinstance(midi, miditoolkit.MidiFile)
         where = "MIDI object" if is_object else str(midi)
         song = song_from_miditoolkit(midi) if is_object else read_song(midi)
-        rows, _ = self.song_rows(song, where)
-        tokens = self.token_file(rows, song, where, events)
+        rows = self.song_rows(song, where)
         if out is not None:
-            write_bytes(Path(out), json_bytes(tokens))
-        return tokens
+            write_bytes(Path(out), self.token_bytes(rows, song, where, events))
+        return self.token_file(rows, song, where, events)
 
-    def song_rows(self, song: Song, where: str) -> tuple[np.ndarray, dict[str, list[int]]]:
-        """(N, F) note ids of a song, in order, and the tracks chosen for each part (see `assign_parts`)."""
-        check_playable(song, where)
-        parts, chosen = assign_parts(song, self.vocabulary)
-        if not any(chosen.values()):
-            raise UserError(f"{where}: no track fills any of {', '.join(self.vocabulary.part_names)}; "
-                            f"name the tracks so, or set their programs")
-        return self.parts_to_rows(parts, song.ticks_per_quarter, where), chosen
+    def song_rows(self, song: Song, where: str) -> np.ndarray:
+        """(N, F) note ids of a song, in order. Raises UserError if the vocabulary does not hold all of it."""
+        arranged = arrange(song, self.vocabulary, Choices(), where)
+        return self.parts_to_rows(arranged.pieces[0].parts, song.ticks_per_quarter, where)
 
-    def parts_to_rows(self, parts: list[np.ndarray], ticks_per_quarter: int, where: str) -> np.ndarray:
+    def parts_to_rows(self, parts: Sequence[np.ndarray], ticks_per_quarter: int, where: str) -> np.ndarray:
         """(N, F) note ids, in order, from the (N, 3) onsets, ends and pitches of each part.
 
         Raises UserError naming the first note that the vocabulary does not hold.
         """
-        rows = [self._part_rows(p, notes, ticks_per_quarter, where) for p, notes in enumerate(parts)]
-        return in_order(np.concatenate(rows))
-
-    def _part_rows(self, p: int, notes: np.ndarray, ticks_per_quarter: int, where: str) -> np.ndarray:
-        """(N, F) note ids of one part from its (N, 3) onsets, ends and pitches in ticks."""
-        v, part = self.vocabulary, self.vocabulary.parts[p]
-        onset, end, pitch = notes.T
+        v = self.vocabulary
+        for part, notes in zip(v.parts, parts, strict=True):
+            self._check_range(part, notes, ticks_per_quarter, where)
+        onset, end, pitch = np.concatenate(parts).T
         start = quantize_onsets(onset, ticks_per_quarter, v.steps_per_quarter)
         duration = quantize_durations(end - onset, ticks_per_quarter, v.steps_per_quarter, v.max_duration_steps)
-        bar, start_pos = np.divmod(start, v.steps_per_bar)
-        outside = np.flatnonzero((pitch < part.lowest_pitch) | (pitch > part.highest_pitch))
-        if len(outside):
-            i = outside[np.argmin(onset[outside])]
-            raise UserError(f"{where}: bar {bar[i]}: {part.name} pitch {pitch[i]} is outside {part.lowest_pitch} to "
-                            f"{part.highest_pitch}; move or delete the note, or run clean_midi.py first")
-        if len(bar) and bar.max() >= v.bars:
-            raise UserError(f"{where}: bar {bar[bar >= v.bars].min()} is past the last bar this vocabulary holds "
-                            f"({v.bars - 1}); shorten the song, or give a vocabulary with more bars")
-        return np.stack([bar + FIRST_ID, start_pos + FIRST_ID, duration - 1 + FIRST_ID,
-                         pitch - part.lowest_pitch + v.first_pitch_ids[p]], axis=1)
+        first_ids = np.array(v.first_pitch_ids) - [part.lowest_pitch for part in v.parts]
+        pitch_instrument = pitch + np.repeat(first_ids, [len(notes) for notes in parts])
+        late = start[start >= v.bars * v.steps_per_bar]
+        if len(late):
+            raise UserError(f"{where}: bar {late.min() // v.steps_per_bar} is past the last bar this vocabulary holds "
+                            f"({v.bars - 1}); shorten the song, --long-songs cut, or give a vocabulary with more bars")
+        return sorted_rows(start, duration, pitch_instrument, v)
+
+    def _check_range(self, part: Part, notes: np.ndarray, ticks_per_quarter: int, where: str) -> None:
+        pitch = notes[:, 2]
+        if not len(notes) or (pitch.min() >= part.lowest_pitch and pitch.max() <= part.highest_pitch):
+            return
+        outside = notes[(pitch < part.lowest_pitch) | (pitch > part.highest_pitch)]
+        onset, _, pitch = outside[np.argmin(outside[:, 0])]
+        v = self.vocabulary
+        bar = quantize_onsets(onset, ticks_per_quarter, v.steps_per_quarter) // v.steps_per_bar
+        raise UserError(f"{where}: bar {bar}: {part.name} pitch {pitch} is outside {part.lowest_pitch} to "
+                        f"{part.highest_pitch} ({len(outside)} of {len(notes)} notes); move or delete such notes, or "
+                        f"--ranges drop")
 
     def token_file(self, rows: np.ndarray, song: Song, source: str, events: bool = True) -> dict[str, Any]:
         """What a token file holds: `ids`, `events` if wanted, and where they come from."""
         ids = self.rows_to_ids(rows)
-        return {"ids": ids, **({"events": self._file_events(ids)} if events else {}),
-                "format": TOKEN_FORMAT, "version": TOKEN_VERSION, "vocabulary": self.vocabulary.digest,
-                "source": source, "ticks_per_quarter": song.ticks_per_quarter, "tempo": song.main_tempo()}
+        named = {"events": ["<<BOS>>", *self.tokens_to_events(ids[1:-1]), "<<EOS>>"]} if events else {}
+        return {"ids": ids, **named, **self._metadata(song, source)}
 
-    def _file_events(self, ids: list) -> list:
-        return ["<<BOS>>", *self.tokens_to_events(ids[1:-1]), "<<EOS>>"]
+    def token_bytes(self, rows: np.ndarray, song: Song, source: str, events: bool = True) -> bytes:
+        """The same as JSON."""
+        return json_bytes(self.token_file(rows, song, source, events))
+
+    def _metadata(self, song: Song, source: str) -> dict[str, Any]:
+        return {"format": TOKEN_FORMAT, "version": TOKEN_VERSION, "vocabulary": self.vocabulary.digest,
+                "source": source, "ticks_per_quarter": song.ticks_per_quarter, "tempo": song.main_tempo()}
 
     @abc.abstractmethod
     def tokens_to_events(self, ids: Any) -> list:
@@ -215,6 +222,31 @@ class MidiTokenizerPooled(MidiTokenizerBase):
 
     def rows_to_ids(self, rows: np.ndarray) -> list[tuple[int, ...]]:
         return [(BOS,) * len(FIELDS), *map(tuple, rows.tolist()), (EOS,) * len(FIELDS)]
+
+    def token_bytes(self, rows: np.ndarray, song: Song, source: str, events: bool = True) -> bytes:
+        """What `json_bytes(token_file(...))` gives, put together without a Python object per id."""
+        edge = np.ones((1, len(FIELDS)), rows.dtype)
+        ids = orjson.dumps(np.concatenate([BOS * edge, rows, EOS * edge]), option=orjson.OPT_SERIALIZE_NUMPY)
+        named = [b',"events":["<<BOS>>",', *self._event_fragments(rows), b'"<<EOS>>"]'] if events else []
+        return b"".join([b'{"ids":', ids, *named, b",", json_bytes(self._metadata(song, source))[1:]])
+
+    def _event_fragments(self, rows: np.ndarray) -> list[bytes]:
+        """JSON of the events of (N, F) note ids: three ready-made fragments per note."""
+        bars, middles, ends = self._fragments
+        durations = self.vocabulary.sizes[NOTE_DUR]
+        fragments = np.empty((len(rows), 3), object)
+        fragments[:, 0] = bars[rows[:, BAR]]
+        fragments[:, 1] = middles[rows[:, START_POS] * durations + rows[:, NOTE_DUR]]
+        fragments[:, 2] = ends[rows[:, PITCH_INSTRUMENT]]
+        return fragments.ravel().tolist()
+
+    @functools.cached_property
+    def _fragments(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Object arrays of bytes: beginnings by bar, middles by start_pos and note_dur together, ends by pitch."""
+        bars, starts, durations, pitches = self.vocabulary.event_names
+        return (np.array([f'["{bar}",'.encode() for bar in bars], object),
+                np.array([f'"{start}","{duration}",'.encode() for start in starts for duration in durations], object),
+                np.array([f'"{pitch}"],'.encode() for pitch in pitches], object))
 
     def ids_to_rows(self, ids: Any, where: str = "ids") -> np.ndarray:
         rows = self.check_ids(ids, where)
@@ -307,48 +339,36 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--no-events", dest="events", action="store_false",
                         help="write ids alone: files a quarter as large")
     parser.add_argument("--vocab", type=Path, help="vocabulary JSON (default: configs/vocab.json)")
-    parser.add_argument("--force", action="store_true", help="overwrite token files that exist")
+    arranging.add_options(parser, Choices())
+    folder_run.add_options(parser)
     return parser
+
+
+@dataclasses.dataclass(frozen=True)
+class SongTokens:
+    """The job on one song of a folder: its token files, and what the report says."""
+
+    tokenizer: MidiTokenizerPooled
+    choices: Choices
+    events: bool
+
+    def __call__(self, song: Song, source: str) -> tuple[list[bytes], dict[str, Any]]:
+        pieces, lost, facts = arrange(song, self.tokenizer.vocabulary, self.choices, source)
+        rows = [self.tokenizer.parts_to_rows(piece.parts, song.ticks_per_quarter, source) for piece in pieces]
+        contents = [self.tokenizer.token_bytes(each, song, source, self.events) for each in rows]
+        n_notes = sum(map(len, rows))
+        lost["struck twice at once"] = sum(len(notes) for piece in pieces for notes in piece.parts) - n_notes
+        return contents, {"notes": n_notes, "bars": [int(each[-1, BAR]) - FIRST_ID + 1 for each in rows],
+                          "first_bars": [piece.first_bar for piece in pieces], "lost": dict(lost), **facts}
 
 
 @reports_user_errors
 def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     tokenizer = MidiTokenizerPooled(args.vocab)
-    found = find_files(args.inputs, MIDI_SUFFIXES, args.tokens_dir)
-    outputs = [args.tokens_dir / path for path in distinct_outputs((relative for _, relative in found), ".json")]
-    check_new(outputs, args.force)
-    check_writable(args.tokens_dir)
-    with Report(args.tokens_dir, "tokenized") as report:
-        for (path, _), out in zip(tqdm(found, unit="song", disable=None), outputs, strict=True):
-            try:
-                report.kept(path, **_tokenize_file(tokenizer, path, out, args.events))
-            except UserError as err:
-                report.dropped(path, err)
-                out.unlink(missing_ok=True)  # of an earlier run, under --force
-    return report.finish()
-
-
-def _tokenize_file(tokenizer: MidiTokenizerPooled, path: Path, out: Path, events: bool) -> dict[str, Any]:
-    """Tokenize one file; returns what the report says of it."""
-    song = read_song(path)
-    rows, chosen = tokenizer.song_rows(song, str(path))
-    write_bytes(out, json_bytes(tokenizer.token_file(rows, song, str(path), events)))
-    return {"output": str(out), "notes": len(rows), "bars": int(rows[-1, BAR]) - FIRST_ID + 1,
-            "tempo": song.main_tempo(), "tempo_changes": max(len(song.tempos) - 1, 0),
-            **describe_tracks(song, chosen)}
-
-
-def describe_tracks(song: Song, chosen: dict[str, list[int]]) -> dict[str, Any]:
-    """For a report: the tracks that play each part, and the tracks left out."""
-    def text(i: int) -> str:
-        track = song.tracks[i]
-        kind = "drums" if track.is_drum else f"program {track.program}"
-        return f"{track.name or 'unnamed'} ({kind}, {len(track.notes)} notes)"
-
-    used = {i for indices in chosen.values() for i in indices}
-    return {"parts": {name: [text(i) for i in indices] for name, indices in chosen.items()},
-            "left_out": [text(i) for i in range(len(song.tracks)) if i not in used and len(song.tracks[i].notes)]}
+    choices = choices_of(args, Choices(), tokenizer.vocabulary)
+    return folder_run.run(args, args.tokens_dir, ".json", "tokenized", SongTokens(tokenizer, choices, args.events),
+                          choices, vocabulary=tokenizer.vocabulary.to_dict(), events=args.events)
 
 
 if __name__ == "__main__":

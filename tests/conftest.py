@@ -9,6 +9,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import hypothesis
 import pytest
 
+import workers
+
 hypothesis.settings.register_profile("quick", max_examples=50, deadline=None, derandomize=True)
 hypothesis.settings.load_profile("quick")
 
@@ -26,3 +28,9 @@ def shared() -> Path:
 def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder for the files of hypothesis' examples, one after another."""
     return tmp_path_factory.mktemp("scratch")
+
+
+@pytest.fixture(autouse=True)
+def no_workers_unless_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands work in this process, which is quick; tests of the workers give -j."""
+    monkeypatch.setattr(workers, "available_cores", lambda: 0)

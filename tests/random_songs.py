@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dataset import write_dataset
+from dataset import Songs, write_dataset
 from vocab import BOS, EOS, FIELDS, FIRST_ID, NOTE_DUR, PITCH_INSTRUMENT, Vocabulary, load_vocabulary
 
 TINY_MODEL = {"emb_sizes": [8, 8, 8, 8], "n_layers": 2, "n_heads": 2, "d_model": 16, "block_size": 64}
@@ -42,8 +42,17 @@ def write_json(path: Path, data: dict) -> Path:
     return path
 
 
+def to_songs(songs: Sequence[np.ndarray], vocabulary: Vocabulary = VOCABULARY, names: Sequence[str] | None = None,
+             clusters: Sequence[int] | None = None) -> Songs:
+    """What `write_dataset` takes, from (N, F) note ids; named song0, song1, …, and each in a cluster of its own."""
+    numbers = np.arange(len(songs))
+    return Songs([f"song{i}" for i in numbers] if names is None else names, np.array([len(rows) for rows in songs]),
+                 numbers if clusters is None else np.array(clusters),
+                 (rows.astype(vocabulary.id_type).tobytes() for rows in songs))
+
+
 def make_dataset(path: Path, songs: Sequence[np.ndarray], block_size: int = 32,
-                 vocabulary: Vocabulary = VOCABULARY) -> Path:
+                 vocabulary: Vocabulary = VOCABULARY, clusters: Sequence[int] | None = None) -> Path:
     """`songs` as a dataset, in their order and named song0, song1, …"""
-    write_dataset(path, ((f"song{i}", rows) for i, rows in enumerate(songs)), block_size, vocabulary, {})
+    write_dataset(path, to_songs(songs, vocabulary, clusters=clusters), block_size, vocabulary, {})
     return path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import tarfile
 from pathlib import Path
 
@@ -13,22 +14,42 @@ from hypothesis import given
 from hypothesis import strategies as st
 from midi_bytes import BAD_FILES, DRUM_CHANNEL, midi_file, name, note, on, program, tempo, three_parts, time_signature
 
-from clean_midi import fit_range, main
-from errors import UserError
+from arranging import NO_PART, OUT_OF_RANGE
+from clean_midi import main
+from files import file_hash
+from quality import Cleaning
 from songs import end_at_next_onset, read_song
 from tokenizer import MidiTokenizerPooled
 from vocab import load_vocabulary
 
 TOKENIZER = MidiTokenizerPooled()
-VOCABULARY = TOKENIZER.vocabulary
 DRUMS, BASS, PIANO = range(3)
+
+
+def no_limits(folder: Path) -> list[str]:
+    """Flags that switch off every limit of quality, for songs of a few notes; tests/test_quality.py is about these."""
+    path = folder / "no_limits.json"
+    path.write_bytes(orjson.dumps({field.name: None for field in dataclasses.fields(Cleaning)
+                                   if "None" in str(field.type)}))
+    return ["--config", str(path)]
+
+
+def cleaned(inputs: list[Path], out: Path, *flags: str) -> int:
+    """Run the command without limits of quality; its exit code."""
+    return main([*map(str, inputs), "-o", str(out), *no_limits(out.parent), *flags])
 
 
 def clean(path: Path, out: Path, *flags: str) -> dict:
     """Clean one file; returns its row of the report."""
-    main([str(path), "-o", str(out), *flags])
+    cleaned([path], out, *flags)
     row, = rows_of_report(out)
     return row
+
+
+def song_of(row: dict, out: Path) -> Path:
+    """The one song that a row of the report says was written."""
+    name, = row["outputs"]
+    return out / name
 
 
 def rows_of_report(folder: Path) -> list[dict]:
@@ -67,12 +88,16 @@ def test_a_song_becomes_its_parts_and_nothing_else(tmp_path):
         ("piano", 0, False, [[0, 48, 60]])]
     assert song.tempos == ((0, 200.0),) and song.ticks_per_quarter == 96
     assert [tuple(each) for each in song.time_signatures] == [(0, 4, 4)]
-    assert row == {
-        "source": str(path), "verdict": "kept", "output": str(tmp_path / "out" / "song.mid"), "notes": 6,
-        "tempo": 200.0, "tempo_changes": 1, "out_of_range": {"drums": 0, "bass": 0, "piano": 0},
-        "parts": {"drums": ["Kit (drums, 1 notes)", "Perc (drums, 1 notes)"],
-                  "bass": ["unnamed (program 33, 3 notes)"], "piano": ["unnamed (program 0, 1 notes)"]},
-        "left_out": ["Strings (program 48, 1 notes)"]}
+    facts = {"source": str(path), "verdict": "kept", "outputs": ["song.mid"], "notes": 6, "first_bars": [0],
+             "bytes": path.stat().st_size, "sha256": file_hash(path), "ticks_per_quarter": 96,
+             "tempo": 200.0, "tempo_changes": 1,
+             "parts": {"drums": ["#2 Kit (drums, 1 notes)", "#3 Perc (drums, 1 notes)"],
+                       "bass": ["#4 unnamed (program 33, 3 notes)"], "piano": ["#5 unnamed (program 0, 1 notes)"]},
+             "why": {"drums": "on the drum channel", "bass": "by program", "piano": "by program"},
+             "left_out": ["#1 Strings (program 48, 1 notes)"]}
+    assert {key: row[key] for key in facts} == facts
+    assert row["lost"][NO_PART] == sum(row["lost"].values()) == 1
+    assert set(row) - set(facts) == {"settings", "quality", "lost"}
 
 
 PART = st.lists(st.tuples(st.integers(0, 5000), st.integers(0, 400), st.sampled_from([40, 41, 80])),
@@ -108,16 +133,16 @@ def test_cleaning_twice_changes_nothing(tmp_path):
 
 
 @pytest.mark.parametrize(("parts", "missing"), [
-    ((), "no drums and no bass and no piano"), (("bass", "piano"), "no drums"), (("drums", "piano"), "no bass"),
+    ((), "no track fills any of drums, bass, piano"), (("bass", "piano"), "no drums"), (("drums", "piano"), "no bass"),
     (("drums",), "no bass and no piano")])
 def test_a_song_without_a_part_is_dropped_unless_allowed(tmp_path, capsys, parts, missing):
     path, out = tmp_path / "song.mid", tmp_path / "out"
     path.write_bytes(midi_file([name("else"), program(120), *note(0, 9, 60)],
                                *([name(part), *note(0, 9, 60)] for part in parts)))
-    assert main([str(path), "-o", str(out)]) == 2
+    assert cleaned([path], out) == 2
     assert capsys.readouterr().err.startswith(f"error: {path}: {missing}; ")
     assert written(out) == ["logs.txt", "report.jsonl"]
-    assert main([str(path), "-o", str(out), "--allow-missing"]) == (0 if parts else 2)
+    assert cleaned([path], out, "--allow-missing") == (0 if parts else 2)
     if parts:
         assert pitches(out / "song.mid") == {part: [60] for part in parts}
         assert [each.name for each in mido.MidiFile(out / "song.mid").tracks] == ["drums", "bass", "piano"]
@@ -140,8 +165,8 @@ def test_drop_leaves_out_notes_up_to_the_share_that_may_be_lost(tmp_path):
     assert row["verdict"] == "dropped"
     assert row["reason"].startswith("bass has too many notes outside pitches 21 to 108 (1 of 4)")
     row = clean(path, tmp_path / "quarter", "--max-lost", "0.25")
-    assert row["out_of_range"] == {"drums": 1, "bass": 1, "piano": 0}
-    assert pitches(row["output"]) == {"drums": [36] * 4, "bass": [40] * 3, "piano": [60]}
+    assert row["lost"][OUT_OF_RANGE] == 2
+    assert pitches(song_of(row, tmp_path / "quarter")) == {"drums": [36] * 4, "bass": [40] * 3, "piano": [60]}
     assert clean(path, tmp_path / "none", "--max-lost", "0.24")["verdict"] == "dropped"
 
 
@@ -149,21 +174,9 @@ def test_octave_moves_all_but_drums(tmp_path):
     path = tmp_path / "song.mid"
     path.write_bytes(raw_song([36] * 9 + [82], [20, 9, 0, 21, 108, 109], [127, 120, 60]))
     row = clean(path, tmp_path / "out", "--ranges", "octave")
-    assert pitches(row["output"]) == {"drums": [36] * 9, "bass": sorted([32, 21, 24, 21, 108, 97]),
-                                      "piano": sorted([103, 108, 60])}
-    assert row["out_of_range"] == {"drums": 1, "bass": 0, "piano": 0}
-
-
-@pytest.mark.parametrize("part", [BASS, PIANO])
-def test_octave_moves_every_pitch_by_the_fewest_octaves(part):
-    limits = VOCABULARY.parts[part]
-    notes = np.stack([np.arange(128), np.arange(128) + 1, np.arange(128)], axis=1)
-    before = notes.copy()
-    moved, lost = fit_range(notes, limits, "octave", 0.0, "x")
-    assert lost == 0 and (notes == before).all() and (moved[:, :2] == notes[:, :2]).all()
-    for old, new in zip(range(128), moved[:, 2].tolist(), strict=True):
-        inside = [pitch for pitch in range(limits.lowest_pitch, limits.highest_pitch + 1) if (pitch - old) % 12 == 0]
-        assert new == min(inside, key=lambda pitch: abs(pitch - old))
+    assert pitches(song_of(row, tmp_path / "out")) == {
+        "drums": [36] * 9, "bass": sorted([32, 21, 24, 21, 108, 97]), "piano": sorted([103, 108, 60])}
+    assert row["lost"][OUT_OF_RANGE] == 1
 
 
 def test_skip_leaves_the_song_out(tmp_path):
@@ -171,7 +184,8 @@ def test_skip_leaves_the_song_out(tmp_path):
     path.write_bytes(raw_song([36] * 99 + [82], [40], [60]))
     row = clean(path, tmp_path / "out", "--ranges", "skip")
     assert row["verdict"] == "dropped"
-    assert row["reason"].startswith("drums has notes outside pitches 35 to 81 (1 of 100)")
+    assert row["reason"].startswith("bar 24: drums pitch 82 is outside 35 to 81 (1 of 100 notes)")
+    assert "--ranges drop" in row["reason"]
     assert clean(path, tmp_path / "out", "--ranges", "drop")["verdict"] == "kept"
 
 
@@ -189,7 +203,7 @@ def test_another_vocabulary_brings_other_parts(tmp_path):
     (tmp_path / "vocab.json").write_bytes(orjson.dumps(data))
     (tmp_path / "song.mid").write_bytes(raw_song([36], [40], [60, 50]))
     row = clean(tmp_path / "song.mid", tmp_path / "out", "--vocab", str(tmp_path / "vocab.json"))
-    assert pitches(row["output"]) == {"keys": [50, 60]}
+    assert pitches(song_of(row, tmp_path / "out")) == {"keys": [50, 60]}
 
 
 # ---------------------------------------------------------------- the command
@@ -203,14 +217,14 @@ def test_names_and_folders_are_kept_and_every_input_has_a_row(tmp_path, capsys):
     (tmp_path / "two" / "bad.mid").write_bytes(b"no MIDI")
     (tmp_path / "two" / "waltz.midi").write_bytes(BAD_FILES["3/4"][0])
     out = tmp_path / "out"
-    assert main([str(tmp_path / "one"), str(tmp_path / "two"), "-o", str(out)]) == 0
+    assert cleaned([tmp_path / "one", tmp_path / "two"], out) == 0
     assert written(out) == ["deep/x.mid", "logs.txt", "report.jsonl", "song-2.mid", "song.mid"]
     assert pitches(out / "song.mid")["piano"] == [60] and pitches(out / "song-2.mid")["piano"] == [70]
     rows = rows_of_report(out)
     assert [(str(Path(row["source"]).relative_to(tmp_path)), row["verdict"]) for row in rows] == [
-        ("one/deep/x.KAR", "kept"), ("one/song.mid", "kept"), ("two/bad.mid", "dropped"), ("two/song.mid", "kept"),
-        ("two/waltz.midi", "dropped")]
-    assert rows[4]["reason"].startswith("bar 0 is in 3/4")
+        ("two/bad.mid", "dropped"), ("one/song.mid", "kept"), ("two/song.mid", "kept"), ("two/waltz.midi", "dropped"),
+        ("one/deep/x.KAR", "kept")]
+    assert rows[3]["reason"].startswith("bar 0 is in 3/4")
     captured = capsys.readouterr()
     assert captured.out.startswith(f"3 of 5 files cleaned into {out}\n") and captured.err == ""
     assert captured.out in (out / "logs.txt").read_text()
@@ -221,9 +235,9 @@ def test_equal_reasons_are_counted_together(tmp_path, capsys):
         (tmp_path / f"{number}.mid").write_bytes(midi_file(
             [name("piano"), time_signature(384 * bar, 3, 2), *note(384 * bar, 384 * bar + 9, 60)]))
     (tmp_path / "2.mid").write_bytes(three_parts())
-    assert main([str(tmp_path), "-o", str(tmp_path / "out")]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 2 and lines[1].split()[0] == "2"
+    assert cleaned([tmp_path], tmp_path / "out") == 0
+    reason, = [line for line in capsys.readouterr().out.splitlines() if "left out:" in line]
+    assert reason.split(maxsplit=2) == ["2", "66.7%", "left out: bar N is in 3/4"]
 
 
 def test_refuses_to_overwrite_unless_forced(tmp_path, capsys):
@@ -231,10 +245,10 @@ def test_refuses_to_overwrite_unless_forced(tmp_path, capsys):
     path.write_bytes(three_parts())
     out.mkdir()
     (out / "song.mid").write_bytes(b"mine")
-    assert main([str(path), "-o", str(out)]) == 2
+    assert cleaned([path], out) == 2
     assert capsys.readouterr().err.startswith(f"error: {out / 'song.mid'} exists already")
     assert (out / "song.mid").read_bytes() == b"mine" and written(out) == ["song.mid"]
-    assert main([str(path), "-o", str(out), "--force"]) == 0
+    assert cleaned([path], out, "--force") == 0
     assert pitches(out / "song.mid")["piano"] == [60]
 
 
@@ -244,7 +258,7 @@ def test_a_bad_file_is_one_line_on_stderr_and_no_song(tmp_path, capsys, case, fl
     data, message = BAD_FILES[case]
     path, out = tmp_path / "song.mid", tmp_path / "out"
     path.write_bytes(data)
-    assert main([str(path), "-o", str(out), *flags]) == 2
+    assert cleaned([path], out, *flags) == 2
     captured = capsys.readouterr()
     assert captured.err.startswith(f"error: {path}: ") and captured.err.count("\n") == 1 and captured.out == ""
     assert (case == "past the last bar" and not flags) or message in captured.err
@@ -257,17 +271,25 @@ def test_messy_files_are_kept_or_have_a_reason(shared, tmp_path):
         members = [member for member in archive if member.isfile()][::12]
         for member in members:
             (tmp_path / Path(member.name).name).write_bytes(archive.extractfile(member).read())
-    assert main([str(tmp_path), "-o", str(tmp_path / "out"), "--allow-missing"]) == 0
+    assert cleaned([tmp_path], tmp_path / "out", "--allow-missing") == 0
     rows = rows_of_report(tmp_path / "out")
     assert len(rows) == len(members)
     for row in rows:
         if row["verdict"] == "kept":
-            assert len(TOKENIZER(row["output"])["ids"]) == row["notes"] + 2
+            assert len(TOKENIZER(song_of(row, tmp_path / "out"))["ids"]) == row["notes"] + 2
         else:
             assert row["reason"]
 
 
-def test_fit_range_names_the_song():
-    notes = np.array([[0, 1, 10]])
-    with pytest.raises(UserError, match=r"^x: drums has too many notes"):
-        fit_range(notes, VOCABULARY.parts[DRUMS], "octave", 0.5, "x")
+@pytest.mark.parametrize("flags", [["--ranges", "drop", "--max-lost", "1"], ["--meters", "cut"]])
+def test_a_song_of_which_nothing_is_left_is_dropped(tmp_path, flags):
+    """Every note of a part out of its range; every note of a part in bars of three quarters."""
+    path = tmp_path / "song.mid"
+    if "--meters" in flags:
+        path.write_bytes(midi_file([time_signature(0, 3, 2), time_signature(288, 4, 2)],
+                                   [name("piano"), *note(0, 96, 60)],
+                                   [program(48), *note(288 + 384 * 10, 288 + 384 * 10 + 96, 60)]))
+    else:
+        path.write_bytes(raw_song([], [], [127] * 9))
+    row = clean(path, tmp_path / "out", "--allow-missing", *flags)
+    assert (row["verdict"], written(tmp_path / "out")) == ("dropped", ["logs.txt", "report.jsonl"])

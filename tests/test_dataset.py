@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import struct
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +12,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from random_songs import VOCABULARY, make_dataset, random_song, whole
+from random_songs import VOCABULARY, make_dataset, random_song, to_songs, whole
 
-from dataset import FORMAT, VERSION, Dataset, load_dataset, split_by_song, write_dataset
+from dataset import ALIGNMENT, FORMAT, VERSION, Dataset, load_dataset, split_by_song, write_dataset
 from errors import UserError
 from vocab import BOS, EOS, FIELDS, FIRST_ID, SHORTEST_BLOCK, load_vocabulary
 
@@ -48,7 +50,7 @@ def test_blocks_are_the_songs_joined(tmp_path, block_size):
     songs = [random_song(i, n) for i, n in enumerate([40, 1, 17, 100])]
     path = tmp_path / "dataset.pt"
     names = ["a", "folder/b", "c", "d"]
-    counts = write_dataset(path, zip(names, songs, strict=True), block_size, VOCABULARY, {"shuffle_seed": 7})
+    counts = write_dataset(path, to_songs(songs, names=names), block_size, VOCABULARY, {"shuffle_seed": 7})
     dataset, everything = load_dataset(path), joined(songs)
     kept = len(everything) // block_size * block_size
     assert np.array_equal(dataset.notes.numpy(), everything[:kept])
@@ -56,8 +58,8 @@ def test_blocks_are_the_songs_joined(tmp_path, block_size):
     assert dataset.songs == tuple(names)
     assert dataset.n_songs == 4
     assert dataset.vocabulary == VOCABULARY
-    assert counts == {"songs": 4, "notes": len(everything), "blocks": kept // block_size,
-                      "dropped": len(everything) - kept}
+    assert counts == (len(everything), kept // block_size, len(everything) - kept)
+    assert dataset.clusters.tolist() == [0, 1, 2, 3]
     for start, song in zip(dataset.song_starts, songs, strict=True):
         assert np.array_equal(everything[start:start + len(song) + 2], whole(song))
     data = torch.load(path, weights_only=True)
@@ -88,11 +90,12 @@ def test_a_killed_writer_leaves_the_old_file_and_no_scratch(tmp_path):
     before = path.read_bytes()
 
     def killed():
-        yield "song", random_song(1)
+        yield next(songs.notes)
         raise KeyboardInterrupt
 
+    songs = to_songs([random_song(1), random_song(2)])
     with pytest.raises(KeyboardInterrupt):
-        write_dataset(path, killed(), 16, VOCABULARY, {})
+        write_dataset(path, songs._replace(notes=killed()), 16, VOCABULARY, {})
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
 
@@ -104,6 +107,88 @@ def test_a_dataset_is_memory_mapped(tmp_path):
     assert str(path) in Path("/proc/self/maps").read_text()
     del dataset
     assert str(path) not in Path("/proc/self/maps").read_text()
+
+
+def test_what_a_killed_writer_left_goes_with_the_next(tmp_path):
+    (tmp_path / ".d.pt.scratch").mkdir()
+    (tmp_path / ".d.pt.scratch" / "blocks").write_bytes(b"half")
+    path = make_dataset(tmp_path / "d.pt", [random_song(0)])
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("n_songs", [1, 3, 70])
+def test_the_file_is_a_whole_zip_and_its_tensors_are_aligned(tmp_path, n_songs):
+    """As `torch.save` writes it: an archive that any tool can test, and that can be mapped into memory."""
+    songs = [random_song(i, 30 + i) for i in range(n_songs)]
+    names = [f"folder/{'x' * i}" for i in range(n_songs)]
+    write_dataset(tmp_path / "d.pt", to_songs(songs, names=names), 16, VOCABULARY, {"shuffle_seed": 0})
+    data = (tmp_path / "d.pt").read_bytes()
+    with zipfile.ZipFile(tmp_path / "d.pt") as archive:
+        assert archive.testzip() is None
+        entries = archive.infolist()
+    for entry in entries:
+        name_length, extra_length = struct.unpack_from("<HH", data, entry.header_offset + 26)
+        begin = entry.header_offset + 30 + name_length + extra_length
+        assert begin % ALIGNMENT == 0 and entry.compress_type == zipfile.ZIP_STORED
+    mapped = torch.load(tmp_path / "d.pt", mmap=True, weights_only=True)
+    read = torch.load(tmp_path / "d.pt", weights_only=True)
+    torch.save(read, tmp_path / "again.pt")
+    again = torch.load(tmp_path / "again.pt", weights_only=True)
+    tensors = [key for key, value in read.items() if isinstance(value, torch.Tensor)]
+    assert tensors == ["blocks", "songs", "song_starts", "clusters"]
+    for key in tensors:
+        assert torch.equal(mapped[key], read[key]) and torch.equal(again[key], read[key])
+    assert [*mapped] == [*read] == [*again]
+    with zipfile.ZipFile(tmp_path / "again.pt") as archive:  # records of the same names and lengths
+        assert [(entry.filename.partition("/")[2], entry.file_size) for entry in archive.infolist()
+                if "/data/" in entry.filename] == [
+            (entry.filename.partition("/")[2], entry.file_size) for entry in entries if "/data/" in entry.filename]
+
+
+def test_the_bytes_depend_on_the_songs_alone(tmp_path):
+    songs = [random_song(i) for i in range(3)]
+    first = make_dataset(tmp_path / "a.pt", songs).read_bytes()
+    assert make_dataset(tmp_path / "other name.pt", songs).read_bytes() == first
+
+
+@pytest.mark.parametrize("names", [["a", "Fl\udcf6te", "日本/ü"], ["one"], ["a\nb", "c d"]])
+def test_names_of_every_kind_come_back(tmp_path, names):
+    songs = [random_song(i) for i in range(len(names))]
+    write_dataset(tmp_path / "d.pt", to_songs(songs, names=names), 16, VOCABULARY, {})
+    assert load_dataset(tmp_path / "d.pt").songs == tuple(names)
+
+
+def test_clusters_are_numbered_by_their_first_song(tmp_path):
+    dataset = load_dataset(make_dataset(tmp_path / "d.pt", [random_song(i) for i in range(6)],
+                                        clusters=[9, 9, 2, 7, 7, 7]))
+    assert dataset.clusters.tolist() == [0, 0, 2, 3, 3, 3]
+
+
+def test_a_dataset_of_version_1_is_read(tmp_path):
+    """Names as a list, and no clusters: each song is its own."""
+    songs = [random_song(i, n) for i, n in enumerate([40, 30, 54])]
+    everything = torch.from_numpy(joined(songs))[:128].view(-1, 32, F).to(torch.int16)
+    torch.save({"format": FORMAT, "version": 1, "vocabulary": VOCABULARY.to_dict(), "blocks": everything,
+                "songs": ["a", "b", "c/d"], "song_starts": torch.tensor([0, 42, 74]), "shuffle_seed": 3},
+               tmp_path / "d.pt")
+    dataset = load_dataset(tmp_path / "d.pt", VOCABULARY)
+    assert dataset.songs == ("a", "b", "c/d")
+    assert dataset.song_starts.tolist() == [0, 42, 74]
+    assert dataset.clusters.tolist() == [0, 1, 2]
+    assert torch.equal(dataset.notes, everything.view(-1, F))
+    assert split_by_song(dataset, 0.7).held_out_songs == ("c/d",)
+
+
+@pytest.mark.parametrize("key", ["vocabulary", "blocks", "songs", "song_starts"])
+@pytest.mark.parametrize("value", [None, 3, "gone", torch.zeros(3, dtype=torch.uint8)])
+def test_a_damaged_entry_of_version_1_is_refused(tmp_path, key, value):
+    data = {"format": FORMAT, "version": 1, "vocabulary": VOCABULARY.to_dict(),
+            "blocks": torch.from_numpy(whole(random_song(0, 30))).view(-1, 16, F), "songs": ["a"],
+            "song_starts": torch.tensor([0])}
+    torch.save(data, tmp_path / "d.pt")
+    assert load_dataset(tmp_path / "d.pt").n_songs == 1
+    torch.save(data | {key: value}, tmp_path / "d.pt")
+    assert "make one with prepare.py" in refused(tmp_path / "d.pt")
 
 
 # ---------------------------------------------------------------- the predecessor's bare tensor
@@ -169,7 +254,7 @@ def test_another_version_is_refused(tmp_path):
     assert f"dataset version {VERSION + 1}, this program reads {VERSION}; make one" in refused(tmp_path / "d.pt")
 
 
-@pytest.mark.parametrize("key", ["vocabulary", "blocks", "songs", "song_starts"])
+@pytest.mark.parametrize("key", ["vocabulary", "blocks", "songs", "song_starts", "clusters"])
 @pytest.mark.parametrize("value", [None, 3, "gone"])
 def test_a_damaged_entry_is_refused(tmp_path, key, value):
     path = make_dataset(tmp_path / "d.pt", [random_song(0)])
@@ -179,6 +264,17 @@ def test_a_damaged_entry_is_refused(tmp_path, key, value):
         del data[key]
     torch.save(data, path)
     assert "make one with prepare.py" in refused(path)
+
+
+@pytest.mark.parametrize(("key", "value"), [
+    ("song_starts", [1, 42, 84]), ("song_starts", [0, 42, 42]), ("song_starts", [0, 42]), ("song_starts", [[0, 42, 84]]),
+    ("clusters", [0, 1]), ("songs", [97, 0, 97]), ("songs", [97, 0, 97, 0, 97, 0, 97])], ids=str)
+def test_a_damaged_index_is_refused(tmp_path, key, value):
+    path = make_dataset(tmp_path / "d.pt", [random_song(i) for i in range(3)])
+    data = torch.load(path)
+    data[key] = torch.tensor(value, dtype=data[key].dtype)
+    torch.save(data, path)
+    assert "its index of songs is damaged; make one with prepare.py" in refused(path)
 
 
 def test_another_vocabulary_is_refused(tmp_path):
@@ -240,7 +336,8 @@ def test_no_song_is_on_both_sides(lengths, block_size, train_split):
     kept = starts[-1] // block_size * block_size
     song_of = np.repeat(np.arange(len(lengths)), lengths)[:kept]  # stands in place of every id
     dataset = Dataset(torch.from_numpy(song_of)[:, None].expand(-1, F), block_size,
-                      tuple(f"song{i}" for i in range(len(lengths))), starts[:-1], VOCABULARY)
+                      tuple(f"song{i}" for i in range(len(lengths))), starts[:-1], np.arange(len(lengths)),
+                      VOCABULARY)
     try:
         split = split_by_song(dataset, train_split)
     except UserError as err:
@@ -263,6 +360,32 @@ def test_no_song_is_on_both_sides(lengths, block_size, train_split):
     assert kept // size - 1 <= len(split.train) + len(split.held_out) <= kept // size
     assert split.held_out.shape[1] == size
     assert size == block_size or f"rows are {size} notes long, not {block_size}" in split.notice
+
+
+@given(sizes=st.lists(st.integers(1, 4), min_size=2, max_size=8), train_split=st.floats(0.01, 0.99))
+def test_near_duplicates_are_on_one_side(sizes, train_split):
+    """Whatever the share, the cut lies between two clusters, as near to it as a cut between clusters can."""
+    n_songs, length = sum(sizes), 16
+    clusters = np.repeat(np.cumsum([0, *sizes[:-1]]), sizes)
+    song_of = np.repeat(np.arange(n_songs), length)
+    dataset = Dataset(torch.from_numpy(song_of)[:, None].expand(-1, F), length,
+                      tuple(map(str, range(n_songs))), np.arange(n_songs) * length, clusters, VOCABULARY)
+    split = split_by_song(dataset, train_split)
+    held_out = set(map(int, split.held_out_songs))
+    assert held_out and len(held_out) < n_songs
+    assert not {clusters[i] for i in held_out} & {clusters[i] for i in range(n_songs) if i not in held_out}
+    distance = abs(n_songs - len(held_out) - round(n_songs * train_split))
+    wanted = min(max(round(n_songs * train_split), 1), n_songs - 1)
+    nearest = min(abs(cut - wanted) for cut in np.cumsum(sizes[:-1]))
+    assert distance <= nearest + 1 and abs(n_songs - len(held_out) - wanted) == nearest
+    assert split.notice == ""  # every song fills a row
+
+
+def test_songs_that_are_all_near_duplicates_are_split_and_it_is_said(tmp_path):
+    path = make_dataset(tmp_path / "d.pt", [random_song(i, 62) for i in range(4)], 32, clusters=[5] * 4)
+    split = split_by_song(load_dataset(path), 0.5)
+    assert split.held_out_songs == ("song2", "song3")
+    assert split.notice == "all songs are near-duplicates of each other: held-out losses will look too good"
 
 
 def split_of(tmp_path, lengths, block_size, train_split=0.9):

@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from random_songs import to_songs
 from test_sampling import tiny_model
 
 import evaluate
@@ -30,10 +31,11 @@ def random_song(length: int, seed: int) -> np.ndarray:
 def folder(tmp_path_factory):
     """A dataset of five songs and a checkpoint that names two of them as held out."""
     folder = tmp_path_factory.mktemp("evaluate")
-    songs = [(f"song {i}", random_song(20 + 7 * i, i)) for i in range(N_SONGS)]
-    songs[-1] = ("song 4", random_song(16 * 4, 9))  # the last block is full, so that no song is cut off
-    total = sum(len(rows) + 2 for _, rows in songs)
-    write_dataset(folder / "data.pt", songs, total, VOCABULARY, {})
+    songs = [random_song(20 + 7 * i, i) for i in range(N_SONGS)]
+    songs[-1] = random_song(16 * 4, 9)  # the last block is full, so that no song is cut off
+    total = sum(len(rows) + 2 for rows in songs)
+    names = [f"song {i}" for i in range(N_SONGS)]
+    write_dataset(folder / "data.pt", to_songs(songs, VOCABULARY, names), total, VOCABULARY, {})
     model = tiny_model(VOCABULARY, block_size=16, sharpness=1)
     save_checkpoint(folder / "best.pth", model, VOCABULARY, {"facts": {"held_out_songs": HELD_OUT}})
     return folder

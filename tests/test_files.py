@@ -1,4 +1,4 @@
-"""Finding and writing files."""
+"""Reading files, and writing them so that a killed run leaves no half file."""
 
 import os
 import stat
@@ -6,8 +6,6 @@ from pathlib import Path
 
 import orjson
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 import files
 from errors import UserError
@@ -48,6 +46,24 @@ def test_replacing_leaves_no_temporary_file_when_the_target_is_a_folder(tmp_path
     with pytest.raises(OSError):
         files.write_bytes(target, b"data")
     assert list(tmp_path.iterdir()) == [target]
+
+
+def test_what_a_killed_run_left_goes_with_the_next_try(tmp_path):
+    """The temporary file has one name for each target, whatever the process: killed runs do not litter a folder."""
+    target = tmp_path / f"{'long' * 60}.json"  # with an addition too long for a file name
+    with pytest.raises(KeyboardInterrupt), files.replacing(target) as file:
+        left = Path(file.name)
+        raise KeyboardInterrupt
+    left.write_bytes(b"half")
+    files.write_bytes(target, b"whole")
+    assert list(tmp_path.iterdir()) == [target] and target.read_bytes() == b"whole"
+    assert left.name.startswith(".") and left.parent == tmp_path
+
+
+def test_a_worker_does_not_bring_a_removed_folder_back(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        files.write_bytes(tmp_path / "gone" / "a.json", b"", make_parents=False)
+    assert not (tmp_path / "gone").exists()
 
 
 @pytest.mark.skipif(os.name != "posix", reason="permission bits are those of POSIX")
@@ -91,6 +107,15 @@ def test_json_of_text_that_is_no_unicode_still_parses():
 # ---------------------------------------------------------------- reading
 
 
+def test_size_and_mtime_are_those_of_the_file(tmp_path):
+    (tmp_path / "a").write_bytes(b"four")
+    os.utime(tmp_path / "a", ns=(1, 123_456_789_000_000_123))
+    assert files.size_and_mtime(tmp_path / "a") == files.size_and_mtime(str(tmp_path / "a")) == (
+        4, 123_456_789_000_000_123)
+    with pytest.raises(UserError, match=r"b: cannot be read \(No such file"):
+        files.size_and_mtime(tmp_path / "b")
+
+
 def test_read_input_names_what_is_wrong(tmp_path):
     with pytest.raises(UserError, match=r"a\.mid: no such file"):
         files.read_input(tmp_path / "a.mid")
@@ -114,65 +139,6 @@ def test_file_hash_depends_on_the_bytes_alone(tmp_path):
         (tmp_path / name).write_bytes(data)
     a, b, c = (files.file_hash(tmp_path / name) for name in "abc")
     assert a == b != c
-
-
-# ---------------------------------------------------------------- finding
-
-
-def test_find_files_searches_below_in_any_letter_case_and_sorted(tmp_path):
-    wanted = ["Z.MID", "a.mid", "sub/b.Midi", "sub/deep/c.kar"]
-    touch(*(tmp_path / name for name in [*wanted, "notes.txt", "sub/._a.mid", ".hidden.mid"]))
-    (tmp_path / "folder.mid").mkdir()
-    found = files.find_files([tmp_path], files.MIDI_SUFFIXES)
-    assert found == [(tmp_path / name, Path(name)) for name in wanted]
-
-
-def test_find_files_takes_a_named_file_whatever_its_suffix_and_each_file_once(tmp_path):
-    touch(tmp_path / "a.mid", tmp_path / "b.bin")
-    found = files.find_files([tmp_path / "b.bin", tmp_path, tmp_path / "a.mid"], files.MIDI_SUFFIXES)
-    assert [path.name for path, _ in found] == ["b.bin", "a.mid"]
-
-
-def test_find_files_names_an_input_that_is_not_there_or_holds_nothing(tmp_path):
-    with pytest.raises(UserError, match="absent: no such file or folder"):
-        files.find_files([tmp_path / "absent"], files.MIDI_SUFFIXES)
-    touch(tmp_path / "notes.txt")
-    with pytest.raises(UserError, match=r"no \.mid, \.midi, \.kar file"):
-        files.find_files([tmp_path], files.MIDI_SUFFIXES)
-
-
-@pytest.mark.parametrize(("inputs", "outputs"), [
-    (["a.mid", "b.mid"], ["a.json", "b.json"]),
-    (["sub/a.mid", "a.mid"], ["sub/a.json", "a.json"]),
-    (["a.mid", "a.mid", "a.kar"], ["a.json", "a-2.json", "a-3.json"]),
-    (["a.mid", "A.MID"], ["a.json", "A-2.json"]),
-    (["Sub/a.mid", "sub/a.mid"], ["Sub/a.json", "sub/a-2.json"]),
-    (["a.mid", "a.kar", "a-2.mid"], ["a.json", "a-3.json", "a-2.json"]),
-    (["v1.2.mid"], ["v1.2.json"]),
-])
-def test_distinct_outputs_examples(inputs, outputs):
-    assert files.distinct_outputs(map(Path, inputs), ".json") == list(map(Path, outputs))
-
-
-@given(st.lists(st.builds(lambda folder, stem, suffix: Path(folder) / f"{stem}{suffix}",
-                          st.sampled_from(["", "x", "X"]), st.sampled_from(["a", "A", "a-2", "a-2-2", "a-3"]),
-                          st.sampled_from([".mid", ".MID", ".kar"])), max_size=12))
-def test_distinct_outputs_are_distinct_and_keep_folder_and_stem(paths):
-    outputs = files.distinct_outputs(paths, ".json")
-    assert len({str(path).lower() for path in outputs}) == len(paths) == len(outputs)
-    for path, output in zip(paths, outputs, strict=True):
-        assert output.parent == path.parent and output.suffix == ".json"
-        assert output.stem == path.stem or output.stem.startswith(f"{path.stem}-")
-
-
-def test_outputs_of_an_earlier_run_below_the_input_are_not_read_again(tmp_path):
-    for name in ("corpus/a.mid", "corpus/cleaned/a.mid", "corpus/b/c.mid"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_bytes(b"")
-    found = files.find_files([tmp_path / "corpus"], (".mid",), tmp_path / "corpus/cleaned")
-    assert [str(relative) for _, relative in found] == ["a.mid", str(Path("b/c.mid"))]
-    assert len(files.find_files([tmp_path / "corpus"], (".mid",), tmp_path / "corpus")) == 3
-    assert len(files.find_files([tmp_path / "corpus/cleaned"], (".mid",), tmp_path / "corpus/cleaned")) == 1
 
 
 def test_an_output_never_replaces_its_input_even_by_force(tmp_path):

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import safetensors
 import torch
+from random_songs import to_songs
 from test_sampling import SMALL_VOCABULARY, tiny_model
 
 import train_pool
@@ -36,9 +37,8 @@ def described(value: Any) -> Any:
 def test_files_hold_what_the_golden_description_says(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     random = np.random.default_rng(0)
-    songs = [(f"song {i}", np.stack([random.integers(4, size, 40) for size in SMALL_VOCABULARY.sizes], axis=1))
-             for i in range(3)]
-    write_dataset(Path("data.pt"), songs, 16, SMALL_VOCABULARY, {"shuffle_seed": 0})
+    songs = [np.stack([random.integers(4, size, 40) for size in SMALL_VOCABULARY.sizes], axis=1) for _ in range(3)]
+    write_dataset(Path("data.pt"), to_songs(songs, SMALL_VOCABULARY), 16, SMALL_VOCABULARY, {"shuffle_seed": 0})
     Path("model.json").write_text(json.dumps({"n_layers": 1, "n_heads": 1, "d_model": 4, "emb_sizes": [1, 1, 1, 1]}))
     Path("training.json").write_text(json.dumps({"num_epochs": 1, "filename": "run"}))
     assert train_pool.main(["--dataset_path", "data.pt", "--model_config", "model.json", "--training_args",

@@ -28,10 +28,11 @@ from midi_bytes import (
 )
 from strategies import shortened, song_ids, whole
 
+from arranging import NO_PART, quantize_durations, quantize_onsets
 from errors import UserError
-from files import MIDI_SUFFIXES
-from songs import parts_to_bytes, parts_to_midi
-from tokenizer import MidiTokenizerPooled, in_order, main, quantize_durations, quantize_onsets, read_tokens
+from files import MIDI_SUFFIXES, json_bytes
+from songs import Song, parts_to_bytes, parts_to_midi
+from tokenizer import MidiTokenizerPooled, in_order, main, read_tokens, sorted_rows
 from vocab import BAR, FIELDS, NOTE_DUR, PITCH_INSTRUMENT, START_POS, load_vocabulary
 
 ROOT = Path(__file__).parents[1]
@@ -100,6 +101,14 @@ def test_in_order_sorts_and_keeps_the_longest_of_exact_repeats(rows):
     expected = [(bar, start, duration, pitch) for (bar, start, pitch), duration in sorted(longest.items())]
     assert list(map(tuple, in_order(array).tolist())) == expected
     assert array.tolist() == [list(row) for row in rows]
+
+
+@hypothesis.given(st.lists(st.tuples(*[st.integers(4, 6)] * 4), max_size=30))
+def test_sorting_while_tokenizing_agrees_with_in_order(rows):
+    bar, start, duration, pitch = np.array(rows, np.int64).reshape(-1, 4).T
+    onset = (bar - 4) * VOCABULARY.steps_per_bar + start - 4
+    assert sorted_rows(onset, duration - 3, pitch, VOCABULARY).tolist() == in_order(
+        np.array(rows, np.int64).reshape(-1, 4)).tolist()
 
 
 TRACKS = st.lists(st.builds(
@@ -179,7 +188,7 @@ def test_all_pitches_of_a_part_are_taken_and_the_next_ones_named(part):
     for pitch in (limits.lowest_pitch - 1, limits.highest_pitch + 1):
         notes[part] = np.array([(1000, 1012, pitch), (384, 396, pitch), (0, 12, limits.lowest_pitch)])
         with pytest.raises(UserError, match=f"bar 1: {limits.name} pitch {pitch} is outside {limits.lowest_pitch} to "
-                                            f"{limits.highest_pitch}; .*clean_midi.py"):
+                                            rf"{limits.highest_pitch} \(2 of 3 notes\); .*--ranges drop"):
             TOKENIZER(parts_to_midi(notes, VOCABULARY, 96))
 
 
@@ -364,9 +373,18 @@ def test_golden_token_file(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("three_parts.mid").write_bytes(golden_song())
     assert main(["three_parts.mid", "-td", "tokens"]) == 0
-    assert orjson.loads(Path("tokens/three_parts.json").read_bytes()) == orjson.loads(GOLDEN.read_bytes())
+    assert Path("tokens/three_parts.json").read_bytes() == orjson.dumps(orjson.loads(GOLDEN.read_bytes()))  # no spaces
     rows, beats = read_tokens(GOLDEN, TOKENIZER)
     assert (len(rows), beats) == (9, 100.0)
+
+
+@hypothesis.given(song_ids(VOCABULARY))
+def test_bytes_put_together_are_those_of_the_whole_file_as_json(ids):
+    song = Song(96, ())
+    rows = TOKENIZER.ids_to_rows(ids)
+    for events in (True, False):
+        assert TOKENIZER.token_bytes(rows, song, "a b.mid", events) == json_bytes(
+            TOKENIZER.token_file(rows, song, "a b.mid", events))
 
 
 # ---------------------------------------------------------------- the published tokenizer's files
@@ -456,16 +474,17 @@ def test_a_folder_gives_a_token_file_per_song_and_a_reason_for_the_others(corpus
     assert written(out) == ["a/song-2.json", "a/song.json", "b/deep/x.json", "b/song.json", "logs.txt",
                             "report.jsonl", "y.json"]
     rows = {str(Path(row["source"]).relative_to(corpus)): row for row in rows_of_report(out)}
-    assert [source for source, row in rows.items() if row["verdict"] == "dropped"] == ["a/three-four.mid", "bad.mid"]
+    assert [source for source, row in rows.items() if row["verdict"] == "dropped"] == ["bad.mid", "a/three-four.mid"]
     assert rows["bad.mid"]["reason"].startswith("not a MIDI file")
     assert rows["a/three-four.mid"]["reason"].startswith("bar 0 is in 3/4")
     for source, pitch in {"a/song.mid": 50, "b/song.MID": 51, "a/song.kar": 54}.items():
         row = rows[source]
-        tokens = orjson.loads(Path(row["output"]).read_bytes())
+        tokens = orjson.loads((out / row["outputs"][0]).read_bytes())
         assert tokens["events"][3][3] == f"pitch{pitch}_piano"
         assert tokens["source"] == row["source"]
-        assert (row["notes"], row["bars"], row["tempo"]) == (3, 1, 120.0)
-        assert row["parts"]["bass"] == ["bass (program 38, 1 notes)"]
+        assert (row["notes"], row["bars"], row["tempo"]) == (3, [1], 120.0)
+        assert row["parts"]["bass"] == ["#2 bass (program 38, 1 notes)"]
+        assert row["why"] == dict.fromkeys(["drums", "bass", "piano"], "named so")
     captured = capsys.readouterr()
     assert captured.out.startswith(f"5 of 7 files tokenized into {out}\n")
     assert captured.err == ""
@@ -478,8 +497,8 @@ def test_equal_reasons_are_counted_together_whatever_the_bar_and_the_pitch(tmp_p
         (tmp_path / f"{number}.mid").write_bytes(midi_file([name("piano"), *note(onset, onset + 9, 110 + number)]))
     (tmp_path / "2.mid").write_bytes(three_parts())
     assert main([str(tmp_path), "-td", str(tmp_path / "out")]) == 0
-    _, reason = capsys.readouterr().out.splitlines()
-    assert reason.split(maxsplit=1) == ["2", "left out: piano pitch N is outside 21 to 108"]
+    reason, = [line for line in capsys.readouterr().out.splitlines() if "left out:" in line]
+    assert reason.split(maxsplit=2) == ["2", "66.7%", "left out: piano pitch N is outside 21 to 108"]
 
 
 def test_same_named_songs_of_two_folders_given_do_not_overwrite_each_other(corpus, tmp_path):
@@ -494,8 +513,10 @@ def test_what_fills_no_part_is_named_in_the_report(tmp_path):
                                                   [name("Strings"), program(48), *note(0, 9, 60)]))
     assert main([str(tmp_path / "song.mid"), "-td", str(tmp_path / "out")]) == 0
     row, = rows_of_report(tmp_path / "out")
-    assert row["left_out"] == ["Strings (program 48, 1 notes)"]
-    assert row["parts"] == {"drums": [], "bass": [], "piano": ["piano (program 0, 1 notes)"]}
+    assert row["left_out"] == ["#2 Strings (program 48, 1 notes)"]
+    assert row["parts"] == {"drums": [], "bass": [], "piano": ["#1 piano (program 0, 1 notes)"]}
+    assert row["why"] == {"piano": "named so"}
+    assert row["lost"][NO_PART] == sum(row["lost"].values()) == 1
 
 
 def test_no_events_leaves_them_out(corpus, tmp_path):
@@ -519,12 +540,12 @@ def test_nothing_kept_is_an_error(tmp_path, capsys):
 def test_refuses_to_overwrite_unless_forced(corpus, tmp_path, capsys):
     out = tmp_path / "out"
     command = [str(corpus / "y.midi"), "-td", str(out)]
-    assert main(command) == 0
+    out.mkdir()
     (out / "y.json").write_bytes(b"mine")
     assert main(command) == 2
     assert capsys.readouterr().err == (
         f"error: {out / 'y.json'} exists already; give another place, or --force to overwrite\n")
-    assert (out / "y.json").read_bytes() == b"mine"
+    assert (out / "y.json").read_bytes() == b"mine" and written(out) == ["y.json"]
     assert main([*command, "--force"]) == 0
     assert read_tokens(out / "y.json", TOKENIZER)[0].shape == (3, 4)
 

@@ -1,0 +1,147 @@
+"""A command that makes something of every file in some folders: its options, its workers, its report.
+
+`clean_midi.py` and `tokenizer.py` are such commands. A run can be killed at any moment and repeated: it goes on where
+it was, and ends with the same files, whatever the number of workers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import hashlib
+import itertools
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+import workers
+from arranging import Choices
+from errors import UserError
+from files import (
+    MIDI_SUFFIXES,
+    check_writable,
+    file_hash,
+    json_bytes,
+    make_folder,
+    read_input,
+    size_and_mtime,
+    write_bytes,
+)
+from listing import WHOLE, Listing, Shard, Task, of_piece
+from reports import DROPPED, KEPT, Report, merge_shards
+from songs import Song, read_song
+
+LEFT_OUT = "in files left out"
+
+# What a song becomes: (song, its path for messages) → contents of the files, and facts for the report, `notes` and
+# `lost` among them. Raises UserError if nothing is made of it.
+Convert = Callable[[Song, str], tuple[list[bytes], dict[str, Any]]]
+
+
+@dataclasses.dataclass(frozen=True)
+class FileJob:
+    """The job of a worker; returns the report's row as JSON, and when the input was last changed (ns)."""
+
+    convert: Convert
+    settings: str
+
+    def __call__(self, numbered: tuple[int, Task]) -> tuple[bytes, int]:
+        task = numbered[1]
+        facts: dict[str, Any] = {"bytes": None, "sha256": None}
+        mtime_ns, contents, lost = 0, [], {}
+        try:
+            facts["bytes"], mtime_ns = size_and_mtime(task.source)
+            data = read_input(Path(task.source))
+            facts["sha256"] = hashlib.sha256(data).hexdigest()
+            song = read_song(task.source, data)
+            lost = {LEFT_OUT: song.n_notes}
+            contents, more = self.convert(song, task.source)
+            facts |= {"verdict": KEPT, "outputs": [of_piece(task.name, k) for k in range(len(contents))], **more}
+        except UserError as err:
+            facts |= _dropped(task, str(err)) | {"lost": lost}
+        for k, content in enumerate(contents):
+            write_bytes(Path(of_piece(task.output, k)), content, make_parents=False)
+        _remove_pieces(task.output, len(contents))
+        return self._row(task, facts), mtime_ns
+
+    def lost(self, task: Task, reason: str) -> tuple[bytes, int]:
+        """The same for a file that no worker brought to an end."""
+        size, mtime_ns = size_and_mtime(task.source)
+        _remove_pieces(task.output, 0)
+        facts = {"bytes": size, "sha256": file_hash(Path(task.source)), **_dropped(task, reason)}
+        return self._row(task, facts), mtime_ns
+
+    def _row(self, task: Task, facts: dict[str, Any]) -> bytes:
+        return json_bytes({"source": task.source, "settings": self.settings, **facts})
+
+
+def _remove_pieces(output: str, first: int) -> None:
+    """Remove what an earlier run made of the same input, under --force: pieces from `first` on."""
+    for k in itertools.count(first):
+        try:
+            Path(of_piece(output, k)).unlink()
+        except FileNotFoundError:
+            return
+
+
+def _dropped(task: Task, reason: str) -> dict[str, Any]:
+    return {"verdict": DROPPED, "reason": reason.removeprefix(f"{task.source}: ")}
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options of every folder run."""
+    workers.add_options(parser)
+    parser.add_argument("--shard", type=Shard.parse, default=WHOLE, metavar="K/N",
+                        help="do only every N-th file from the K-th on, as one of N machines; the last to finish joins "
+                             "the reports")
+    parser.add_argument("--force", action="store_true", help="overwrite files that exist")
+
+
+def run(args: argparse.Namespace, folder: Path, new_suffix: str, verb: str, convert: Convert, choices: Choices,
+        **settings: Any) -> int:
+    """Convert every song of `args.inputs` into `folder`; returns the exit code of the command.
+
+    Args:
+        args: parsed `add_options`, and `inputs`.
+        settings: what decides, besides `choices`, what a file becomes; a folder holds the results of one set of them.
+    """
+    workers.check_options(args)
+    listing = Listing(args.inputs, MIDI_SUFFIXES, folder, new_suffix, keep_pieces_free=choices.cuts)
+    check_writable(folder)
+    with Report(folder, verb, settings | dataclasses.asdict(choices), args.shard, args.force) as report:
+        total = report.plan(listing)
+        if report.n_done:
+            print(f"notice: {report.n_done} of {total} files were {verb} before", file=sys.stderr)
+        with tqdm(total=total, initial=report.n_done, unit="song", disable=None) as progress:
+            try:
+                _run(report, listing, FileJob(convert, report.settings), args, progress)
+            except KeyboardInterrupt:
+                raise KeyboardInterrupt(f"interrupted at {progress.n} of {total} files; the same command goes on from "
+                                        f"there") from None
+        summary = report.finish()
+    if args.shard.of > 1:
+        print(summary.text())
+        summary = merge_shards(folder, verb, args.shard.of)
+    return summary.finish() if summary else 0
+
+
+def _run(report: Report, listing: Listing, job: FileJob, args: argparse.Namespace, progress: tqdm) -> None:
+    """Do what is pending, in order. Workers make no folders, so that one that is removed meanwhile is noticed."""
+    made: set[str] = set()
+
+    def pending() -> Iterator[tuple[int, Task]]:
+        for place, task in report.pending(listing):
+            folder = os.path.dirname(task.output)
+            if folder not in made:
+                make_folder(Path(folder))
+                made.add(folder)
+            yield place, task
+
+    for (place, task), result, reason in workers.run(job, pending(), args.jobs, args.time_limit):
+        row, mtime_ns = result or job.lost(task, reason)
+        report.add(place, task.source, row, mtime_ns)
+        progress.update()
