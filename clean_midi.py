@@ -1,6 +1,6 @@
 """Make songs of the vocabulary's parts (drums, bass, piano) out of arbitrary multitrack MIDI.
 
-Input    .mid, .midi and .kar files, and folders of them (searched recursively)
+Input    .mid, .midi, .kar and .rmi files, and folders of them (searched recursively)
 Output   in the output folder: one .mid per song kept, named as its input was, with one track per part and
          nothing else; report.jsonl with a row per input and logs.txt
 Example  python clean_midi.py -o cleaned corpus
@@ -25,8 +25,9 @@ from tqdm import tqdm
 
 from errors import UserError, reports_user_errors
 from files import MIDI_SUFFIXES, check_new, check_writable, distinct_outputs, find_files, write_bytes
+from midi_reader import read_song
 from reports import Report
-from songs import assign_parts, check_playable, parts_to_bytes, read_song
+from songs import assign_parts, check_playable, parts_to_bytes
 from tokenizer import MidiTokenizerPooled, describe_tracks
 from vocab import Part, Vocabulary, load_vocabulary
 

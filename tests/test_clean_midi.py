@@ -15,7 +15,8 @@ from midi_bytes import BAD_FILES, DRUM_CHANNEL, midi_file, name, note, on, progr
 
 from clean_midi import fit_range, main
 from errors import UserError
-from songs import end_at_next_onset, read_song
+from midi_reader import read_song
+from songs import end_at_next_onset
 from tokenizer import MidiTokenizerPooled
 from vocab import load_vocabulary
 

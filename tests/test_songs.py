@@ -31,17 +31,8 @@ from midi_bytes import (
 )
 
 from errors import UserError
-from songs import (
-    Song,
-    Track,
-    assign_parts,
-    check_playable,
-    end_at_next_onset,
-    parts_to_bytes,
-    parts_to_midi,
-    read_song,
-    song_from_miditoolkit,
-)
+from midi_reader import read_song, song_from_miditoolkit
+from songs import Song, Track, assign_parts, check_playable, end_at_next_onset, parts_to_bytes, parts_to_midi
 from vocab import Part, Vocabulary, load_vocabulary
 
 VOCABULARY = load_vocabulary()
