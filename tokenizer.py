@@ -339,7 +339,7 @@ def _tokenize_file(tokenizer: MidiTokenizerPooled, path: Path, out: Path, events
 
 
 def describe_tracks(song: Song, chosen: dict[str, list[int]]) -> dict[str, Any]:
-    """For a report: the tracks that play each part, and the tracks left out."""
+    """For a report: the tracks that play each part, the tracks left out, and what was odd about the file, if so."""
     def text(i: int) -> str:
         track = song.tracks[i]
         kind = "drums" if track.is_drum else f"program {track.program}"
@@ -347,7 +347,8 @@ def describe_tracks(song: Song, chosen: dict[str, list[int]]) -> dict[str, Any]:
 
     used = {i for indices in chosen.values() for i in indices}
     return {"parts": {name: [text(i) for i in indices] for name, indices in chosen.items()},
-            "left_out": [text(i) for i in range(len(song.tracks)) if i not in used and len(song.tracks[i].notes)]}
+            "left_out": [text(i) for i in range(len(song.tracks)) if i not in used and len(song.tracks[i].notes)],
+            **({"notices": list(song.notices)} if song.notices else {})}
 
 
 if __name__ == "__main__":

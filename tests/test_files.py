@@ -120,7 +120,7 @@ def test_file_hash_depends_on_the_bytes_alone(tmp_path):
 
 
 def test_find_files_searches_below_in_any_letter_case_and_sorted(tmp_path):
-    wanted = ["Z.MID", "a.mid", "sub/b.Midi", "sub/deep/c.kar"]
+    wanted = ["Z.MID", "a.mid", "sub/b.Midi", "sub/deep/c.kar", "sub/deep/d.RMI"]
     touch(*(tmp_path / name for name in [*wanted, "notes.txt", "sub/._a.mid", ".hidden.mid"]))
     (tmp_path / "folder.mid").mkdir()
     found = files.find_files([tmp_path], files.MIDI_SUFFIXES)
@@ -137,7 +137,7 @@ def test_find_files_names_an_input_that_is_not_there_or_holds_nothing(tmp_path):
     with pytest.raises(UserError, match="absent: no such file or folder"):
         files.find_files([tmp_path / "absent"], files.MIDI_SUFFIXES)
     touch(tmp_path / "notes.txt")
-    with pytest.raises(UserError, match=r"no \.mid, \.midi, \.kar file"):
+    with pytest.raises(UserError, match=r"no \.mid, \.midi, \.kar, \.rmi file"):
         files.find_files([tmp_path], files.MIDI_SUFFIXES)
 
 
