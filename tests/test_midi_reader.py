@@ -49,15 +49,16 @@ def song_of(data: bytes) -> Song:
 
 
 def mended_song(data: bytes) -> Song:
-    """The same by way of `_mend`, which only files out of order take."""
-    with mock.patch.object(midi_reader, "_song_in_order", return_value=None):
+    """The same with every track mended, which else only those out of order are."""
+    with mock.patch.object(midi_reader, "in_order", return_value=False):
         return song_of(data)
 
 
 def is_in_order(data: bytes) -> bool:
-    """Whether the fast way is enough."""
-    with mock.patch.object(midi_reader, "_song_mended", return_value=None):
-        return song_of(data) is not None
+    """Whether no track needs mending."""
+    with mock.patch.object(midi_reader, "mend") as mend:
+        song_of(data)
+    return not mend.called
 
 
 def describe(song: Song) -> dict[str, Any]:
