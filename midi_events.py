@@ -13,7 +13,7 @@ import numpy as np
 from errors import UserError
 
 N_CHANNELS, N_PITCHES = 16, 128
-NOTE_OFF, NOTE_ON, CONTROL, PROGRAM, CHANNEL_PRESSURE = 0x80, 0x90, 0xA0, 0xC0, 0xD0  # the first above notes: 0xA0
+NOTE_OFF, NOTE_ON, KEY_PRESSURE, PROGRAM, CHANNEL_PRESSURE = 0x80, 0x90, 0xA0, 0xC0, 0xD0  # and the channel
 SYSEX, SYSEX_GOES_ON, META = 0xF0, 0xF7, 0xFF
 NAME, END, TEMPO, SIGNATURE, KEY = 0x03, 0x2F, 0x51, 0x58, 0x59  # kinds of meta event
 SYSTEM_BYTES = {0xF1: 1, 0xF2: 2, 0xF3: 1}  # data bytes of the other system messages; those left out have none
@@ -115,10 +115,10 @@ def mend(data: bytes, place: int, where: str) -> tuple[bytes, int, int]:
                 place += 1
             if first | second > 127:
                 n_clipped += (first > 127) + (second > 127)
-                if status < CONTROL and first > 127:
+                if status < KEY_PRESSURE and first > 127:
                     raise ValueError(f"with a note of pitch {first}")
                 first, second = min(first, 127), min(second, 127)
-            if status < CONTROL:
+            if status < KEY_PRESSURE:
                 line = (status & 15) * N_PITCHES + first
                 if status >= NOTE_ON and second:
                     sounding[line] += 1

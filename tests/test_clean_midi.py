@@ -105,6 +105,16 @@ def test_cleaning_twice_changes_nothing(tmp_path):
     assert (tmp_path / "once" / "song.mid").read_bytes() == (tmp_path / "twice" / "song.mid").read_bytes()
 
 
+def test_what_was_odd_about_a_file_stands_in_its_report(tmp_path):
+    path = tmp_path / "song.mid"
+    path.write_bytes(raw_song([36], [40], [60]))
+    assert "notices" not in clean(path, tmp_path / "plain")
+    data = bytearray(raw_song([36], [40], [60]))
+    data[11] += 1  # the header's count of tracks
+    path.write_bytes(data)
+    assert clean(path, tmp_path / "odd")["notices"] == [f"header promised {data[11]} tracks, file holds {data[11] - 1}"]
+
+
 # ---------------------------------------------------------------- what is left out
 
 
