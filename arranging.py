@@ -354,7 +354,8 @@ def arrange(song: Song, vocabulary: Vocabulary, choices: Choices, where: str) ->
     used = {i for indices in assignment.tracks.values() for i in indices}
     lost[NO_PART] = sum(len(track.notes) for i, track in enumerate(song.tracks) if i not in used)
     facts = {"ticks_per_quarter": song.ticks_per_quarter, "tempo": song.main_tempo(),
-             "tempo_changes": max(len(song.tempos) - 1, 0), **describe_tracks(song, assignment)}
+             "tempo_changes": max(len(song.tempos) - 1, 0), **describe_tracks(song, assignment),
+             **({"notices": list(song.notices)} if song.notices else {})}
     return Arranged(pieces, lost, facts)
 
 

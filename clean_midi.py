@@ -1,6 +1,6 @@
 """Make songs of the vocabulary's parts (drums, bass, piano) out of arbitrary multitrack MIDI.
 
-Input    MIDI files, and folders of them (searched recursively)
+Input    .mid, .midi, .kar and .rmi files, and folders of them (searched recursively)
 Output   in the output folder: one .mid per song kept, named as its input was, with one track per part and
          nothing else; report.jsonl with a row per input and logs.txt
 Example  python clean_midi.py -o cleaned corpus

@@ -16,7 +16,7 @@ import orjson
 from errors import UserError
 
 BUNDLED_MODEL = Path(__file__).parent / "models" / "bundled.safetensors"
-MIDI_SUFFIXES = (".mid", ".midi", ".kar")
+MIDI_SUFFIXES = (".mid", ".midi", ".kar", ".rmi")
 
 
 @contextlib.contextmanager
@@ -112,10 +112,18 @@ def size_and_mtime(path: str | Path) -> tuple[int, int]:
     return stat.st_size, stat.st_mtime_ns
 
 
-def read_input(path: Path) -> bytes:
-    """The bytes of a file the user named. Raises UserError if it is missing, a folder or unreadable."""
+def read_input(path: Path, largest: int | None = None) -> bytes:
+    """The bytes of a file the user named.
+
+    Raises UserError if it is missing, a folder, unreadable or, without reading it, larger than `largest` bytes.
+    """
     try:
-        return Path(path).read_bytes()
+        with open(path, "rb", buffering=0) as file:
+            size = os.fstat(file.fileno()).st_size
+            if largest is not None and size > largest:
+                raise UserError(f"{path}: {size >> 20} MB, larger than such a file can be ({largest >> 20} MB); "
+                                f"give another")
+            return file.read()
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; check the path") from None
     except IsADirectoryError:

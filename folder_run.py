@@ -32,8 +32,9 @@ from files import (
     write_bytes,
 )
 from listing import WHOLE, Listing, Shard, Task, of_piece
+from midi_reader import LARGEST_FILE, read_song
 from reports import DROPPED, KEPT, Report, merge_shards
-from songs import Song, read_song
+from songs import Song
 
 LEFT_OUT = "in files left out"
 
@@ -55,7 +56,7 @@ class FileJob:
         mtime_ns, contents, lost = 0, [], {}
         try:
             facts["bytes"], mtime_ns = size_and_mtime(task.source)
-            data = read_input(Path(task.source))
+            data = read_input(Path(task.source), LARGEST_FILE)
             facts["sha256"] = hashlib.sha256(data).hexdigest()
             song = read_song(task.source, data)
             lost = {LEFT_OUT: song.n_notes}

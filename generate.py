@@ -27,8 +27,9 @@ from arranging import check_playable
 from errors import UserError, reports_user_errors
 from files import BUNDLED_MODEL, check_file, check_writable, write_bytes
 from generation_args import GenConfig
+from midi_reader import read_song
 from settings import config_from_file, config_to_dict
-from songs import DEFAULT_TEMPO, TICKS_PER_QUARTER, Song, parts_to_bytes, read_song
+from songs import DEFAULT_TEMPO, TICKS_PER_QUARTER, Song, parts_to_bytes
 from tokenizer import MidiTokenizerPooled, parse_token_file, token_ids
 from vocab import BAR, FIRST_ID, PITCH_INSTRUMENT
 

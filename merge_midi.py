@@ -23,6 +23,7 @@ import numpy as np
 from arranging import check_playable
 from errors import UserError, reports_user_errors
 from files import MIDI_SUFFIXES, check_new, check_writable, write_bytes
+from midi_reader import read_song
 from songs import (
     DEFAULT_TEMPO,
     MAX_TICKS_PER_QUARTER,
@@ -30,7 +31,6 @@ from songs import (
     Song,
     end_at_next_onset,
     parts_to_bytes,
-    read_song,
 )
 from vocab import Vocabulary, load_vocabulary
 

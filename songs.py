@@ -1,14 +1,12 @@
-"""A song as arrays of notes: read from MIDI, its parts found, its bars checked.
+"""A song as arrays of notes: its parts found, its bars checked, written as MIDI.
 
-Everything between a `.mid` file and the tokenizer that is about MIDI and not about tokens. Nothing here changes
-its input, and nothing is rounded: times stay in ticks.
+What is about music and not about tokens; `midi_reader.py` makes songs out of MIDI. Nothing here changes its input,
+and nothing is rounded: times stay in ticks.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import struct
-from pathlib import Path
 from typing import NamedTuple
 
 import miditoolkit
@@ -16,7 +14,6 @@ import numpy as np
 import symusic
 
 from errors import UserError
-from files import read_input
 from vocab import QUARTERS_PER_BAR, Vocabulary
 
 DEFAULT_TEMPO = 120.0  # beats per minute: what a MIDI file without a tempo plays at
@@ -25,10 +22,6 @@ TICKS_PER_QUARTER = 96  # of songs made from tokens
 MAX_TICKS_PER_QUARTER = 0x7FFF  # 15 bits of a MIDI header
 VELOCITY = 100
 NO_NOTES = np.zeros((0, 3), np.int64)
-N_PITCHES = 128
-END_OF_TRACK = b"\xff\x2f\x00"
-# Longest song that is read, in quarters: a day of music. Past it the times are garbage, and would overflow.
-MAX_QUARTERS = 24 * 60 * 240
 
 
 class TimeSignature(NamedTuple):
@@ -51,12 +44,16 @@ class Track:
 
 @dataclasses.dataclass(frozen=True)
 class Song:
-    """A MIDI file's notes and time line. `tempos` are (tick, beats per minute) pairs; both lists sorted by tick."""
+    """A MIDI file's notes and time line. `tempos` are (tick, beats per minute) pairs; both lists sorted by tick.
+
+    `notices` say what was odd about the file, and read all the same; an ordinary file has none.
+    """
 
     ticks_per_quarter: int
     tracks: tuple[Track, ...]
     tempos: tuple[tuple[int, float], ...] = ()
     time_signatures: tuple[TimeSignature, ...] = ()
+    notices: tuple[str, ...] = ()
 
     @property
     def end_tick(self) -> int:
@@ -78,156 +75,6 @@ class Song:
         for (tick, tempo), (until, _) in zip(changes, [*changes[1:], (end, 0.0)], strict=True):
             ticks[tempo] = ticks.get(tempo, 0) + until - tick
         return max(ticks, key=lambda tempo: ticks[tempo])
-
-
-# ---------------------------------------------------------------- reading
-
-
-def read_song(path: str | Path, data: bytes | None = None) -> Song:
-    """Read a `.mid` file.
-
-    Bytes before the `MThd` header are skipped; a note that is never switched off lasts to the end of its track.
-
-    Raises:
-        UserError: missing, empty, truncated or not MIDI, or a division that is not ticks per quarter.
-    """
-    if data is None:
-        data = read_input(Path(path))
-    if not data:
-        raise UserError(f"{path}: an empty file, not MIDI; export it again")
-    start = data.find(b"MThd")
-    if start < 0:
-        raise UserError(f"{path}: not a MIDI file (no MThd header in it); give a Standard MIDI File")
-    data = data[start:]
-    if len(data) < 14:
-        raise UserError(f"{path}: truncated MIDI file (its header is cut off); export it again")
-    ticks_per_quarter = struct.unpack(">H", data[12:14])[0]
-    if not 0 < ticks_per_quarter < 0x8000:
-        raise UserError(f"{path}: its time is not counted in ticks per quarter note (division "
-                        f"0x{ticks_per_quarter:04x}); export it with a musical time base")
-    bodies = _track_bodies(data, str(path))
-    try:
-        score = _parse(data[8:14], bodies)
-    except Exception as err:  # whatever the parser throws: it is C++, and its error classes differ by version
-        raise UserError(f"{path}: not a readable MIDI file ({err}); export it again") from None
-    return _song_from_score(score, str(path))
-
-
-def _song_from_score(score: symusic.Score, where: str) -> Song:
-    tracks = tuple(Track(track.name.strip(), track.program, track.is_drum,
-                         first_release(_notes_of(track.notes.numpy()))) for track in score.tracks)
-    tempos = [(tempo.time, round(tempo.qpm, 3)) for tempo in score.tempos if tempo.mspq > 0]
-    signatures = [TimeSignature(s.time, s.numerator, s.denominator) for s in score.time_signatures]
-    song = Song(score.ticks_per_quarter, tracks, _by_tick(tempos), _by_tick(signatures))
-    latest = song.end_tick / score.ticks_per_quarter
-    if latest > MAX_QUARTERS or any(track.notes.min(initial=0) < 0 for track in tracks):
-        raise UserError(f"{where}: has a note at quarter {latest:.0f}, beyond any song; its times are damaged")
-    return song
-
-
-def _notes_of(columns: dict[str, np.ndarray]) -> np.ndarray:
-    onset = columns["time"].astype(np.int64)
-    return np.stack([onset, onset + columns["duration"], columns["pitch"].astype(np.int64)], axis=1)
-
-
-def song_from_miditoolkit(midi: miditoolkit.MidiFile) -> Song:
-    """The same from an object in memory, which stays unchanged.
-
-    Its notes end as they would after being written and read. Only a `PartsMidiFile`, whose notes come from tokens
-    and may overlap, is taken as it stands, so that the round trip in memory is exact.
-    """
-    exact = isinstance(midi, PartsMidiFile)
-    tracks = []
-    for instrument in midi.instruments:
-        rows = [(note.start, note.end, note.pitch) for note in instrument.notes]
-        notes = np.array(rows, np.int64).reshape(-1, 3)
-        name = (instrument.name or "").strip()
-        tracks.append(Track(name, int(instrument.program), bool(instrument.is_drum),
-                            notes if exact else first_release(notes)))
-    tempos = [(int(change.time), round(float(change.tempo), 3)) for change in midi.tempo_changes]
-    signatures = [TimeSignature(int(s.time), s.numerator, s.denominator) for s in midi.time_signature_changes]
-    return Song(midi.ticks_per_beat, tuple(tracks), _by_tick(tempos), _by_tick(signatures))
-
-
-def _by_tick(changes: list) -> tuple:
-    """Sorted by tick alone: of several at one tick the last in the file is in force."""
-    return tuple(sorted(changes, key=lambda change: change[0]))
-
-
-def first_release(notes: np.ndarray) -> np.ndarray:
-    """End each note at the first note-off of its pitch after its onset.
-
-    MIDI readers pair overlapping notes of one pitch first in, first out; what sounds ends at the first note-off.
-    The note-offs are exactly the ends that the reader found, whatever it paired them with.
-
-    Args:
-        notes: (N, 3) onset, end, pitch of one track and channel; left unchanged.
-    Returns:
-        (N, 3), sorted by pitch and onset. A note of length zero stays so.
-    """
-    if not len(notes):
-        return NO_NOTES
-    notes = notes[np.lexsort((notes[:, 0], notes[:, 2]))]
-    onset, end, pitch = notes.T
-    span = int(end.max()) + 1  # one time axis for all pitches: pitch × span + tick
-    releases = np.unique(pitch * span + end)
-    found = np.searchsorted(releases, pitch * span + onset, side="right")
-    first = releases[np.minimum(found, len(releases) - 1)] - pitch * span
-    return np.stack([onset, np.where(end > onset, first, onset), pitch], axis=1)
-
-
-def _track_bodies(data: bytes, where: str) -> list[bytes]:
-    """What the track chunks hold. Chunks of other kinds are skipped, as are bytes after the last track.
-
-    Raises UserError if a track is cut off, or missing: the parser would read what is left as a whole song.
-    """
-    n_tracks = struct.unpack(">H", data[10:12])[0]
-    bodies, place = [], 8 + struct.unpack(">I", data[4:8])[0]
-    while place + 8 <= len(data) and (data[place:place + 4] == b"MTrk" or len(bodies) < n_tracks):
-        end = place + 8 + struct.unpack(">I", data[place + 4:place + 8])[0]
-        if end > len(data):
-            break
-        if data[place:place + 4] == b"MTrk":
-            bodies.append(data[place + 8:end])
-        place = end
-    if len(bodies) < n_tracks or data[place:place + 4] == b"MTrk":
-        raise UserError(f"{where}: truncated MIDI file ({len(bodies)} whole tracks, where its header promises "
-                        f"{n_tracks}); export it again")
-    return bodies
-
-
-def _parse(header: bytes, bodies: list[bytes]) -> symusic.Score:
-    """Parse a MIDI file (format, number of tracks and division; tracks), none of its notes lost.
-
-    symusic drops a note that nothing switches off, and in `on on off` the second, which really ends with the
-    first. With note-offs added before each end of track it keeps both, and `first_release` gives each its
-    right end. A pitch that uses all it got (drums are often never switched off) gets more.
-    """
-    releases = np.full(N_PITCHES, 2)
-    header = b"MThd" + struct.pack(">I", 6) + header[:2] + struct.pack(">H", len(bodies)) + header[4:]
-    while True:
-        offs = b"\0".join(b"\0".join([bytes([pitch, 0])] * n) for pitch, n in enumerate(releases.tolist()))
-        score = symusic.Score.from_midi(header + b"".join(_switched_off(body, offs) for body in bodies))
-        used = np.max([np.zeros(N_PITCHES, int), *map(_ending_last, score.tracks)], axis=0)
-        if (used < releases).all():
-            return score
-        releases[used >= releases] *= 8
-
-
-def _switched_off(body: bytes, offs: bytes) -> bytes:
-    """A track chunk; if it ends as it should, with the note-offs `offs` (under running status) on each channel."""
-    if body.endswith(END_OF_TRACK):
-        added = b"\0".join(bytes([0x80 | c]) + offs for c in range(16) if bytes([0x90 | c]) in body)
-        if added:
-            body = body[:-len(END_OF_TRACK)] + added + b"\0" + END_OF_TRACK
-    return b"MTrk" + struct.pack(">I", len(body)) + body
-
-
-def _ending_last(track: symusic.Track) -> np.ndarray:
-    """(N_PITCHES,) how many notes of each pitch end where the track's last note ends."""
-    notes = track.notes.numpy()
-    end = notes["time"].astype(np.int64) + notes["duration"]
-    return np.bincount(notes["pitch"][end == end.max(initial=0)], minlength=N_PITCHES)
 
 
 # ---------------------------------------------------------------- bars and parts

@@ -1,6 +1,6 @@
 """Turn MIDI into pooled tokens, one per note: (bar, start_pos, note_dur, pitch_instrument).
 
-Input    .mid, .midi and .kar files, and folders of them (searched recursively)
+Input    .mid, .midi, .kar and .rmi files, and folders of them (searched recursively)
 Output   in the tokens folder: one .json per song in the same sub-folders, report.jsonl with a row per input
          (what was chosen, or why it was left out) and logs.txt, the same for reading
 Example  python tokenizer.py -td tokens_output dataset
@@ -26,6 +26,7 @@ import folder_run
 from arranging import Choices, arrange, choices_of, quantize_durations, quantize_onsets
 from errors import UserError, reports_user_errors
 from files import json_bytes, read_json_object, write_bytes
+from midi_reader import read_song, song_from_miditoolkit
 from songs import (
     DEFAULT_TEMPO,
     MAX_TICKS_PER_QUARTER,
@@ -34,8 +35,6 @@ from songs import (
     Song,
     check_tempo,
     parts_to_midi,
-    read_song,
-    song_from_miditoolkit,
 )
 from vocab import (
     BAR,

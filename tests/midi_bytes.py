@@ -1,4 +1,4 @@
-"""MIDI files built byte by byte, so that a test shows exactly which messages it is about.
+"""MIDI files built byte by byte, so that a test shows exactly which messages it is about; and the notes in songs.
 
 Events are (tick, message bytes) pairs with absolute ticks; pairs of one tick stay in their order.
 """
@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable
+
+from songs import Song
 
 Event = tuple[int, bytes]
 
@@ -34,7 +36,19 @@ def track(events: Iterable[Event], end: int | None = None) -> bytes:
     for tick, message in [*sorted(events, key=lambda event: event[0]), (last if end is None else end, END_OF_TRACK)]:
         body += variable_length(tick - now) + message
         now = tick
-    return b"MTrk" + struct.pack(">I", len(body)) + body
+    return chunk(body)
+
+
+def chunk(body: bytes, kind: bytes = b"MTrk") -> bytes:
+    return kind + struct.pack(">I", len(body)) + body
+
+
+def riff(data: bytes, info: bytes = b"") -> bytes:
+    """A MIDI file as `.rmi` wraps it: little-endian chunks, each padded to an even length; perhaps a LIST of `info`."""
+    chunks = [(b"data", data), *([(b"LIST", info)] if info else [])]
+    body = b"RMID" + b"".join(kind + struct.pack("<I", len(each)) + each + bytes(len(each) % 2)
+                              for kind, each in chunks)
+    return b"RIFF" + struct.pack("<I", len(body)) + body
 
 
 def midi_file(*tracks: Iterable[Event], division: int = 96, midi_format: int = 1) -> bytes:
@@ -85,6 +99,11 @@ def _note_from(onset: int, *before: Event, pitch: int = 60, division: int = 96) 
     return midi_file([name("piano"), *before, *note(onset, onset + 24, pitch)], division=division)
 
 
+def notes_of(song: Song) -> list[list[int]]:
+    """Onset, end, pitch of all notes, sorted."""
+    return sorted(row for each in song.tracks for row in each.notes.tolist())
+
+
 # Files that no stage can take, and words that the message must hold.
 BAD_FILES: dict[str, tuple[bytes, str]] = {
     "empty": (b"", "an empty file"),
@@ -93,12 +112,18 @@ BAD_FILES: dict[str, tuple[bytes, str]] = {
     "only a header": (header(1), "truncated"),
     "track cut in an event": (three_parts()[:-6], "truncated"),
     "track cut between events": (three_parts()[:-8], "truncated"),
-    "a track missing": (header(2) + track(note(0, 24, 60)), "1 whole tracks, where its header promises 2"),
+    "a track missing": (header(2) + track(note(0, 24, 60)) + b"not it",
+                        "1 whole track, where its header promises 2"),
     "no tracks": (header(0), "no notes"),
     "no notes": (midi_file([name("piano")]), "no notes"),
     "SMPTE time": (_note_from(0, division=0xE728), "division 0xe728"),
     "division of zero": (_note_from(0, division=0), "division 0x0000"),
-    "damaged event": (header(1) + track([(0, b"\x90\x3c\xf0")]), "not a readable MIDI file"),
+    "damaged event": (header(1) + track([(0, b"\x3c\x64")]), "damaged MIDI file (an event of data alone (0x3c))"),
+    "no such pitch": (midi_file(note(0, 24, 140)), "damaged MIDI file (an event with a note of pitch 140)"),
+    "meta event cut off": (midi_file([(0, b"\xff\x01\x7fwords"), *note(0, 24, 60)]), "an event that is cut off"),
+    "patterns": (midi_file(note(0, 24, 60), note(0, 24, 64), midi_format=2), "holds 2 independent patterns"),
+    "format 3": (midi_file(note(0, 24, 60), midi_format=3), "MIDI of an unknown format (3)"),
+    "header sent as text": (header(13).replace(b"\r", b"") + track(note(0, 24, 60)), "bytes of its header are missing"),
     "endless delta times": (midi_file([on(0, 60), (0xFFFFFFF, meta(1, b"")), off(0x1FFFFFFE, 60)]), "damaged"),
     "3/4": (_note_from(0, time_signature(0, 3, 2)), "bar 0 is in 3/4"),
     "6/8 from bar 2": (_note_from(768, time_signature(0, 4, 2), time_signature(768, 6, 3)), "bar 2 is in 6/8"),

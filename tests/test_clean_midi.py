@@ -17,8 +17,9 @@ from midi_bytes import BAD_FILES, DRUM_CHANNEL, midi_file, name, note, on, progr
 from arranging import NO_PART, OUT_OF_RANGE
 from clean_midi import main
 from files import file_hash
+from midi_reader import read_song
 from quality import Cleaning
-from songs import end_at_next_onset, read_song
+from songs import end_at_next_onset
 from tokenizer import MidiTokenizerPooled
 from vocab import load_vocabulary
 
@@ -127,6 +128,16 @@ def test_cleaning_twice_changes_nothing(tmp_path):
     clean(path, tmp_path / "once")
     clean(tmp_path / "once" / "song.mid", tmp_path / "twice")
     assert (tmp_path / "once" / "song.mid").read_bytes() == (tmp_path / "twice" / "song.mid").read_bytes()
+
+
+def test_what_was_odd_about_a_file_stands_in_its_report(tmp_path):
+    path = tmp_path / "song.mid"
+    path.write_bytes(raw_song([36], [40], [60]))
+    assert "notices" not in clean(path, tmp_path / "plain")
+    data = bytearray(raw_song([36], [40], [60]))
+    data[11] += 1  # the header's count of tracks
+    path.write_bytes(data)
+    assert clean(path, tmp_path / "odd")["notices"] == [f"header promised {data[11]} tracks, file holds {data[11] - 1}"]
 
 
 # ---------------------------------------------------------------- what is left out

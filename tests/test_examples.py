@@ -16,7 +16,8 @@ import pytest
 import merge_midi
 import tokenizer
 from errors import EXIT_USER_ERROR
-from songs import end_at_next_onset, read_song
+from midi_reader import read_song
+from songs import end_at_next_onset
 from vocab import load_vocabulary
 
 EXAMPLES = Path(tokenizer.__file__).parent / "examples"

@@ -18,9 +18,9 @@ import generate
 from checkpoints import save_checkpoint, save_release
 from errors import EXIT_INTERRUPTED
 from generation_args import GenConfig
+from midi_reader import read_song
 from sampling import sample_song
 from settings import config_from_file
-from songs import read_song
 from tokenizer import MidiTokenizerPooled
 from vocab import BAR, FIRST_ID, PITCH_INSTRUMENT, load_vocabulary
 

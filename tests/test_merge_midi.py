@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 import merge_midi
 from errors import EXIT_USER_ERROR, UserError
-from songs import read_song
+from midi_reader import read_song
 from vocab import load_vocabulary
 
 ROOT = Path(merge_midi.__file__).parent

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import itertools
-from pathlib import Path
 
 import miditoolkit
 import mido
@@ -13,183 +11,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from midi_bytes import (
-    BAD_FILES,
     DRUM_CHANNEL,
-    END_OF_TRACK,
-    header,
-    meta,
     midi_file,
-    name,
     note,
-    off,
-    on,
-    program,
+    notes_of,
     tempo,
-    three_parts,
     time_signature,
-    track,
 )
 
 from errors import UserError
-from songs import (
-    Song,
-    Track,
-    assign_parts,
-    check_playable,
-    end_at_next_onset,
-    parts_to_bytes,
-    parts_to_midi,
-    read_song,
-    song_from_miditoolkit,
-)
+from midi_reader import read_song, song_from_miditoolkit
+from songs import Song, Track, assign_parts, check_playable, end_at_next_onset, parts_to_bytes, parts_to_midi
 from vocab import Part, Vocabulary, load_vocabulary
 
 VOCABULARY = load_vocabulary()
-
-
-@pytest.fixture
-def song_of(tmp_path):
-    """Reads a song from the bytes of a file."""
-    def read(data: bytes) -> Song:
-        path = tmp_path / "song.mid"
-        path.write_bytes(data)
-        return read_song(path)
-    return read
-
-
-def notes_of(song: Song) -> list[list[int]]:
-    """Onset, end, pitch of all notes, sorted."""
-    return sorted(row for each in song.tracks for row in each.notes.tolist())
-
-
-# ---------------------------------------------------------------- where notes end
-
-
-@pytest.mark.parametrize(("events", "notes"), [
-    pytest.param([on(0, 60), on(10, 60), off(20, 60), off(30, 60)], [[0, 20, 60], [10, 20, 60]], id="on on off off"),
-    pytest.param([on(0, 60), on(10, 60), off(20, 60)], [[0, 20, 60], [10, 20, 60]], id="on on off"),
-    pytest.param([on(0, 60), off(10, 60), on(10, 60), off(20, 60)], [[0, 10, 60], [10, 20, 60]], id="off, on at once"),
-    pytest.param([on(0, 60), on(10, 60), off(10, 60), off(20, 60)], [[0, 10, 60], [10, 20, 60]], id="on, off at once"),
-    pytest.param([on(0, 60), off(0, 60), on(10, 60), off(20, 60)], [[0, 0, 60], [10, 20, 60]], id="length zero"),
-    pytest.param([on(0, 60), off(10, 60), off(20, 60)], [[0, 10, 60]], id="one note-off too many"),
-    pytest.param([off(0, 60), on(10, 60), off(20, 60)], [[10, 20, 60]], id="note-off first"),
-    pytest.param([on(0, 60), off(5, 62), (96, meta(1, b"end"))], [[0, 96, 60]], id="never switched off"),
-    pytest.param([on(0, 60), on(10, 60), off(20, 60), on(30, 60), (96, meta(1, b"end"))],
-                 [[0, 20, 60], [10, 20, 60], [30, 96, 60]], id="last never switched off"),
-    pytest.param([*(on(10 * i, 60) for i in range(40)), (500, meta(1, b"end"))],
-                 [[10 * i, 500, 60] for i in range(40)], id="none ever switched off"),
-    pytest.param([*(on(10 * i, 60) for i in range(40)), off(395, 60), (500, meta(1, b"end"))],
-                 [[10 * i, 395, 60] for i in range(40)], id="one note-off for many"),
-    pytest.param([on(0, 60), on(0, 60, 1), off(10, 60, 1), off(20, 60)], [[0, 10, 60], [0, 20, 60]], id="two channels"),
-    pytest.param([on(0, 60), (10, b"\x90\x3c\x00")], [[0, 10, 60]], id="velocity 0 is a note-off"),
-])
-def test_a_note_ends_at_the_first_note_off_after_its_onset(song_of, events, notes):
-    assert notes_of(song_of(midi_file(events))) == notes
-
-
-def test_tracks_do_not_switch_off_each_others_notes(song_of):
-    assert notes_of(song_of(midi_file(note(0, 30, 60), note(5, 10, 60)))) == [[0, 30, 60], [5, 10, 60]]
-
-
-MESSAGES = st.lists(st.tuples(st.integers(1, 300), st.booleans(), st.sampled_from([60, 61]),
-                              st.sampled_from([0, DRUM_CHANNEL])), min_size=1, max_size=40)
-
-
-@given(messages=MESSAGES, rest=st.integers(1, 300))
-def test_note_ends_agree_with_a_slow_obvious_reader(scratch, messages, rest):
-    ticks = itertools.accumulate(gap for gap, *_ in messages)
-    events = [(tick, *message[1:]) for tick, message in zip(ticks, messages, strict=True)]
-    end_of_track = events[-1][0] + rest
-    expected = []
-    for tick, is_on, pitch, channel in events:
-        if is_on:
-            releases = [later for later, *message in events if later > tick and message == [False, pitch, channel]]
-            expected.append([tick, min(releases, default=end_of_track), pitch])
-    path = scratch / "messages.mid"
-    path.write_bytes(header(1) + track([(on if is_on else off)(tick, pitch, channel)
-                                        for tick, is_on, pitch, channel in events], end_of_track))
-    assert notes_of(read_song(path)) == sorted(expected)
-
-
-@given(messages=MESSAGES)
-def test_a_miditoolkit_object_of_a_file_gives_the_notes_that_it_holds(scratch, messages):
-    """miditoolkit pairs first in, first out, and loses what is never switched off; the rest ends as read_song says."""
-    ticks = itertools.accumulate(gap for gap, *_ in messages)
-    path = scratch / "object.mid"
-    path.write_bytes(midi_file([(on if is_on else off)(tick, pitch, channel) for tick, (_, is_on, pitch, channel)
-                                in zip(ticks, messages, strict=True)]))
-    midi = miditoolkit.MidiFile(path)
-    held = sorted((note.start, note.pitch) for instrument in midi.instruments for note in instrument.notes)
-    notes = notes_of(song_from_miditoolkit(midi))
-    assert sorted((onset, pitch) for onset, _, pitch in notes) == held
-    assert all(row in notes_of(read_song(path)) for row in notes)
-
-
-# ---------------------------------------------------------------- the shape of files
-
-
-def test_bytes_before_the_header_are_skipped(song_of):
-    assert notes_of(song_of(b"RIFF1234RMIDdata5678" + three_parts())) == notes_of(song_of(three_parts()))
-
-
-def test_bytes_after_the_last_track_are_skipped(song_of):
-    assert notes_of(song_of(three_parts() + b"junk, whatever it says")) == notes_of(song_of(three_parts()))
-
-
-def test_chunks_of_other_kinds_are_skipped(song_of):
-    data = header(1) + b"XFIH" + (3).to_bytes(4, "big") + b"abc" + track(note(0, 10, 60))
-    assert notes_of(song_of(data)) == [[0, 10, 60]]
-
-
-def test_a_longer_header_is_read(song_of):
-    data = header(1).replace(b"\0\0\0\x06", b"\0\0\0\x08", 1) + b"\0\0" + track([on(0, 60), (10, meta(1, b""))])
-    assert notes_of(song_of(data)) == [[0, 10, 60]]
-
-
-def test_running_status(song_of):
-    body = bytes([0, 0x90, 60, 100, 10, 60, 0, 0, 62, 100, 10, 62, 0, 0]) + END_OF_TRACK
-    data = header(1) + b"MTrk" + len(body).to_bytes(4, "big") + body
-    assert notes_of(song_of(data)) == [[0, 10, 60], [10, 20, 62]]
-
-
-def test_format_0_is_split_by_channel(song_of):
-    song = song_of(midi_file([program(33, 1), *note(0, 10, 60, 0), *note(0, 10, 42, DRUM_CHANNEL),
-                              *note(10, 20, 40, 1)], midi_format=0))
-    assert {(each.program, each.is_drum, tuple(each.notes[0])) for each in song.tracks} == {
-        (0, False, (0, 10, 60)), (33, False, (10, 20, 40)), (0, True, (0, 10, 42))}
-
-
-def test_a_track_without_an_end_is_read(song_of):
-    body = bytes([0, 0x90, 60, 100, 10, 0x80, 60, 0])
-    assert notes_of(song_of(header(1) + b"MTrk" + len(body).to_bytes(4, "big") + body)) == [[0, 10, 60]]
-
-
-def test_names_are_stripped_and_may_be_of_any_encoding(song_of):
-    song = song_of(midi_file([name(" bass "), *note(0, 10, 40)], [name("Fl\xf6te"), *note(0, 10, 60)]))
-    assert song.tracks[0].name == "bass"
-    assert song.tracks[1].name.startswith("Fl")
-
-
-@pytest.mark.parametrize("case", [case for case, (_, message) in BAD_FILES.items()
-                                  if case not in ("past the last bar", "no part", "no note of a part")])
-def test_a_bad_file_is_an_error_that_names_it_and_the_fault(song_of, case):
-    data, message = BAD_FILES[case]
-    with pytest.raises(UserError) as error:
-        check_playable(song_of(data), "song.mid")
-    assert message in str(error.value)
-    assert "song.mid: " in str(error.value) and "\n" not in str(error.value)
-
-
-def test_every_cut_of_a_file_is_an_error(song_of):
-    data = three_parts()
-    for length in range(len(data)):
-        with pytest.raises(UserError, match=r"song\.mid: "):
-            song_of(data[:length])
-
-
-def test_a_missing_file_is_named():
-    with pytest.raises(UserError, match=r"absent\.mid: no such file"):
-        read_song(Path("absent.mid"))
 
 
 # ---------------------------------------------------------------- tempo and bars
@@ -207,8 +42,8 @@ def test_a_missing_file_is_named():
     ([(0, 600_000), (0, 400_000)], 150.0),
     ([(0, 600_000), (96, 400_000), (9600, 300_000)], 100.0),  # nothing sounds after 96
 ])
-def test_main_tempo_is_the_one_in_force_for_most_of_the_song(song_of, tempos, expected):
-    song = song_of(midi_file([tempo(*change) for change in tempos], note(0, 96, 60)))
+def test_main_tempo_is_the_one_in_force_for_most_of_the_song(tempos, expected):
+    song = read_song("song.mid", midi_file([tempo(*change) for change in tempos], note(0, 96, 60)))
     assert song.main_tempo() == expected
 
 
@@ -218,13 +53,18 @@ def test_main_tempo_of_an_object_is_the_same(tmp_path):
     assert song_from_miditoolkit(miditoolkit.MidiFile(path)).main_tempo() == read_song(path).main_tempo() == 130.0
 
 
+def in_bars(signatures: list[tuple[int, int, int]]) -> Song:
+    """A song of one note, in bar 1 of 4/4."""
+    return read_song("song.mid", midi_file([time_signature(*each) for each in signatures], note(384, 500, 60)))
+
+
 @pytest.mark.parametrize("signatures", [
     [(0, 4, 2)], [(0, 2, 1)], [(0, 8, 3)], [],
     [(0, 3, 2), (0, 4, 2)],   # replaced at once
     [(0, 4, 2), (400, 3, 2)],  # no onset under it
 ])
-def test_bars_of_four_quarters_are_playable(song_of, signatures):
-    check_playable(song_of(midi_file([time_signature(*each) for each in signatures], note(384, 500, 60))), "x")
+def test_bars_of_four_quarters_are_playable(signatures):
+    check_playable(in_bars(signatures), "x")
 
 
 @pytest.mark.parametrize(("signatures", "message"), [
@@ -233,9 +73,9 @@ def test_bars_of_four_quarters_are_playable(song_of, signatures):
     ([(0, 4, 2), (384, 5, 2)], "bar 1 is in 5/4"),
     ([(0, 2, 2), (96, 4, 2)], "bar 0 is in 2/4"),
 ])
-def test_other_bars_are_named(song_of, signatures, message):
+def test_other_bars_are_named(signatures, message):
     with pytest.raises(UserError, match=f"x: {message}"):
-        check_playable(song_of(midi_file([time_signature(*each) for each in signatures], note(384, 500, 60))), "x")
+        check_playable(in_bars(signatures), "x")
 
 
 # ---------------------------------------------------------------- parts

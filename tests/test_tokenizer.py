@@ -591,7 +591,7 @@ def test_a_bad_file_is_one_line_on_stderr_and_no_token_file(tmp_path, capsys, ca
 
 
 @pytest.mark.parametrize(("given", "message"), [
-    ("absent.mid", "absent.mid: no such file or folder"), ("", "no .mid, .midi, .kar file in this folder")])
+    ("absent.mid", "absent.mid: no such file or folder"), ("", "no .mid, .midi, .kar, .rmi file in this folder")])
 def test_inputs_that_hold_no_song_are_an_error_before_anything_is_written(tmp_path, capsys, given, message):
     assert main([str(tmp_path / given), "-td", str(tmp_path / "out")]) == 2
     error = capsys.readouterr().err

@@ -14,7 +14,8 @@ from midi_bytes import DRUM_CHANNEL, midi_file, name, note, program
 from strategies import shortened, song_ids
 
 from errors import UserError
-from songs import assign_parts, read_song
+from midi_reader import read_song
+from songs import assign_parts
 from tokenizer import MidiTokenizerPooled, main
 from vocab import (
     BAR,
