@@ -350,6 +350,9 @@ def arrange(song: Song, vocabulary: Vocabulary, choices: Choices, where: str) ->
         parts.append(fitted)
         lost[OUT_OF_RANGE] += outside
     pieces = fit_bars(parts, song, vocabulary, choices, where)
+    if not pieces:
+        raise UserError(f"{where}: none of the notes of {', '.join(vocabulary.part_names)} is in range and in bars of "
+                        f"four quarters; see --ranges, --max-lost and --meters")
     lost[OTHER_METERS] = sum(map(len, parts)) - sum(len(notes) for piece in pieces for notes in piece.parts)
     used = {i for indices in assignment.tracks.values() for i in indices}
     lost[NO_PART] = sum(len(track.notes) for i, track in enumerate(song.tracks) if i not in used)

@@ -56,7 +56,7 @@ class CleanSong:
             try:
                 measured, notes = self._check(piece, song, source)
             except UserError:
-                if len(pieces) == 1 or (piece is pieces[-1] and not kept):
+                if piece is pieces[-1] and not kept:
                     raise
                 lost[PIECES_LEFT_OUT] += sum(map(len, piece.parts))
                 continue

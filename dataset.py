@@ -92,17 +92,25 @@ def write_dataset(path: Path, songs: Songs, block_size: int, vocabulary: Vocabul
                         f"add songs, or give a smaller -b")
     first = np.concatenate([[True], songs.clusters[1:] != songs.clusters[:-1]])
     clusters = np.maximum.accumulate(np.where(first, np.arange(len(sizes)), 0))
-    names = bytearray(os.fsencode(SEPARATOR.join(songs.names)))
+    n_name_bytes = sum(len(name) for name in _name_bytes(songs.names))
     with _scratch_folder(path) as scratch:
-        blocks = np.memmap(scratch / "blocks", vocabulary.id_type, "w+",  # a hole: nothing of it is ever touched
-                           shape=(n_blocks, block_size, len(FIELDS)))
+        # Holes on the disk, of which nothing is ever touched: they only say how large these two are.
+        blocks = np.memmap(scratch / "blocks", vocabulary.id_type, "w+", shape=(n_blocks, block_size, len(FIELDS)))
+        names = np.memmap(scratch / "songs", np.uint8, "w+", shape=(n_name_bytes,))
         data = {"format": FORMAT, "version": VERSION, "vocabulary": vocabulary.to_dict(),
-                "blocks": torch.from_numpy(blocks), "songs": torch.frombuffer(names, dtype=torch.uint8),
+                "blocks": torch.from_numpy(blocks), "songs": torch.from_numpy(names),
                 "song_starts": torch.from_numpy(np.cumsum(sizes) - sizes), "clusters": torch.from_numpy(clusters),
                 **facts}
         with replacing(path) as file:
-            _save(data, {"blocks": _between_edges(songs.notes, blocks.nbytes, vocabulary)}, scratch / "archive", file)
+            _save(data, {"blocks": _between_edges(songs.notes, blocks.nbytes, vocabulary),
+                         "songs": _name_bytes(songs.names)}, scratch / "archive", file)
     return Counts(total, n_blocks, total - n_blocks * block_size)
+
+
+def _name_bytes(names: Iterable[str]) -> Iterator[bytes]:
+    """The names as the file system spells them, each but the first after a separator."""
+    for number, name in enumerate(names):
+        yield os.fsencode(SEPARATOR + name if number else name)
 
 
 @contextlib.contextmanager

@@ -77,7 +77,14 @@ class FileJob:
         return self._row(task, facts), mtime_ns
 
     def _row(self, task: Task, facts: dict[str, Any]) -> bytes:
-        return json_bytes({"source": task.source, "settings": self.settings, **facts})
+        row = {"source": task.source, "settings": self.settings, **facts}
+        if _is_no_unicode(task.source):  # JSON cannot hold such a name
+            row["source_bytes"] = os.fsencode(task.source).hex()
+        return json_bytes(row)
+
+
+def _is_no_unicode(text: str) -> bool:
+    return text != text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _remove_pieces(output: str, first: int) -> None:
@@ -121,8 +128,8 @@ def run(args: argparse.Namespace, folder: Path, new_suffix: str, verb: str, conv
             try:
                 _run(report, listing, FileJob(convert, report.settings), args, progress)
             except KeyboardInterrupt:
-                raise KeyboardInterrupt(f"interrupted at {progress.n} of {total} files; the same command goes on from "
-                                        f"there") from None
+                raise KeyboardInterrupt(f"interrupted after {report.n_done} of {total} files; the same command goes on "
+                                        f"from there") from None
         summary = report.finish()
     if args.shard.of > 1:
         print(summary.text())
@@ -142,7 +149,8 @@ def _run(report: Report, listing: Listing, job: FileJob, args: argparse.Namespac
                 made.add(folder)
             yield place, task
 
-    for (place, task), result, reason in workers.run(job, pending(), args.jobs, args.time_limit):
+    n_workers = workers.enough(args.jobs, progress.total - report.n_done)
+    for (place, task), result, reason in workers.run(job, pending(), n_workers, args.time_limit):
         row, mtime_ns = result or job.lost(task, reason)
         report.add(place, task.source, row, mtime_ns)
         progress.update()

@@ -55,7 +55,8 @@ def read_songs(store: SongStore, listing: Listing, job: ReadSong, args: argparse
     n_done = store.done_before(listing)
     if n_done:
         print(f"notice: {n_done} of {n_files} files were read before", file=sys.stderr)
-    outcomes = workers.run(job, itertools.islice(listing, n_done, None), args.jobs, args.time_limit)
+    n_workers = workers.enough(args.jobs, n_files - n_done)
+    outcomes = workers.run(job, itertools.islice(listing, n_done, None), n_workers, args.time_limit)
     for outcome in tqdm(outcomes, total=n_files, initial=n_done, unit="song", disable=None):
         store.add(outcome.task, outcome.result, outcome.reason)
     store.commit()

@@ -20,7 +20,7 @@ import orjson
 
 from errors import UserError
 from files import replacing, size_and_mtime
-from listing import WHOLE, Listing, Shard, Task
+from listing import WHOLE, Listing, Shard, Task, of_piece
 from store import Store
 
 KEPT, DROPPED = "kept", "dropped"
@@ -75,8 +75,7 @@ class Report:
         finished = self.path.stat().st_mtime_ns
         with open(self.path, "rb") as file:
             lines = ((number, line.rstrip(b"\n")) for number, line in enumerate(file))
-            rows = ((os.fsencode(orjson.loads(line)["source"]), number - (1 << 40), finished, line)
-                    for number, line in lines)
+            rows = ((_source_bytes(orjson.loads(line)), number - (1 << 40), finished, line) for number, line in lines)
             try:
                 self._store.execute_many("INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?)", rows)
             except (orjson.JSONDecodeError, KeyError, TypeError):
@@ -85,7 +84,8 @@ class Report:
 
     def __exit__(self, kind: type | None, *exc: object) -> None:
         """Keep what was done. A run that was refused by `plan` leaves things as they were."""
-        self._store.close(self._planned, remove=self._finished or not (self._planned or self.continues))
+        self._store.close(self._planned, remove=self._finished or not (self._planned or self.continues),
+                          quiet=kind is not None)
 
     # ------------------------------------------------ a run
 
@@ -96,40 +96,29 @@ class Report:
         """
         total = 0
         for total, task in enumerate(self.shard.of_tasks(listing), 1):
-            if self._is_done(task):
-                self._store.execute("UPDATE rows SET place = ? WHERE source = ?", (total, os.fsencode(task.source)))
+            key = os.fsencode(task.source)
+            found = self._store.first("SELECT place, mtime_ns, row FROM rows WHERE source = ?", (key,))
+            row = orjson.loads(found[2]) if found else {}
+            if found and self._is_done(task, row, is_new=found[0] > 0, finished_ns=found[1]):
+                self._store.execute("UPDATE rows SET place = ? WHERE source = ?", (total, key))
                 self.n_done += 1
             else:
-                self._store.execute("DELETE FROM rows WHERE source = ?", (os.fsencode(task.source),))
-                self._check_output(task, listing)
+                self._store.execute("DELETE FROM rows WHERE source = ?", (key,))
+                self._check_output(task, listing, own=row.get("settings") == self.settings and "outputs" in row)
         self._store.commit()
         self._planned = True
         return total
 
-    def _is_done(self, task: Task) -> bool:
-        """Whether the row of `task` still holds: same settings, same input, its outputs there.
-
-        Raises UserError if it was made with other settings, and may not be replaced.
-        """
-        found = self._store.first("SELECT place, mtime_ns, row FROM rows WHERE source = ?",
-                                  (os.fsencode(task.source),))
-        if found is None:
-            return False
-        place, mtime_ns, row = found[0], found[1], orjson.loads(found[2])
-        outputs = [self.folder / name for name in row.get("outputs", ())]
-        there = [path for path in outputs if path.is_file()]
-        if place < 0 and self.force:
-            return False
-        if row["settings"] != self.settings:
-            if there and not self.force:
-                raise UserError(f"{there[0]} exists already, made with other settings; give another folder, or "
-                                f"--force to overwrite")
+    def _is_done(self, task: Task, row: dict[str, Any], is_new: bool, finished_ns: int) -> bool:
+        """Whether a row still holds: same settings, the input not changed since, its outputs there."""
+        if row.get("settings") != self.settings or (self.force and not is_new):
             return False
         size, changed_ns = size_and_mtime(task.source)
-        unchanged = changed_ns <= mtime_ns and size == row["bytes"]
-        return unchanged and len(there) == len(outputs)
+        outputs = (of_piece(task.output, k) for k in range(len(row.get("outputs", ()))))
+        return changed_ns <= finished_ns and size == row["bytes"] and all(map(os.path.isfile, outputs))
 
-    def _check_output(self, task: Task, listing: Listing) -> None:
+    def _check_output(self, task: Task, listing: Listing, own: bool) -> None:
+        """Raise UserError if the output may not be written; one that is `own` was made of an older input."""
         output = Path(task.output)
         if not os.path.lexists(output):
             return
@@ -138,8 +127,9 @@ class Report:
                             f"for the output")
         if output.is_dir():
             raise UserError(f"{output}: a folder, where a file is to be written; give another place")
-        if not (self.force or self.continues):
-            raise UserError(f"{output} exists already; give another place, or --force to overwrite")
+        if not (own or self.force or self.continues):
+            raise UserError(f"{output} exists already, and not with these settings; give another place, or --force to "
+                            f"overwrite")
 
     def pending(self, listing: Listing) -> Iterator[tuple[int, Task]]:
         """The tasks that are still to do, with their places."""
@@ -151,6 +141,7 @@ class Report:
         """Record what became of an input; `mtime_ns` is when it was last changed."""
         self._store.execute("INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?)",
                             (os.fsencode(source), place, mtime_ns, row))
+        self.n_done += 1
         if self._store.is_due():
             self._store.commit()
 
@@ -166,6 +157,11 @@ class Report:
         summary = write_report(self.path, self.log, self.rows(), self.folder, self.verb)
         self._finished = True
         return summary
+
+
+def _source_bytes(row: dict[str, Any]) -> bytes:
+    """The path of an input as the file system has it, which may be no Unicode."""
+    return bytes.fromhex(row["source_bytes"]) if "source_bytes" in row else os.fsencode(row["source"])
 
 
 class Summary:

@@ -64,7 +64,7 @@ class SongStore:
     def __exit__(self, kind: type | None, *exc: object) -> None:
         self._notes.close()
         self._signatures.close()
-        self._index.close(keep_changes=True, remove=self._finished)
+        self._index.close(keep_changes=True, remove=self._finished, quiet=kind is not None)
         if self._finished:
             shutil.rmtree(self.folder)
 

@@ -64,14 +64,15 @@ class Store:
         if not self.path.is_file():
             raise UserError(f"{self.place}: was removed while the run wrote into it; repeat the command")
 
-    def close(self, keep_changes: bool, remove: bool) -> None:
-        """Commit or undo what is open, and remove the file if it is not needed any more."""
+    def close(self, keep_changes: bool, remove: bool, quiet: bool) -> None:
+        """Commit or undo what is open, and remove the file if it is not needed any more.
+
+        `quiet`: another error is on its way, and goes before one of this.
+        """
         try:
-            if self._db.in_transaction:
-                self._db.execute("COMMIT" if keep_changes else "ROLLBACK")
-        except sqlite3.Error:
-            if not remove:
-                raise
+            with contextlib.suppress(UserError) if quiet else contextlib.nullcontext(), self._errors():
+                if self._db.in_transaction:
+                    self._db.execute("COMMIT" if keep_changes else "ROLLBACK")
         finally:
             self._db.close()
             if remove:

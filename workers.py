@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 from errors import UserError
 
+TASKS_WORTH_A_WORKER = 8
 AHEAD = 64  # tasks handed out per worker before the oldest must be done: one slow file holds nobody up for long
 
 
@@ -33,6 +34,11 @@ class Outcome(NamedTuple):
 def available_cores() -> int:
     """Cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def enough(n_workers: int, n_tasks: int) -> int:
+    """As many of `n_workers` as a few tasks are worth starting."""
+    return min(n_workers, max(1, n_tasks // TASKS_WORTH_A_WORKER))
 
 
 def start_method() -> str:

@@ -42,8 +42,8 @@ def grow(corpus: Path, folder: Path, n_songs: int) -> None:
         semitones = TRANSPOSITIONS[turn % len(TRANSPOSITIONS)]
         bars = turn // len(TRANSPOSITIONS)
         for track in score.tracks:
-            pitches = track.notes.numpy()["pitch"]
-            if not track.is_drum and len(pitches) and pitches.min() + semitones >= 0 and pitches.max() + semitones < 128:
+            pitches = track.notes.numpy()["pitch"].astype(int) + semitones
+            if not track.is_drum and len(pitches) and pitches.min() >= 0 and pitches.max() <= 127:
                 track.shift_pitch(semitones, inplace=True)
             if bars:
                 track.shift_time(4 * bars * score.ticks_per_quarter, inplace=True)

@@ -37,9 +37,10 @@ from midi_bytes import (
 )
 
 import midi_reader
+from arranging import check_playable
 from errors import UserError
 from midi_reader import read_song, song_from_miditoolkit
-from songs import Song, check_playable
+from songs import Song
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 

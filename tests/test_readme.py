@@ -17,12 +17,14 @@ from test_sampling import tiny_model
 from checkpoints import save_release
 from generation_args import GenConfig
 from model import ModelConfig
+from quality import Cleaning
 from tokenizer import MidiTokenizerPooled
 from training_args import TrainingArgs
 from vocab import load_vocabulary
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+DATA = (ROOT / "DATA.md").read_text(encoding="utf-8")
 
 
 def blocks(language: str) -> list[str]:
@@ -83,6 +85,11 @@ def test_documented_python_runs(checkout):
 def test_every_setting_is_explained(settings):
     for field in dataclasses.fields(settings):
         assert f"`{field.name}`" in README, field.name
+
+
+def test_every_choice_and_limit_of_cleaning_is_explained():
+    for field in dataclasses.fields(Cleaning):
+        assert f"`{field.name}`" in DATA, field.name
 
 
 def test_every_stage_of_the_table_exists_and_explains_itself(checkout):

@@ -19,9 +19,10 @@ from midi_bytes import (
     time_signature,
 )
 
+from arranging import assign_parts, check_playable
 from errors import UserError
 from midi_reader import read_song, song_from_miditoolkit
-from songs import Song, Track, assign_parts, check_playable, end_at_next_onset, parts_to_bytes, parts_to_midi
+from songs import Song, Track, end_at_next_onset, parts_to_bytes, parts_to_midi
 from vocab import Part, Vocabulary, load_vocabulary
 
 VOCABULARY = load_vocabulary()
@@ -106,7 +107,7 @@ def a_track(label: str, number: int, n_notes: int, is_drum: bool = False) -> Tra
 ])
 def test_roles(tracks, chosen):
     song = Song(96, tuple(a_track(*each) for each in tracks))
-    notes, found = assign_parts(song, VOCABULARY)
+    notes, found, _ = assign_parts(song, VOCABULARY)
     assert found == chosen
     assert [len(rows) for rows in notes] == [sum(tracks[i][2] for i in indices) for indices in chosen.values()]
 
@@ -115,7 +116,7 @@ def test_roles(tracks, chosen):
     (0, "piano"), (7, "piano"), (8, None), (15, None), (16, "piano"), (23, "piano"), (24, "piano"), (31, "piano"),
     (32, "bass"), (39, "bass"), (40, None), (87, None), (88, "piano"), (95, "piano"), (96, None), (127, None)])
 def test_programs_of_each_part(number, part):
-    _, chosen = assign_parts(Song(96, (a_track("", number, 1),)), VOCABULARY)
+    _, chosen, _ = assign_parts(Song(96, (a_track("", number, 1),)), VOCABULARY)
     assert [name for name, indices in chosen.items() if indices] == ([part] if part else [])
 
 
@@ -138,8 +139,8 @@ def test_track_order_does_not_matter(data):
                                           st.sampled_from([0, 16, 33, 34, 120]), st.integers(0, 3), st.booleans()),
                                 max_size=6))
     shuffled = data.draw(st.permutations(tracks))
-    notes, _ = assign_parts(Song(96, tuple(tracks)), VOCABULARY)
-    others, _ = assign_parts(Song(96, tuple(shuffled)), VOCABULARY)
+    notes, _, _ = assign_parts(Song(96, tuple(tracks)), VOCABULARY)
+    others, _, _ = assign_parts(Song(96, tuple(shuffled)), VOCABULARY)
     for rows, other in zip(notes, others, strict=True):
         assert sorted(rows.tolist()) == sorted(other.tolist())
 
@@ -169,7 +170,7 @@ def test_both_writers_hold_the_same_song(scratch, parts, division, beats):
     paths[0].write_bytes(parts_to_bytes(parts, VOCABULARY, division, beats))
     parts_to_midi(parts, VOCABULARY, division, beats).dump(paths[1])
     for song in map(read_song, paths):
-        notes, _ = assign_parts(song, VOCABULARY)
+        notes, _, _ = assign_parts(song, VOCABULARY)
         assert song.ticks_per_quarter == division
         assert song.main_tempo() == pytest.approx(beats, rel=1e-4)
         assert [(each.numerator, each.denominator, each.tick) for each in song.time_signatures] == [(4, 4, 0)]
