@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from midi_bytes import DRUM_CHANNEL, midi_file, name, note, program
 from strategies import shortened, song_ids
 
+from arranging import assign_parts
 from errors import UserError
 from midi_reader import read_song
-from songs import assign_parts
 from tokenizer import MidiTokenizerPooled, main
 from vocab import (
     BAR,
@@ -258,7 +258,7 @@ def test_seven_parts_are_found_by_program(seven, tmp_path):
     path.write_bytes(midi_file(
         note(0, 24, 36, DRUM_CHANNEL), [name("percussion"), *note(0, 24, 70, DRUM_CHANNEL)],
         *([program(number), *note(0, 24, 50)] for number in (90, 84, 30, 0, 39, 120))))
-    _, chosen = assign_parts(read_song(path), seven.vocabulary)
+    chosen = assign_parts(read_song(path), seven.vocabulary).tracks
     assert chosen == {"drums": [0], "percussion": [1], "synth_pad": [2], "synth_lead": [3], "guitar": [4],
                       "piano": [5], "bass": [6]}
 
