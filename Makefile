@@ -6,6 +6,7 @@
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PIP_ARGS ?=
+FUZZ_ARGS ?=
 VENV := .venv
 ifeq ($(OS),Windows_NT)
 BIN := $(VENV)/Scripts
@@ -13,7 +14,7 @@ else
 BIN := $(VENV)/bin
 endif
 
-.PHONY: help generate test lint slow clean
+.PHONY: help generate test lint slow fuzz clean
 
 help:
 	@sed -n '2,3s/^#   //p' Makefile
@@ -31,6 +32,10 @@ lint: $(VENV)/developers
 # Checks that take minutes: the whole chain on the corpora beside the repository.
 slow: $(VENV)/developers
 	$(BIN)/python -m pytest -m slow -s
+
+# Some 20,000 damaged MIDI and token files through everything that reads them: up to 20 minutes.
+fuzz: $(VENV)/developers
+	PYTHONPATH=. $(BIN)/python tests/fuzz.py $(FUZZ_ARGS)
 
 $(VENV)/users: requirements.txt
 	$(PYTHON) -m venv $(VENV)

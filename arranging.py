@@ -281,14 +281,15 @@ def four_quarter_stretches(song: Song, min_bars: int) -> list[tuple[int, int | N
 def cut(parts: list[np.ndarray], start: int, end: int | None, early: int) -> list[np.ndarray]:
     """The notes of each part that begin from tick `start` to `end`, counted from `start`; none sounds past `end`.
 
+    `parts` are sorted by onset: a look at every note for each of many stretches would take time quadratic in the file.
     A note up to `early` ticks before a bar line belongs to the bar that it is rounded to.
     """
     result = []
     for notes in parts:
-        inside = notes[:, 0] >= start - early
-        if end is not None:
-            inside &= notes[:, 0] < end - early
-        moved = notes[inside] - np.array([start, start, 0])
+        onset = notes[:, 0]
+        first = np.searchsorted(onset, start - early)
+        last = len(notes) if end is None else np.searchsorted(onset, end - early)
+        moved = notes[first:last] - np.array([start, start, 0])
         moved[:, :2] = np.clip(moved[:, :2], 0, None if end is None else end - start)
         result.append(moved)
     return result
@@ -311,6 +312,8 @@ def fit_bars(parts: list[np.ndarray], song: Song, vocabulary: Vocabulary, choice
     longest = vocabulary.bars * bar
     early = (song.ticks_per_quarter - 1) // (2 * vocabulary.steps_per_quarter)
     pieces = []
+    if choices.cuts:
+        parts = [notes[np.argsort(notes[:, 0], kind="stable")] for notes in parts]
     for start, until in stretches:
         stretch = parts if (start, until) == (0, None) else cut(parts, start, until, early)
         last = max((int(notes[:, 0].max()) for notes in stretch if len(notes)), default=0)

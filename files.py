@@ -108,7 +108,7 @@ def size_and_mtime(path: str | Path) -> tuple[int, int]:
     try:
         stat = Path(path).stat()
     except OSError as err:
-        raise UserError(f"{path}: cannot be read ({err.strerror})") from None
+        raise UserError(f"{path}: cannot be read ({err.strerror}); check the disk and your permissions") from None
     return stat.st_size, stat.st_mtime_ns
 
 
@@ -129,7 +129,7 @@ def read_input(path: Path, largest: int | None = None) -> bytes:
     except IsADirectoryError:
         raise UserError(f"{path}: a folder, where a file is needed; give a file in it") from None
     except OSError as err:
-        raise UserError(f"{path}: cannot be read ({err.strerror})") from None
+        raise UserError(f"{path}: cannot be read ({err.strerror}); check the disk and your permissions") from None
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
@@ -137,9 +137,10 @@ def read_json_object(path: Path) -> dict[str, Any]:
     try:
         data = orjson.loads(read_input(path))
     except orjson.JSONDecodeError as err:
-        raise UserError(f"{path}: not valid JSON ({err})") from None
+        raise UserError(f"{path}: not valid JSON ({err}); correct the place, or make the file again") from None
     if not isinstance(data, dict):
-        raise UserError(f"{path}: holds a JSON {type(data).__name__}, where an object {{...}} is needed")
+        raise UserError(f"{path}: holds a JSON {type(data).__name__}, where an object {{...}} is needed; give "
+                        f"another file")
     return data
 
 

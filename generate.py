@@ -62,7 +62,7 @@ def prompt_rows(opened: Song | dict[str, Any], path: Path, n_rows: int, tokenize
         ids, tempo = token_ids(opened, path, tokenizer)
     rows = tokenizer.ids_to_rows(ids[:n_rows] if n_rows else ids, str(path))
     if not len(rows) and n_rows != 1:
-        raise UserError(f"{path}: has no notes to continue")
+        raise UserError(f"{path}: has no notes to continue; give another prompt, or more of its rows with -pi")
     return rows, tempo
 
 

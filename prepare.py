@@ -44,7 +44,7 @@ class ReadSong:
         """Raises UserError if the file cannot be read, or has no note."""
         rows, _ = read_tokens(Path(task.source), self.tokenizer)
         if not len(rows):
-            raise UserError(f"{task.source}: has no notes")
+            raise UserError(f"{task.source}: has no notes; leave it out, or make it again with tokenizer.py")
         vocabulary = self.tokenizer.vocabulary
         return Entry(rows.astype(vocabulary.id_type).tobytes(), exact_key(rows), signature(rows, vocabulary))
 

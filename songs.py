@@ -84,7 +84,7 @@ def check_tempo(tempo: object, where: str) -> float:
     """`tempo` in beats per minute, if MIDI can hold it; otherwise raise UserError."""
     if isinstance(tempo, bool) or not isinstance(tempo, int | float) or not SLOWEST <= tempo <= FASTEST:
         raise UserError(f"{where}: tempo must be a number from {SLOWEST:.2f} to {FASTEST:.0f} beats per minute, "
-                        f"not {tempo!r}")
+                        f"not {tempo!r:.40}; correct it, or leave it out for {DEFAULT_TEMPO:g}")
     return float(tempo)
 
 

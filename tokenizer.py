@@ -12,6 +12,7 @@ import abc
 import argparse
 import dataclasses
 import functools
+import itertools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -50,6 +51,7 @@ from vocab import (
     load_vocabulary,
 )
 
+NOT_NUMBERS = {str, list, dict}  # in JSON
 TOKEN_FORMAT, TOKEN_VERSION = "pooled-tokens", 1
 
 
@@ -267,7 +269,8 @@ class MidiTokenizerPooled(MidiTokenizerBase):
         if bad.any():
             row = int(np.argmax(bad))
             raise UserError(f"{where}: row {row} {array[row].tolist()} is outside the vocabulary "
-                            f"(sizes {list(self.vocabulary.sizes)}; special ids all or none)")
+                            f"(sizes {list(self.vocabulary.sizes)}, special ids all or none); make it again with "
+                            f"tokenizer.py")
         return array
 
     def tokens_to_events(self, ids: Any) -> list[list[str]]:
@@ -281,13 +284,16 @@ class MidiTokenizerPooled(MidiTokenizerBase):
 def _as_array(ids: Any, where: str) -> np.ndarray:
     """Ids as an (N, F) int64 array, from lists, arrays or tensors (without importing torch)."""
     try:
+        if isinstance(ids, list) and not NOT_NUMBERS.isdisjoint(map(type, itertools.chain.from_iterable(ids))):
+            raise ValueError  # before numpy gives every id the room of the longest text
         array = np.asarray(ids.cpu() if hasattr(ids, "cpu") else ids)
         if not array.size:
             array = np.zeros((0, len(FIELDS)), np.int64)
-    except ValueError:  # rows of different lengths
+    except (TypeError, ValueError):  # no rows, or of different lengths
         array = np.zeros(0)
     if array.ndim != 2 or array.shape[1] != len(FIELDS) or not np.issubdtype(array.dtype, np.integer):
-        raise UserError(f"{where}: must be rows of {len(FIELDS)} whole numbers, one per family: {', '.join(FIELDS)}")
+        raise UserError(f"{where}: must be rows of {len(FIELDS)} whole numbers, one per family: {', '.join(FIELDS)}; "
+                        f"make it again with tokenizer.py")
     return array.astype(np.int64)
 
 
@@ -312,8 +318,9 @@ def parse_token_file(path: Path) -> dict[str, Any]:
     if "ids" not in data:
         raise UserError(f"{path}: has no 'ids': not a token file; make one with tokenizer.py")
     if data.get("format", TOKEN_FORMAT) != TOKEN_FORMAT or data.get("version", TOKEN_VERSION) != TOKEN_VERSION:
-        raise UserError(f"{path}: a {data.get('format')} file of version {data.get('version')}, not {TOKEN_FORMAT} "
-                        f"version {TOKEN_VERSION}; make it again with tokenizer.py")
+        raise UserError(f"{path}: a file of format {data.get('format')!r:.40} and version "
+                        f"{data.get('version')!r:.40}, not {TOKEN_FORMAT} version {TOKEN_VERSION}; make it again with "
+                        f"tokenizer.py")
     return data
 
 

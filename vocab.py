@@ -150,7 +150,7 @@ class Vocabulary:
     def check_digest(self, digest: str | None, where: str, remedy: str) -> None:
         """Raise UserError unless `digest` (None: unknown, as in the predecessor's files) is this vocabulary's."""
         if digest is not None and digest != self.digest:
-            raise UserError(f"{where}: made with another vocabulary ({digest}, not {self.digest}); {remedy}")
+            raise UserError(f"{where}: made with another vocabulary ({digest!r:.40}, not {self.digest}); {remedy}")
 
 
 def load_vocabulary(source: str | Path | dict[str, Any] | Vocabulary | None = None) -> Vocabulary:

@@ -345,7 +345,7 @@ def test_own_token_files_are_read(tmp_path):
     ({"ids": [[4, 4, 4, 300]]}, "row 0 .* is outside the vocabulary"),
     ({"ids": {}}, "must be rows of 4"),
     ({"ids": None}, "must be rows of 4"),
-    ({"ids": [], "format": "song"}, "a song file of version None"),
+    ({"ids": [], "format": "song"}, "a file of format 'song' and version None"),
     ({"ids": [], "format": "pooled-tokens", "version": 2}, "version 2, not pooled-tokens version 1"),
     ({"ids": [], "vocabulary": "feed"}, "made with another vocabulary"),
     ({"ids": [], "tempo": "fast"}, "tempo must be a number from 3.58"),

@@ -154,7 +154,7 @@ def test_check_digest_names_the_file_and_the_remedy():
     vocabulary = load_vocabulary()
     vocabulary.check_digest(vocabulary.digest, "a.json", "make it again")
     vocabulary.check_digest(None, "a.json", "make it again")
-    with pytest.raises(UserError, match=r"a\.json: made with another vocabulary \(feed, not .*make it again"):
+    with pytest.raises(UserError, match=r"a\.json: made with another vocabulary \('feed', not .*make it again"):
         vocabulary.check_digest("feed", "a.json", "make it again")
 
 
