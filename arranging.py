@@ -237,8 +237,9 @@ def meters(song: Song) -> list[tuple[int, int | None, TimeSignature]]:
 
 def check_meters(song: Song, where: str) -> None:
     """Raise UserError if a bar is not four quarters long, with music in or after it."""
+    last_onset = song.last_onset_tick  # looks at every note
     for tick, _, signature in meters(song):
-        if not _is_four_quarters(signature) and tick <= song.last_onset_tick:
+        if not _is_four_quarters(signature) and tick <= last_onset:
             bar = tick // (QUARTERS_PER_BAR * song.ticks_per_quarter)
             raise UserError(f"{where}: bar {bar} is in {signature.numerator}/{signature.denominator} (bars count from "
                             f"0); only bars of four quarters can be represented: cut the song to its 4/4 part, or "
