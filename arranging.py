@@ -53,6 +53,8 @@ class Choices:
     min_stretch_bars: int = 8  # shortest such stretch
 
     def __post_init__(self) -> None:
+        if any(len(pair) != 2 for pair in self.tracks):
+            raise UserError("tracks must be a list of [part, which tracks] pairs")
         for name, value, known in (("ranges", self.ranges, RANGES), ("long_songs", self.long_songs, (SKIP, CUT)),
                                    ("meters", self.meters, (SKIP, CUT))):
             if value not in known:

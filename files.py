@@ -39,9 +39,11 @@ def replacing(path: Path, durable: bool = False, make_parents: bool = True) -> I
                 file.flush()
                 os.fsync(file.fileno())
         temporary.replace(path)
-    except BaseException:
+    except BaseException as err:
         with contextlib.suppress(OSError):
             temporary.unlink()
+        if isinstance(err, OSError) and err.filename in (None, str(temporary)):  # a full disk says nothing of files
+            raise OSError(err.errno, err.strerror, str(path)) from err
         raise
 
 

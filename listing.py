@@ -20,7 +20,7 @@ import numpy as np
 
 from errors import UserError
 
-PIECE = re.compile(r"\.part\d+$")
+PIECE = re.compile(r"\.part\d+$", re.IGNORECASE)
 
 
 class Task(NamedTuple):
@@ -96,8 +96,9 @@ class Listing:
 
     def holds(self, path: Path) -> bool:
         """Whether `path` is one of the inputs."""
-        place = path.resolve()
-        return self._in_folder(place) or any(place == given.resolve() for given in self.files)
+        place, target = path.parent.resolve() / path.name, path.resolve()  # a link is an input of its own
+        return self._in_folder(place) or self._in_folder(target) or any(target == given.resolve()
+                                                                        for given in self.files)
 
     def _add_folder(self, folder: Path) -> None:
         """Keep the outermost of folders that lie in one another, so that each file comes once."""

@@ -24,7 +24,9 @@ from listing import WHOLE, Listing, Shard, Task, of_piece
 from store import Store
 
 KEPT, DROPPED = "kept", "dropped"
-# `place` orders the rows: an input's number in this run; before them, negative, inputs of earlier runs alone.
+# `place` orders the rows: an input's number in this run; before them, negative, inputs of a finished run alone, and
+# of the same run when it was stopped, and had other inputs.
+FINISHED, STOPPED = 1 << 40, 1 << 30
 TABLES = """
 CREATE TABLE about (settings TEXT NOT NULL, forced INTEGER NOT NULL);
 CREATE TABLE rows (source BLOB PRIMARY KEY, place INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, row BLOB NOT NULL);
@@ -75,7 +77,7 @@ class Report:
         finished = self.path.stat().st_mtime_ns
         with open(self.path, "rb") as file:
             lines = ((number, line.rstrip(b"\n")) for number, line in enumerate(file))
-            rows = ((_source_bytes(orjson.loads(line)), number - (1 << 40), finished, line) for number, line in lines)
+            rows = ((_source_bytes(orjson.loads(line)), number - FINISHED, finished, line) for number, line in lines)
             try:
                 self._store.execute_many("INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?)", rows)
             except (orjson.JSONDecodeError, KeyError, TypeError):
@@ -94,12 +96,13 @@ class Report:
 
         Raises UserError if the run would replace a file that is not its own.
         """
+        self._store.execute("UPDATE rows SET place = place - ? WHERE place > 0", (STOPPED,))
         total = 0
         for total, task in enumerate(self.shard.of_tasks(listing), 1):
             key = os.fsencode(task.source)
             found = self._store.first("SELECT place, mtime_ns, row FROM rows WHERE source = ?", (key,))
             row = orjson.loads(found[2]) if found else {}
-            if found and self._is_done(task, row, is_new=found[0] > 0, finished_ns=found[1]):
+            if found and self._is_done(task, row, is_new=found[0] >= -STOPPED, finished_ns=found[1]):
                 self._store.execute("UPDATE rows SET place = ? WHERE source = ?", (total, key))
                 self.n_done += 1
             else:

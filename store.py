@@ -11,6 +11,7 @@ from typing import Any
 
 from errors import UserError
 
+ROWS_AT_ONCE = 1000
 SECONDS_PER_COMMIT = 0.3
 
 
@@ -50,7 +51,13 @@ class Store:
 
     def all(self, sql: str, values: tuple = ()) -> Iterator[tuple[Any, ...]]:
         with self._errors():
-            yield from self._db.execute(sql, values)
+            cursor = self._db.execute(sql, values)
+        while True:
+            with self._errors():
+                rows = cursor.fetchmany(ROWS_AT_ONCE)
+            if not rows:
+                return
+            yield from rows
 
     def is_due(self) -> bool:
         """Whether the last commit was a while ago."""

@@ -15,9 +15,13 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
-from typing import Any, NamedTuple
+from concurrent.futures.process import BrokenProcessPool
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from errors import UserError
+
+if TYPE_CHECKING:
+    from pebble import ProcessPool
 
 TASKS_WORTH_A_WORKER = 8
 AHEAD = 64  # tasks handed out per worker before the oldest must be done: one slow file holds nobody up for long
@@ -76,24 +80,47 @@ def run(job: Callable[[Any], Any], tasks: Iterable[Any], n_workers: int, time_li
     if not n_workers:
         yield from (Outcome(task, *_result(job, task)) for task in tasks)
         return
+    tasks = iter(tasks)
+    waiting: collections.deque[tuple[Any, Future | None]] = collections.deque()
+    suspect = None
+    while True:
+        pool = _new_pool(job, n_workers, method)
+        try:
+            for number, (task, future) in enumerate(waiting):
+                if future is None or not future.done() or future.exception():
+                    waiting[number] = task, pool.schedule(_work, args=(task,), timeout=time_limit)
+            yield from _drain(pool, tasks, waiting, n_workers * AHEAD, time_limit)
+            return
+        except BrokenProcessPool:  # a worker died, and the pool does not know of which task: once more, then it is
+            task = waiting[0][0]   # the oldest that is to blame
+            if task is suspect:
+                waiting.popleft()
+                yield Outcome(task, reason="killed the process that read it; export it again")
+            suspect = task
+        finally:
+            pool.stop()
+            pool.join()
+
+
+def _new_pool(job: Callable[[Any], Any], n_workers: int, method: str | None) -> ProcessPool:
     from pebble import ProcessPool
 
     context = multiprocessing.get_context(method or start_method())
-    pool = ProcessPool(n_workers, initializer=_install, initargs=(job,), context=context)
-    tasks = iter(tasks)
-    waiting: collections.deque[tuple[Any, Future]] = collections.deque()
-    try:
-        while True:
-            for task in itertools.islice(tasks, n_workers * AHEAD - len(waiting)):
-                waiting.append((task, pool.schedule(_work, args=(task,), timeout=time_limit)))
-            if not waiting:
-                break
-            task, future = waiting.popleft()
-            yield _outcome(task, future, time_limit)
-        pool.close()
-    finally:
-        pool.stop()
-        pool.join()
+    return ProcessPool(n_workers, initializer=_install, initargs=(job,), context=context)
+
+
+def _drain(pool: ProcessPool, tasks: Iterator[Any], waiting: collections.deque, n_ahead: int, time_limit: float,
+           ) -> Iterator[Outcome]:
+    """Hand out `tasks`, `n_ahead` at most waiting, and yield the outcomes until there are no more."""
+    while True:
+        for task in itertools.islice(tasks, n_ahead - len(waiting)):
+            waiting.append((task, pool.schedule(_work, args=(task,), timeout=time_limit)))
+        if not waiting:
+            pool.close()
+            return
+        outcome = _outcome(*waiting[0], time_limit)
+        waiting.popleft()
+        yield outcome
 
 
 def _outcome(task: Any, future: Future, time_limit: float) -> Outcome:

@@ -10,11 +10,13 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pebble.pool import process
 
 import workers
 from errors import UserError
@@ -111,7 +113,8 @@ def test_a_worker_that_dies_or_hangs_costs_one_task(method):
             f"from test_workers import DEADLY, act, children, run\n"
             f"outcomes = list(run(act, DEADLY, 2, 0.5, {method!r}))\n"
             f"print(json.dumps([outcomes, os.getpid(), sorted(children())]))")
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
     outcomes, own_id, left_running = json.loads(done.stdout)
     assert [task for task, _, _ in outcomes] == DEADLY
     reasons = {task: reason for task, result, reason in outcomes if result is None}
@@ -126,6 +129,22 @@ def test_a_worker_that_dies_or_hangs_costs_one_task(method):
     assert done.stderr.count("Traceback") == 1
     assert done.stderr.startswith("\nbug\nTraceback") and done.stderr.endswith("ZeroDivisionError: a fault of ours\n")
     assert left_running == []
+
+
+def test_a_death_that_the_pool_cannot_place_does_not_end_the_run(monkeypatch):
+    """A worker that dies before its pool has heard which task it took: pebble gives the whole pool up."""
+    original, lost = process.PoolManager.find_expired_task, []
+
+    def find(self: process.PoolManager, worker_id: int) -> object:
+        lost.append(worker_id)
+        if len(lost) == 1:
+            raise BrokenProcessPool("All workers expired")
+        return original(self, worker_id)
+
+    monkeypatch.setattr(process.PoolManager, "find_expired_task", find)
+    outcomes = list(run(act, ["a", "killed", "b", "c"], 2, 5))
+    assert lost and [outcome.task for outcome in outcomes] == ["a", "killed", "b", "c"]
+    assert [bool(outcome.reason) for outcome in outcomes] == [False, True, False, False]
 
 
 def test_without_workers_errors_are_told_the_same_way(capsys):
