@@ -136,17 +136,21 @@ def assign_parts(song: Song, vocabulary: Vocabulary, wanted: Mapping[str, str] |
     whose program it accepts, the one with the most notes. Tracks in no list are left out.
     """
     wanted = wanted or {}
-    playing = [i for i, track in enumerate(song.tracks) if len(track.notes)]
+    free = [i for i, track in enumerate(song.tracks) if len(track.notes)]
+    playing = list(free)
     chosen: dict[str, list[int]] = {}
     why: dict[str, str] = {}
-    for part in vocabulary.parts:
-        which = wanted.get(part.name, "")
-        if which and which not in (ALL, MOST_NOTES):
-            chosen[part.name], why[part.name] = _asked_for(which, song, playing), f"asked for: {which}"
-        elif named := [i for i in playing if song.tracks[i].name == part.name]:
-            chosen[part.name], why[part.name] = named, "named so"
-    taken = {i for indices in chosen.values() for i in indices}
-    free = [i for i in playing if i not in taken and song.tracks[i].name not in vocabulary.part_names]
+    for name in vocabulary.part_names:
+        which = wanted.get(name, "")
+        if which and which not in (ALL, MOST_NOTES):  # of two parts that ask for a track, the first gets it
+            chosen[name], why[name] = [i for i in _asked_for(which, song, playing) if i in free], f"asked for: {which}"
+            free = [i for i in free if i not in chosen[name]]
+    for name in vocabulary.part_names:
+        named = [i for i in free if song.tracks[i].name == name]
+        if named and name not in chosen:
+            chosen[name], why[name] = named, "named so"
+            free = [i for i in free if i not in named]
+    free = [i for i in free if song.tracks[i].name not in vocabulary.part_names]
     for part in vocabulary.parts:
         if part.name in chosen:
             continue

@@ -116,7 +116,8 @@ def _drain(pool: ProcessPool, tasks: Iterator[Any], waiting: collections.deque, 
         for task in itertools.islice(tasks, n_ahead - len(waiting)):
             waiting.append((task, pool.schedule(_work, args=(task,), timeout=time_limit)))
         if not waiting:
-            pool.close()
+            pool.close()  # gently: one that was killed last may have a successor just starting
+            pool.join()
             return
         outcome = _outcome(*waiting[0], time_limit)
         waiting.popleft()
