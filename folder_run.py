@@ -33,7 +33,7 @@ from files import (
 )
 from listing import WHOLE, Listing, Shard, Task, of_piece
 from midi_reader import LARGEST_FILE, read_song
-from reports import DROPPED, KEPT, Report, merge_shards
+from reports import DROPPED, KEPT, NO_RESULT, Report, merge_shards
 from songs import Song
 
 LEFT_OUT = "in files left out"
@@ -70,10 +70,11 @@ class FileJob:
         return self._row(task, facts), mtime_ns
 
     def lost(self, task: Task, reason: str) -> tuple[bytes, int]:
-        """The same for a file that no worker brought to an end."""
+        """The same for a file that no worker brought to an end; the next run tries it again."""
         size, mtime_ns = size_and_mtime(task.source)
         _remove_pieces(task.output, 0)
-        facts = {"bytes": size, "sha256": file_hash(Path(task.source)), **_dropped(task, reason)}
+        facts = {"bytes": size, "sha256": file_hash(Path(task.source)), **_dropped(task, reason),
+                 NO_RESULT: True}
         return self._row(task, facts), mtime_ns
 
     def _row(self, task: Task, facts: dict[str, Any]) -> bytes:

@@ -24,6 +24,7 @@ from listing import WHOLE, Listing, Shard, Task, of_piece
 from store import Store
 
 KEPT, DROPPED = "kept", "dropped"
+NO_RESULT = "no_result"  # marks the row of a file that no worker brought to an end
 # `place` orders the rows: an input's number in this run; before them, negative, inputs of a finished run alone, and
 # of the same run when it was stopped, and had other inputs.
 FINISHED, STOPPED = 1 << 40, 1 << 30
@@ -114,7 +115,7 @@ class Report:
 
     def _is_done(self, task: Task, row: dict[str, Any], is_new: bool, finished_ns: int) -> bool:
         """Whether a row still holds: same settings, the input not changed since, its outputs there."""
-        if row.get("settings") != self.settings or (self.force and not is_new):
+        if row.get("settings") != self.settings or (self.force and not is_new) or NO_RESULT in row:
             return False
         size, changed_ns = size_and_mtime(task.source)
         outputs = (of_piece(task.output, k) for k in range(len(row.get("outputs", ()))))

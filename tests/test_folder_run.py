@@ -357,7 +357,7 @@ def test_what_no_worker_brought_to_an_end_has_a_row_and_no_output(tmp_path):
     row, mtime_ns = FileJob(None, "settings").lost(task, "took longer than 3 seconds; x")
     row = orjson.loads(row)
     facts = {"source": str(tmp_path / "a.mid"), "settings": "settings", "bytes": 6, "verdict": "dropped",
-             "sha256": file_hash(tmp_path / "a.mid"), "reason": "took longer than 3 seconds; x"}
+             "sha256": file_hash(tmp_path / "a.mid"), "reason": "took longer than 3 seconds; x", "no_result": True}
     assert {key: row[key] for key in facts} == facts
     assert mtime_ns == (tmp_path / "a.mid").stat().st_mtime_ns
     assert list((tmp_path / "out").iterdir()) == []

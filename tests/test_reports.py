@@ -313,6 +313,16 @@ def test_an_unfinished_run_repeated_with_other_inputs_counts_these_alone(songs, 
     assert names(run.out) == ["a.mid", "b.mid", "x.mid"]
 
 
+def test_what_no_worker_brought_to_an_end_is_tried_again(songs, tmp_path):
+    """With a longer time limit, perhaps, or a newer parser."""
+    Run(tmp_path / "out", songs)
+    path = tmp_path / "out" / "report.jsonl"
+    first, second, *others = map(orjson.loads, path.read_bytes().splitlines())
+    path.write_bytes(b"\n".join(map(orjson.dumps, [first, second | {reports.NO_RESULT: True}, *others])))
+    assert Run(tmp_path / "out", songs).done == ["b.mid"]
+    assert Run(tmp_path / "out", songs).done == []
+
+
 def test_two_runs_into_one_folder_do_not_mix(songs, tmp_path):
     (tmp_path / "out").mkdir()
     with Report(tmp_path / "out", "copied", {}) as report:
