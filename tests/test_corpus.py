@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import tarfile
@@ -65,10 +66,12 @@ def test_chain_on_lakh_songs(unpack, work):
     rows = report(work / "cleaned")
     kept = [row for row in rows if row["verdict"] == "kept"]
     assert len(rows) == sum(path.is_file() for path in folder.rglob("*.mid"))
-    assert len(kept) > 0.9 * len(rows)
+    assert len(kept) > 0.75 * len(rows)  # the limit on the grid alone leaves out an eighth
     run(work, "tokenizer.py", "--no-events", "-td", "tokens", "cleaned")
     tokenized = report(work / "tokens")
     assert all(row["verdict"] == "kept" for row in tokenized)  # what was cleaned can be tokenized
     print(f"notes: {sum(row['notes'] for row in tokenized):,}")
     said = run(work, "prepare.py", "dataset.pt", "-b", 512, "-fp", "tokens")
-    assert f"{len(kept)} songs (0 files left out)" in said
+    n_songs, n_duplicates = map(int, re.search(r": (\d+) songs \(0 files left out, (\d+) duplicates\)", said).groups())
+    assert n_songs + n_duplicates == len(kept)
+    assert 0 < n_duplicates < 0.05 * len(kept)
