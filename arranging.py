@@ -23,11 +23,13 @@ from vocab import QUARTERS_PER_BAR, Part, Vocabulary
 SKIP, DROP, OCTAVE, CUT = "skip", "drop", "octave", "cut"
 RANGES = (DROP, OCTAVE, SKIP)
 SEMITONES = 12
+PROGRAMS = r"(\d+)(?:-(\d+))?"
+MAX_PROGRAM = 127
 ALL, MOST_NOTES, NONE = "all", "most-notes", "none"
 
 # Where notes of a song went, as reports count them.
 NO_PART, OUT_OF_RANGE, OTHER_METERS = "in tracks that play no part", "outside their part's range", \
-    "in bars that are not four quarters long"
+    "in bars that are not four quarters long, or too few of these"
 
 OPTIONS = """Which tracks play a part (--part NAME=TRACKS, once per part), in place of the rule in the README:
   all, most-notes   all candidates by name and program joined, or the one with the most notes
@@ -114,7 +116,10 @@ def choices_of(args: argparse.Namespace, base: C, vocabulary: Vocabulary) -> C:
     given = {field.name: value for field in dataclasses.fields(Choices)
              if (value := getattr(args, field.name)) is not None}
     if "tracks" in given:
-        given["tracks"] = tuple(tuple(text.partition("=")[::2]) for text in given["tracks"])
+        asked = [tuple(text.partition("=")[::2]) for text in given["tracks"]]
+        if len(dict(asked)) < len(asked):
+            raise UserError("--part: the same part twice; give each once")
+        given["tracks"] = tuple((dict(base.tracks) | dict(asked)).items())
     choices = dataclasses.replace(base, **given)
     for name, which in choices.tracks:
         if name not in vocabulary.part_names or not which:
@@ -122,6 +127,10 @@ def choices_of(args: argparse.Namespace, base: C, vocabulary: Vocabulary) -> C:
             raise UserError(f"--part {name}={which}: must be NAME=TRACKS, NAME one of {names}")
         if which.startswith("#") and not (which[1:].isdecimal() and int(which[1:])):
             raise UserError(f"--part {name}={which}: must be a track's number, such as #3")
+        if programs := re.fullmatch(PROGRAMS, which):
+            first, last = int(programs[1]), int(programs[2] or programs[1])
+            if not first <= last <= MAX_PROGRAM:
+                raise UserError(f"--part {name}={which}: programs go from 0 to {MAX_PROGRAM}, the lower one first")
     return choices
 
 
@@ -147,15 +156,16 @@ def assign_parts(song: Song, vocabulary: Vocabulary, wanted: Mapping[str, str] |
             free = [i for i in free if i not in chosen[name]]
     for name in vocabulary.part_names:
         named = [i for i in free if song.tracks[i].name == name]
-        if named and name not in chosen:
+        if named and name not in chosen and name not in wanted:
             chosen[name], why[name] = named, "named so"
             free = [i for i in free if i not in named]
-    free = [i for i in free if song.tracks[i].name not in vocabulary.part_names]
     for part in vocabulary.parts:
         if part.name in chosen:
             continue
-        found = [i for i in free if song.tracks[i].is_drum == part.is_drum
-                 and part.accepts_program(song.tracks[i].program)]
+        others = set(vocabulary.part_names) - {part.name}
+        found = [i for i in free if song.tracks[i].name == part.name
+                 or (song.tracks[i].name not in others and song.tracks[i].is_drum == part.is_drum
+                     and part.accepts_program(song.tracks[i].program))]
         joined = wanted.get(part.name, ALL if part.is_drum else MOST_NOTES) == ALL
         chosen[part.name] = found if joined or len(found) < 2 else [_most_notes(found, song)]
         kind = "on the drum channel" if part.is_drum else "by program"
@@ -171,7 +181,7 @@ def _asked_for(which: str, song: Song, playing: list[int]) -> list[int]:
         return []
     if which.startswith("#"):
         return playing[int(which[1:]) - 1:int(which[1:])]
-    if programs := re.fullmatch(r"(\d+)(?:-(\d+))?", which):
+    if programs := re.fullmatch(PROGRAMS, which):
         first, last = int(programs[1]), int(programs[2] or programs[1])
         found = [i for i in playing if first <= song.tracks[i].program <= last and not song.tracks[i].is_drum]
         return [_most_notes(found, song)] if found else []
@@ -248,8 +258,8 @@ def check_meters(song: Song, where: str) -> None:
         if not _is_four_quarters(signature) and tick <= last_onset:
             bar = tick // (QUARTERS_PER_BAR * song.ticks_per_quarter)
             raise UserError(f"{where}: bar {bar} is in {signature.numerator}/{signature.denominator} (bars count from "
-                            f"0); only bars of four quarters can be represented: cut the song to its 4/4 part, or "
-                            f"--meters cut")
+                            f"0); only bars of four quarters can be represented: cut the song to its 4/4 part, or let "
+                            f"tokenizer.py --meters cut do it")
 
 
 def check_notes(song: Song, where: str) -> None:

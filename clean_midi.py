@@ -7,7 +7,6 @@ Example  python clean_midi.py -o cleaned corpus
 
 A song is kept if all its bars are four quarters long, it fits into the vocabulary's bars, every part is there, and it
 is within the limits of --config (configs/cleaning.json holds the defaults; null turns a limit off).
-
 """
 
 from __future__ import annotations
@@ -51,14 +50,15 @@ class CleanSong:
 
     def __call__(self, song: Song, source: str) -> tuple[list[bytes], dict[str, Any]]:
         pieces, lost, facts = arrange(song, self.vocabulary, self.cleaning, source)
-        kept, measures, n_notes = [], [], 0
+        kept, measures, n_notes, left_out = [], [], 0, []
         for piece in pieces:
             try:
                 measured, notes = self._check(piece, song, source)
-            except UserError:
+            except UserError as err:
                 if piece is pieces[-1] and not kept:
                     raise
                 lost[PIECES_LEFT_OUT] += sum(map(len, piece.parts))
+                left_out.append({"first_bar": piece.first_bar, "reason": str(err).removeprefix(f"{source}: ")})
                 continue
             kept.append(piece)
             measures.append(measured)
@@ -67,7 +67,7 @@ class CleanSong:
                     for piece in kept]
         lost["struck twice at once"] = sum(len(notes) for piece in kept for notes in piece.parts) - n_notes
         return contents, {"notes": n_notes, "first_bars": [piece.first_bar for piece in kept], "quality": measures,
-                          "lost": dict(lost), **facts}
+                          **({"pieces_left_out": left_out} if left_out else {}), "lost": dict(lost), **facts}
 
     def _check(self, piece: Piece, song: Song, source: str) -> tuple[dict[str, Any], int]:
         """A piece's measures, and its notes once it is tokenized. Raises UserError if it is to be left out."""
@@ -79,7 +79,7 @@ class CleanSong:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__ + arranging.OPTIONS, allow_abbrev=False,
+    parser = argparse.ArgumentParser(description=f"{__doc__}\n{arranging.OPTIONS}", allow_abbrev=False,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("inputs", type=Path, nargs="+", metavar="MIDI", help="files and folders to clean")
     parser.add_argument("-o", "--output", type=Path, default=Path("cleaned"),

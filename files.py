@@ -1,4 +1,4 @@
-"""Files and folders: finding MIDI, reading JSON, and writing so that a killed run leaves no half file."""
+"""Files and folders: reading, and writing so that a killed run leaves no half file."""
 
 from __future__ import annotations
 

@@ -7,9 +7,10 @@ it was, and ends with the same files, whatever the number of workers.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
+import errno
 import hashlib
-import itertools
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -37,6 +38,7 @@ from reports import DROPPED, KEPT, NO_RESULT, Report, merge_shards
 from songs import Song
 
 LEFT_OUT = "in files left out"
+BAD_NAME = errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ  # the fault of one file, not of the disk
 
 # What a song becomes: (song, its path for messages) → contents of the files, and facts for the report, `notes` and
 # `lost` among them. Raises UserError if nothing is made of it.
@@ -64,18 +66,26 @@ class FileJob:
             facts |= {"verdict": KEPT, "outputs": [of_piece(task.name, k) for k in range(len(contents))], **more}
         except UserError as err:
             facts |= _dropped(task, str(err)) | {"lost": lost}
-        for k, content in enumerate(contents):
-            write_bytes(Path(of_piece(task.output, k)), content, make_parents=False)
-        _remove_pieces(task.output, len(contents))
+        try:
+            for k, content in enumerate(contents):
+                write_bytes(Path(of_piece(task.output, k)), content, make_parents=False)
+        except OSError as err:
+            if err.errno not in BAD_NAME:
+                raise  # a full disk, say: the others would fare no better
+            facts = {"bytes": facts["bytes"], "sha256": facts["sha256"], "lost": lost,
+                     **_dropped(task, f"its output cannot have this name ({err.strerror}); rename the file")}
+        if facts["verdict"] == DROPPED:
+            _remove_old(task)
         return self._row(task, facts), mtime_ns
 
     def lost(self, task: Task, reason: str) -> tuple[bytes, int]:
         """The same for a file that no worker brought to an end; the next run tries it again."""
-        size, mtime_ns = size_and_mtime(task.source)
-        _remove_pieces(task.output, 0)
-        facts = {"bytes": size, "sha256": file_hash(Path(task.source)), **_dropped(task, reason),
-                 NO_RESULT: True}
-        return self._row(task, facts), mtime_ns
+        _remove_old(task)
+        try:
+            (size, mtime_ns), sha256 = size_and_mtime(task.source), file_hash(Path(task.source))
+        except (UserError, OSError):  # it is gone, too
+            size, mtime_ns, sha256 = None, 0, None
+        return self._row(task, {"bytes": size, "sha256": sha256, **_dropped(task, reason), NO_RESULT: True}), mtime_ns
 
     def _row(self, task: Task, facts: dict[str, Any]) -> bytes:
         row = {"source": task.source, "settings": self.settings, **facts}
@@ -88,13 +98,10 @@ def _is_no_unicode(text: str) -> bool:
     return text != text.encode("utf-8", "replace").decode("utf-8")
 
 
-def _remove_pieces(output: str, first: int) -> None:
-    """Remove what an earlier run made of the same input, under --force: pieces from `first` on."""
-    for k in itertools.count(first):
-        try:
-            Path(of_piece(output, k)).unlink()
-        except FileNotFoundError:
-            return
+def _remove_old(task: Task) -> None:
+    """Remove what an earlier run made of the same input, under --force."""
+    with contextlib.suppress(OSError):
+        Path(task.output).unlink()
 
 
 def _dropped(task: Task, reason: str) -> dict[str, Any]:
@@ -105,8 +112,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of every folder run."""
     workers.add_options(parser)
     parser.add_argument("--shard", type=Shard.parse, default=WHOLE, metavar="K/N",
-                        help="do only every N-th file from the K-th on, as one of N machines; the last to finish joins "
-                             "the reports")
+                        help="do the K-th of N parts, on one of N machines; the last to finish joins the reports")
     parser.add_argument("--force", action="store_true", help="overwrite files that exist")
 
 
@@ -134,7 +140,7 @@ def run(args: argparse.Namespace, folder: Path, new_suffix: str, verb: str, conv
         summary = report.finish()
     if args.shard.of > 1:
         print(summary.text())
-        summary = merge_shards(folder, verb, args.shard.of)
+        summary = merge_shards(folder, verb, args.shard.of, listing)
     return summary.finish() if summary else 0
 
 

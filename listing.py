@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import itertools
 import os
 import re
 from collections import defaultdict
@@ -33,7 +32,7 @@ class Task(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Shard:
-    """Every `of`-th input, from the `number`-th on: one machine's part of a run."""
+    """One machine's part of a run: every `of`-th input or so, by its output's name, so that new ones move no other."""
 
     number: int = 1
     of: int = 1
@@ -46,8 +45,11 @@ class Shard:
             raise UserError(f"--shard {text}: must be NUMBER/OF with NUMBER from 1 to OF, such as 3/16")
         return cls(int(number), int(of))
 
+    def has(self, task: Task) -> bool:
+        return self.of == 1 or mark(task.name) % self.of == self.number - 1
+
     def of_tasks(self, tasks: Iterable[Task]) -> Iterator[Task]:
-        return itertools.islice(tasks, self.number - 1, None, self.of)
+        return filter(self.has, tasks)
 
 
 WHOLE = Shard()

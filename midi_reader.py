@@ -17,7 +17,7 @@ import symusic
 from errors import UserError
 from files import read_input
 from midi_events import END_OF_TRACK, LATE, N_CHANNELS, N_PITCHES, NOTE_OFF, NOTE_ON, in_order, mend, track_chunk
-from songs import NO_NOTES, PartsMidiFile, Song, TimeSignature, Track
+from songs import NO_NOTES, PartsMidiFile, Song, TimeSignature, Track, rounded_tempo
 
 LARGEST_FILE = 64 << 20  # bytes: larger than any song
 # Longest song that is read, in quarters: a day of music. Past it the times are garbage.
@@ -214,7 +214,7 @@ def _song_from_score(score: symusic.Score, notices: list[str], where: str, offs_
         if n:
             tracks.append(Track(name, track.program, track.is_drum, notes[start:start + n]))
         start += n
-    tempos = [(tempo.time, round(tempo.qpm, 3)) for tempo in score.tempos if tempo.mspq > 0]
+    tempos = [(tempo.time, rounded_tempo(tempo.qpm)) for tempo in score.tempos if tempo.mspq > 0]
     signatures = [TimeSignature(s.time, s.numerator, s.denominator) for s in score.time_signatures]
     return Song(score.ticks_per_quarter, tuple(tracks), _by_tick(tempos), _by_tick(signatures), tuple(notices))
 
@@ -277,6 +277,6 @@ def song_from_miditoolkit(midi: miditoolkit.MidiFile) -> Song:
         name = (instrument.name or "").strip()
         tracks.append(Track(name, int(instrument.program), bool(instrument.is_drum),
                             notes if exact else first_release(notes)))
-    tempos = [(int(change.time), round(float(change.tempo), 3)) for change in midi.tempo_changes]
+    tempos = [(int(change.time), rounded_tempo(float(change.tempo))) for change in midi.tempo_changes]
     signatures = [TimeSignature(int(s.time), s.numerator, s.denominator) for s in midi.time_signature_changes]
     return Song(midi.ticks_per_beat, tuple(tracks), _by_tick(tempos), _by_tick(signatures))

@@ -86,4 +86,4 @@ def check_quality(measures: dict[str, float | int], limits: Cleaning, where: str
     for name, text in texts.items():
         limit, value = getattr(limits, name), measures[name[4:]]
         if limit is not None and (value < limit if name.startswith("min_") else value > limit):
-            raise UserError(f"{where}: {text} ({value:g}, {name} is {limit:g}); set {name} to keep it")
+            raise UserError(f"{where}: {text} ({value:g}, {name} is {limit:g}); set {name} in --config to keep it")

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import itertools
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ NO_RESULT = "no_result"  # marks the row of a file that no worker brought to an 
 # `place` orders the rows: an input's number in this run; before them, negative, inputs of a finished run alone, and
 # of the same run when it was stopped, and had other inputs.
 FINISHED, STOPPED = 1 << 40, 1 << 30
+PLANNED = b""  # the row of an input that is still to do
 TABLES = """
 CREATE TABLE about (settings TEXT NOT NULL, forced INTEGER NOT NULL);
 CREATE TABLE rows (source BLOB PRIMARY KEY, place INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, row BLOB NOT NULL);
@@ -98,19 +98,24 @@ class Report:
         Raises UserError if the run would replace a file that is not its own.
         """
         self._store.execute("UPDATE rows SET place = place - ? WHERE place > 0", (STOPPED,))
-        total = 0
+        total, stale = 0, []
         for total, task in enumerate(self.shard.of_tasks(listing), 1):
             key = os.fsencode(task.source)
             found = self._store.first("SELECT place, mtime_ns, row FROM rows WHERE source = ?", (key,))
-            row = orjson.loads(found[2]) if found else {}
-            if found and self._is_done(task, row, is_new=found[0] >= -STOPPED, finished_ns=found[1]):
+            row = orjson.loads(found[2]) if found and found[2] else {}
+            if row and self._is_done(task, row, is_new=found[0] >= -STOPPED, finished_ns=found[1]):
                 self._store.execute("UPDATE rows SET place = ? WHERE source = ?", (total, key))
                 self.n_done += 1
-            else:
-                self._store.execute("DELETE FROM rows WHERE source = ?", (key,))
-                self._check_output(task, listing, own=row.get("settings") == self.settings and "outputs" in row)
+                continue
+            was_planned = found is not None and not row  # it may be written, and its row not
+            own = row.get("outputs", ()) if row.get("settings") == self.settings else ()
+            self._check_outputs(task, listing, own, may_overwrite=self.force or was_planned)
+            stale += [self.folder / name for name in row.get("outputs", ())[1:]]
+            self._store.execute("INSERT OR REPLACE INTO rows VALUES (?, ?, 0, ?)", (key, total, PLANNED))
         self._store.commit()
         self._planned = True
+        for path in stale:  # pieces that the song may not have any more
+            path.unlink(missing_ok=True)
         return total
 
     def _is_done(self, task: Task, row: dict[str, Any], is_new: bool, finished_ns: int) -> bool:
@@ -121,24 +126,28 @@ class Report:
         outputs = (of_piece(task.output, k) for k in range(len(row.get("outputs", ()))))
         return changed_ns <= finished_ns and size == row["bytes"] and all(map(os.path.isfile, outputs))
 
-    def _check_output(self, task: Task, listing: Listing, own: bool) -> None:
-        """Raise UserError if the output may not be written; one that is `own` was made of an older input."""
-        output = Path(task.output)
-        if not os.path.lexists(output):
-            return
-        if listing.holds(output):
-            raise UserError(f"{output} would replace the file it is made of, or another input; give another folder "
-                            f"for the output")
-        if output.is_dir():
-            raise UserError(f"{output}: a folder, where a file is to be written; give another place")
-        if not (own or self.force or self.continues):
-            raise UserError(f"{output} exists already, and not with these settings; give another place, or --force to "
-                            f"overwrite")
+    def _check_outputs(self, task: Task, listing: Listing, own: Sequence[str], may_overwrite: bool) -> None:
+        """Raise UserError if an output is there that may not be written. `own` were made of an older input."""
+        names = [task.name]
+        while listing.keep_pieces_free and os.path.lexists(of_piece(task.output, len(names))):
+            names.append(of_piece(task.name, len(names)))
+        for name in names:
+            output = self.folder / name
+            if not os.path.lexists(output):
+                continue
+            if listing.holds(output):
+                raise UserError(f"{output} would replace the file it is made of, or another input; give another "
+                                f"folder for the output")
+            if output.is_dir():
+                raise UserError(f"{output}: a folder, where a file is to be written; give another place")
+            if not (may_overwrite or name in own):
+                raise UserError(f"{output} exists already, and not made from this path with these settings; repeat the "
+                                f"earlier command, give another place, or --force to overwrite")
 
     def pending(self, listing: Listing) -> Iterator[tuple[int, Task]]:
         """The tasks that are still to do, with their places."""
         for place, task in enumerate(self.shard.of_tasks(listing), 1):
-            if not self._store.first("SELECT 1 FROM rows WHERE source = ?", (os.fsencode(task.source),)):
+            if self._store.first("SELECT row FROM rows WHERE source = ?", (os.fsencode(task.source),)) == (PLANNED,):
                 yield place, task
 
     def add(self, place: int, source: str, row: bytes, mtime_ns: int) -> None:
@@ -153,7 +162,7 @@ class Report:
 
     def rows(self) -> Iterator[tuple[bool, bytes]]:
         """Every row in order, and whether it is of this run's inputs."""
-        for place, row in self._store.all("SELECT place, row FROM rows ORDER BY place"):
+        for place, row in self._store.all("SELECT place, row FROM rows WHERE row != ? ORDER BY place", (PLANNED,)):
             yield place > 0, row
 
     def finish(self) -> Summary:
@@ -217,16 +226,28 @@ def report_paths(folder: Path, shard: Shard = WHOLE) -> tuple[Path, Path, Path]:
     return folder / f"report{mark}.jsonl", folder / f"logs{mark}.txt", folder / f".report{mark}.sqlite"
 
 
-def merge_shards(folder: Path, verb: str, of: int) -> Summary | None:
+def merge_shards(folder: Path, verb: str, of: int, listing: Listing) -> Summary | None:
     """Join the reports of `of` shards, once all have finished, into that of the whole run: rows in the same order."""
-    paths = [report_paths(folder, Shard(number, of)) for number in range(1, of + 1)]
+    shards = [Shard(number, of) for number in range(1, of + 1)]
+    paths = [report_paths(folder, shard) for shard in shards]
     if any(store.exists() or not report.is_file() for report, _, store in paths):
         return None
     with contextlib.ExitStack() as stack:
-        files = [stack.enter_context(open(report, "rb")) for report, _, _ in paths]
-        rows = ((True, line.rstrip(b"\n")) for turn in itertools.zip_longest(*files) for line in turn if line)
+        rows = {shard: (line.rstrip(b"\n") for line in stack.enter_context(open(report, "rb")))
+                for shard, (report, _, _) in zip(shards, paths, strict=True)}
         report, log, _ = report_paths(folder)
-        return write_report(report, log, rows, folder, verb)
+        return write_report(report, log, _in_order(listing, rows), folder, verb)
+
+
+def _in_order(listing: Listing, rows: dict[Shard, Iterator[bytes]]) -> Iterator[tuple[bool, bytes]]:
+    """The shards' rows in the order of the inputs; those of inputs that are gone do not count."""
+    for task in listing:
+        of_shard = next(lines for shard, lines in rows.items() if shard.has(task))
+        for line in of_shard:
+            counts = _source_bytes(orjson.loads(line)) == os.fsencode(task.source)
+            yield counts, line
+            if counts:
+                break
 
 
 def write_report(path: Path, log: Path, rows: Iterable[tuple[bool, bytes]], folder: Path, verb: str) -> Summary:

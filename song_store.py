@@ -17,6 +17,7 @@ from files import make_folder, size_and_mtime
 from listing import Listing, Task
 from store import Store
 from vocab import FIELDS, Vocabulary
+from workers import KILLED, TOO_LONG
 
 # `place`: the file's number in the listing; `n_notes` 0: left out, for a reason.
 TABLES = """
@@ -71,9 +72,11 @@ class SongStore:
     def done_before(self, listing: Listing) -> int:
         """How many of the files an earlier run has read, and none has changed since; forgets the others."""
         place = 0
-        known = self._index.all("SELECT source, size, mtime_ns FROM songs ORDER BY place")
-        for task, (source, size, mtime_ns) in zip(listing, known, strict=False):
+        known = self._index.all("SELECT source, size, mtime_ns, reason FROM songs ORDER BY place")
+        for task, (source, size, mtime_ns, reason) in zip(listing, known, strict=False):
             if os.fsencode(task.source) != source or size_and_mtime(task.source) != (size, mtime_ns):
+                break
+            if reason.startswith((TOO_LONG, KILLED)):  # once more, perhaps with more time
                 break
             place += 1
         known.close()
@@ -132,9 +135,9 @@ class SongStore:
 
     def signatures(self) -> np.ndarray:
         """(n, P, K) uint32, mapped from the disk."""
-        n = (self.folder / "signatures").stat().st_size // self._signature_bytes
-        if not n:
-            return np.zeros((0, *self.signature_shape), np.uint32)
+        n = self._index.first("SELECT count(*) FROM songs WHERE n_notes > 0")[0]
+        if not n * self._signature_bytes:  # no song, or no melodic part: nothing to map
+            return np.zeros((n, *self.signature_shape), np.uint32)
         return np.memmap(self.folder / "signatures", np.uint32, "r", shape=(n, *self.signature_shape))
 
     def notes(self, order: np.ndarray) -> Iterator[bytes]:

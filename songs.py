@@ -1,4 +1,4 @@
-"""A song as arrays of notes: its parts found, its bars checked, written as MIDI.
+"""A song as arrays of notes, and written as MIDI.
 
 What is about music and not about tokens; `midi_reader.py` makes songs out of MIDI. Nothing here changes its input,
 and nothing is rounded: times stay in ticks.
@@ -77,7 +77,12 @@ class Song:
         return max(ticks, key=lambda tempo: ticks[tempo])
 
 
-# ---------------------------------------------------------------- bars and parts
+# ---------------------------------------------------------------- tempo
+
+
+def rounded_tempo(tempo: float) -> float:
+    """A tempo as songs hold it, to three digits after the point, and within what MIDI can say."""
+    return min(max(round(tempo, 3), SLOWEST), FASTEST)
 
 
 def check_tempo(tempo: object, where: str) -> float:

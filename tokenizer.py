@@ -151,6 +151,8 @@ class MidiTokenizerBase(abc.ABC):
         duration = quantize_durations(end - onset, ticks_per_quarter, v.steps_per_quarter, v.max_duration_steps)
         first_ids = np.array(v.first_pitch_ids) - [part.lowest_pitch for part in v.parts]
         pitch_instrument = pitch + np.repeat(first_ids, [len(notes) for notes in parts])
+        if start.min(initial=0) < 0:
+            raise UserError(f"{where}: a note begins before the song does (at tick {onset.min()}); move it")
         late = start[start >= v.bars * v.steps_per_bar]
         if len(late):
             raise UserError(f"{where}: bar {late.min() // v.steps_per_bar} is past the last bar this vocabulary holds "
@@ -335,7 +337,7 @@ def token_ids(data: dict[str, Any], path: Path, tokenizer: MidiTokenizerPooled) 
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False,
+    parser = argparse.ArgumentParser(description=f"{__doc__}\n{arranging.OPTIONS}", allow_abbrev=False,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("inputs", type=Path, nargs="+", metavar="MIDI", help="files and folders to tokenize")
     parser.add_argument("-td", "--tokens_dir", type=Path, default=Path("tokens"),

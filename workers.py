@@ -27,6 +27,9 @@ TASKS_WORTH_A_WORKER = 8
 AHEAD = 64  # tasks handed out per worker before the oldest must be done: one slow file holds nobody up for long
 
 
+TOO_LONG, KILLED = "took longer than", "killed the process that read it"  # how the reasons of no reader begin
+
+
 class Outcome(NamedTuple):
     """What became of a task: the job's `result`, or the reason why there is none."""
 
@@ -88,14 +91,14 @@ def run(job: Callable[[Any], Any], tasks: Iterable[Any], n_workers: int, time_li
         try:
             for number, (task, future) in enumerate(waiting):
                 if future is None or not future.done() or future.exception():
-                    waiting[number] = task, pool.schedule(_work, args=(task,), timeout=time_limit)
+                    waiting[number] = task, _schedule(pool, task, time_limit)
             yield from _drain(pool, tasks, waiting, n_workers * AHEAD, time_limit)
             return
         except BrokenProcessPool:  # a worker died, and the pool does not know of which task: once more, then it is
             task = waiting[0][0]   # the oldest that is to blame
             if task is suspect:
                 waiting.popleft()
-                yield Outcome(task, reason="killed the process that read it; export it again")
+                yield Outcome(task, reason=f"{KILLED}; export it again")
             suspect = task
         finally:
             pool.stop()
@@ -114,7 +117,8 @@ def _drain(pool: ProcessPool, tasks: Iterator[Any], waiting: collections.deque, 
     """Hand out `tasks`, `n_ahead` at most waiting, and yield the outcomes until there are no more."""
     while True:
         for task in itertools.islice(tasks, n_ahead - len(waiting)):
-            waiting.append((task, pool.schedule(_work, args=(task,), timeout=time_limit)))
+            waiting.append((task, None))  # before it is scheduled, which fails if the pool is broken
+            waiting[-1] = task, _schedule(pool, task, time_limit)
         if not waiting:
             pool.close()  # gently: one that was killed last may have a successor just starting
             pool.join()
@@ -124,15 +128,22 @@ def _drain(pool: ProcessPool, tasks: Iterator[Any], waiting: collections.deque, 
         yield outcome
 
 
+def _schedule(pool: ProcessPool, task: Any, time_limit: float) -> Future:
+    try:
+        return pool.schedule(_work, args=(task,), timeout=time_limit)
+    except RuntimeError as err:  # how pebble says here what elsewhere it says as follows
+        raise BrokenProcessPool(str(err)) from err
+
+
 def _outcome(task: Any, future: Future, time_limit: float) -> Outcome:
     from pebble import ProcessExpired
 
     try:
         return Outcome(task, *future.result())
     except TimeoutError:  # of pebble; a job's own, of a network disk, is as good as one
-        return Outcome(task, reason=f"took longer than {time_limit:g} seconds; if it is a song, raise --time-limit")
+        return Outcome(task, reason=f"{TOO_LONG} {time_limit:g} seconds; if it is a song, raise --time-limit")
     except ProcessExpired as err:
-        return Outcome(task, reason=f"killed the process that read it (exit code {err.exitcode}); export it again")
+        return Outcome(task, reason=f"{KILLED} (exit code {err.exitcode}); export it again")
 
 
 def _result(job: Callable[[Any], Any], task: Any) -> tuple[Any, str]:

@@ -134,7 +134,7 @@ def test_a_song_at_its_limit_is_kept_and_beyond_it_is_not(limit):
     worse = step if limit.startswith("min_") else -step  # a limit that the song does not keep
     for offset in (-worse, 0):
         check_quality(GOOD, Cleaning(**OFF | {limit: value + offset}), "x")
-    with pytest.raises(UserError, match=rf"^x: .*{limit} is {value + worse:g}\); set {limit} to keep it$") as error:
+    with pytest.raises(UserError, match=rf"^x: .*{limit} is {value + worse:g}\); set {limit} in --config to keep it$") as error:
         check_quality(GOOD, Cleaning(**OFF | {limit: value + worse}), "x")
     assert f"({value:g}, " in str(error.value)
 
@@ -199,7 +199,7 @@ def test_the_command_keeps_a_song_within_its_limits_and_reports_its_measures(tmp
 def test_the_command_drops_a_song_that_is_not_and_says_why(tmp_path, capsys):
     row = cleaned(tmp_path, song(n_bars=3))
     assert row["verdict"] == "dropped"
-    assert row["reason"] == "too few bars (3, min_bars is 4); set min_bars to keep it"
+    assert row["reason"] == "too few bars (3, min_bars is 4); set min_bars in --config to keep it"
     assert row["lost"] == {"in files left out": 36}
     assert cleaned(tmp_path, song(n_bars=3), min_bars=3)["verdict"] == "kept"
     assert cleaned(tmp_path, song(n_bars=3), min_bars=None)["verdict"] == "kept"

@@ -199,7 +199,7 @@ def test_a_file_of_somebody_else_is_never_replaced_and_the_refused_run_leaves_no
     (out / "z").mkdir(parents=True)
     (out / "z" / "d.txt").write_text("mine")
     for inputs in ([songs], [songs / "a.mid", songs]):
-        with pytest.raises(UserError, match=r"z/d\.txt exists already.*; give another place, or --force"):
+        with pytest.raises(UserError, match=r"z/d\.txt exists already.*; repeat .*, or --force"):
             Run(out, *inputs)
         assert content(out) == {"z/d.txt": b"mine"} and sorted(path.name for path in out.iterdir()) == ["z"]
     assert Run(out, songs, force=True).done == ["a.mid", "b.mid", "c.mid", "d.mid"]
@@ -350,22 +350,45 @@ def test_a_million_rows_need_no_memory_while_they_are_counted(songs, tmp_path, m
 @pytest.mark.parametrize(("of", "order"), [(2, [1, 2]), (3, [3, 1, 2]), (6, [6, 5, 4, 3, 2, 1])])
 def test_shards_merge_into_the_report_of_the_whole_run(songs, tmp_path, of, order):
     expected = content(Run(tmp_path / "whole", songs).out)
+    inputs = Listing([songs], (".mid",), tmp_path / "whole", ".txt")
     shutil.move(tmp_path / "whole", tmp_path / "put aside")
     for number in order:
-        assert merge_shards(tmp_path / "whole", "copied", of) is None
+        assert merge_shards(tmp_path / "whole", "copied", of, inputs) is None
         Run(tmp_path / "whole", songs, shard=Shard(number, of))
-    summary = merge_shards(tmp_path / "whole", "copied", of)
+    summary = merge_shards(tmp_path / "whole", "copied", of, inputs)
     assert summary.text().startswith("3 of 4 files copied")
     found = content(tmp_path / "whole")
     assert {name: data for name, data in found.items() if "-of-" not in name} == expected
     assert Run(tmp_path / "whole", songs).done == []  # the whole run takes the shards' work over
 
 
+def test_new_inputs_of_a_sharded_run_move_no_other(songs, tmp_path):
+    """Every shard finds its own work again, and the merged report has a row for each input once."""
+    inputs = Listing([songs], (".mid",), tmp_path / "out", ".txt")
+    for number in (1, 2):
+        Run(tmp_path / "out", songs, shard=Shard(number, 2))
+    (songs / "a0.mid").write_text("new")
+    (songs / "c.mid").unlink()
+    done = [name for number in (1, 2) for name in Run(tmp_path / "out", songs, shard=Shard(number, 2)).done]
+    assert done == ["a0.mid"]
+    assert merge_shards(tmp_path / "out", "copied", 2, inputs).n_rows == 4
+
+
+def test_a_continued_run_replaces_nothing_that_it_had_not_planned(songs, tmp_path):
+    interrupted(1, tmp_path / "out", songs)
+    (songs / "y.mid").write_text("new")
+    (tmp_path / "out" / "y.txt").write_text("mine")
+    with pytest.raises(UserError, match=r"y\.txt exists already"):
+        Run(tmp_path / "out", songs)
+    assert (tmp_path / "out" / "y.txt").read_text() == "mine"
+
+
 def test_shards_are_not_merged_while_one_is_unfinished(songs, tmp_path):
+    inputs = Listing([songs], (".mid",), tmp_path / "out", ".txt")
     Run(tmp_path / "out", songs, shard=Shard(1, 2))
     interrupted(1, tmp_path / "out", songs, shard=Shard(2, 2))
-    assert merge_shards(tmp_path / "out", "copied", 2) is None
+    assert merge_shards(tmp_path / "out", "copied", 2, inputs) is None
     assert Run(tmp_path / "out", songs, shard=Shard(2, 2)).n_done == 1
-    assert merge_shards(tmp_path / "out", "copied", 2).n_kept == 3
+    assert merge_shards(tmp_path / "out", "copied", 2, inputs).n_kept == 3
     interrupted(0, tmp_path / "out", songs, shard=Shard(1, 2), force=True)
-    assert merge_shards(tmp_path / "out", "copied", 2) is None
+    assert merge_shards(tmp_path / "out", "copied", 2, inputs) is None
