@@ -40,7 +40,8 @@ import midi_reader
 from arranging import check_playable
 from errors import UserError
 from midi_reader import read_song, song_from_miditoolkit
-from songs import Song
+from songs import SLOWEST, Song, check_tempo
+from tokenizer import MidiTokenizerPooled
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -437,3 +438,16 @@ def test_damage_anywhere_is_a_song_or_an_error(data):
     except UserError:
         return
     assert all((each.notes[:, 0] >= 0).all() and (each.notes[:, 1] >= each.notes[:, 0]).all() for each in song.tracks)
+
+
+def test_the_slowest_tempo_stays_one_that_midi_can_hold():
+    song = read_song("x", midi_file([tempo(0, 0xFFFFFF), name("piano"), *note(0, 24, 60)]))
+    assert check_tempo(song.main_tempo(), "x") == SLOWEST
+
+
+def test_a_note_before_the_song_in_memory_is_named():
+    midi = miditoolkit.MidiFile(ticks_per_beat=96)
+    midi.instruments.append(miditoolkit.Instrument(0, False, "piano"))
+    midi.instruments[0].notes = [miditoolkit.Note(100, 60, -40, 10)]
+    with pytest.raises(UserError, match="a note begins before the song does"):
+        MidiTokenizerPooled()(midi)

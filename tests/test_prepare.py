@@ -396,3 +396,14 @@ def test_help_needs_no_torch():
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "python prepare.py dataset.pt" in done.stdout
+
+
+def test_a_vocabulary_of_drums_alone_has_no_near_duplicates(tmp_path, capsys):
+    vocabulary = VOCABULARY.to_dict()
+    write_json(tmp_path / "vocab.json", vocabulary | {"parts": vocabulary["parts"][:1]})
+    for name, seed in (("a", 0), ("b", 1), ("same", 0)):
+        rows = random_song(seed, 30)
+        rows[:, PITCH_INSTRUMENT] = FIRST_ID + rows[:, PITCH_INSTRUMENT] % 40
+        write_tokens(tmp_path / "tokens" / f"{name}.json", in_order(rows))
+    prepared(tmp_path / "tokens", tmp_path / "d.pt", "-b", 16, "--vocab", tmp_path / "vocab.json")
+    assert "2 songs (0 files left out, 1 duplicates)" in capsys.readouterr().out

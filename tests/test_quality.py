@@ -134,7 +134,8 @@ def test_a_song_at_its_limit_is_kept_and_beyond_it_is_not(limit):
     worse = step if limit.startswith("min_") else -step  # a limit that the song does not keep
     for offset in (-worse, 0):
         check_quality(GOOD, Cleaning(**OFF | {limit: value + offset}), "x")
-    with pytest.raises(UserError, match=rf"^x: .*{limit} is {value + worse:g}\); set {limit} in --config to keep it$") as error:
+    remedy = rf"{limit} is {value + worse:g}\); set {limit} in --config to keep it"
+    with pytest.raises(UserError, match=rf"^x: .*{remedy}$") as error:
         check_quality(GOOD, Cleaning(**OFF | {limit: value + worse}), "x")
     assert f"({value:g}, " in str(error.value)
 
