@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from augmentation import Transposition, crops
 from checkpoints import load_model, pick_device, save_checkpoint
 from dataset import Dataset, Split, load_dataset, split_by_song
 from errors import UserError
@@ -40,6 +41,7 @@ class Progress:
     notes_seen: int = 0
     seconds: float = 0.0  # of training, over all sittings
     best: float = math.inf  # lowest held-out loss, in nats per note
+    misses: int = 0  # validations since then
     rows: list[dict[str, Any]] = dataclasses.field(default_factory=list)  # of train_losses.csv
     sums: list[float] = dataclasses.field(default_factory=lambda: [0.0] * len(FIELDS))  # losses since the last row
     count: int = 0  # steps in `sums`
@@ -56,7 +58,9 @@ class Run:
         others = [p for p in model.parameters() if p.ndim <= 1]
         self.optimizer = torch.optim.AdamW([{"params": matrices, "weight_decay": settings.weight_decay},
                                             {"params": others, "weight_decay": 0.0}], settings.lr, fused=True)
-        self.steps_per_epoch = -(-len(split.train) // settings.batch_size)
+        self.rows_per_step = settings.batch_size * settings.accumulation
+        self.steps_per_epoch = -(-len(split.train) // self.rows_per_step)
+        self.transposition = Transposition(dataset.vocabulary, *settings.transpose) if settings.transpose else None
         self.total_steps = self.steps_per_epoch * settings.num_epochs
         if settings.max_train_steps:
             self.total_steps = min(self.total_steps, settings.max_train_steps)
@@ -138,7 +142,10 @@ class Run:
         with tqdm(total=self.total_steps, initial=self.progress.step, unit="step", disable=None) as bar, \
                 interrupts_noted() as interrupted:
             self._train(bar, interrupted)
-        if self.progress.step < self.total_steps:
+        if self.has_lost_patience():
+            print(f"{self.folder}: no lower held-out loss in {self.settings.patience} validations; stopped at step "
+                  f"{self.progress.step} of {self.total_steps}")
+        elif self.progress.step < self.total_steps:
             self.save()
             print(f"stopped at step {self.progress.step}; continue with: python train_pool.py --resume {self.folder}")
             return 0
@@ -152,7 +159,7 @@ class Run:
         if not self.progress.rows:
             self._log(self.validate())
         for rows in self.batches():
-            if interrupted or self.progress.step >= self.total_steps:
+            if interrupted or self.progress.step >= self.total_steps or self.has_lost_patience():
                 return
             began = time.monotonic()
             losses = self.step(rows)
@@ -165,6 +172,10 @@ class Run:
             if due or done % args.loggingsteps == 0:
                 self._log(self.validate() if due else None)
 
+    def has_lost_patience(self) -> bool:
+        """Whether the last `patience` validations were all above the lowest held-out loss."""
+        return bool(self.settings.patience) and self.progress.misses >= self.settings.patience
+
     def batches(self) -> Iterator[Tensor]:
         """Batches (B, T, F) from where the run stands: each epoch all training rows, in an order of its own.
 
@@ -173,9 +184,19 @@ class Run:
         while True:
             epoch, done = divmod(self.progress.step, self.steps_per_epoch)
             generator = torch.Generator().manual_seed(self.settings.seed * 1_000_003 + epoch)
-            order = torch.randperm(len(self.split.train), generator=generator).split(self.settings.batch_size)
-            for indices in order[done:]:
-                yield self.split.train[indices]
+            order = torch.randperm(len(self.split.train), generator=generator).split(self.rows_per_step)
+            train = self._rows_of_epoch(generator)
+            for step, indices in enumerate(order[done:], done):
+                rows = train[indices % len(train)]  # one comes twice where crops are one fewer
+                if self.transposition:
+                    draws = torch.Generator().manual_seed((self.settings.seed * 1_000_003 + epoch) * 1_000_003 + step)
+                    rows = self.transposition(rows, draws)
+                yield rows
+
+    def _rows_of_epoch(self, generator: torch.Generator) -> Tensor:
+        """(N, T, F) training rows; with random crops from another first note on, and perhaps one row fewer."""
+        train = self.split.train
+        return crops(train.flatten(0, 1), train.shape[1], generator) if self.settings.random_crops else train
 
     def step(self, rows: Tensor) -> Tensor:
         """One optimizer step on (B, T, F) rows; returns each family's loss (F,) in nats."""
@@ -183,14 +204,17 @@ class Run:
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate()
         self.model.train()
-        losses = self._losses(rows)
-        # The published loss is the mean over families; only the clipping would tell it from the sum.
-        losses.mean().backward()
+        losses = torch.zeros(len(FIELDS))
+        for batch in rows.split(self.settings.batch_size):
+            share = len(batch) / len(rows)
+            of_batch = self._losses(batch) * share
+            # The published loss is the mean over families; only the clipping would tell it from the sum.
+            of_batch.mean().backward()
+            losses += of_batch.detach().cpu()
         if self.settings.clip_norm:
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip_norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        losses = losses.detach().cpu()
         if not losses.isfinite().all():
             raise UserError(f"the loss is no longer finite at step {progress.step + 1}; lower lr in the training "
                             f"settings, or use precision fp32")
@@ -245,6 +269,8 @@ class Run:
         progress.rows.append(row)
         progress.sums, progress.count = [0.0] * len(FIELDS), 0
         best = held_out is not None and sum(held_out) < progress.best
+        if held_out is not None:
+            progress.misses = 0 if best else progress.misses + 1
         if best:
             progress.best = sum(held_out)
             self.save(BEST)  # before last.pth, which knows of it: killed in between, a resumed run writes it again

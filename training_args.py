@@ -13,7 +13,7 @@ LAST, BEST, LOSSES, PICTURE, SETTINGS = "last.pth", "best.pth", "train_losses.cs
 
 @dataclasses.dataclass(frozen=True)
 class TrainingArgs:
-    """How a run goes. A step is one optimizer step over `batch_size` rows."""
+    """How a run goes. A step is one optimizer step over `batch_size` × `accumulation` rows."""
 
     batch_size: int = 12
     num_epochs: int = 22
@@ -28,15 +28,23 @@ class TrainingArgs:
     precision: str = "fp32"  # "bf16" computes under bfloat16 autocast
     validate_steps: int = 0  # steps between validations; 0: after each epoch only
     validate_rows: int = 0  # held-out rows used for each, spread evenly; 0: all of them
+    accumulation: int = 1  # batches of `batch_size` rows whose gradients make one step: for batches that do not fit
+    patience: int = 0  # stop after so many validations without a lower held-out loss; 0: never
+    transpose: tuple[int, ...] = ()  # [lowest, highest] semitones by which each row is moved, drums apart, drawn anew
+    random_crops: bool = False  # rows begin at another note in each epoch
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "num_epochs", "loggingsteps"):
+        for name in ("batch_size", "num_epochs", "loggingsteps", "accumulation"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name}={getattr(self, name)} must be at least 1")
-        for name in ("max_train_steps", "warmup_steps", "weight_decay", "clip_norm", "validate_steps", "validate_rows"):
+        for name in ("max_train_steps", "warmup_steps", "weight_decay", "clip_norm", "validate_steps", "validate_rows",
+                     "patience"):
             if getattr(self, name) < 0:
                 raise UserError(f"{name}={getattr(self, name)} must not be negative")
+        if self.transpose and not (len(self.transpose) == 2 and self.transpose[0] <= 0 <= self.transpose[1]):
+            raise UserError(f"transpose={list(self.transpose)} must be [lowest, highest] semitones with 0 between, "
+                            f"or []")
         if not 0 <= self.seed < SEEDS:
             raise UserError(f"seed={self.seed} must be from 0 to {SEEDS - 1}")
         if self.lr <= 0:

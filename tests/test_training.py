@@ -213,6 +213,10 @@ EFFECTS = {
     "precision": ({"precision": "bf16"}, "train_loss"),
     "validate_steps": ({"validate_steps": 1}, "steps"),
     "validate_rows": ({"validate_rows": 1}, "held_out_loss"),
+    "accumulation": ({"accumulation": 2}, "notes_seen"),
+    "patience": ({"patience": 1, "validate_steps": 1, "lr": 3.0, "clip_norm": 0}, "steps"),
+    "transpose": ({"transpose": [-5, 6]}, "train_loss"),
+    "random_crops": ({"random_crops": True}, "train_loss"),
     "seed": ({"seed": 1}, "train_loss"),
 }
 
@@ -228,6 +232,26 @@ def test_every_setting_has_its_effect(baseline, field):
         assert column(after, shown_by) != column(before, shown_by)
         assert all(map(math.isfinite, column(after, "train_loss")))
         assert column(after, "train_loss")[0] == pytest.approx(column(before, "train_loss")[0], rel=0.2)
+
+
+def test_accumulated_batches_make_the_step_of_one_large_batch():
+    still = {"model": {"dropout": 0.0}, "num_epochs": 1}
+    whole = weights(train(batch_size=8, filename="whole", **still))
+    for batch_size, accumulation in ((2, 4), (3, 3)):  # 3 + 3 + 2 rows
+        pieces = weights(train(batch_size=batch_size, accumulation=accumulation, filename=f"by_{batch_size}", **still))
+        for name, weight in whole.items():
+            assert torch.allclose(weight, pieces[name], atol=1e-5), name
+
+
+def test_patience_ends_a_run_that_gets_no_better_and_best_stays(capsys):
+    run = train(validate_steps=1, patience=2, **OVERFITTING | {"num_epochs": 50})
+    losses = column(run, "held_out_loss")
+    assert len(losses) < 50 * STEPS_PER_EPOCH
+    assert losses.index(min(losses)) == len(losses) - 3
+    assert "no lower held-out loss in 2 validations; stopped at step" in capsys.readouterr().out
+    before = weights(run)
+    succeeds(train_pool.main, ["--resume", run])
+    assert same(weights(run), before)
 
 
 def test_biases_norms_and_nothing_else_do_not_decay():
@@ -262,6 +286,11 @@ def test_a_bare_tensor_of_the_predecessor_can_be_trained_on():
     blocks = torch.load("dataset.pt")["blocks"].long()
     torch.save(blocks, "bare.pt")
     assert same(weights(train(dataset="bare.pt", filename="bare")), weights(train()))
+
+
+@pytest.mark.parametrize("transpose", [[1, 6], [-5, -1], [-5], [6, -5]])
+def test_transpose_must_be_a_range_around_zero(transpose, capsys):
+    assert "semitones with 0 between" in fails(train_pool.main, arguments(transpose=transpose), capsys)
 
 
 def test_every_training_config_loads():
@@ -303,7 +332,8 @@ def assert_same_run(stopped: Path, whole: Path) -> None:
 @pytest.mark.parametrize(("heads", "stops"), [  # within an epoch and at its end, with and without a row just written
     ("gru", (1,)), ("parallel", (2,)), ("parallel", (3,)), ("gru", (5,)), ("gru", (1, 2, 3, 4, 5))])
 def test_a_resumed_run_equals_one_never_stopped(monkeypatch, capsys, heads, stops):
-    settings = {"model": {"heads": heads}, "validate_steps": 2, "loggingsteps": 2}
+    settings = {"model": {"heads": heads}, "validate_steps": 2, "loggingsteps": 2, "transpose": [-5, 6],
+                "random_crops": True, "batch_size": 1, "accumulation": 3}
     whole = train(filename="whole", **settings)
     capsys.readouterr()
     interrupt_after(monkeypatch, *stops)

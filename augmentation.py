@@ -1,0 +1,41 @@
+"""What is changed of training rows on the fly, so that a song is not seen twice the same; files stay as they are."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from vocab import PITCH_INSTRUMENT, Vocabulary
+
+
+class Transposition:
+    """Moves the melodic parts of each row together, by a whole number of semitones drawn for that row; drums never."""
+
+    def __init__(self, vocabulary: Vocabulary, lowest: int, highest: int) -> None:
+        """`lowest` ≤ 0 ≤ `highest` semitones."""
+        ids = torch.arange(vocabulary.sizes[PITCH_INSTRUMENT])
+        part = torch.from_numpy(vocabulary.part_of_id)
+        drums = torch.tensor([facts.is_drum for facts in vocabulary.parts])
+        self.shifts = torch.arange(lowest, highest + 1)  # (S,)
+        melodic = (part >= 0) & ~drums[part.clamp(min=0)]
+        moved = torch.where(melodic, ids + self.shifts[:, None], ids)  # (S, V)
+        inside = (moved >= 0) & (moved < len(ids))
+        self.fits = inside & (part[moved.clamp(0, len(ids) - 1)] == part)  # (S, V): in range after the move
+        self.moved = moved
+
+    def __call__(self, rows: Tensor, generator: torch.Generator) -> Tensor:
+        """Move each of (B, T, F) rows, by a shift that keeps all its notes in range; all such are as likely."""
+        pitches = rows[..., PITCH_INSTRUMENT].long()  # (B, T)
+        fits = torch.stack([fits_shift[pitches].all(dim=1) for fits_shift in self.fits], dim=1)  # (B, S)
+        drawn = torch.multinomial(fits.double(), 1, generator=generator)  # (B, 1); a shift of 0 always fits
+        result = rows.clone()
+        result[..., PITCH_INSTRUMENT] = self.moved[drawn, pitches].to(rows.dtype)
+        return result
+
+
+def crops(notes: Tensor, length: int, generator: torch.Generator) -> Tensor:
+    """(N, T, F) rows of `length` T cut from (M, F) `notes`, from a first note drawn from the first T on."""
+    spare = min(length, len(notes) - length + 1)
+    start = int(torch.randint(max(spare, 1), (1,), generator=generator))
+    n_rows = (len(notes) - start) // length
+    return notes[start:start + n_rows * length].view(n_rows, length, -1)

@@ -1,0 +1,81 @@
+"""Augmentation: what moves, what stays, and that chance is the generator's."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from random_songs import VOCABULARY, random_song
+
+from augmentation import Transposition, crops
+from vocab import FIELDS, PITCH_INSTRUMENT, load_vocabulary
+
+DRUMS, BASS, PIANO = range(3)
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def rows_of(seed: int, n_rows: int = 6, length: int = 16) -> torch.Tensor:
+    rows = torch.from_numpy(random_song(seed, n_rows * length).astype(np.int16))
+    return rows.view(n_rows, length, len(FIELDS))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_melodic_parts_move_together_and_nothing_else_changes(seed):
+    v = VOCABULARY
+    rows = rows_of(seed)
+    moved = Transposition(v, -5, 6)(rows, generator(seed))
+    assert moved.dtype == rows.dtype
+    assert torch.equal(moved[..., :PITCH_INSTRUMENT], rows[..., :PITCH_INSTRUMENT])
+    old, new = rows[..., PITCH_INSTRUMENT].numpy(), moved[..., PITCH_INSTRUMENT].numpy()
+    assert (v.part_of_id[old] == v.part_of_id[new]).all()  # in range: no note became one of another part
+    for before, after in zip(old, new, strict=True):
+        shift = v.pitch_of_id[after] - v.pitch_of_id[before]
+        is_drums = v.part_of_id[before] == DRUMS
+        assert (shift[is_drums] == 0).all()
+        assert len(set(shift[~is_drums].tolist())) <= 1 and (np.abs(shift) <= 6).all()
+
+
+def test_special_rows_stay_as_they_are():
+    rows = torch.tensor([[[1] * 4, [4, 4, 4, 60], [2] * 4, [0] * 4]])
+    moved = Transposition(VOCABULARY, -5, 6)(rows, generator())
+    assert torch.equal(moved[:, [0, 2, 3]], rows[:, [0, 2, 3]])
+
+
+def test_every_shift_that_fits_is_as_likely_and_no_other_comes():
+    lowest_bass = VOCABULARY.first_pitch_ids[BASS]
+    row = torch.tensor([[[4, 4, 4, lowest_bass + 2], [4, 5, 4, 10]]])
+    moved = Transposition(VOCABULARY, -5, 6)(row.expand(6000, -1, -1), generator())
+    shifts, counts = np.unique(moved[:, 0, PITCH_INSTRUMENT].numpy() - lowest_bass - 2, return_counts=True)
+    assert shifts.tolist() == list(range(-2, 7))
+    assert counts.min() > 0.8 * 6000 / 9 and counts.max() < 1.2 * 6000 / 9
+
+
+def test_a_row_that_no_shift_fits_stays():
+    v = load_vocabulary(VOCABULARY.to_dict() | {"parts": [
+        {"name": "solo", "is_drum": False, "program": 0, "accepts": [], "lowest_pitch": 60, "highest_pitch": 61}]})
+    row = torch.tensor([[[4, 4, 4, 4], [4, 5, 4, 5]]])
+    for seed in range(20):
+        assert torch.equal(Transposition(v, -5, 6)(row, generator(seed)), row)
+
+
+def test_chance_is_the_generators():
+    rows = rows_of(0)
+    transposition = Transposition(VOCABULARY, -5, 6)
+    assert torch.equal(transposition(rows, generator(3)), transposition(rows, generator(3)))
+    assert len({transposition(rows, generator(seed)).numpy().tobytes() for seed in range(8)}) > 1
+
+
+def test_crops_are_rows_of_the_notes_from_every_possible_start():
+    notes = torch.arange(40 * 4).view(40, 4)
+    starts = set()
+    for seed in range(200):
+        rows = crops(notes, 8, generator(seed))
+        start = int(rows[0, 0, 0]) // 4
+        starts.add(start)
+        assert torch.equal(rows.flatten(0, 1), notes[start:start + rows.shape[0] * 8])
+        assert len(rows) == (40 - start) // 8
+    assert starts == set(range(8))
+    assert crops(notes[:8], 8, generator()).shape == (1, 8, 4)
