@@ -177,7 +177,8 @@ def many(tmp_path_factory) -> tuple[Path, dict[str, bytes]]:
 def stopped(many: Path, folder: Path, how: signal.Signals, after: int) -> tuple[int, str, str]:
     """Run with workers, in a process group, and send it a signal once so many files are there."""
     running = subprocess.Popen([sys.executable, ROOT / "tokenizer.py", many, "-td", folder, "-j", "2"],
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))  # noqa: PLW1509 (a background job ignores it)
     while running.poll() is None and (not folder.is_dir() or len(os.listdir(folder)) < after):  # noqa: PTH208 (quick)
         time.sleep(0.005)
     if how is signal.SIGKILL:
