@@ -7,28 +7,35 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
+from attention import Attention, KeyValueCache
 from errors import UserError
-from vocab import BAR, CHOICE_ORDER, FIELDS, FIRST_ID, PAD, START_POS, load_vocabulary
+from vocab import BAR, BOS, CHOICE_ORDER, FIELDS, FIRST_ID, PAD, START_POS, load_vocabulary
 
 POOLINGS = ("concat", "sum")
 POSITIONS = ("sinusoidal", "rotary", "music_time")
-HEADS = ("parallel", "gru")
+HEADS = ("parallel", "chain", "gru")
+BARS = ("absolute", "relative")
 FF_FACTOR = 4  # width of the feed-forward layer over d_model (Vaswani et al. 2017, section 3.3)
+CHAIN_FACTOR = 2  # the same between two heads of a chain
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
     """Everything that shapes the model; the defaults are the published reference.
 
-    heads: "parallel" predicts the families of a note independently, as published. "gru" chooses one family after
-        another (`vocab.CHOICE_ORDER`), each knowing those before it, so that the four agree (the recurrent
-        sub-decoder of Nested Music Transformer, Ryu et al. 2024, section 3).
+    heads: "parallel" predicts the families of a note independently, as published. The others choose one family
+        after another in `order`, each knowing those before it, so that the four agree: "chain" passes the state and
+        the id chosen through a feed-forward block, "gru" through a recurrent cell (the sub-decoders of Nested Music
+        Transformer, Ryu et al. 2024, section 3).
     positions: "sinusoidal" adds the published absolute encoding. "rotary" turns queries and keys by their index
         (Su et al. 2021). "music_time" turns every second pair by the note's time in the song instead, in steps.
+    bars: "absolute" reads and predicts bar numbers as they stand. "relative" counts them from the first bar of the
+        notes in the context, unless the song begins there, so that no bar of a long song is a stranger.
     """
 
     emb_sizes: tuple[int, ...] = (512, 128, 256, 512)
@@ -39,7 +46,9 @@ class ModelConfig:
     dropout: float = 0.1
     block_size: int = 512  # context T, in notes
     heads: str = "parallel"
+    order: tuple[str, ...] = tuple(FIELDS[family] for family in CHOICE_ORDER)
     positions: str = "sinusoidal"
+    bars: str = "absolute"
     n_tokens: tuple[int, ...] = ()  # V_f; () means the default vocabulary's
     steps_per_bar: int = 0  # what a bar counts in music time; 0 means the default vocabulary's
 
@@ -57,9 +66,11 @@ class ModelConfig:
             if len(getattr(self, name)) != len(FIELDS) or min(getattr(self, name)) < 1:
                 raise UserError(f"{name}={list(getattr(self, name))} must be {len(FIELDS)} numbers of at least 1, "
                                 f"one per family: {', '.join(FIELDS)}")
-        for name, options in (("emb_pooling", POOLINGS), ("positions", POSITIONS), ("heads", HEADS)):
+        for name, options in (("emb_pooling", POOLINGS), ("positions", POSITIONS), ("heads", HEADS), ("bars", BARS)):
             if getattr(self, name) not in options:
                 raise UserError(f"{name}={getattr(self, name)!r} must be one of {', '.join(options)}")
+        if sorted(self.order) != sorted(FIELDS):
+            raise UserError(f"order={list(self.order)} must name each of {', '.join(FIELDS)} once")
         if self.emb_pooling == "sum" and len(set(self.emb_sizes)) > 1:
             raise UserError(f"emb_pooling 'sum' needs equal emb_sizes, not {list(self.emb_sizes)}")
         if not 0 <= self.dropout < 1:
@@ -71,50 +82,6 @@ class ModelConfig:
                             f"for {self.positions} positions")
 
 
-class KeyValueCache:
-    """Keys and values of the notes read so far, one (B, H, block_size, C) pair per layer, written in place."""
-
-    def __init__(self, config: ModelConfig, batch: int, device: torch.device, dtype: torch.dtype) -> None:
-        shape = (batch, config.n_heads, config.block_size, config.d_model // config.n_heads)
-        self.layers = [(torch.zeros(shape, device=device, dtype=dtype), torch.zeros(shape, device=device, dtype=dtype))
-                       for _ in range(config.n_layers)]
-        self.length = 0
-
-    def extend(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Append (B, H, T, C) keys and values of one layer; returns all of that layer's, (B, H, length + T, C)."""
-        keys, values = self.layers[layer]
-        end = self.length + key.shape[2]
-        keys[:, :, self.length:end] = key
-        values[:, :, self.length:end] = value
-        return keys[:, :, :end], values[:, :, :end]
-
-
-class Attention(nn.Module):
-    """Causal self-attention without biases, optionally with rotated queries and keys."""
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.n_heads, self.dropout = config.n_heads, config.dropout
-        self.to_qkv = nn.Linear(config.d_model, 3 * config.d_model, bias=False)
-        self.to_out = nn.Linear(config.d_model, config.d_model, bias=False)
-
-    def forward(self, x: Tensor, rotation: Tensor | None, cache: KeyValueCache | None, layer: int) -> Tensor:
-        batch, length, width = x.shape
-        query, key, value = (self.to_qkv(x).view(batch, length, 3, self.n_heads, width // self.n_heads)
-                             .permute(2, 0, 3, 1, 4))  # each (B, H, T, C)
-        if rotation is not None:
-            query, key = rotate(query, rotation), rotate(key, rotation)
-        mask = None
-        if cache is not None:
-            key, value = cache.extend(layer, key, value)
-            # New notes see all earlier ones and, among themselves, the past.
-            mask = torch.ones(length, key.shape[2], dtype=torch.bool, device=x.device).tril(key.shape[2] - length)
-        out = nn.functional.scaled_dot_product_attention(
-            query, key, value, attn_mask=mask, is_causal=mask is None,
-            dropout_p=self.dropout if self.training else 0.0)
-        return self.to_out(out.transpose(1, 2).reshape(batch, length, width))
-
-
 class Block(nn.Module):
     """One pre-norm decoder block: attention, then a feed-forward layer with GELU."""
 
@@ -122,7 +89,7 @@ class Block(nn.Module):
         super().__init__()
         width = config.d_model
         self.attention_norm = nn.LayerNorm(width)
-        self.attention = Attention(config)
+        self.attention = Attention(width, config.n_heads, config.dropout)
         self.ff_norm = nn.LayerNorm(width)
         self.ff = nn.Sequential(nn.Linear(width, FF_FACTOR * width), nn.GELU(), nn.Dropout(config.dropout),
                                 nn.Linear(FF_FACTOR * width, width))
@@ -152,9 +119,13 @@ class PooledTransformer(nn.Module):
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
         self.out_norm = nn.LayerNorm(width)
         self.heads = nn.ModuleList(nn.Linear(width, n) for n in config.n_tokens)
+        self.order = tuple(FIELDS.index(name) for name in config.order)
+        if config.heads != "parallel":
+            self.chosen = nn.ModuleList(nn.Embedding(config.n_tokens[f], width) for f in self.order[:-1])
         if config.heads == "gru":
-            self.chosen = nn.ModuleList(nn.Embedding(config.n_tokens[f], width) for f in CHOICE_ORDER[:-1])
             self.gru = nn.GRUCell(width, width)
+        elif config.heads == "chain":
+            self.links = nn.ModuleList(_link(width) for _ in self.order[:-1])
         self.apply(_initialize)
         for block in self.blocks:  # residual branches start small (GPT-2, Radford et al. 2019, section 2.3)
             for layer in (block.attention.to_out, block.ff[-1]):
@@ -195,62 +166,100 @@ class PooledTransformer(nn.Module):
 
     # ------------------------------------------------------------ heads
 
-    def family_logits(self, states: Tensor, chosen: dict[int, Tensor]) -> Tensor:
-        """Logits (…, V_f) of the next family in `CHOICE_ORDER`, given those of the note chosen already.
-
-        Args:
-            states: (…, D) trunk states.
-            chosen: family → (…) ids, for the first len(chosen) families of `CHOICE_ORDER`.
-        """
-        family = CHOICE_ORDER[len(chosen)]
-        if self.config.heads == "parallel" or not chosen:
-            return self.heads[family](states)
-        hidden = flat = states.flatten(0, -2)
-        for k in range(len(chosen)):
-            hidden = self._advance(k, chosen[CHOICE_ORDER[k]].flatten(), hidden)
-        return self.heads[family](flat + hidden).view(*states.shape[:-1], -1)
-
     def forward(self, ids: Tensor, next_ids: Tensor | None = None) -> list[Tensor]:
         """Logits of every family, F tensors (B, T, V_f) in `FIELDS` order.
 
         Args:
             ids: (B, T, F) notes read.
-            next_ids: (B, T, F) notes to be predicted. Heads that choose one family after another need it; family
-                k never sees its own id or a later one.
+            next_ids: (B, T, F) notes to be predicted, needed by all heads but parallel ones: each knows of them the
+                families before its own in `order`.
         """
-        states = self.states(ids)
-        logits: list[Tensor] = [states] * len(FIELDS)
-        if self.config.heads == "parallel":
-            return [head(states) for head in self.heads]
-        if next_ids is None:
+        if next_ids is None and self.config.heads != "parallel":
             raise ValueError(f"heads={self.config.heads!r} need next_ids")
-        hidden = flat = states.flatten(0, 1)
-        for k, family in enumerate(CHOICE_ORDER):
-            logits[family] = self.heads[family](flat + hidden if k else flat).view(*states.shape[:-1], -1)
-            if k + 1 < len(CHOICE_ORDER):
-                hidden = self._advance(k, next_ids[..., family].flatten(), hidden)
+        states = self.states(ids)
+        logits: list[Tensor] = [states] * len(self.order)
+        hidden = states
+        for k, family in enumerate(self.order):
+            logits[family] = self._head(k, states, hidden)
+            if k + 1 < len(self.order) and self.config.heads != "parallel":
+                hidden = self._advance(k, next_ids[..., family], hidden)
         return logits
 
+    def family_logits(self, states: Tensor, chosen: dict[int, Tensor]) -> Tensor:
+        """Logits (…, V_f) of the next family in `order`, given those of the note chosen already.
+
+        Args:
+            states: (…, D) trunk states.
+            chosen: family → (…) ids, for the first len(chosen) families of `order`.
+        """
+        hidden = states
+        for k, family in enumerate(self.order[:len(chosen)]):
+            hidden = self._advance(k, chosen[family], hidden)
+        return self._head(len(chosen), states, hidden)
+
+    def _head(self, k: int, states: Tensor, hidden: Tensor) -> Tensor:
+        """Logits (…, V_f) of the k-th family of `order`."""
+        seen = states + hidden if self.config.heads == "gru" and k else hidden
+        return self.heads[self.order[k]](seen)
+
     def _advance(self, k: int, ids: Tensor, hidden: Tensor) -> Tensor:
-        """(N, D) hidden state after the k-th family was chosen as `ids` (N,)."""
-        return self.gru(self.chosen[k](ids), hidden)
+        """(…, D) hidden state after the k-th family of `order` was chosen as `ids` (…)."""
+        if self.config.heads == "parallel":
+            return hidden
+        chosen = self.chosen[k](ids)
+        if self.config.heads == "chain":
+            return hidden + self.links[k](hidden + chosen)
+        return self.gru(chosen.flatten(0, -2), hidden.flatten(0, -2)).view_as(hidden)
+
+    def new_cache(self, batch: int) -> KeyValueCache:
+        """An empty cache for `batch` contexts of `block_size` notes."""
+        config, like = self.config, self.in_linear.weight
+        shape = (batch, config.n_heads, config.block_size, config.d_model // config.n_heads)
+        return KeyValueCache(config.n_layers, shape, like.device, like.dtype)
 
     def n_parameters(self) -> int:
         return sum(parameter.numel() for parameter in self.parameters())
 
 
-def field_losses(logits: list[Tensor], targets: Tensor) -> Tensor:
-    """Mean cross-entropy of each family, in nats.
+def note_losses(logits: list[Tensor], targets: Tensor) -> Tensor:
+    """Cross-entropy of each family of each note, in nats.
 
     Args:
         logits: F tensors (B, T, V_f), in `vocab.FIELDS` order.
-        targets: (B, T, F) int64; ids equal to PAD do not count (nan if none does).
+        targets: (B, T, F) int64; where they are PAD the loss is 0.
     Returns:
-        (F,) float tensor. Report the families apart: a mean over them hides the weak one. Their sum is nats per note.
+        (B, T, F) float tensor. Report the families apart: a mean over them hides the weak one. Their sum is a note's.
     """
-    return torch.stack([nn.functional.cross_entropy(field_logits.flatten(0, 1).float(),  # (B·T, V_f)
-                                                    targets[..., f].flatten(), ignore_index=PAD)
-                        for f, field_logits in enumerate(logits)])
+    losses = [nn.functional.cross_entropy(of_family.flatten(0, 1).float(), targets[..., f].flatten(),
+                                          ignore_index=PAD, reduction="none")
+              for f, of_family in enumerate(logits)]
+    return torch.stack(losses, dim=-1).view(targets.shape)
+
+
+def window_losses(model: Callable[[Tensor, Tensor], list[Tensor]], config: ModelConfig, rows: Tensor) -> Tensor:
+    """Loss of each family of each note but the first, (B, T − 1, F) nats, of windows (B, T, F) of songs.
+
+    `model`: a PooledTransformer, or what wraps one, with `config`.
+    """
+    rows = with_relative_bars(rows) if config.bars == "relative" else rows
+    return note_losses(model(rows[:, :-1], rows[:, 1:]), rows[:, 1:])
+
+
+def bar_offsets(ids: Tensor) -> Tensor:
+    """(B,) what "relative" bars are less than absolute ones: the bars before the first note of (B, T, F) `ids`.
+
+    0 where a song begins with the first row.
+    """
+    return torch.where(ids[:, 0, BAR] < FIRST_ID, 0, ids[:, 0, BAR] - FIRST_ID)
+
+
+def with_relative_bars(ids: Tensor) -> Tensor:
+    """`ids` (B, T, F) whose first notes, up to the first BOS, have bars counted from the first of them."""
+    in_first_song = (ids[..., BAR] == BOS).cumsum(1) == 0
+    moved = in_first_song & (ids[..., BAR] >= FIRST_ID)
+    result = ids.clone()
+    result[..., BAR] -= torch.where(moved, bar_offsets(ids)[:, None], 0)
+    return result
 
 
 def music_time(ids: Tensor, steps_per_bar: int) -> Tensor:
@@ -270,11 +279,10 @@ def sinusoids(index: Tensor, width: int) -> Tensor:
     return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)
 
 
-def rotate(x: Tensor, rotation: Tensor) -> Tensor:
-    """Turn the pairs (x_i, x_{i + C/2}) of (B, H, T, C) by `rotation`, a (2, B or 1, 1, T, C/2) cosine and sine."""
-    cosine, sine = rotation
-    first, second = x.chunk(2, dim=-1)
-    return torch.cat([first * cosine - second * sine, first * sine + second * cosine], dim=-1)
+def _link(width: int) -> nn.Module:
+    """The feed-forward block between two heads of a chain."""
+    return nn.Sequential(nn.LayerNorm(width), nn.Linear(width, CHAIN_FACTOR * width), nn.GELU(),
+                         nn.Linear(CHAIN_FACTOR * width, width))
 
 
 def _initialize(module: nn.Module) -> None:

@@ -1,6 +1,6 @@
 """Sample songs note by note: what may come next, which of it is likely enough, and one draw.
 
-A note is drawn family by family in `vocab.CHOICE_ORDER`, under masks that leave only valid notes: special ids all
+A note is drawn family by family in the model's order, under masks that leave only valid notes: special ids all
 or none, (bar, start_pos, pitch_instrument) strictly increasing, and never a choice after which nothing is left.
 """
 
@@ -14,11 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from attention import KeyValueCache
 from generation_args import GenConfig
-from model import KeyValueCache, PooledTransformer
-from vocab import BAR, BOS, CHOICE_ORDER, EOS, FIELDS, FIRST_ID, PITCH_INSTRUMENT, START_POS, Vocabulary
+from model import PooledTransformer, bar_offsets
+from vocab import BAR, BOS, EOS, FIELDS, FIRST_ID, PITCH_INSTRUMENT, START_POS, Vocabulary
 
 NEXT_BARS = 4  # songs seldom rest for longer
+TIME = (BAR, START_POS, PITCH_INSTRUMENT)  # the order of notes
 
 # ---------------------------------------------------------------- what is valid
 
@@ -39,17 +41,19 @@ class Rules:
             may_end: whether EOS is allowed where a note could still follow.
         """
         allowed = torch.zeros(self.vocabulary.sizes[family], dtype=torch.bool)
-        if family == BAR:
-            first = self._first_bar(previous)
-            allowed[first:self.last_bar + 1] = True
-            allowed[EOS] = may_end or first > self.last_bar
-        elif family == START_POS and self._same(chosen, previous, BAR):
-            allowed[previous[START_POS] + (not self._pitch_left(previous)):] = True
-        elif family == PITCH_INSTRUMENT and self._same(chosen, previous, BAR, START_POS):
-            allowed[previous[PITCH_INSTRUMENT] + 1:] = True
-        else:
-            allowed[FIRST_ID:] = True
+        allowed[FIRST_ID:self.last_bar + 1 if family == BAR else None] = True
+        if previous is not None:  # what may still be chosen, at its latest, must come after the note before
+            latest = {f: self.vocabulary.sizes[f] - 1 for f in TIME} | {BAR: self.last_bar}
+            ids = torch.arange(len(allowed))
+            allowed &= self._key(latest | chosen | {family: ids}) > self._key(dict(enumerate(previous)))
+        if not chosen:
+            allowed[EOS] = may_end or not allowed.any()
         return allowed
+
+    def _key(self, ids: dict[int, int | Tensor]) -> int | Tensor:
+        """A number that grows with (bar, start_pos, pitch_instrument)."""
+        _, n_starts, _, n_pitches = self.vocabulary.sizes
+        return (ids[BAR] * n_starts + ids[START_POS]) * n_pitches + ids[PITCH_INSTRUMENT]
 
     def end_beyond(self, logits: Tensor, previous: tuple[int, ...] | None) -> Tensor:
         """Bar logits (V,) in which wanting to go on from the last bar counts as wanting the end.
@@ -62,19 +66,6 @@ class Rules:
         next_bars = logits[self.last_bar + 1:self.last_bar + 1 + NEXT_BARS]
         ending = torch.cat([logits[EOS:EOS + 1], next_bars]).logsumexp(0)
         return logits.index_fill(0, torch.tensor([EOS]), ending)
-
-    def _first_bar(self, previous: tuple[int, ...] | None) -> int:
-        if previous is None:
-            return FIRST_ID
-        bar_is_full = previous[START_POS] == self.vocabulary.sizes[START_POS] - 1 and not self._pitch_left(previous)
-        return previous[BAR] + bar_is_full
-
-    def _pitch_left(self, previous: tuple[int, ...]) -> bool:
-        return previous[PITCH_INSTRUMENT] < self.vocabulary.sizes[PITCH_INSTRUMENT] - 1
-
-    @staticmethod
-    def _same(chosen: dict[int, int], previous: tuple[int, ...] | None, *families: int) -> bool:
-        return previous is not None and all(chosen[family] == previous[family] for family in families)
 
 
 # ---------------------------------------------------------------- what is likely enough
@@ -118,6 +109,7 @@ class Context:
         self.model, self.cached = model, cached
         self.rows = torch.zeros((0, len(FIELDS)), dtype=torch.long)
         self.start = 0
+        self.bar_offset = 0  # what the model's bars are less than the song's
         self.cache: KeyValueCache | None = None
 
     def read(self, rows: Tensor) -> Tensor:
@@ -126,13 +118,18 @@ class Context:
         start = window_start(len(self.rows), self.model.config.block_size)
         if not self.cached or self.cache is None or start != self.start:
             rows, self.start = self.rows[start:], start
-            self.cache = self._new_cache() if self.cached else None
-        device = next(self.model.parameters()).device
-        return self.model.states(rows[None].to(device), self.cache)[0, -1]
+            self.cache = self.model.new_cache(1) if self.cached else None
+            if self.model.config.bars == "relative":
+                self.bar_offset = int(bar_offsets(rows[None]))
+        rows = moved(rows, -self.bar_offset)
+        return self.model.states(rows[None].to(self.model.in_linear.weight.device), self.cache)[0, -1]
 
-    def _new_cache(self) -> KeyValueCache:
-        parameter = next(self.model.parameters())
-        return KeyValueCache(self.model.config, 1, parameter.device, parameter.dtype)
+
+def moved(rows: Tensor, bars: int) -> Tensor:
+    """(N, F) rows, the notes among them moved by a number of bars."""
+    rows = rows.clone()
+    rows[:, BAR] += bars * (rows[:, BAR] >= FIRST_ID)
+    return rows
 
 
 # ---------------------------------------------------------------- one song
@@ -171,11 +168,18 @@ def _notes(context: Context, state: Tensor, rules: Rules, previous: tuple[int, .
     for step in range(config.max_steps):
         if step:
             state = context.read(torch.tensor([previous]))
-        note = sample_note(context.model, state, rules, previous, config, generator, may_end=step > 0)
+        offset = context.bar_offset  # in the model's bars
+        note = sample_note(context.model, state, dataclasses.replace(rules, last_bar=rules.last_bar - offset),
+                           in_bar(previous, -offset), config, generator, may_end=step > 0)
         if note is None:
             return
-        yield note
-        previous = note
+        previous = in_bar(note, offset)
+        yield previous
+
+
+def in_bar(note: tuple[int, ...] | None, bars: int) -> tuple[int, ...] | None:
+    """`note` moved by a number of bars."""
+    return note and tuple(id_ + bars * (family == BAR) for family, id_ in enumerate(note))
 
 
 def sample_note(model: PooledTransformer, state: Tensor, rules: Rules, previous: tuple[int, ...] | None,
@@ -183,9 +187,9 @@ def sample_note(model: PooledTransformer, state: Tensor, rules: Rules, previous:
     """Draw one note's ids in `FIELDS` order from the state (D,); None is the end of the song."""
     chosen: dict[int, int] = {}
     tensors: dict[int, Tensor] = {}
-    for family in CHOICE_ORDER:
+    for family in model.order:
         logits = model.family_logits(state[None], tensors)[0].double().cpu()
-        if family == BAR:
+        if family == BAR and not chosen:
             logits = rules.end_beyond(logits, previous)
         logits = logits.masked_fill(~rules.mask(family, chosen, previous, may_end), -torch.inf)
         logits = filtered(logits, config.sampling_fn, config.threshold[family])

@@ -95,6 +95,8 @@ class MidiTokenizerBase(abc.ABC):
     A subclass says how rows of note ids become a token sequence (`rows_to_ids`) and back (`ids_to_rows`).
     """
 
+    file_format = TOKEN_FORMAT  # what a token file calls itself
+
     def __init__(self, vocab: str | Path | dict[str, Any] | Vocabulary | None = None) -> None:
         """`vocab`: a path or dict, in this project's form or the published one; by default `configs/vocab.json`."""
         self.vocabulary = load_vocabulary(vocab)
@@ -182,7 +184,7 @@ class MidiTokenizerBase(abc.ABC):
         return json_bytes(self.token_file(rows, song, source, events))
 
     def _metadata(self, song: Song, source: str) -> dict[str, Any]:
-        return {"format": TOKEN_FORMAT, "version": TOKEN_VERSION, "vocabulary": self.vocabulary.digest,
+        return {"format": self.file_format, "version": TOKEN_VERSION, "vocabulary": self.vocabulary.digest,
                 "source": source, "ticks_per_quarter": song.ticks_per_quarter, "tempo": song.main_tempo()}
 
     @abc.abstractmethod

@@ -24,7 +24,7 @@ from checkpoints import load_model, pick_device, save_checkpoint
 from dataset import Dataset, Split, load_dataset, split_by_song
 from errors import UserError
 from files import file_hash, write_bytes
-from model import ModelConfig, PooledTransformer, field_losses
+from model import ModelConfig, PooledTransformer, window_losses
 from settings import config_from_dict, config_to_dict
 from training_args import BEST, LAST, LOSSES, PICTURE, SETTINGS, TrainingArgs
 from vocab import FIELDS
@@ -239,7 +239,7 @@ class Run:
     def _losses(self, rows: Tensor) -> Tensor:
         rows = rows.to(self.device).long()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.precision == "bf16"):
-            return field_losses(self.model(rows[:, :-1], rows[:, 1:]), rows[:, 1:])
+            return window_losses(self.model, self.model.config, rows).mean((0, 1))
 
     @torch.no_grad()
     def validate(self) -> list[float]:

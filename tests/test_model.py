@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import math
 from collections import Counter
@@ -15,20 +16,22 @@ from hypothesis import strategies as st
 from random_songs import VOCABULARY, random_song, whole
 from torch import Tensor, nn
 
+from attention import CHUNK, causal_attention, rotate
 from errors import UserError
 from model import (
+    BARS,
     HEADS,
     POOLINGS,
     POSITIONS,
-    KeyValueCache,
     ModelConfig,
     PooledTransformer,
-    field_losses,
     music_time,
-    rotate,
+    note_losses,
+    window_losses,
+    with_relative_bars,
 )
 from settings import config_from_dict, config_from_file, config_to_dict
-from vocab import BAR, BOS, CHOICE_ORDER, FIELDS, FIRST_ID, PAD, START_POS
+from vocab import BAR, BOS, CHOICE_ORDER, EOS, FIELDS, FIRST_ID, PAD, START_POS
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 PUBLISHED = Path(__file__).parents[2] / "shared" / "compat" / "published_state_dict.json"
@@ -95,6 +98,8 @@ EFFECTS = {
     "block_size": ({"block_size": 48}, "cache"),
     "heads": ({"heads": "parallel"}, "weights"),
     "positions": ({"positions": "rotary"}, "output"),
+    "bars": ({"bars": "relative"}, "losses"),
+    "order": ({"order": ("pitch_instrument", "bar", "start_pos", "note_dur")}, "output"),
     "n_tokens": ({"n_tokens": (300, 40, 140, 230)}, "weights"),
     "steps_per_bar": ({"steps_per_bar": 16}, "output"),
 }
@@ -105,9 +110,10 @@ def behaviour(**changes) -> dict[str, list]:
     model = small_model(**{"heads": "gru", "positions": "music_time"} | changes)
     ids = notes(0, 1)
     found = {"weights": [parameter.shape for parameter in model.parameters()]}
-    cache = KeyValueCache(model.config, 1, torch.device("cpu"), torch.float32)
+    cache = model.new_cache(1)
     found["cache"] = [tensor.shape for layer in cache.layers for tensor in layer]
     found["output"] = torch.cat(model(ids, ids), -1).tolist()
+    found["losses"] = window_losses(model, model.config, ids[:, 7:]).tolist()
     model.train()
     torch.manual_seed(0)
     found["training"] = torch.cat(model(ids, ids), -1).tolist()
@@ -119,7 +125,7 @@ def test_every_setting_has_its_effect(field):
     changes, shown_by = EFFECTS[field]
     before, after = behaviour(), behaviour(**changes)
     assert after[shown_by] != before[shown_by]
-    if shown_by in ("cache", "training"):
+    if shown_by in ("cache", "training", "losses"):
         assert after["output"] == before["output"]
 
 
@@ -137,7 +143,7 @@ def test_dropout_reaches_every_layer_and_is_off_outside_training():
 @pytest.mark.parametrize(("bad", "text"), [
     ({"d_model": 30, "n_heads": 4}, "d_model=30 must be a multiple of n_heads=4"),
     ({"emb_pooling": "mean"}, "emb_pooling='mean' must be one of concat, sum"),
-    ({"heads": "lstm"}, "heads='lstm' must be one of parallel, gru"),
+    ({"heads": "lstm"}, "heads='lstm' must be one of parallel, chain, gru"),
     ({"positions": "learned"}, "positions='learned' must be one of sinusoidal, rotary, music_time"),
     ({"emb_pooling": "sum", "emb_sizes": [8, 8, 8, 9]}, "emb_pooling 'sum' needs equal emb_sizes, not [8, 8, 8, 9]"),
     ({"emb_sizes": [8, 8, 8]}, "emb_sizes=[8, 8, 8] must be 4 numbers of at least 1"),
@@ -286,7 +292,7 @@ def test_parallel_heads_need_no_next_note_and_ignore_it():
 def test_cached_states_equal_uncached_ones(positions, heads, chunks):
     model = small_model(positions=positions, heads=heads)
     ids = notes(1, 2)
-    cache = KeyValueCache(model.config, len(ids), torch.device("cpu"), torch.float64)
+    cache = model.new_cache(len(ids))
     states = torch.cat([model.states(chunk, cache) for chunk in ids.split(chunks, dim=1)], dim=1)
     torch.testing.assert_close(states, model.states(ids), rtol=0, atol=1e-10)
     assert cache.length == ids.shape[1]
@@ -357,6 +363,49 @@ def test_rotated_vectors_know_only_their_distance(first, second, shift, seed):
     assert torch.equal(turned(query, 0), query)
 
 
+@pytest.mark.parametrize("length", [1, 5, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK + 7])
+def test_attention_in_chunks_is_attention(length):
+    torch.manual_seed(0)
+    one, other = (torch.randn(3, 2, 2, length, 8, dtype=torch.float64).requires_grad_() for _ in range(2))
+    other.data.copy_(one.data)
+    found, expected = causal_attention(*one), nn.functional.scaled_dot_product_attention(*other, is_causal=True)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+    for result in (found, expected):
+        (result * torch.linspace(-1, 1, result.numel(), dtype=torch.float64).view_as(result)).sum().backward()
+    torch.testing.assert_close(one.grad, other.grad, rtol=0, atol=1e-12)
+
+
+def test_dropout_drops_weights_of_attention_and_keeps_their_mean():
+    torch.manual_seed(0)
+    query, key = torch.randn(2, 1, 1, 400, 4)
+    value = torch.ones(1, 1, 400, 4)
+    dropped = causal_attention(query, key, value, dropout=0.5)
+    assert set(dropped[0, 0, 0].tolist()) <= {0.0, 2.0}  # the first note sees itself or nothing
+    assert dropped.mean().item() == pytest.approx(1, abs=0.1)
+    assert dropped.std() > 0.05
+
+
+# ---------------------------------------------------------------- bars
+
+
+def test_relative_bars_count_from_the_first_note_and_leave_the_next_song():
+    bars = [[9, 9, 11, EOS, BOS, 6, 7], [BOS, 6, 6, 8, EOS, BOS, 5], [EOS, BOS, 9, 9, 9, 9, 12]]
+    ids = torch.tensor(bars)[..., None].repeat(1, 1, 4)
+    expected = torch.tensor([[4, 4, 6, EOS, BOS, 6, 7], bars[1], bars[2]])
+    found = with_relative_bars(ids)
+    assert torch.equal(found[..., BAR], expected)
+    assert torch.equal(found[..., 1:], ids[..., 1:])
+
+
+def test_with_relative_bars_a_song_sounds_the_same_wherever_its_window_stands():
+    early = notes(0)[:, 2:]
+    late = torch.where((early >= FIRST_ID) & (torch.arange(4) == BAR), early + 100, early)
+    for bars in BARS:
+        model = small_model(bars=bars, heads="gru", positions="music_time")
+        losses = [window_losses(model, model.config, rows) for rows in (early, late)]
+        assert torch.allclose(*losses, atol=1e-3) == (bars == "relative")
+
+
 # ---------------------------------------------------------------- losses
 
 
@@ -366,19 +415,17 @@ def test_losses_agree_with_a_slow_version(seed, padded):
     logits = [torch.randn(2, 3, n, generator=generator) for n in (5, 7, 6, 9)]
     targets = torch.randint(1, 5, (2, 3, 4), generator=generator)
     targets[torch.tensor(padded).view(2, 3)] = PAD
-    for f, loss in enumerate(field_losses(logits, targets)):
-        counted = [-math.log(logits[f][b, t].double().softmax(-1)[targets[b, t, f]])
-                   for b in range(2) for t in range(3) if targets[b, t, f] != PAD]
-        if counted:
-            assert loss.item() == pytest.approx(sum(counted) / len(counted), rel=1e-5)
-        else:
-            assert loss.isnan()
+    losses = note_losses(logits, targets)
+    for b, t, f in itertools.product(range(2), range(3), range(4)):
+        probability = logits[f][b, t].double().softmax(-1)[targets[b, t, f]]
+        expected = -math.log(probability) if targets[b, t, f] != PAD else 0
+        assert losses[b, t, f].item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_knowing_nothing_costs_the_logarithm_of_the_vocabulary():
     logits = [torch.zeros(1, 4, n) for n in VOCABULARY.sizes]
-    losses = field_losses(logits, torch.full((1, 4, 4), BOS))
-    torch.testing.assert_close(losses, torch.tensor(VOCABULARY.sizes).float().log())
+    losses = note_losses(logits, torch.full((1, 4, 4), BOS))
+    torch.testing.assert_close(losses[0, 0], torch.tensor(VOCABULARY.sizes).float().log())
 
 
 # ---------------------------------------------------------------- learning
@@ -389,7 +436,7 @@ def fit(model: PooledTransformer, ids: Tensor, next_ids: Tensor, steps: int) -> 
     model.train()
     optimizer = torch.optim.Adam(model.parameters(), 0.01)
     for _ in range(steps):
-        loss = field_losses(model(ids, next_ids), next_ids).sum()
+        loss = note_losses(model(ids, next_ids), next_ids).mean((0, 1)).sum()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -401,7 +448,7 @@ def test_a_batch_can_be_learned_by_heart(positions, heads):
     torch.manual_seed(0)
     model = PooledTransformer(dataclasses.replace(SMALL, d_model=32, positions=positions, heads=heads))
     ids = notes(1, 2)
-    before = field_losses(model(ids[:, :-1], ids[:, 1:]), ids[:, 1:]).sum().item()
+    before = note_losses(model(ids[:, :-1], ids[:, 1:]), ids[:, 1:]).mean((0, 1)).sum().item()
     assert before > 15
     assert fit(model, ids[:, :-1], ids[:, 1:], 80) < 0.5
 

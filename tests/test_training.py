@@ -23,7 +23,7 @@ import training
 from checkpoints import load_checkpoint, load_model, save_checkpoint, save_release
 from dataset import load_dataset, split_by_song
 from errors import EXIT_INTERRUPTED, EXIT_USER_ERROR
-from model import ModelConfig, PooledTransformer, field_losses
+from model import ModelConfig, PooledTransformer, note_losses
 from settings import config_from_dict, config_from_file, config_to_dict
 from training_args import BEST, LAST, LOSSES, PICTURE, SETTINGS, TrainingArgs
 from vocab import FIELDS, load_vocabulary
@@ -167,7 +167,7 @@ def slow_held_out(model: PooledTransformer, songs: range = range(8, 10)) -> floa
     """Nats per note of the last two songs, one at a time."""
     blocks = torch.load("dataset.pt")["blocks"].long()
     with torch.no_grad():
-        losses = [field_losses(model(rows[:, :-1], rows[:, 1:]), rows[:, 1:]).sum().item()
+        losses = [note_losses(model(rows[:, :-1], rows[:, 1:]), rows[:, 1:]).mean((0, 1)).sum().item()
                   for rows in (blocks[i:i + 1] for i in songs)]
     return sum(losses) / len(losses)
 
