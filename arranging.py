@@ -97,7 +97,8 @@ def add_options(parser: argparse.ArgumentParser, base: Choices) -> None:
     parser.add_argument("--ranges", choices=RANGES,
                         help=f"what to do with notes outside a part's range, see above (default: {base.ranges})")
     parser.add_argument("--max-lost", type=float, metavar="SHARE",
-                        help=f"largest share of a part's notes that may be left out (default: {base.max_lost})")
+                        help=f"largest share of a part's notes that --ranges drop or octave may leave out "
+                             f"(default: {base.max_lost})")
     parser.add_argument("--long-songs", choices=(SKIP, CUT),
                         help=f"songs with more bars than the vocabulary: leave out, or cut into several at a bar line, "
                              f"NAME, NAME.part2, ... (default: {base.long_songs})")
@@ -111,7 +112,8 @@ def add_options(parser: argparse.ArgumentParser, base: Choices) -> None:
 def choices_of(args: argparse.Namespace, base: C, vocabulary: Vocabulary) -> C:
     """`base` with the parsed options in place of its fields.
 
-    Raises UserError for a value out of range, a part that the vocabulary lacks, or tracks that mean nothing.
+    Raises UserError for a value out of range, a part that the vocabulary lacks, tracks that mean nothing, or an
+    option that another one leaves without effect.
     """
     given = {field.name: value for field in dataclasses.fields(Choices)
              if (value := getattr(args, field.name)) is not None}
@@ -121,6 +123,10 @@ def choices_of(args: argparse.Namespace, base: C, vocabulary: Vocabulary) -> C:
             raise UserError("--part: the same part twice; give each once")
         given["tracks"] = tuple((dict(base.tracks) | dict(asked)).items())
     choices = dataclasses.replace(base, **given)
+    if "max_lost" in given and choices.ranges == SKIP:
+        raise UserError(f"--max-lost: has no effect with --ranges {SKIP}; give --ranges {DROP} or {OCTAVE}")
+    if "min_stretch_bars" in given and choices.meters == SKIP:
+        raise UserError(f"--min-stretch-bars: has no effect with --meters {SKIP}; give --meters {CUT}")
     for name, which in choices.tracks:
         if name not in vocabulary.part_names or not which:
             names = ", ".join(vocabulary.part_names)
