@@ -30,6 +30,7 @@ ALL, MOST_NOTES, NONE = "all", "most-notes", "none"
 # Where notes of a song went, as reports count them.
 NO_PART, OUT_OF_RANGE, OTHER_METERS = "in tracks that play no part", "outside their part's range", \
     "in bars that are not four quarters long, or too few of these"
+STRUCK_TWICE = "struck twice at once"
 
 OPTIONS = """Which tracks play a part (--part NAME=TRACKS, once per part), in place of the rule in the README:
   all, most-notes   all candidates by name and program joined, or the one with the most notes
@@ -79,12 +80,21 @@ class Assignment(NamedTuple):
     tracks: dict[str, list[int]]  # indices into `song.tracks`
     why: dict[str, str]
 
+    def left_out(self, song: Song) -> list[int]:
+        """Indices of the tracks with notes that play no part."""
+        used = {i for indices in self.tracks.values() for i in indices}
+        return [i for i, track in enumerate(song.tracks) if len(track.notes) and i not in used]
+
 
 class Piece(NamedTuple):
     """A stretch of a song that fits into the vocabulary's bars: per part (N, 3) notes, ticks from its first bar on."""
 
     first_bar: int
     parts: list[np.ndarray]
+
+    @property
+    def n_notes(self) -> int:
+        return sum(map(len, self.parts))
 
 
 C = TypeVar("C", bound=Choices)
@@ -97,7 +107,8 @@ def add_options(parser: argparse.ArgumentParser, base: Choices) -> None:
     parser.add_argument("--ranges", choices=RANGES,
                         help=f"what to do with notes outside a part's range, see above (default: {base.ranges})")
     parser.add_argument("--max-lost", type=float, metavar="SHARE",
-                        help=f"largest share of a part's notes that may be left out (default: {base.max_lost})")
+                        help=f"largest share of a part's notes that --ranges drop or octave may leave out "
+                             f"(default: {base.max_lost})")
     parser.add_argument("--long-songs", choices=(SKIP, CUT),
                         help=f"songs with more bars than the vocabulary: leave out, or cut into several at a bar line, "
                              f"NAME, NAME.part2, ... (default: {base.long_songs})")
@@ -111,7 +122,8 @@ def add_options(parser: argparse.ArgumentParser, base: Choices) -> None:
 def choices_of(args: argparse.Namespace, base: C, vocabulary: Vocabulary) -> C:
     """`base` with the parsed options in place of its fields.
 
-    Raises UserError for a value out of range, a part that the vocabulary lacks, or tracks that mean nothing.
+    Raises UserError for a value out of range, a part that the vocabulary lacks, tracks that mean nothing, or an
+    option that another one leaves without effect.
     """
     given = {field.name: value for field in dataclasses.fields(Choices)
              if (value := getattr(args, field.name)) is not None}
@@ -121,6 +133,10 @@ def choices_of(args: argparse.Namespace, base: C, vocabulary: Vocabulary) -> C:
             raise UserError("--part: the same part twice; give each once")
         given["tracks"] = tuple((dict(base.tracks) | dict(asked)).items())
     choices = dataclasses.replace(base, **given)
+    if "max_lost" in given and choices.ranges == SKIP:
+        raise UserError(f"--max-lost: has no effect with --ranges {SKIP}; give --ranges {DROP} or {OCTAVE}")
+    if "min_stretch_bars" in given and choices.meters == SKIP:
+        raise UserError(f"--min-stretch-bars: has no effect with --meters {SKIP}; give --meters {CUT}")
     for name, which in choices.tracks:
         if name not in vocabulary.part_names or not which:
             names = ", ".join(vocabulary.part_names)
@@ -289,10 +305,9 @@ def four_quarter_stretches(song: Song, min_bars: int) -> list[tuple[int, int | N
         else:
             joined.append([tick, until])
     end = song.last_onset_tick + 1
-    shortest = min_bars * QUARTERS_PER_BAR * song.ticks_per_quarter
     bar = QUARTERS_PER_BAR * song.ticks_per_quarter
     return [(start, until) for start, until in joined
-            if -(-(min(end, until or end) - start) // bar) * bar >= shortest]
+            if -(-(min(end, until or end) - start) // bar) >= min_bars]
 
 
 def cut(parts: list[np.ndarray], start: int, end: int | None, early: int) -> list[np.ndarray]:
@@ -339,7 +354,7 @@ def fit_bars(parts: list[np.ndarray], song: Song, vocabulary: Vocabulary, choice
         else:
             pieces += [Piece((start + first) // bar, cut(stretch, first, first + longest, early))
                        for first in range(0, last + early + 1, longest)]
-    return [piece for piece in pieces if any(len(notes) for notes in piece.parts)]
+    return [piece for piece in pieces if piece.n_notes]
 
 
 # ---------------------------------------------------------------- all of it
@@ -373,9 +388,8 @@ def arrange(song: Song, vocabulary: Vocabulary, choices: Choices, where: str) ->
     if not pieces:
         raise UserError(f"{where}: none of the notes of {', '.join(vocabulary.part_names)} is in range and in bars of "
                         f"four quarters; see --ranges, --max-lost and --meters")
-    lost[OTHER_METERS] = sum(map(len, parts)) - sum(len(notes) for piece in pieces for notes in piece.parts)
-    used = {i for indices in assignment.tracks.values() for i in indices}
-    lost[NO_PART] = sum(len(track.notes) for i, track in enumerate(song.tracks) if i not in used)
+    lost[OTHER_METERS] = sum(map(len, parts)) - sum(piece.n_notes for piece in pieces)
+    lost[NO_PART] = sum(len(song.tracks[i].notes) for i in assignment.left_out(song))
     facts = {"ticks_per_quarter": song.ticks_per_quarter, "tempo": song.main_tempo(),
              "tempo_changes": max(len(song.tempos) - 1, 0), **describe_tracks(song, assignment),
              **({"notices": list(song.notices)} if song.notices else {})}
@@ -389,6 +403,5 @@ def describe_tracks(song: Song, assignment: Assignment) -> dict[str, Any]:
         track = song.tracks[i]
         kind = "drums" if track.is_drum else f"program {track.program}"
         texts[i] = f"#{number} {track.name or 'unnamed'} ({kind}, {len(track.notes)} notes)"
-    used = {i for indices in assignment.tracks.values() for i in indices}
     return {"parts": {name: [texts[i] for i in indices] for name, indices in assignment.tracks.items()},
-            "why": assignment.why, "left_out": [text for i, text in texts.items() if i not in used]}
+            "why": assignment.why, "left_out": [texts[i] for i in assignment.left_out(song)]}

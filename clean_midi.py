@@ -22,7 +22,7 @@ import numpy as np
 
 import arranging
 import folder_run
-from arranging import Piece, arrange, choices_of
+from arranging import STRUCK_TWICE, Piece, arrange, choices_of
 from errors import UserError, reports_user_errors
 from quality import Cleaning, check_quality, measure
 from settings import config_from_file
@@ -57,7 +57,7 @@ class CleanSong:
             except UserError as err:
                 if piece is pieces[-1] and not kept:
                     raise
-                lost[PIECES_LEFT_OUT] += sum(map(len, piece.parts))
+                lost[PIECES_LEFT_OUT] += piece.n_notes
                 left_out.append({"first_bar": piece.first_bar, "reason": str(err).removeprefix(f"{source}: ")})
                 continue
             kept.append(piece)
@@ -65,7 +65,7 @@ class CleanSong:
             n_notes += notes
         contents = [parts_to_bytes(piece.parts, self.vocabulary, song.ticks_per_quarter, song.main_tempo())
                     for piece in kept]
-        lost["struck twice at once"] = sum(len(notes) for piece in kept for notes in piece.parts) - n_notes
+        lost[STRUCK_TWICE] = sum(piece.n_notes for piece in kept) - n_notes
         return contents, {"notes": n_notes, "first_bars": [piece.first_bar for piece in kept], "quality": measures,
                           **({"pieces_left_out": left_out} if left_out else {}), "lost": dict(lost), **facts}
 

@@ -44,8 +44,8 @@ def measure(parts: Sequence[np.ndarray], ticks_per_quarter: int, vocabulary: Voc
     """The measures of a song with at least one note, from the (N, 3) onsets, ends and pitches of each part.
 
     bars: from the song's first note to its last.
-    onsets_on_grid: share of onsets on the vocabulary's grid or on sixteenth triplets, give or take a twelfth of a step
-    (5 ms at 120 BPM); of a performance that was never quantized, about a third.
+    onsets_on_grid: share of onsets on the vocabulary's grid or on sixteenth triplets, give or take 1/STEP_SHARE of a
+    step of the former; of a performance that was never quantized, about a third.
     notes_per_part: of the part that has fewest, of those that play.
     empty_bars: share of the bars in which nothing begins.
     same_drum: share of the drum notes that are the most frequent one.

@@ -24,7 +24,7 @@ import orjson
 
 import arranging
 import folder_run
-from arranging import Choices, arrange, choices_of, quantize_durations, quantize_onsets
+from arranging import STRUCK_TWICE, Choices, arrange, choices_of, quantize_durations, quantize_onsets
 from errors import UserError, reports_user_errors
 from files import json_bytes, read_json_object, write_bytes
 from midi_reader import read_song, song_from_miditoolkit
@@ -367,7 +367,7 @@ class SongTokens:
         rows = [self.tokenizer.parts_to_rows(piece.parts, song.ticks_per_quarter, source) for piece in pieces]
         contents = [self.tokenizer.token_bytes(each, song, source, self.events) for each in rows]
         n_notes = sum(map(len, rows))
-        lost["struck twice at once"] = sum(len(notes) for piece in pieces for notes in piece.parts) - n_notes
+        lost[STRUCK_TWICE] = sum(piece.n_notes for piece in pieces) - n_notes
         return contents, {"notes": n_notes, "bars": [int(each[-1, BAR]) - FIRST_ID + 1 for each in rows],
                           "first_bars": [piece.first_bar for piece in pieces], "lost": dict(lost), **facts}
 

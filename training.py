@@ -183,13 +183,14 @@ class Run:
         """
         while True:
             epoch, done = divmod(self.progress.step, self.steps_per_epoch)
-            generator = torch.Generator().manual_seed(self.settings.seed * 1_000_003 + epoch)
+            epoch_seed = self.settings.seed * 1_000_003 + epoch
+            generator = torch.Generator().manual_seed(epoch_seed)
             order = torch.randperm(len(self.split.train), generator=generator).split(self.rows_per_step)
             train = self._rows_of_epoch(generator)
             for step, indices in enumerate(order[done:], done):
                 rows = train[indices % len(train)]  # one comes twice where crops are one fewer
                 if self.transposition:
-                    draws = torch.Generator().manual_seed((self.settings.seed * 1_000_003 + epoch) * 1_000_003 + step)
+                    draws = torch.Generator().manual_seed(epoch_seed * 1_000_003 + step)
                     rows = self.transposition(rows, draws)
                 yield rows
 

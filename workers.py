@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
 TASKS_WORTH_A_WORKER = 8
 AHEAD = 64  # tasks handed out per worker before the oldest must be done: one slow file holds nobody up for long
-
-
 TOO_LONG, KILLED = "took longer than", "killed the process that read it"  # how the reasons of no reader begin
 
 

@@ -28,7 +28,7 @@ from tqdm import tqdm
 from duplicates import EMPTY, N_HASHES, THRESHOLD, cluster, exact_key, signature, similarity
 from errors import UserError, reports_user_errors
 from listing import Listing
-from tokenizer import MidiTokenizerPooled, in_order, read_tokens
+from tokenizer import MidiTokenizerPooled, read_tokens, sorted_rows
 from vocab import BAR, FIRST_ID, NOTE_DUR, PITCH_INSTRUMENT, START_POS, Vocabulary
 
 CHANGED = 0.05  # share of notes that get another pitch and another onset
@@ -78,12 +78,10 @@ def to_rows(onset: np.ndarray, duration: np.ndarray, part: np.ndarray, pitch: np
             vocabulary: Vocabulary) -> np.ndarray:
     """(N, F) note ids in order of notes in steps, parts and pitches; notes outside the vocabulary are left out."""
     lowest, highest = np.array([(facts.lowest_pitch, facts.highest_pitch) for facts in vocabulary.parts]).T
-    bar, start_pos = np.divmod(onset, vocabulary.steps_per_bar)
-    inside = (pitch >= lowest[part]) & (pitch <= highest[part]) & (bar < vocabulary.bars)
-    rows = np.stack([bar + FIRST_ID, start_pos + FIRST_ID,
-                     np.clip(duration, 1, vocabulary.max_duration_steps) - 1 + FIRST_ID,
-                     pitch - lowest[part] + np.array(vocabulary.first_pitch_ids)[part]], axis=1)
-    return in_order(rows[inside])
+    inside = (pitch >= lowest[part]) & (pitch <= highest[part]) & (onset < vocabulary.bars * vocabulary.steps_per_bar)
+    pitch_instrument = pitch - lowest[part] + np.array(vocabulary.first_pitch_ids)[part]
+    duration = np.clip(duration, 1, vocabulary.max_duration_steps)
+    return sorted_rows(onset[inside], duration[inside], pitch_instrument[inside], vocabulary)
 
 
 def recall(songs: Sequence[np.ndarray], signatures: np.ndarray, n_chosen: int, vocabulary: Vocabulary) -> None:
@@ -209,16 +207,16 @@ def synthetic(n: int, folder: Path | None) -> None:
             seconds = time.monotonic() - began
         joined = labels != np.arange(n)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        print(f"{n} songs: {seconds:.1f} s, {memory.peak_mb:.0f} MB beside the mapped file of "
-              f"{mapped.nbytes / 1e6:.0f} MB ({peak:.0f} MB with it); {joined[is_copy].mean():.2%} of "
+        print(f"{n} songs: {seconds:.1f} s, {memory.peak_mib:.0f} MiB beside the mapped file of "
+              f"{mapped.nbytes >> 20} MiB ({peak:.0f} MiB with it); {joined[is_copy].mean():.2%} of "
               f"{is_copy.sum()} copies and {joined[~is_copy].sum()} other songs joined")
 
 
 class PeakMemory:
-    """Largest anonymous memory of this process while in the block, in MB: mapped files do not count. Linux only."""
+    """Largest anonymous memory of this process while in the block, in MiB: mapped files do not count. Linux only."""
 
     def __enter__(self) -> PeakMemory:
-        self.peak_mb, self.done = 0.0, threading.Event()
+        self.peak_mib, self.done = 0.0, threading.Event()
         self.thread = threading.Thread(target=self._watch)
         self.thread.start()
         return self
@@ -230,7 +228,7 @@ class PeakMemory:
     def _watch(self) -> None:
         while not self.done.wait(0.02):
             status = Path("/proc/self/status").read_text()
-            self.peak_mb = max(self.peak_mb, int(re.search(r"RssAnon:\s+(\d+) kB", status)[1]) / 1024)
+            self.peak_mib = max(self.peak_mib, int(re.search(r"RssAnon:\s+(\d+) kB", status)[1]) / 1024)
 
 
 # ---------------------------------------------------------------- command

@@ -339,12 +339,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def print_table(kinds: dict[str, Counter[str]], extremes: list[tuple[float, int, str]], seconds: float) -> None:
-    columns = ("inputs", "with findings", READ, REFUSED, FAILED)
-    print(f"\n{'':8}{'':>10}{'':>15}{'-- calls of readers --':>36}")
-    print(f"{'':8}" + "".join(f"{column:>{12 + 3 * (column == 'with findings')}}" for column in columns))
+    columns = {"inputs": 12, "with findings": 15, READ: 12, REFUSED: 12, FAILED: 12}
+    print(f"\n{'':35}{'-- calls of readers --':>36}")
+    print(f"{'':8}" + "".join(f"{column:>{width}}" for column, width in columns.items()))
     for kind, counts in kinds.items():
-        print(f"{kind:8}" + "".join(f"{counts[column]:>{12 + 3 * (column == 'with findings')},}"
-                                    for column in columns))
+        print(f"{kind:8}" + "".join(f"{counts[column]:>{width},}" for column, width in columns.items()))
     print(f"\n{len(extremes):,} inputs in {seconds:.0f} s")
     for slow, _, which in sorted(extremes, reverse=True)[:SHOWN]:
         print(f"slowest: {slow:.2f} s  {which}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import copy
 import dataclasses
 from fractions import Fraction
@@ -21,10 +22,12 @@ from arranging import (
     RANGES,
     SKIP,
     Choices,
+    add_options,
     arrange,
     assign_parts,
     check_meters,
     check_notes,
+    choices_of,
     fit_bars,
     fit_range,
     four_quarter_stretches,
@@ -334,3 +337,33 @@ def test_every_note_is_kept_or_counted_as_lost(tracks, signatures, choices):
 def test_choices_that_make_no_sense_are_an_error(changes, message):
     with pytest.raises(UserError, match=message):
         Choices(**changes)
+
+
+# ---------------------------------------------------------------- options
+
+
+def chosen(base: Choices, *argv: str) -> Choices:
+    parser = argparse.ArgumentParser()
+    add_options(parser, base)
+    return choices_of(parser.parse_args(argv), base, VOCABULARY)
+
+
+@pytest.mark.parametrize(("base", "argv", "option"), [
+    (Choices(), ["--max-lost", "0.5"], "--max-lost"),
+    (Choices(ranges=DROP), ["--max-lost", "0.5", "--ranges", "skip"], "--max-lost"),
+    (Choices(), ["--min-stretch-bars", "8"], "--min-stretch-bars"),  # the default, but somebody asked for it
+    (Choices(meters=CUT), ["--min-stretch-bars", "2", "--meters", "skip"], "--min-stretch-bars")])
+def test_an_option_that_another_leaves_without_effect_is_an_error(base, argv, option):
+    with pytest.raises(UserError, match=f"^{option}: has no effect with .* skip; give "):
+        chosen(base, *argv)
+
+
+@pytest.mark.parametrize(("base", "argv", "changes"), [
+    (Choices(ranges=DROP), ["--max-lost", "0.5"], {"max_lost": 0.5}),
+    (Choices(), ["--max-lost", "0.5", "--ranges", "octave"], {"max_lost": 0.5, "ranges": OCTAVE}),
+    (Choices(meters=CUT), ["--min-stretch-bars", "2"], {"min_stretch_bars": 2}),
+    # a file of choices holds all of them
+    (Choices(ranges=DROP, max_lost=0.5), ["--ranges", "skip"], {"ranges": SKIP}),
+    (Choices(min_stretch_bars=2), [], {})])
+def test_options_go_before_the_choices_of_a_file(base, argv, changes):
+    assert chosen(base, *argv) == dataclasses.replace(base, **changes)

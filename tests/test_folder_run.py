@@ -420,6 +420,8 @@ def test_a_name_that_is_no_unicode_is_known_again(tmp_path, capsys):
     (["-j", "-1"], "-j -1: a number of worker processes"), (["--time-limit", "0"], "--time-limit 0: must be more"),
     (["--shard", "0/3"], "--shard 0/3: must be NUMBER/OF"), (["--shard", "x"], "--shard x: must be NUMBER/OF"),
     (["--max-lost", "2"], "max_lost 2.0 must be a share"), (["--min-stretch-bars", "0"], "min_stretch_bars 0: at"),
+    (["--max-lost", "1", "--ranges", "skip"], "--max-lost: has no effect with --ranges skip; give --ranges drop or oc"),
+    (["--min-stretch-bars", "2"], "--min-stretch-bars: has no effect with --meters skip; give --meters cut"),
     (["--part", "lead=none"], "--part lead=none: must be NAME=TRACKS"), (["--part", "bass"], "--part bass=: must be"),
     (["--part", "bass=#0"], "must be a track's number"), (["--part", "bass=#x"], "must be a track's number")])
 def test_mistakes_are_one_line_before_anything_is_written(command, tmp_path, monkeypatch, capsys, flags, message):

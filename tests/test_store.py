@@ -86,30 +86,30 @@ def test_a_killed_process_leaves_what_it_committed_and_no_lock(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_removed_folder_is_noticed_at_the_next_commit(tmp_path):
-    folder = tmp_path / "out"
-    folder.mkdir()
-    opened_store = opened(folder)
+@pytest.fixture
+def removed(tmp_path) -> Store:
+    """A store whose folder is removed after its last commit."""
+    (tmp_path / "out").mkdir()
+    opened_store = opened(tmp_path / "out")
     opened_store.commit()
-    shutil.rmtree(folder)
-    with pytest.raises(UserError, match=rf"^{folder}: was removed while the run wrote into it; repeat") as error:
-        opened_store.commit()
+    shutil.rmtree(tmp_path / "out")
+    return opened_store
+
+
+def test_a_removed_folder_is_noticed_at_the_next_commit(removed):
+    with pytest.raises(UserError, match=rf"^{removed.place}: was removed while the run wrote into it; repeat") as error:
+        removed.commit()
     assert "\n" not in str(error.value)
-    opened_store.close(keep_changes=True, remove=True, quiet=False)
-    assert not folder.exists()
+    removed.close(keep_changes=True, remove=True, quiet=False)
+    assert not removed.place.exists()
 
 
-def test_changes_in_a_removed_folder_are_an_error_of_one_line_to_the_end(tmp_path):
+def test_changes_in_a_removed_folder_are_an_error_of_one_line_to_the_end(removed):
     """Closing is what a run does last, with the error that ended it on the way: it adds none of its own."""
-    folder = tmp_path / "out"
-    folder.mkdir()
-    opened_store = opened(folder)
-    opened_store.commit()
-    shutil.rmtree(folder)
     with pytest.raises(UserError):  # SQLite cannot write its journal, or the file is gone
-        opened_store.execute("INSERT INTO t VALUES (1)")
-        opened_store.commit()
-    opened_store.close(keep_changes=True, remove=False, quiet=True)
+        removed.execute("INSERT INTO t VALUES (1)")
+        removed.commit()
+    removed.close(keep_changes=True, remove=False, quiet=True)
 
 
 @pytest.mark.parametrize("content", [b"no database, but longer than the header that SQLite looks for" * 20])
