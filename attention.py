@@ -46,13 +46,9 @@ class Attention(nn.Module):
                              .permute(2, 0, 3, 1, 4))  # each (B, H, T, C)
         if rotation is not None:
             query, key = rotate(query, rotation), rotate(key, rotation)
-        if cache is None:
-            out = causal_attention(query, key, value, self.dropout if self.training else 0.0)
-        else:
+        if cache is not None:
             key, value = cache.extend(layer, key, value)
-            # New notes see all earlier ones and, among themselves, the past.
-            mask = torch.ones(length, key.shape[2], dtype=torch.bool, device=x.device).tril(key.shape[2] - length)
-            out = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        out = causal_attention(query, key, value, self.dropout if self.training else 0.0)
         return self.to_out(out.transpose(1, 2).reshape(batch, length, width))
 
 
@@ -63,22 +59,47 @@ def causal_attention(query: Tensor, key: Tensor, value: Tensor, dropout: float =
     at several times the speed of torch's fused kernel there when it comes to gradients (`benchmarks.bench_train`).
 
     Args:
-        query, key, value: (B, H, T, C).
+        query: (B, H, T, C), of the last T of L notes.
+        key, value: (B, H, L, C).
         dropout: the share of weights set to 0.
     """
+    length, before = query.shape[2], key.shape[2] - query.shape[2]
     if query.device.type != "cpu":
-        return nn.functional.scaled_dot_product_attention(query, key, value, is_causal=True, dropout_p=dropout)
+        mask = query.new_ones((length, before + length), dtype=torch.bool).tril(before) if before else None
+        return nn.functional.scaled_dot_product_attention(query, key, value, mask, dropout, is_causal=mask is None)
     shape = query.shape
-    query, key, value = (x.flatten(0, 1) for x in (query * shape[-1] ** -0.5, key, value))  # each (B·H, T, C)
+    query, key, value = (x.flatten(0, 1) for x in (query * shape[-1] ** -0.5, key, value))  # each (B·H, …, C)
     future = query.new_full((CHUNK, CHUNK), -torch.inf).triu(1)
     out = []
-    for start in range(0, shape[2], CHUNK):
-        end = min(start + CHUNK, shape[2])
-        mask = nn.functional.pad(future[:end - start, :end - start], (start, 0)).expand(len(query), -1, -1)
-        scores = torch.baddbmm(mask, query[:, start:end], key[:, :end].transpose(1, 2))
+    for start in range(0, length, CHUNK):
+        end = min(start + CHUNK, length)
+        mask = nn.functional.pad(future[:end - start, :end - start], (before + start, 0)).expand(len(query), -1, -1)
+        scores = torch.baddbmm(mask, query[:, start:end], key[:, :before + end].transpose(1, 2))
         weights = nn.functional.dropout(scores.softmax(-1), dropout)
-        out.append(weights @ value[:, :end])
+        out.append(weights @ value[:, :before + end])
     return torch.cat(out, dim=1).view(shape)
+
+
+class LateAttention(nn.Module):
+    """From notes under way, of which the time is known, to the notes read, by how far apart in time they sound."""
+
+    def __init__(self, width: int, n_heads: int, dropout: float) -> None:
+        super().__init__()
+        self.n_heads, self.dropout = n_heads, dropout
+        self.to_q = nn.Linear(width, width, bias=False)
+        self.to_kv = nn.Linear(2 * width, 2 * width, bias=False)
+        self.to_out = nn.Linear(width, width, bias=False)
+
+    def keys_values(self, read: Tensor, rotation: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, H, T, C) keys and values of notes read, of which (B, T, 2·D) is known."""
+        key, value = self.to_kv(read).unflatten(-1, (2, self.n_heads, -1)).permute(2, 0, 3, 1, 4)
+        return rotate(key, rotation), value
+
+    def forward(self, x: Tensor, rotation: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """(B, T, D) from (B, T, D): each note under way sees all that was read before it, L ≥ T notes in the end."""
+        query = self.to_q(x).unflatten(-1, (self.n_heads, -1)).transpose(1, 2)
+        out = causal_attention(rotate(query, rotation), key, value, self.dropout if self.training else 0.0)
+        return self.to_out(out.transpose(1, 2).flatten(2))
 
 
 def rotate(x: Tensor, rotation: Tensor) -> Tensor:

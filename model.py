@@ -7,21 +7,24 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from attention import Attention, KeyValueCache
+from attention import Attention, KeyValueCache, LateAttention
 from errors import UserError
 from vocab import BAR, BOS, CHOICE_ORDER, FIELDS, FIRST_ID, PAD, START_POS, load_vocabulary
 
 POOLINGS = ("concat", "sum")
-POSITIONS = ("sinusoidal", "rotary", "music_time")
+POSITIONS = ("sinusoidal", "rotary", "music_time", "metre")
 HEADS = ("parallel", "chain", "gru")
 BARS = ("absolute", "relative")
 FF_FACTOR = 4  # width of the feed-forward layer over d_model (Vaswani et al. 2017, section 3.3)
 CHAIN_FACTOR = 2  # the same between two heads of a chain
+# Periods in bars that music is made of, the most telling first: the bar, its beats and their parts, its multiples.
+METRE = (1, 1 / 4, 1 / 2, 1 / 8, 2, 4, 1 / 16, 8, 16, 1 / 3, 1 / 6, 1 / 12, 32, 3, 64, 128)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +37,11 @@ class ModelConfig:
         Transformer, Ryu et al. 2024, section 3).
     positions: "sinusoidal" adds the published absolute encoding. "rotary" turns queries and keys by their index
         (Su et al. 2021). "music_time" turns every second pair by the note's time in the song instead, in steps.
+        "metre" turns all pairs by that time, half of them once in a bar, its halves, its thirds and its multiples
+        (`metre_rates`).
+    late_layers: how many of the `n_layers` come when the next note's time is chosen and its pitch is not: they look
+        back from that time at the notes read, so that what sounds a beat, a bar or four bars before is found by its
+        distance. Needs heads that choose the time first.
     bars: "absolute" reads and predicts bar numbers as they stand. "relative" counts them from the first bar of the
         notes in the context, unless the song begins there, so that no bar of a long song is a stranger.
     """
@@ -49,6 +57,7 @@ class ModelConfig:
     order: tuple[str, ...] = tuple(FIELDS[family] for family in CHOICE_ORDER)
     positions: str = "sinusoidal"
     bars: str = "absolute"
+    late_layers: int = 0
     n_tokens: tuple[int, ...] = ()  # V_f; () means the default vocabulary's
     steps_per_bar: int = 0  # what a bar counts in music time; 0 means the default vocabulary's
 
@@ -71,6 +80,11 @@ class ModelConfig:
                 raise UserError(f"{name}={getattr(self, name)!r} must be one of {', '.join(options)}")
         if sorted(self.order) != sorted(FIELDS):
             raise UserError(f"order={list(self.order)} must name each of {', '.join(FIELDS)} once")
+        if not 0 <= self.late_layers < self.n_layers:
+            raise UserError(f"late_layers={self.late_layers} must be from 0 to n_layers − 1 = {self.n_layers - 1}")
+        if self.late_layers and (self.heads == "parallel" or set(self.order[:2]) != {FIELDS[BAR], FIELDS[START_POS]}):
+            raise UserError(f"late_layers={self.late_layers} needs heads other than parallel, and an order that begins "
+                            f"with {FIELDS[BAR]} and {FIELDS[START_POS]}")
         if self.emb_pooling == "sum" and len(set(self.emb_sizes)) > 1:
             raise UserError(f"emb_pooling 'sum' needs equal emb_sizes, not {list(self.emb_sizes)}")
         if not 0 <= self.dropout < 1:
@@ -85,25 +99,37 @@ class ModelConfig:
 class Block(nn.Module):
     """One pre-norm decoder block: attention, then a feed-forward layer with GELU."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, attention: type[nn.Module] = Attention) -> None:
         super().__init__()
         width = config.d_model
         self.attention_norm = nn.LayerNorm(width)
-        self.attention = Attention(width, config.n_heads, config.dropout)
+        self.attention = attention(width, config.n_heads, config.dropout)
         self.ff_norm = nn.LayerNorm(width)
         self.ff = nn.Sequential(nn.Linear(width, FF_FACTOR * width), nn.GELU(), nn.Dropout(config.dropout),
                                 nn.Linear(FF_FACTOR * width, width))
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor, rotation: Tensor | None, cache: KeyValueCache | None, layer: int) -> Tensor:
-        x = x + self.dropout(self.attention(self.attention_norm(x), rotation, cache, layer))
+    def forward(self, x: Tensor, *seen: Any) -> Tensor:
+        """(B, T, D) from (B, T, D); `seen` is what the kind of attention takes besides."""
+        x = x + self.dropout(self.attention(self.attention_norm(x), *seen))
         return x + self.dropout(self.ff(self.ff_norm(x)))
+
+
+class Reading(NamedTuple):
+    """What a model made of the notes it read."""
+
+    states: Tensor  # (B, T, D) of the trunk
+    memory: list[tuple[Tensor, Tensor]]  # for each late block, (B, H, L, C) keys and values of L ≥ T notes
+
+    def last(self) -> Reading:
+        """Of the last note alone, which still sees all those before it."""
+        return Reading(self.states[:, -1:], self.memory)
 
 
 class PooledTransformer(nn.Module):
     """From notes to a distribution over the next note's families.
 
-    `forward` gives all logits at once, for training; `states` and `family_logits` give them step by step.
+    `forward` gives all logits at once, for training; `read` and `family_logits` give them step by step.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -116,7 +142,7 @@ class PooledTransformer(nn.Module):
         self.in_linear = nn.Linear(pooled, width)
         self.in_norm = nn.LayerNorm(width)
         self.in_dropout = nn.Dropout(config.dropout)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers - config.late_layers))
         self.out_norm = nn.LayerNorm(width)
         self.heads = nn.ModuleList(nn.Linear(width, n) for n in config.n_tokens)
         self.order = tuple(FIELDS.index(name) for name in config.order)
@@ -126,15 +152,17 @@ class PooledTransformer(nn.Module):
             self.gru = nn.GRUCell(width, width)
         elif config.heads == "chain":
             self.links = nn.ModuleList(_link(width) for _ in self.order[:-1])
+        self.late_blocks = nn.ModuleList(Block(config, LateAttention) for _ in range(config.late_layers))
         self.apply(_initialize)
-        for block in self.blocks:  # residual branches start small (GPT-2, Radford et al. 2019, section 2.3)
+        # Residual branches start small (GPT-2, Radford et al. 2019, section 2.3).
+        for block in (*self.blocks, *self.late_blocks):
             for layer in (block.attention.to_out, block.ff[-1]):
                 nn.init.normal_(layer.weight, std=0.02 / math.sqrt(2 * config.n_layers))
 
     # ------------------------------------------------------------ trunk
 
-    def states(self, ids: Tensor, cache: KeyValueCache | None = None) -> Tensor:
-        """Trunk states (B, T, D) of the notes `ids` (B, T, F), given those in `cache`, which takes them in."""
+    def read(self, ids: Tensor, cache: KeyValueCache | None = None) -> Reading:
+        """Take in the notes `ids` (B, T, F), given those in `cache`, to which they are added."""
         embedded = [table(ids[..., f]) for f, table in enumerate(self.embeddings)]
         pooled = torch.cat(embedded, dim=-1) if self.config.emb_pooling == "concat" else torch.stack(embedded).sum(0)
         x = self.in_norm(self.in_linear(pooled))
@@ -145,24 +173,39 @@ class PooledTransformer(nn.Module):
             x = x + sinusoids(index, self.config.d_model).to(x.dtype)
         else:
             rotation = self._rotation(ids, index).to(x.dtype)
-        x = self.in_dropout(x)
+        entered = x = self.in_dropout(x)
         for layer, block in enumerate(self.blocks):
             x = block(x, rotation, cache, layer)
+        states = self.out_norm(x)
+        memory = self._memory(ids, torch.cat([states, entered], -1), cache) if self.late_blocks else []
         if cache is not None:
             cache.length += ids.shape[1]
-        return self.out_norm(x)
+        return Reading(states, memory)
 
     def _rotation(self, ids: Tensor, index: Tensor) -> Tensor:
         """Cosine and sine for every note and pair of a head's width: (2, B or 1, 1, T, C/2)."""
         n_pairs = self.config.d_model // self.config.n_heads // 2
+        if self.config.positions == "metre":
+            return self._time_rotation(ids)
         if self.config.positions == "rotary":
-            angles = index[None, :, None] * frequencies(n_pairs, ids.device)
-        else:  # even pairs turn with the index, odd ones with musical time
-            rates = frequencies(n_pairs // 2, ids.device)
-            time = music_time(ids, self.config.steps_per_bar)
-            angles = torch.stack([(index[None, :, None] * rates).expand(len(ids), -1, -1), time[..., None] * rates], -1)
-            angles = angles.flatten(-2)  # (B, T, C/2)
-        return torch.stack([angles.cos(), angles.sin()]).unsqueeze(2)
+            return turns(index[None, :, None] * frequencies(n_pairs, ids.device))
+        rates = frequencies(n_pairs // 2, ids.device)  # even pairs turn with the index, odd ones with musical time
+        time = music_time(ids, self.config.steps_per_bar)
+        angles = torch.stack([(index[None, :, None] * rates).expand(len(ids), -1, -1), time[..., None] * rates], -1)
+        return turns(angles.flatten(-2))
+
+    def _time_rotation(self, ids: Tensor) -> Tensor:
+        """The same, all pairs by time: (2, B, 1, T, C/2)."""
+        time = music_time(ids, self.config.steps_per_bar)
+        n_pairs = self.config.d_model // self.config.n_heads // 2
+        return turns(time[..., None] * metre_rates(n_pairs, self.config.steps_per_bar, ids.device))
+
+    def _memory(self, ids: Tensor, read: Tensor, cache: KeyValueCache | None) -> list[tuple[Tensor, Tensor]]:
+        rotation = self._time_rotation(ids).to(read.dtype)
+        memory = [block.attention.keys_values(read, rotation) for block in self.late_blocks]
+        if cache is None:
+            return memory
+        return [cache.extend(layer, *pair) for layer, pair in enumerate(memory, len(self.blocks))]
 
     # ------------------------------------------------------------ heads
 
@@ -176,40 +219,48 @@ class PooledTransformer(nn.Module):
         """
         if next_ids is None and self.config.heads != "parallel":
             raise ValueError(f"heads={self.config.heads!r} need next_ids")
-        states = self.states(ids)
-        logits: list[Tensor] = [states] * len(self.order)
-        hidden = states
+        reading = self.read(ids)
+        logits: list[Tensor] = [reading.states] * len(self.order)
+        hidden = reading.states
         for k, family in enumerate(self.order):
-            logits[family] = self._head(k, states, hidden)
+            logits[family] = self._head(k, reading.states, hidden)
             if k + 1 < len(self.order) and self.config.heads != "parallel":
-                hidden = self._advance(k, next_ids[..., family], hidden)
+                hidden = self._advance(k, next_ids.unbind(-1), reading, hidden)
         return logits
 
-    def family_logits(self, states: Tensor, chosen: dict[int, Tensor]) -> Tensor:
-        """Logits (…, V_f) of the next family in `order`, given those of the note chosen already.
+    def family_logits(self, reading: Reading, chosen: dict[int, Tensor]) -> Tensor:
+        """Logits (B, T, V_f) of the next family in `order`, given those of the note chosen already.
 
-        Args:
-            states: (…, D) trunk states.
-            chosen: family → (…) ids, for the first len(chosen) families of `order`.
+        `chosen`: family → (B, T) ids, for the first len(chosen) families of `order`.
         """
-        hidden = states
-        for k, family in enumerate(self.order[:len(chosen)]):
-            hidden = self._advance(k, chosen[family], hidden)
-        return self._head(len(chosen), states, hidden)
+        hidden = reading.states
+        for k in range(len(chosen) if self.config.heads != "parallel" else 0):
+            hidden = self._advance(k, chosen, reading, hidden)
+        return self._head(len(chosen), reading.states, hidden)
 
     def _head(self, k: int, states: Tensor, hidden: Tensor) -> Tensor:
-        """Logits (…, V_f) of the k-th family of `order`."""
-        seen = states + hidden if self.config.heads == "gru" and k else hidden
-        return self.heads[self.order[k]](seen)
+        """Logits (B, T, V_f) of the k-th family of `order`."""
+        return self.heads[self.order[k]](self._seen(k, states, hidden))
 
-    def _advance(self, k: int, ids: Tensor, hidden: Tensor) -> Tensor:
-        """(…, D) hidden state after the k-th family of `order` was chosen as `ids` (…)."""
-        if self.config.heads == "parallel":
-            return hidden
-        chosen = self.chosen[k](ids)
+    def _seen(self, k: int, states: Tensor, hidden: Tensor) -> Tensor:
+        return states + hidden if self.config.heads == "gru" and k else hidden
+
+    def _advance(self, k: int, chosen: Sequence[Tensor] | dict[int, Tensor], reading: Reading,
+                 hidden: Tensor) -> Tensor:
+        """(B, T, D) hidden state after the k-th family of `order` was chosen, as `chosen` says."""
+        embedded = self.chosen[k](chosen[self.order[k]])
         if self.config.heads == "chain":
-            return hidden + self.links[k](hidden + chosen)
-        return self.gru(chosen.flatten(0, -2), hidden.flatten(0, -2)).view_as(hidden)
+            hidden = hidden + self.links[k](hidden + embedded)
+        else:
+            hidden = self.gru(embedded.flatten(0, 1), hidden.flatten(0, 1)).view_as(hidden)
+        if k == 1 and self.late_blocks:
+            seen = x = self._seen(2, reading.states, hidden)
+            ids = torch.stack([chosen[BAR], chosen[START_POS]], -1)
+            rotation = self._time_rotation(ids).to(x.dtype)
+            for block, pair in zip(self.late_blocks, reading.memory, strict=True):
+                x = block(x, rotation, *pair)
+            hidden = hidden + (x - seen)
+        return hidden
 
     def new_cache(self, batch: int) -> KeyValueCache:
         """An empty cache for `batch` contexts of `block_size` notes."""
@@ -271,6 +322,21 @@ def music_time(ids: Tensor, steps_per_bar: int) -> Tensor:
 def frequencies(n: int, device: torch.device) -> Tensor:
     """(n,) angular rates 10000^(−i/n) (Vaswani et al. 2017, section 3.5)."""
     return 10000.0 ** (-torch.arange(n, device=device) / n)
+
+
+def metre_rates(n: int, steps_per_bar: int, device: torch.device) -> Tensor:
+    """(n,) angular rates per step: half of them once in a bar, in its parts and in its multiples, half `frequencies`.
+
+    A note one bar, or two, or four after another meets it at the same angle in the pairs of these rates, so that what
+    repeats is near.
+    """
+    periods = [steps_per_bar * period for period in METRE[:n // 2]]
+    return torch.cat([2 * math.pi / torch.tensor(periods, device=device), frequencies(n - len(periods), device)])
+
+
+def turns(angles: Tensor) -> Tensor:
+    """Cosine and sine (2, B or 1, 1, T, C/2) of angles (B or 1, T, C/2), for `rotate`."""
+    return torch.stack([angles.cos(), angles.sin()]).unsqueeze(2)
 
 
 def sinusoids(index: Tensor, width: int) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from attention import KeyValueCache
 from generation_args import GenConfig
-from model import PooledTransformer, bar_offsets
+from model import PooledTransformer, Reading, bar_offsets
 from vocab import BAR, BOS, EOS, FIELDS, FIRST_ID, PITCH_INSTRUMENT, START_POS, Vocabulary
 
 NEXT_BARS = 4  # songs seldom rest for longer
@@ -100,9 +100,9 @@ def window_start(n_rows: int, block_size: int) -> int:
 
 
 class Context:
-    """Reads rows one after another and gives the trunk's state after each.
+    """Reads rows one after another and says what the model makes of them.
 
-    With or without a cache of keys and values the window is the same, and so is the state.
+    With or without a cache of keys and values the window is the same, and so is the reading.
     """
 
     def __init__(self, model: PooledTransformer, cached: bool = True) -> None:
@@ -112,8 +112,8 @@ class Context:
         self.bar_offset = 0  # what the model's bars are less than the song's
         self.cache: KeyValueCache | None = None
 
-    def read(self, rows: Tensor) -> Tensor:
-        """Take in (N, F) rows; returns the state (D,) after the last."""
+    def read(self, rows: Tensor) -> Reading:
+        """Take in (N, F) rows; returns what there is after the last, for a batch of one."""
         self.rows = torch.cat([self.rows, rows])
         start = window_start(len(self.rows), self.model.config.block_size)
         if not self.cached or self.cache is None or start != self.start:
@@ -122,7 +122,7 @@ class Context:
             if self.model.config.bars == "relative":
                 self.bar_offset = int(bar_offsets(rows[None]))
         rows = moved(rows, -self.bar_offset)
-        return self.model.states(rows[None].to(self.model.in_linear.weight.device), self.cache)[0, -1]
+        return self.model.read(rows[None].to(self.model.in_linear.weight.device), self.cache).last()
 
 
 def moved(rows: Tensor, bars: int) -> Tensor:
@@ -154,22 +154,22 @@ def sample_song(model: PooledTransformer, vocabulary: Vocabulary, prompt: np.nda
     rules = Rules(vocabulary, min(bars_begun + config.num_bars, vocabulary.sizes[BAR]) - 1)
     context = Context(model, cached)
     begin = torch.full((1, len(FIELDS)), BOS)
-    state = context.read(torch.cat([begin, torch.from_numpy(np.asarray(prompt, np.int64)).view(-1, len(FIELDS))]))
+    reading = context.read(torch.cat([begin, torch.from_numpy(np.asarray(prompt, np.int64)).view(-1, len(FIELDS))]))
     previous = tuple(prompt[-1].tolist()) if len(prompt) else None
     new: list[tuple[int, ...]] = []
-    for note in _notes(context, state, rules, previous, config, generator):
+    for note in _notes(context, reading, rules, previous, config, generator):
         new.append(note)
         on_note()
     return np.array(new, np.int64).reshape(-1, len(FIELDS))
 
 
-def _notes(context: Context, state: Tensor, rules: Rules, previous: tuple[int, ...] | None, config: GenConfig,
+def _notes(context: Context, reading: Reading, rules: Rules, previous: tuple[int, ...] | None, config: GenConfig,
            generator: torch.Generator) -> Iterator[tuple[int, ...]]:
     for step in range(config.max_steps):
         if step:
-            state = context.read(torch.tensor([previous]))
+            reading = context.read(torch.tensor([previous]))
         offset = context.bar_offset  # in the model's bars
-        note = sample_note(context.model, state, dataclasses.replace(rules, last_bar=rules.last_bar - offset),
+        note = sample_note(context.model, reading, dataclasses.replace(rules, last_bar=rules.last_bar - offset),
                            in_bar(previous, -offset), config, generator, may_end=step > 0)
         if note is None:
             return
@@ -182,13 +182,13 @@ def in_bar(note: tuple[int, ...] | None, bars: int) -> tuple[int, ...] | None:
     return note and tuple(id_ + bars * (family == BAR) for family, id_ in enumerate(note))
 
 
-def sample_note(model: PooledTransformer, state: Tensor, rules: Rules, previous: tuple[int, ...] | None,
+def sample_note(model: PooledTransformer, reading: Reading, rules: Rules, previous: tuple[int, ...] | None,
                 config: GenConfig, generator: torch.Generator, may_end: bool) -> tuple[int, ...] | None:
-    """Draw one note's ids in `FIELDS` order from the state (D,); None is the end of the song."""
+    """Draw one note's ids in `FIELDS` order, for a batch of one; None is the end of the song."""
     chosen: dict[int, int] = {}
     tensors: dict[int, Tensor] = {}
     for family in model.order:
-        logits = model.family_logits(state[None], tensors)[0].double().cpu()
+        logits = model.family_logits(reading, tensors)[0, 0].double().cpu()
         if family == BAR and not chosen:
             logits = rules.end_beyond(logits, previous)
         logits = logits.masked_fill(~rules.mask(family, chosen, previous, may_end), -torch.inf)
@@ -198,5 +198,5 @@ def sample_note(model: PooledTransformer, state: Tensor, rules: Rules, previous:
         chosen[family] = int(drawn)
         if chosen[family] == EOS:
             return None
-        tensors[family] = drawn.to(state.device)
+        tensors[family] = drawn[None].to(reading.states.device)
     return tuple(chosen[family] for family in range(len(FIELDS)))

@@ -31,13 +31,16 @@ from model import (
     with_relative_bars,
 )
 from settings import config_from_dict, config_from_file, config_to_dict
-from vocab import BAR, BOS, CHOICE_ORDER, EOS, FIELDS, FIRST_ID, PAD, START_POS
+from vocab import BAR, BOS, CHOICE_ORDER, EOS, FIELDS, FIRST_ID, PAD, PITCH_INSTRUMENT, START_POS
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 PUBLISHED = Path(__file__).parents[2] / "shared" / "compat" / "published_state_dict.json"
 PUBLISHED_PARAMETERS = 39_151_247
 SMALL = ModelConfig(emb_sizes=(8,) * 4, n_layers=2, n_heads=2, d_model=16, block_size=32, dropout=0.0)
-KINDS = [(positions, heads) for positions in POSITIONS for heads in HEADS]
+LATE = {"heads": "gru", "positions": "metre", "late_layers": 1}
+KINDS = [*({"positions": positions, "heads": heads} for positions in POSITIONS for heads in HEADS), LATE,
+         {"heads": "chain", "positions": "rotary", "late_layers": 1},
+         {"heads": "chain", "order": ("pitch_instrument", "note_dur", "bar", "start_pos")}]
 
 
 def small_model(dtype: torch.dtype = torch.float64, **changes) -> PooledTransformer:
@@ -98,6 +101,7 @@ EFFECTS = {
     "block_size": ({"block_size": 48}, "cache"),
     "heads": ({"heads": "parallel"}, "weights"),
     "positions": ({"positions": "rotary"}, "output"),
+    "late_layers": ({"late_layers": 1}, "weights"),
     "bars": ({"bars": "relative"}, "losses"),
     "order": ({"order": ("pitch_instrument", "bar", "start_pos", "note_dur")}, "output"),
     "n_tokens": ({"n_tokens": (300, 40, 140, 230)}, "weights"),
@@ -134,7 +138,7 @@ def test_dropout_reaches_every_layer_and_is_off_outside_training():
     rates = [module.p for module in model.modules() if isinstance(module, nn.Dropout)]
     assert rates == [0.25] * (1 + 2 * SMALL.n_layers)
     assert {block.attention.dropout for block in model.blocks} == {0.25}
-    assert torch.equal(model.states(notes(0)), small_model(dropout=0.0).states(notes(0)))
+    assert torch.equal(model.read(notes(0)).states, small_model(dropout=0.0).read(notes(0)).states)
     block = model.blocks[0].attention.train()
     x = torch.ones(1, 5, 16, dtype=torch.float64)
     assert not torch.equal(block(x, None, None, 0), block(x, None, None, 0))
@@ -144,7 +148,13 @@ def test_dropout_reaches_every_layer_and_is_off_outside_training():
     ({"d_model": 30, "n_heads": 4}, "d_model=30 must be a multiple of n_heads=4"),
     ({"emb_pooling": "mean"}, "emb_pooling='mean' must be one of concat, sum"),
     ({"heads": "lstm"}, "heads='lstm' must be one of parallel, chain, gru"),
-    ({"positions": "learned"}, "positions='learned' must be one of sinusoidal, rotary, music_time"),
+    ({"positions": "learned"}, "positions='learned' must be one of sinusoidal, rotary, music_time, metre"),
+    ({"order": ["bar", "bar", "note_dur"]}, "order=['bar', 'bar', 'note_dur'] must name each of bar, start_pos"),
+    ({"n_layers": 2, "late_layers": 2, "heads": "gru"}, "late_layers=2 must be from 0 to n_layers − 1 = 1"),
+    ({"late_layers": 1, "heads": "parallel"}, "late_layers=1 needs heads other than parallel"),
+    ({"late_layers": 1, "heads": "gru", "order": ["pitch_instrument", "bar", "start_pos", "note_dur"]},
+     "an order that begins with bar and start_pos"),
+    ({"bars": "both"}, "bars='both' must be one of absolute, relative"),
     ({"emb_pooling": "sum", "emb_sizes": [8, 8, 8, 9]}, "emb_pooling 'sum' needs equal emb_sizes, not [8, 8, 8, 9]"),
     ({"emb_sizes": [8, 8, 8]}, "emb_sizes=[8, 8, 8] must be 4 numbers of at least 1"),
     ({"emb_sizes": [8, 8, 8, 0]}, "emb_sizes=[8, 8, 8, 0] must be 4 numbers of at least 1"),
@@ -184,6 +194,10 @@ def slow_states(model: PooledTransformer, ids: Tensor) -> Tensor:
         time = (bar - FIRST_ID) * config.steps_per_bar + start_pos - FIRST_ID if bar >= FIRST_ID else 0
         if config.positions == "rotary":
             positions.append([i / 10000 ** (k / (width // 2)) for k in range(width // 2)])
+        elif config.positions == "metre":  # four pairs: once in a bar, once in a quarter, and two of the usual rates
+            quarter = config.steps_per_bar / 4
+            positions.append([2 * math.pi * time / config.steps_per_bar, 2 * math.pi * time / quarter, time,
+                              time / 10000 ** (1 / 2)])
         else:
             positions.append([(time if k % 2 else i) / 10000 ** (k // 2 / (width // 4)) for k in range(width // 2)])
 
@@ -227,7 +241,7 @@ def slow_states(model: PooledTransformer, ids: Tensor) -> Tensor:
 def test_states_agree_with_a_slow_version(positions, pooling):
     model = small_model(positions=positions, emb_pooling=pooling)
     ids = notes(3, 4)
-    for song, states in zip(ids, model.states(ids), strict=True):
+    for song, states in zip(ids, model.read(ids).states, strict=True):
         torch.testing.assert_close(states, slow_states(model, song), rtol=0, atol=1e-4)  # angles are in float32
 
 
@@ -235,7 +249,7 @@ def test_states_agree_with_a_slow_version(positions, pooling):
 def test_chained_heads_agree_with_a_slow_version():
     model = small_model(heads="gru")
     ids = notes(5)
-    states, logits = model.states(ids[:, :-1]), model(ids[:, :-1], ids[:, 1:])
+    states, logits = model.read(ids[:, :-1]).states, model(ids[:, :-1], ids[:, 1:])
     for t, state in enumerate(states[0]):
         hidden = state
         for k, family in enumerate(CHOICE_ORDER):
@@ -248,17 +262,17 @@ def test_chained_heads_agree_with_a_slow_version():
 # ---------------------------------------------------------------- what it may see
 
 
-@pytest.mark.parametrize(("positions", "heads"), KINDS)
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: "-".join(map(str, kind.values())))
 @torch.no_grad()
-def test_a_later_note_changes_no_earlier_output(positions, heads):
-    model = small_model(positions=positions, heads=heads)
+def test_a_later_note_changes_no_earlier_output(kind):
+    model = small_model(**kind)
     ids = notes(1)
     changed = ids.clone()
     changed[:, 6] = notes(2)[:, 3]
     before, after = (torch.cat(model(x[:, :-1], x[:, 1:]), -1) for x in (ids, changed))
     # Output 5 predicts note 6: heads in a chain may see its families; the trunk may not.
     torch.testing.assert_close(after[:, :5], before[:, :5], rtol=0, atol=1e-12)
-    torch.testing.assert_close(model.states(changed)[:, :6], model.states(ids)[:, :6], rtol=0, atol=1e-12)
+    torch.testing.assert_close(model.read(changed).states[:, :6], model.read(ids).states[:, :6], rtol=0, atol=1e-12)
     assert ((after - before)[:, 6:].abs().amax(-1) > 1e-6).all()
 
 
@@ -286,32 +300,51 @@ def test_parallel_heads_need_no_next_note_and_ignore_it():
         small_model(heads="gru")(ids)
 
 
-@pytest.mark.parametrize(("positions", "heads"), KINDS)
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: "-".join(map(str, kind.values())))
 @pytest.mark.parametrize("chunks", [[1] * 12, [12], [5, 7], [1, 4, 1, 6], [11, 1]])
 @torch.no_grad()
-def test_cached_states_equal_uncached_ones(positions, heads, chunks):
-    model = small_model(positions=positions, heads=heads)
+def test_cached_states_equal_uncached_ones(kind, chunks):
+    model = small_model(**kind)
     ids = notes(1, 2)
     cache = model.new_cache(len(ids))
-    states = torch.cat([model.states(chunk, cache) for chunk in ids.split(chunks, dim=1)], dim=1)
-    torch.testing.assert_close(states, model.states(ids), rtol=0, atol=1e-10)
+    states = torch.cat([model.read(chunk, cache).states for chunk in ids.split(chunks, dim=1)], dim=1)
+    torch.testing.assert_close(states, model.read(ids).states, rtol=0, atol=1e-10)
     assert cache.length == ids.shape[1]
 
 
-@pytest.mark.parametrize("heads", HEADS)
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: "-".join(map(str, kind.values())))
 @torch.no_grad()
-def test_families_step_by_step_equal_all_at_once(heads):
-    model = small_model(heads=heads)
+def test_families_step_by_step_equal_all_at_once(kind):
+    model = small_model(**kind)
     ids, next_ids = notes(1, 2)[:, :-1], notes(1, 2)[:, 1:]
     at_once = model(ids, next_ids)
-    states = model.states(ids)
+    reading, cache = model.read(ids), model.new_cache(len(ids))
+    for note in ids.split(1, dim=1):  # one at a time, as generation reads
+        last = model.read(note, cache)
     chosen: dict[int, Tensor] = {}
-    for family in CHOICE_ORDER:
-        torch.testing.assert_close(model.family_logits(states, chosen), at_once[family], rtol=0, atol=1e-10)
-        # One note at a time, as generation asks.
-        torch.testing.assert_close(model.family_logits(states[:, -1], {f: ids[:, -1] for f, ids in chosen.items()}),
-                                   at_once[family][:, -1], rtol=0, atol=1e-10)
+    for family in model.order:
+        torch.testing.assert_close(model.family_logits(reading, chosen), at_once[family], rtol=0, atol=1e-10)
+        one = {f: ids[:, -1:] for f, ids in chosen.items()}
+        for of_last in (reading.last(), last):
+            torch.testing.assert_close(model.family_logits(of_last, one), at_once[family][:, -1:], rtol=0, atol=1e-10)
         chosen[family] = next_ids[..., family]
+
+
+@torch.no_grad()
+def test_late_layers_know_the_time_of_the_note_under_way():
+    """Its pitch depends on when notes sounded before it, by how long ago: moving all of them changes nothing."""
+    model = small_model(**LATE)
+    model.embeddings[BAR].weight.zero_()
+    model.chosen[0].weight.zero_()
+    model.chosen[1].weight.zero_()  # the time is told by the late layers alone
+    ids = notes(1)[:, 1:-1]
+    told = ids[:, 1:].clone()
+    told[..., START_POS] = FIRST_ID + (told[..., START_POS] - FIRST_ID + 5) % VOCABULARY.steps_per_bar
+    plain, other = model(ids[:, :-1], ids[:, 1:]), model(ids[:, :-1], told)
+    moved = model(shifted(ids, 8)[:, :-1], shifted(ids, 8)[:, 1:])
+    assert torch.equal(other[BAR], plain[BAR]) and torch.equal(other[START_POS], plain[START_POS])
+    assert (other[PITCH_INSTRUMENT] - plain[PITCH_INSTRUMENT]).abs().max() > 1e-2
+    torch.testing.assert_close(moved[PITCH_INSTRUMENT], plain[PITCH_INSTRUMENT], rtol=0, atol=1e-3)
 
 
 # ---------------------------------------------------------------- positions
@@ -324,15 +357,16 @@ def shifted(ids: Tensor, bars: int, from_note: int = 0) -> Tensor:
     return ids
 
 
-@pytest.mark.parametrize(("positions", "sees_gaps"), [("sinusoidal", False), ("rotary", False), ("music_time", True)])
+@pytest.mark.parametrize(("positions", "sees_gaps"), [("sinusoidal", False), ("rotary", False), ("music_time", True),
+                                                     ("metre", True)])
 @torch.no_grad()
 def test_only_the_bar_embedding_tells_where_in_the_song_a_passage_stands(positions, sees_gaps):
     model = small_model(positions=positions)
     ids = notes(1)[:, 1:-1]  # special rows stay where they are when bars move
-    assert not torch.allclose(model.states(shifted(ids, 8)), model.states(ids), atol=1e-3)
+    assert not torch.allclose(model.read(shifted(ids, 8)).states, model.read(ids).states, atol=1e-3)
     model.embeddings[BAR].weight.zero_()
-    torch.testing.assert_close(model.states(shifted(ids, 8)), model.states(ids), rtol=0, atol=1e-3)
-    gap = model.states(shifted(ids, 2, from_note=5)) - model.states(ids)
+    torch.testing.assert_close(model.read(shifted(ids, 8)).states, model.read(ids).states, rtol=0, atol=1e-3)
+    gap = model.read(shifted(ids, 2, from_note=5)).states - model.read(ids).states
     assert (gap[:, 5:].abs().max() > 1e-2) == sees_gaps
 
 
@@ -443,10 +477,10 @@ def fit(model: PooledTransformer, ids: Tensor, next_ids: Tensor, steps: int) -> 
     return loss.item()
 
 
-@pytest.mark.parametrize(("positions", "heads"), KINDS)
-def test_a_batch_can_be_learned_by_heart(positions, heads):
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: "-".join(map(str, kind.values())))
+def test_a_batch_can_be_learned_by_heart(kind):
     torch.manual_seed(0)
-    model = PooledTransformer(dataclasses.replace(SMALL, d_model=32, positions=positions, heads=heads))
+    model = PooledTransformer(dataclasses.replace(SMALL, d_model=32, **kind))
     ids = notes(1, 2)
     before = note_losses(model(ids[:, :-1], ids[:, 1:]), ids[:, 1:]).mean((0, 1)).sum().item()
     assert before > 15

@@ -245,12 +245,12 @@ def test_context_reads_in_one_piece_or_several(cached):
     whole = Context(model, cached).read(rows)
     pieces = Context(model, cached)
     for piece in rows.split(3):
-        state = pieces.read(piece)
+        reading = pieces.read(piece)
     with torch.no_grad():
         window = rows[window_start(len(rows), 8):]
-        expected = model.states(window[None])[0, -1]
-    for state_found in (whole, state):
-        assert torch.allclose(state_found, expected, atol=1e-10)
+        expected = model.read(window[None]).states[:, -1:]
+    for found in (whole, reading):
+        assert torch.allclose(found.states, expected, atol=1e-10)
 
 
 # ---------------------------------------------------------------- settings
