@@ -1,4 +1,4 @@
-"""Measure a model's loss on the songs it was not trained on: nats per note, in all and for each family.
+"""Measure a model's loss on the songs it was not trained on: nats per note, in all, for each family, and by context.
 
 Input    a model (.pth or .safetensors) and the dataset .pt it was trained with
 Output   the table on stdout; with -o a .json and a .md of it
@@ -20,13 +20,14 @@ from vocab import FIELDS
 
 
 def as_markdown(result: dict[str, Any]) -> str:
-    """A table of one row, losses in nats."""
+    """Two tables of losses in nats: of all notes, and by how many rows stand before a note in its context."""
     error = result["standard_error"]
-    head = ["songs", "notes", "nats per note", *FIELDS]
-    row = [f"{result['songs']:,}", f"{result['notes']:,}",
-           f"{result['nats_per_note']:.3f}" + (f" ± {error:.3f}" if error is not None else ""),
-           *(f"{result[field]:.3f}" for field in FIELDS)]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), row)) + "\n"
+    of_all = {"songs": f"{result['songs']:,}", "notes": f"{result['notes']:,}",
+              "nats per note": f"{result['nats_per_note']:.3f}" + (f" ± {error:.3f}" if error is not None else ""),
+              **{field: f"{result[field]:.3f}" for field in FIELDS}}
+    context = {"rows before": "nats per note", **{key: f"{loss:.3f}" for key, loss in result["by_context"].items()}}
+    return "\n".join("\n".join(f"| {' | '.join(cells)} |" for cells in (table, ["---"] * len(table), table.values()))
+                     + "\n" for table in (of_all, context))
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -57,14 +58,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from checkpoints import load_model, pick_device  # brings torch
     from dataset import load_dataset
-    from evaluation import held_out_songs, nats_per_note, song_losses
+    from evaluation import by_context, held_out_songs, measure_losses, nats_per_note
 
     model, vocabulary, facts = load_model(args.model_path, pick_device(args.device))
     dataset = load_dataset(args.dataset_path, vocabulary)
     songs = list(range(dataset.n_songs)) if args.all else held_out_songs(facts, dataset, args.model_path)
-    sums = song_losses(model, dataset, songs, args.batch_size)
+    losses = measure_losses(model, dataset, songs, args.batch_size)
     result = {"model": str(args.model_path), "dataset": str(args.dataset_path), "songs": len(songs),
-              "notes": int(sums[:, -1].sum()), **nats_per_note(sums)}
+              "notes": int(losses.by_song[:, -1].sum()), **nats_per_note(losses.by_song),
+              "by_context": by_context(losses.by_context)}
     for path, text in zip(outputs, (json.dumps(result, indent=2) + "\n", as_markdown(result)), strict=False):
         write_bytes(path, text.encode())
     print(as_markdown(result), end="")

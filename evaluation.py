@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from dataset import Dataset
 from errors import UserError
-from model import PooledTransformer
+from model import PooledTransformer, window_losses
 from vocab import FIELDS, PAD
 
 
@@ -35,12 +35,18 @@ def song_rows(dataset: Dataset, song: int) -> Tensor:
     return dataset.notes[dataset.song_starts[song]:end].long()
 
 
-@torch.inference_mode()
-def song_losses(model: PooledTransformer, dataset: Dataset, songs: Sequence[int], batch_size: int = 8) -> Tensor:
-    """Loss of each family and the notes counted, per song: (n_songs, F + 1) float64, sums in nats and a count.
+class Losses(NamedTuple):
+    """Sums in nats for each family, and in the last column how many notes they are of; float64."""
 
-    A song is cut into windows of the model's context. Each row but the first is predicted once, from the rows before
-    it in its window.
+    by_song: Tensor  # (n_songs, F + 1)
+    by_context: Tensor  # (T, F + 1), by the number of rows before the note in its window, from 1 on
+
+
+@torch.inference_mode()
+def measure_losses(model: PooledTransformer, dataset: Dataset, songs: Sequence[int], batch_size: int = 8) -> Losses:
+    """Losses of whole songs, cut into windows of the model's context.
+
+    Each row but a song's first is predicted once, from the rows before it in its window.
     """
     device = next(model.parameters()).device
     size = model.config.block_size
@@ -51,17 +57,29 @@ def song_losses(model: PooledTransformer, dataset: Dataset, songs: Sequence[int]
             piece = rows[start:start + size + 1]
             windows.append(nn.functional.pad(piece, (0, 0, 0, size + 1 - len(piece)), value=PAD))
             owners.append(i)
-    sums = torch.zeros(len(songs), len(FIELDS) + 1, dtype=torch.float64)
+    result = Losses(torch.zeros(len(songs), len(FIELDS) + 1, dtype=torch.float64),
+                    torch.zeros(size, len(FIELDS) + 1, dtype=torch.float64))
     for start in tqdm(range(0, len(windows), batch_size), unit="batch", disable=None):
         batch = torch.stack(windows[start:start + batch_size]).to(device)
-        targets = batch[:, 1:]
-        per_family = [nn.functional.cross_entropy(logits.transpose(1, 2).float(), targets[..., f], ignore_index=PAD,
-                                                  reduction="none").double().sum(1)
-                      for f, logits in enumerate(model(batch[:, :-1], targets))]
-        counts = (targets[..., 0] != PAD).sum(1).double()
-        found = torch.stack([*per_family, counts], dim=1).cpu()
-        sums.index_add_(0, torch.tensor(owners[start:start + batch_size]), found)
-    return sums
+        counted = (batch[:, 1:, :1] != PAD)
+        losses = torch.cat([window_losses(model, model.config, batch), counted], dim=-1).double().cpu()  # (B, T, F + 1)
+        result.by_song.index_add_(0, torch.tensor(owners[start:start + batch_size]), losses.sum(1))
+        result.by_context.add_(losses.sum(0))
+    return result
+
+
+def by_context(sums: Tensor, first_limit: int = 64) -> dict[str, float]:
+    """Nats per note by the rows before it in the context: "1–64", "65–128", "129–256" and so on in octaves.
+
+    `sums`: `Losses.by_context`.
+    """
+    found, first, limit = {}, 0, first_limit
+    while first < len(sums):
+        part = sums[first:limit].sum(0)
+        if part[-1]:
+            found[f"{first + 1}–{min(limit, len(sums))}"] = float(part[:-1].sum() / part[-1])
+        first, limit = limit, 2 * limit
+    return found
 
 
 def nats_per_note(sums: Tensor) -> dict[str, float | None]:

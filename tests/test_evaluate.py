@@ -14,7 +14,7 @@ import evaluate
 import release
 from checkpoints import load_model, save_checkpoint
 from dataset import load_dataset, write_dataset
-from evaluation import song_losses
+from evaluation import measure_losses
 from model import note_losses
 from vocab import FIELDS, load_vocabulary
 
@@ -45,7 +45,7 @@ def folder(tmp_path_factory):
 def test_losses_agree_with_one_window_at_a_time(folder, batch_size):
     model, _, _ = load_model(folder / "best.pth")
     dataset = load_dataset(folder / "data.pt")
-    sums = song_losses(model, dataset, [0, 3], batch_size)
+    sums = measure_losses(model, dataset, [0, 3], batch_size).by_song
     for row, song in zip(sums, (0, 3), strict=True):
         start = dataset.song_starts[song]
         notes = dataset.notes[start:start + 20 + 7 * song + 2].long()
