@@ -220,6 +220,17 @@ def test_nothing_of_the_published_program_is_needed(published, tmp_path):
     assert done.returncode == 0, done.stderr
 
 
+def test_other_commands_say_what_to_do_with_a_published_file(published, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    save(published, Path("published.pth"))
+    make_dataset(Path("d.pt"), [random_song(0), random_song(1)])
+    for main, argv in ((generate.main, ["-mp", "published.pth"]),
+                       (train_pool.main, ["-fp", "published.pth", "--dataset_path", "d.pt"])):
+        message = fails(main, [*argv, "-d", "cpu"], capsys)
+        assert "holds more than tensors and plain data" in message
+        assert "import_published.py" in message
+
+
 @pytest.mark.parametrize(("argv", "text"), [
     (["none.pth", "-o", "out.safetensors"], "none.pth: no such file"),
     ([".", "-o", "out.safetensors"], "a folder, where a file is needed"),
