@@ -39,7 +39,8 @@ def load_plain(path: Path, mmap: bool = False) -> Any:
     except pickle.UnpicklingError as err:
         if "GLOBAL" in str(err) or ("Unsupported operand" in str(err) and _is_pickle(path)):
             raise UserError(f"{path}: holds more than tensors and plain data, so it is not loaded "
-                            f"(it could run code); use a file this project wrote") from None
+                            f"(it could run code); use a file this project wrote, or make one of a published "
+                            f"checkpoint with import_published.py") from None
         raise UserError(f"{path}: damaged or not a PyTorch file; copy or make it again") from None
     except (RuntimeError, EOFError, ValueError, KeyError, IndexError, TypeError, AttributeError, ImportError,
             UnicodeDecodeError, OSError, AssertionError, struct.error, safetensors.SafetensorError) as err:
