@@ -7,6 +7,8 @@ from torch import Tensor
 
 from vocab import PITCH_INSTRUMENT, Vocabulary
 
+REACH = 4  # rows ahead in which a row without a part finds its notes
+
 
 class Transposition:
     """Moves the melodic parts of each row together, by a whole number of semitones drawn for that row; drums never."""
@@ -31,6 +33,29 @@ class Transposition:
         result = rows.clone()
         result[..., PITCH_INSTRUMENT] = self.moved[drawn, pitches].to(rows.dtype)
         return result
+
+
+class PartDropping:
+    """Leaves a part out of a share of the rows, one drawn for each; the notes that follow fill the row up."""
+
+    def __init__(self, vocabulary: Vocabulary, share: float) -> None:
+        self.part_of_id = torch.from_numpy(vocabulary.part_of_id)
+        self.n_parts, self.share = len(vocabulary.parts), share
+
+    def __call__(self, rows: Tensor, notes: Tensor, firsts: Tensor, generator: torch.Generator) -> Tensor:
+        """Of (B, T, F) `rows`, each begun by the note of (M, F) `notes` that (B,) `firsts` names, some without a part.
+
+        A row stays whole where the part left out makes up most of what follows.
+        """
+        drawn = torch.rand(len(rows), generator=generator) < self.share
+        parts = torch.randint(self.n_parts, (len(rows),), generator=generator)
+        rows, length = rows.clone(), rows.shape[1]
+        for row in drawn.nonzero().flatten().tolist():
+            following = notes[firsts[row]:firsts[row] + REACH * length]
+            kept = following[self.part_of_id[following[:, PITCH_INSTRUMENT].long()] != parts[row]][:length]
+            if len(kept) == length:
+                rows[row] = kept
+        return rows
 
 
 def crops(notes: Tensor, length: int, generator: torch.Generator) -> Tensor:

@@ -219,7 +219,10 @@ class PooledTransformer(nn.Module):
         """
         if next_ids is None and self.config.heads != "parallel":
             raise ValueError(f"heads={self.config.heads!r} need next_ids")
-        reading = self.read(ids)
+        return self.logits(self.read(ids), next_ids)
+
+    def logits(self, reading: Reading, next_ids: Tensor | None) -> list[Tensor]:
+        """The same from what was made of the notes read."""
         logits: list[Tensor] = [reading.states] * len(self.order)
         hidden = reading.states
         for k, family in enumerate(self.order):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from random_songs import VOCABULARY, random_song
 
-from augmentation import Transposition, crops
+from augmentation import PartDropping, Transposition, crops
 from vocab import FIELDS, PITCH_INSTRUMENT, load_vocabulary
 
 DRUMS, BASS, PIANO = range(3)
@@ -79,3 +79,39 @@ def test_crops_are_rows_of_the_notes_from_every_possible_start():
         assert len(rows) == (40 - start) // 8
     assert starts == set(range(8))
     assert crops(notes[:8], 8, generator()).shape == (1, 8, 4)
+
+
+# ---------------------------------------------------------------- parts left out
+
+
+def test_rows_lose_one_part_and_go_on_with_the_notes_after():
+    notes = torch.from_numpy(random_song(0, 400, n_bars=40))
+    firsts = torch.arange(0, 400, 16)
+    rows = notes.view(-1, 16, len(FIELDS))
+    dropped = PartDropping(VOCABULARY, 1.0)(rows, notes, firsts, generator())
+    part = torch.from_numpy(VOCABULARY.part_of_id)
+    missing = []
+    for row, first in zip(dropped, firsts, strict=True):
+        parts = set(part[row[:, PITCH_INSTRUMENT]].tolist())
+        if len(parts) == 3:
+            continue  # at the end, where no notes are left to fill it up
+        missing += sorted({DRUMS, BASS, PIANO} - parts)
+        kept = notes[first:][torch.isin(part[notes[first:, PITCH_INSTRUMENT]], torch.tensor(sorted(parts)))]
+        assert torch.equal(row, kept[:16])
+    assert set(missing) == {DRUMS, BASS, PIANO} and len(missing) >= 20
+
+
+def test_as_many_rows_lose_a_part_as_the_share_says():
+    notes = torch.from_numpy(random_song(1, 2000, n_bars=100))
+    firsts = torch.arange(1000)
+    rows = torch.stack([notes[first:first + 16] for first in firsts])
+    changed = (PartDropping(VOCABULARY, 0.3)(rows, notes, firsts, generator()) != rows).any(2).any(1)
+    assert 0.25 < changed.double().mean() < 0.35
+    assert torch.equal(PartDropping(VOCABULARY, 0.0)(rows, notes, firsts, generator()), rows)
+
+
+def test_a_part_that_is_nearly_all_there_is_stays():
+    notes = torch.full((100, len(FIELDS)), 4)
+    rows = notes.view(-1, 20, len(FIELDS))
+    found = [PartDropping(VOCABULARY, 1.0)(rows, notes, torch.arange(0, 100, 20), generator(seed)) for seed in range(9)]
+    assert all(torch.equal(rows, other) for other in found)

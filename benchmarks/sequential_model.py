@@ -1,0 +1,78 @@
+"""The baseline without pooling: the same decoder blocks over one family after another, as in `sequential.py`."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dataset import Dataset, Split
+from model import Block, ModelConfig, frequencies, turns
+from sequential import ORDER, MidiTokenizerSequential
+from training import Run
+from vocab import BAR, BOS, EOS, FIELDS
+
+
+class SequentialTransformer(nn.Module):
+    """Rotary positions, `config`'s blocks and width, one embedding and one head for all ids."""
+
+    def __init__(self, config: ModelConfig, n_tokens: int) -> None:
+        super().__init__()
+        self.config = config
+        self.embedding, self.in_norm = nn.Embedding(n_tokens, config.d_model), nn.LayerNorm(config.d_model)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
+        self.out_norm, self.head = nn.LayerNorm(config.d_model), nn.Linear(config.d_model, n_tokens)
+        for parameter in (self.embedding.weight, self.head.weight):
+            nn.init.normal_(parameter, std=0.02)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Logits (B, T, V) of the token after each of `ids` (B, T)."""
+        x = self.in_norm(self.embedding(ids))
+        rates = frequencies(self.config.d_model // self.config.n_heads // 2, ids.device)
+        rotation = turns(torch.arange(ids.shape[1], device=ids.device)[None, :, None] * rates).to(x.dtype)
+        for layer, block in enumerate(self.blocks):
+            x = block(x, rotation, None, layer)
+        return self.head(self.out_norm(x))
+
+    def n_parameters(self) -> int:
+        return sum(parameter.numel() for parameter in self.parameters())
+
+
+class SequentialRun(Run):
+    """A training run on flat tokens: rows are (B, T, 1), losses still nats per note and family."""
+
+    family_of: Tensor  # (V,) of each id; special ids count as bars, as theirs do in pooled tokens
+    notes_per_token: float
+
+    def _losses(self, rows: Tensor) -> Tensor:
+        """(F,) nats per note: the sum over a family's tokens by the number of notes, which have one pitch each."""
+        ids = rows[..., 0].to(self.device).long()
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.precision == "bf16"):
+            logits = self.forward(ids[:, :-1])
+        targets = ids[:, 1:].flatten()
+        losses = nn.functional.cross_entropy(logits.flatten(0, 1).float(), targets, reduction="none")
+        sums = losses.new_zeros(len(FIELDS)).index_add(0, self.family_of[targets], losses)
+        return sums / (len(targets) * self.notes_per_token)
+
+
+def flat_split(dataset: Dataset, split: Split, length: int) -> tuple[Split, float]:
+    """The songs of `split` as rows (N, T, 1) of flat tokens, and how many notes there are for a token."""
+    tokenizer = MidiTokenizerSequential(dataset.vocabulary)
+    n_train = dataset.n_songs - len(split.held_out_songs)
+    parts, notes = [], dataset.notes.numpy()
+    ends = [*dataset.song_starts[1:], len(notes)]
+    for songs in (range(n_train), range(n_train, dataset.n_songs)):
+        flat = []
+        for song in songs:
+            rows = notes[dataset.song_starts[song]:ends[song]]
+            flat += [[BOS], tokenizer.flattened(rows[rows[:, BAR] > EOS].astype(np.int64))[0], [EOS]]
+        flat = np.concatenate(flat).astype(np.int16)
+        parts.append(torch.from_numpy(flat[:len(flat) // length * length]).view(-1, length, 1))
+    n_tokens = sum(part.numel() for part in parts)
+    return Split(parts[0], parts[1], split.held_out_songs), len(notes) / n_tokens
+
+
+def families(tokenizer: MidiTokenizerSequential) -> Tensor:
+    """(V,) the family of each flat id."""
+    place = np.searchsorted(tokenizer.first_ids, np.arange(tokenizer.n_tokens), side="right") - 1
+    return torch.tensor([ORDER[max(p, 0)] for p in place])
