@@ -29,6 +29,7 @@ from training_args import BEST, LAST, LOSSES, PICTURE, SETTINGS, TrainingArgs
 from vocab import FIELDS, load_vocabulary
 
 CONFIGS = Path(train_pool.__file__).parent / "configs"
+COLUMNS_OF_TIME = {"seconds"}
 FILES = sorted([LAST, BEST, LOSSES, PICTURE, SETTINGS])
 TINY_TRAINING = {"filename": "run", "batch_size": 3, "num_epochs": 2, "lr": 0.01, "warmup_steps": 2, "loggingsteps": 2}
 OVERFITTING = {"num_epochs": 2, "lr": 0.1, "final_lr": 1}  # the loss on held-out songs falls and rises again
