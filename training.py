@@ -58,7 +58,10 @@ class Run:
         self.facts, self.processes, self.device = facts, processes, processes.device
         self.model = model.to(self.device)
         if settings.compile:
-            self.model.compile()  # in place: the names of its weights stay
+            try:
+                self.model.compile()  # in place: the names of its weights stay
+            except RuntimeError as err:  # not on this system, or not with this Python
+                raise UserError(compile_failure(err)) from None
         self.forward = self.model  # what `_losses` calls; several processes wrap it
         matrices = [p for p in model.parameters() if p.ndim > 1]
         others = [p for p in model.parameters() if p.ndim <= 1]
@@ -257,11 +260,11 @@ class Run:
                     # Gradients become the mean over processes, and are to be the sum.
                     (of_batch.mean() * self.processes.count).backward()
                 losses += of_batch.detach().cpu()
-        losses = self.processes.total(losses)
-        if self.settings.clip_norm:
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip_norm)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+            losses = self.processes.total(losses)
+            if self.settings.clip_norm:
+                torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip_norm)
+            self.optimizer.step()
+            self.optimizer.zero_grad()
         if not losses.isfinite().all():
             raise SharedError(f"the loss is no longer finite at step {progress.step + 1}; lower lr in the training "
                             f"settings, or use precision fp32")

@@ -11,6 +11,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from multiprocessing import forkserver
 from multiprocessing.process import BaseProcess
@@ -18,6 +19,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tqdm import tqdm
 
 import pictures
 import train_pool
@@ -71,6 +73,7 @@ def _train(number: int, count: int, port: int, argv: list[str], folder: str, fau
                           MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     torch.set_num_threads(1)
     pictures.loss_curves = lambda _rows: b"picture"
+    tqdm.set_lock(threading.RLock())  # not one between processes, which would be left behind by those that are killed
     if fault:
         fault(number)
     sys.exit(train_pool.main(argv))
