@@ -55,10 +55,18 @@ def _is_pickle(path: Path) -> bool:
 
 
 def save_checkpoint(path: Path, model: PooledTransformer, vocabulary: Vocabulary, training: dict[str, Any]) -> None:
-    """Write a `.pth` checkpoint; `training` is what the training run needs to go on (tensors and plain data)."""
+    """Write a `.pth` checkpoint; `training` is what the training run needs to go on (tensors and plain data).
+
+    Raises OSError if it cannot be written, because the disk is full, say; the file that was there is whole then.
+    """
     with replacing(path, durable=True) as file:
-        torch.save({"format": CHECKPOINT_FORMAT, "version": VERSION, "model_config": config_to_dict(model.config),
-                    "vocabulary": vocabulary.to_dict(), "weights": model.state_dict(), "training": training}, file)
+        try:
+            torch.save({"format": CHECKPOINT_FORMAT, "version": VERSION, "model_config": config_to_dict(model.config),
+                        "vocabulary": vocabulary.to_dict(), "weights": model.state_dict(), "training": training}, file)
+        except RuntimeError as err:  # torch finishes its archive in any case, and of that failure alone it tells
+            if isinstance(err.__context__, OSError):
+                raise err.__context__ from None
+            raise
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

@@ -185,8 +185,10 @@ def load_dataset(path: Path, vocabulary: Vocabulary | None = None) -> Dataset:
         if not isinstance(data.get(key), kind):
             raise UserError(f"{path}: its {key!r} is damaged or missing; {REMEDY}")
     own = load_vocabulary(data["vocabulary"])
-    if vocabulary is not None:
-        vocabulary.check_digest(own.digest, str(path), "prepare the songs again with the model's")
+    if vocabulary is not None and own.digest != vocabulary.digest:
+        raise UserError(f"{path}: made with another vocabulary than the model ({vocabulary.difference(own)}); tokenize "
+                        f"and prepare the songs again, both with --vocab and the model's vocabulary, or take a "
+                        f"model of this one (a new one: train without -fp)")
     _check_blocks(path, data["blocks"], own)
     songs = data["songs"] if isinstance(data["songs"], list) else \
         os.fsdecode(data["songs"].numpy().tobytes()).split(SEPARATOR)

@@ -6,6 +6,11 @@ Output   a run folder (`filename` in the training settings): last.pth, best.pth 
 Example  python train_pool.py --dataset_path dataset.pt --model_config configs/model_config.json
                               --training_args configs/training_args.json
          python train_pool.py --resume musictransformer
+         torchrun --nproc_per_node=2 train_pool.py --dataset_path dataset.pt
+
+hyperparameters.json holds what repeating the run takes: both settings in full, the hashes of dataset, weights and
+vocabulary, versions, commit, devices and the command line. The same command on the same machine and versions makes the
+same run. Under torchrun a step's rows are shared out over the processes, one per device; the steps stay the same.
 """
 
 from __future__ import annotations
@@ -14,11 +19,16 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from errors import UserError, reports_user_errors
 from files import check_file, check_writable, read_json_object
+from processes import Processes, joined
 from settings import config_from_dict
 from training_args import BEST, LAST, LOSSES, TrainingArgs
+
+if TYPE_CHECKING:
+    from training import Run
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -35,6 +45,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("-fp", "--file_path", type=Path, metavar="WEIGHTS",
                         help="start a new run from these weights (.pth or .safetensors) and their model settings")
     parser.add_argument("--resume", type=Path, metavar="RUN", help="continue the run in this folder exactly")
+    parser.add_argument("--batch_size", type=int, metavar="ROWS",
+                        help="with --resume: other rows at a time than the run's, in the same steps")
     parser.add_argument("-d", "--device", default="auto", help="auto, cuda, mps or cpu (default: %(default)s)")
     parser.add_argument("--force", action="store_true", help="replace the run that is in the folder")
     return parser
@@ -43,8 +55,15 @@ def build_parser() -> argparse.ArgumentParser:
 @reports_user_errors
 def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
-    if args.resume:
-        return _resume(args)
+    command = sys.argv if argv is None else [Path(__file__).name, *argv]
+    with joined(args.device) as processes:
+        begin = _resume if args.resume else _start
+        return processes.agreed(lambda: begin(args, processes, command)).train()
+
+
+def _start(args: argparse.Namespace, processes: Processes, command: Sequence[str]) -> Run:
+    if args.batch_size is not None:
+        raise UserError("--batch_size is for --resume; a new run's stands in its training settings")
     dataset_path = args.dataset_path or Path("dataset_pitch_ins512.pt")
     for path in filter(None, (dataset_path, args.file_path)):
         check_file(path)
@@ -61,10 +80,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     train_split = 0.9 if args.train_split is None else args.train_split
     return Run.start(run, dataset_path, settings, model_settings, str(args.model_config or "default model settings"),
-                     args.file_path, train_split, args.device).train()
+                     args.file_path, train_split, processes, command)
 
 
-def _resume(args: argparse.Namespace) -> int:
+def _resume(args: argparse.Namespace, processes: Processes, command: Sequence[str]) -> Run:
     given = [name for name in ("model_config", "training_args", "train_split", "file_path")
              if getattr(args, name) is not None]
     if given or args.force:
@@ -75,7 +94,7 @@ def _resume(args: argparse.Namespace) -> int:
 
     from training import Run
 
-    return Run.resume(args.resume, args.dataset_path, args.device).train()
+    return Run.resume(args.resume, args.dataset_path, args.batch_size, processes, command)
 
 
 if __name__ == "__main__":

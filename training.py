@@ -8,10 +8,9 @@ import dataclasses
 import io
 import json
 import math
-import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +18,15 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from augmentation import Transposition, crops
-from checkpoints import load_model, pick_device, save_checkpoint
+from augmentation import PartDropping, Transposition, crops
+from checkpoints import load_model, save_checkpoint
 from dataset import Dataset, Split, load_dataset, split_by_song
 from errors import UserError
-from files import file_hash, write_bytes
+from explanations import compile_failure, is_compile_failure, is_out_of_memory, smaller_batches, too_large
+from files import file_hash, read_json_object, write_bytes
 from model import ModelConfig, PooledTransformer, window_losses
+from processes import SEEDS, Processes, SharedError
+from provenance import surroundings
 from settings import config_from_dict, config_to_dict
 from training_args import BEST, LAST, LOSSES, PICTURE, SETTINGS, TrainingArgs
 from vocab import FIELDS
@@ -51,9 +53,16 @@ class Run:
     """One training run: everything between its settings and its folder."""
 
     def __init__(self, folder: Path, settings: TrainingArgs, model: PooledTransformer, dataset: Dataset, split: Split,
-                 facts: dict[str, Any], device: torch.device) -> None:
+                 facts: dict[str, Any], processes: Processes) -> None:
         self.folder, self.settings, self.dataset, self.split = folder, settings, dataset, split
-        self.facts, self.device, self.model = facts, device, model.to(device)
+        self.facts, self.processes, self.device = facts, processes, processes.device
+        self.model = model.to(self.device)
+        if settings.compile:
+            try:
+                self.model.compile()  # in place: the names of its weights stay
+            except RuntimeError as err:  # not on this system, or not with this Python
+                raise UserError(compile_failure(err)) from None
+        self.forward = self.model  # what `_losses` calls; several processes wrap it
         matrices = [p for p in model.parameters() if p.ndim > 1]
         others = [p for p in model.parameters() if p.ndim <= 1]
         self.optimizer = torch.optim.AdamW([{"params": matrices, "weight_decay": settings.weight_decay},
@@ -61,6 +70,7 @@ class Run:
         self.rows_per_step = settings.batch_size * settings.accumulation
         self.steps_per_epoch = -(-len(split.train) // self.rows_per_step)
         self.transposition = Transposition(dataset.vocabulary, *settings.transpose) if settings.transpose else None
+        self.part_dropping = PartDropping(dataset.vocabulary, settings.drop_parts) if settings.drop_parts else None
         self.total_steps = self.steps_per_epoch * settings.num_epochs
         if settings.max_train_steps:
             self.total_steps = min(self.total_steps, settings.max_train_steps)
@@ -70,9 +80,13 @@ class Run:
 
     @classmethod
     def start(cls, folder: Path, dataset_path: Path, settings: TrainingArgs, model_settings: dict[str, Any] | None,
-              where: str, weights: Path | None, train_split: float, device: str) -> Run:
-        """A new run, from scratch or from `weights`. Raises UserError if settings, weights and dataset disagree."""
-        target = pick_device(device)
+              where: str, weights: Path | None, train_split: float, processes: Processes,
+              command: Sequence[str]) -> Run:
+        """A new run, from scratch or from `weights`, in place of the one in `folder`.
+
+        Raises UserError if settings, weights and dataset disagree; `folder` is as it was then.
+        """
+        _ = processes.device  # the first thing to be wrong
         torch.manual_seed(settings.seed)
         facts = {"dataset": str(dataset_path), "train_split": train_split, "weights": str(weights) if weights else None}
         model, vocabulary = load_model(weights)[:2] if weights else (None, None)
@@ -98,74 +112,106 @@ class Run:
         facts["dataset_hash"] = file_hash(dataset_path)
         split = split_by_song(dataset, train_split)
         facts["held_out_songs"] = list(split.held_out_songs)
-        run = cls(folder, settings, model, dataset, split, facts, target)
+        run = cls(folder, settings, model, dataset, split, facts, processes)
         run._announce()
-        run._write_settings()
+        run._write_settings(command)
         return run
 
     @classmethod
-    def resume(cls, folder: Path, dataset_path: Path | None, device: str) -> Run:
-        """The run in `folder` as it was when last.pth was written."""
-        target = pick_device(device)
+    def resume(cls, folder: Path, dataset_path: Path | None, batch_size: int | None, processes: Processes,
+               command: Sequence[str]) -> Run:
+        """The run in `folder` as it was when last.pth was written.
+
+        `batch_size` other than the run's changes what passes through the model at once, and not the steps.
+        """
+        _ = processes.device  # the first thing to be wrong
         model, vocabulary, state = load_model(folder / LAST)
         if "optimizer" not in state:
             raise UserError(f"{folder / LAST}: holds no optimizer state, so it cannot be continued; start a new run "
                             f"from it with -fp")
         facts, settings = state["facts"], config_from_dict(TrainingArgs, state["settings"], str(folder / LAST))
+        if batch_size is not None:
+            settings = settings.with_batch_size(batch_size)
         dataset_path = dataset_path or Path(facts["dataset"])
         if not dataset_path.is_file():
             raise UserError(f"{dataset_path}: the run's dataset is not there; say where with --dataset_path")
         if file_hash(dataset_path) != facts["dataset_hash"]:
             raise UserError(f"{dataset_path}: not the dataset this run was started with")
         dataset = load_dataset(dataset_path, vocabulary)
-        run = cls(folder, settings, model, dataset, split_by_song(dataset, facts["train_split"]), facts, target)
-        run.optimizer.load_state_dict(state["optimizer"])
-        run.progress = Progress(**state["progress"])
-        torch.set_rng_state(state["random"]["cpu"])
-        if target.type == "cuda" and len(state["random"]["cuda"]) == torch.cuda.device_count():
-            torch.cuda.set_rng_state_all(state["random"]["cuda"])
+        run = cls(folder, settings, model, dataset, split_by_song(dataset, facts["train_split"]), facts,
+                  processes)
+        run.restore(state)
         run._announce()
+        if run.progress.step < run.total_steps:
+            run._add_to_settings(command)
+        run._write_table()  # a run killed after last.pth has that of an earlier step
         return run
 
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from where `state` was saved: a checkpoint's "training"."""
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.progress = Progress(**state["progress"])
+        torch.set_rng_state(state["random"]["cpu"])
+        if self.device.type == "cuda" and len(state["random"]["cuda"]) == torch.cuda.device_count():
+            torch.cuda.set_rng_state_all(state["random"]["cuda"])
+
     def _announce(self) -> None:
+        if not self.processes.is_first:
+            return
         if self.split.notice:
             print(f"notice: {self.split.notice}", file=sys.stderr)
-        print(f"{self.folder}: {self.model.n_parameters():,} parameters on {self.device}; "
+        print(f"{self.folder}: {self.model.n_parameters():,} parameters on {self._devices()}; "
               f"{self.dataset.n_songs - len(self.split.held_out_songs)} songs for training ({len(self.split.train)} "
               f"rows), {len(self.split.held_out_songs)} held out ({len(self.split.held_out)} rows); "
-              f"step {self.progress.step} of {self.total_steps}")
+              f"step {self.progress.step} of {self.total_steps}", flush=True)
+
+    def _devices(self) -> str:
+        """As people say it: cpu, or 4 × cuda."""
+        return f"{self.processes.count} × {self.device.type}" if self.processes.count > 1 else str(self.device)
 
     # ------------------------------------------------------------ training
 
     def train(self) -> int:
-        """Train to the last step; returns the exit code. Ctrl-C saves and leaves."""
-        with tqdm(total=self.total_steps, initial=self.progress.step, unit="step", disable=None) as bar, \
-                interrupts_noted() as interrupted:
-            self._train(bar, interrupted)
-        if self.has_lost_patience():
-            print(f"{self.folder}: no lower held-out loss in {self.settings.patience} validations; stopped at step "
-                  f"{self.progress.step} of {self.total_steps}")
-        elif self.progress.step < self.total_steps:
-            self.save()
-            print(f"stopped at step {self.progress.step}; continue with: python train_pool.py --resume {self.folder}")
-            return 0
-        held_out = self._held_out_rows()[-1]
-        print(f"{self.folder}: {self.progress.step} steps, {self.progress.notes_seen:,} notes seen; held out: "
-              + describe_losses([held_out[f"held_out_{field}"] for field in FIELDS])
-              + f"; lowest {self.progress.best:.3f}")
+        """Train to the last step; returns the exit code. Ctrl-C and SIGTERM save and leave."""
+        self.forward = self.processes.spread(self.model)
+        with tqdm(total=self.total_steps, initial=self.progress.step, unit="step",
+                  disable=None if self.processes.is_first else True) as bar, self.processes.noting_stops():
+            self._train(bar)
+            if self.progress.step < self.total_steps and not self.has_lost_patience():
+                self.save()
+        if self.processes.is_first:
+            print(self._outcome())
         return 0
 
-    def _train(self, bar: tqdm, interrupted: list[int]) -> None:
+    def _outcome(self) -> str:
+        """What the run came to, for people."""
+        done, text = self.progress, ""
+        if self.has_lost_patience():
+            text = f"{self.folder}: no lower held-out loss in {self.settings.patience} validations; stopped at step " \
+                   f"{done.step} of {self.total_steps}\n"
+        elif done.step < self.total_steps:
+            return f"stopped at step {done.step}; continue with: python train_pool.py --resume {self.folder}"
+        held_out = [row for row in done.rows if "held_out_loss" in row]
+        text += f"{self.folder}: {done.step} steps, {done.notes_seen:,} notes seen; held out: "
+        text += describe_losses([held_out[-1][f"held_out_{field}"] for field in FIELDS]) + f"; lowest {done.best:.3f}"
+        if self.facts["weights"]:
+            text += f"\n{self.folder}: held out before {held_out[0]['held_out_loss']:.3f}, after " \
+                    f"{held_out[-1]['held_out_loss']:.3f} nats/note"
+        return text
+
+    def _train(self, bar: tqdm) -> None:
         if not self.progress.rows:
             self._log(self.validate())
+        notes, seconds = self.progress.notes_seen, self.progress.seconds
         for rows in self.batches():
-            if interrupted or self.progress.step >= self.total_steps or self.has_lost_patience():
+            if self.processes.stopping or self.progress.step >= self.total_steps or self.has_lost_patience():
                 return
             began = time.monotonic()
             losses = self.step(rows)
             self.progress.seconds += time.monotonic() - began
             bar.update()
-            bar.set_postfix_str(f"{losses.sum():.3f} nats/note", refresh=False)
+            speed = (self.progress.notes_seen - notes) / max(self.progress.seconds - seconds, 1e-9)
+            bar.set_postfix_str(f"{losses.sum():.3f} nats/note, {speed:,.0f} notes/s", refresh=False)
             done, args = self.progress.step, self.settings
             due = (done % self.steps_per_epoch == 0 or done == self.total_steps
                    or (args.validate_steps and done % args.validate_steps == 0))
@@ -188,11 +234,17 @@ class Run:
             order = torch.randperm(len(self.split.train), generator=generator).split(self.rows_per_step)
             train = self._rows_of_epoch(generator)
             for step, indices in enumerate(order[done:], done):
-                rows = train[indices % len(train)]  # one comes twice where crops are one fewer
-                if self.transposition:
-                    draws = torch.Generator().manual_seed(epoch_seed * 1_000_003 + step)
-                    rows = self.transposition(rows, draws)
-                yield rows
+                # One row comes twice where crops are one fewer.
+                yield self._augmented(train, indices % len(train), (epoch_seed * 1_000_003 + step) % SEEDS)
+
+    def _augmented(self, train: Tensor, indices: Tensor, seed: int) -> Tensor:
+        """The rows (B, T, F) of (N, T, F) `train` that a step takes, changed as the settings say."""
+        rows, draws = train[indices], torch.Generator().manual_seed(seed)
+        if self.transposition:
+            rows = self.transposition(rows, draws)
+        if self.part_dropping:
+            rows = self.part_dropping(rows, train.flatten(0, 1), indices * train.shape[1], draws)
+        return rows
 
     def _rows_of_epoch(self, generator: torch.Generator) -> Tensor:
         """(N, T, F) training rows; with random crops from another first note on, and perhaps one row fewer."""
@@ -205,19 +257,27 @@ class Run:
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate()
         self.model.train()
+        self.processes.seed_draws(self.settings.seed, progress.step)
         losses = torch.zeros(len(FIELDS))
-        for batch in rows.split(self.settings.batch_size):
-            share = len(batch) / len(rows)
-            of_batch = self._losses(batch) * share
-            # The published loss is the mean over families; only the clipping would tell it from the sum.
-            of_batch.mean().backward()
-            losses += of_batch.detach().cpu()
-        if self.settings.clip_norm:
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip_norm)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+        mine = self.processes.share(rows)
+        # Who has no row computes one for nothing: all processes must come to the end of a backward pass.
+        batches = mine.split(self.settings.batch_size) if len(mine) else (rows[:1],)
+        with self._explained(rows):
+            for number, batch in enumerate(batches, 1):
+                share = len(batch) / len(rows) if len(mine) else 0.0
+                with self.processes.gradients_wait(self.forward, wait=number < len(batches)):
+                    of_batch = self._losses(batch) * share
+                    # The published loss is the mean over families; only the clipping would tell it from the sum.
+                    # Gradients become the mean over processes, and are to be the sum.
+                    (of_batch.mean() * self.processes.count).backward()
+                losses += of_batch.detach().cpu()
+            losses = self.processes.total(losses)
+            if self.settings.clip_norm:
+                torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip_norm)
+            self.optimizer.step()
+            self.optimizer.zero_grad()
         if not losses.isfinite().all():
-            raise UserError(f"the loss is no longer finite at step {progress.step + 1}; lower lr in the training "
+            raise SharedError(f"the loss is no longer finite at step {progress.step + 1}; lower lr in the training "
                             f"settings, or use precision fp32")
         progress.step += 1
         progress.notes_seen += rows.shape[0] * (rows.shape[1] - 1)
@@ -240,7 +300,7 @@ class Run:
     def _losses(self, rows: Tensor) -> Tensor:
         rows = rows.to(self.device).long()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.precision == "bf16"):
-            return window_losses(self.model, self.model.config, rows).mean((0, 1))
+            return window_losses(self.forward, self.model.config, rows).mean((0, 1))
 
     @torch.no_grad()
     def validate(self) -> list[float]:
@@ -251,9 +311,30 @@ class Run:
         if 0 < wanted < len(rows):
             rows = rows[torch.arange(wanted) * len(rows) // wanted]
         total = torch.zeros(len(FIELDS), dtype=torch.float64)
-        for batch in rows.split(self.settings.batch_size):
-            total += self._losses(batch).double().cpu() * len(batch)
-        return (total / len(rows)).tolist()
+        mine = self.processes.share(rows)
+        with self._explained(rows):
+            for batch in mine.split(self.settings.batch_size) if len(mine) else ():
+                total += self._losses(batch).double().cpu() * len(batch)
+        return (self.processes.total(total) / len(rows)).tolist()
+
+    @contextlib.contextmanager
+    def _explained(self, rows: Tensor) -> Iterator[None]:
+        """Within the block rows (B, T, F) pass through the model; what that fails of becomes a UserError."""
+        try:
+            yield
+        except (RuntimeError, MemoryError) as err:
+            settings = self.settings
+            if is_out_of_memory(err):
+                at_once = min(settings.batch_size, -(-len(rows) // self.processes.count))
+                smaller = smaller_batches(settings.batch_size, settings.accumulation, at_once)
+                text = too_large(self.device, at_once, rows.shape[1], smaller)
+                if (self.folder / LAST).is_file():
+                    text += f"; {self.folder / LAST} is there still: --resume {self.folder}"
+                    text += f" --batch_size {smaller[0]} continues it" if smaller else " continues it"
+                raise UserError(text) from None
+            if settings.compile and is_compile_failure(err):
+                raise UserError(compile_failure(err)) from None
+            raise
 
     # ------------------------------------------------------------ the run folder
 
@@ -276,11 +357,13 @@ class Run:
             progress.best = sum(held_out)
             self.save(BEST)  # before last.pth, which knows of it: killed in between, a resumed run writes it again
         self.save()
-        if held_out:
+        if held_out and self.processes.is_first:
             tqdm.write(f"step {progress.step}: held out {describe_losses(held_out)}", file=sys.stderr)
 
     def save(self, name: str = LAST) -> None:
         """Write a checkpoint, and with last.pth the CSV and the picture that belong to it."""
+        if not self.processes.is_first:
+            return
         state = {"settings": config_to_dict(self.settings), "facts": self.facts,
                  "progress": dataclasses.asdict(self.progress),
                  "versions": {"torch": str(torch.__version__), "python": sys.version.split()[0]}}
@@ -288,42 +371,65 @@ class Run:
             random = {"cpu": torch.get_rng_state(),
                       "cuda": torch.cuda.get_rng_state_all() if self.device.type == "cuda" else []}
             state |= {"optimizer": self.optimizer.state_dict(), "random": random}
-        save_checkpoint(self.folder / name, self.model, self.dataset.vocabulary, state)
-        if name == BEST:
+        with self._room_needed():
+            save_checkpoint(self.folder / name, self.model, self.dataset.vocabulary, state)
+            if name == LAST:
+                self._write_table()
+
+    def _write_table(self) -> None:
+        """Write the CSV and the picture, unless they are as they should be."""
+        if not self.processes.is_first:
             return
         table = io.StringIO()
         writer = csv.DictWriter(table, COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.progress.rows)
-        write_bytes(self.folder / LOSSES, table.getvalue().encode())
+        path, data = self.folder / LOSSES, table.getvalue().encode()
+        if path.is_file() and path.read_bytes() == data and (self.folder / PICTURE).is_file():
+            return
         from pictures import loss_curves  # matplotlib is slow to import
 
         write_bytes(self.folder / PICTURE, loss_curves(self.progress.rows))
+        write_bytes(path, data)  # after the picture: as it should be, it says that both are
 
-    def _held_out_rows(self) -> list[dict[str, Any]]:
-        return [row for row in self.progress.rows if "held_out_loss" in row]
+    @contextlib.contextmanager
+    def _room_needed(self) -> Iterator[None]:
+        """Within the block files of the run are written, for which the disk may have no room."""
+        try:
+            yield
+        except OSError as err:
+            there = (self.folder / LAST).is_file()
+            remedy = f"continue with --resume {self.folder}: {LAST} is whole" if there else "start again"
+            raise UserError(f"{err.filename or self.folder}: cannot be written ({err.strerror or err}); make room "
+                            f"there, then {remedy}") from None
 
-    def _write_settings(self) -> None:
-        text = {"model_config": config_to_dict(self.model.config), "training_args": config_to_dict(self.settings),
-                **self.facts, "parameters": self.model.n_parameters(), "command": sys.argv}
-        write_bytes(self.folder / SETTINGS, json.dumps(text, indent=2).encode())
+    def _write_settings(self, command: Sequence[str]) -> None:
+        """hyperparameters.json of a new run, after the files of an old one are gone: nobody shall continue that."""
+        if not self.processes.is_first:
+            return
+        weights = self.facts["weights"]
+        text = {
+            "model_config": config_to_dict(self.model.config), "training_args": config_to_dict(self.settings),
+            **self.facts, "weights_hash": file_hash(Path(weights)) if weights else None,
+            "vocabulary_hash": self.dataset.vocabulary.digest, "seed": self.settings.seed,
+            "parameters": self.model.n_parameters(),
+            **surroundings(command, self.device, self.processes.count), "resumed": []}
+        for name in (LAST, BEST, LOSSES, PICTURE):  # after all that can be read of them is
+            (self.folder / name).unlink(missing_ok=True)
+        self._store_settings(text)
 
+    def _add_to_settings(self, command: Sequence[str]) -> None:
+        """Note in hyperparameters.json how the run is continued."""
+        if not self.processes.is_first or not (self.folder / SETTINGS).is_file():
+            return
+        text = read_json_object(self.folder / SETTINGS)
+        sitting = {"step": self.progress.step, "batch_size": self.settings.batch_size,
+                   **surroundings(command, self.device, self.processes.count)}
+        self._store_settings({**text, "resumed": [*text.get("resumed", []), sitting]})
 
-@contextlib.contextmanager
-def interrupts_noted() -> Iterator[list[int]]:
-    """Within the block the first Ctrl-C only fills the list given, so that a step is never cut in half."""
-    noted: list[int] = []
-
-    def note(number: int, _frame: object) -> None:
-        if noted:
-            raise KeyboardInterrupt
-        noted.append(number)
-
-    before = signal.signal(signal.SIGINT, note)
-    try:
-        yield noted
-    finally:
-        signal.signal(signal.SIGINT, before)
+    def _store_settings(self, text: dict[str, Any]) -> None:
+        with self._room_needed():
+            write_bytes(self.folder / SETTINGS, json.dumps(text, indent=2).encode())
 
 
 def describe_losses(losses: list[float]) -> str:

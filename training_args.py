@@ -32,6 +32,8 @@ class TrainingArgs:
     patience: int = 0  # stop after so many validations without a lower held-out loss; 0: never
     transpose: tuple[int, ...] = ()  # [lowest, highest] semitones by which each row is moved, drums apart, drawn anew
     random_crops: bool = False  # rows begin at another note in each epoch
+    drop_parts: float = 0.0  # share of the rows that lose one part, drawn anew
+    compile: bool = False  # by torch.compile: slow to start, faster afterwards; needs a C++ compiler on the CPU
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -47,6 +49,8 @@ class TrainingArgs:
                             f"or []")
         if not 0 <= self.seed < SEEDS:
             raise UserError(f"seed={self.seed} must be from 0 to {SEEDS - 1}")
+        if not 0 <= self.drop_parts <= 1:
+            raise UserError(f"drop_parts={self.drop_parts} must be from 0 to 1")
         if self.lr <= 0:
             raise UserError(f"lr={self.lr} must be above 0")
         if not 0 <= self.final_lr <= 1:
@@ -55,3 +59,11 @@ class TrainingArgs:
             raise UserError(f"precision={self.precision!r} must be one of {', '.join(PRECISIONS)}")
         if not self.filename:
             raise UserError("filename must name the run's folder")
+
+    def with_batch_size(self, batch_size: int) -> TrainingArgs:
+        """The same steps, from other batches. Raises UserError if they cannot be made of them."""
+        rows = self.batch_size * self.accumulation
+        if batch_size < 1 or rows % batch_size:
+            sizes = ", ".join(str(size) for size in range(1, rows + 1) if rows % size == 0)
+            raise UserError(f"--batch_size {batch_size}: a step of this run is {rows} rows; give one of {sizes}")
+        return dataclasses.replace(self, batch_size=batch_size, accumulation=rows // batch_size)

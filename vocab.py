@@ -147,6 +147,19 @@ class Vocabulary:
         """The JSON form, as in `configs/vocab.json`."""
         return {"format": FORMAT, "version": VERSION, **json.loads(json.dumps(dataclasses.asdict(self)))}
 
+    def difference(self, other: Vocabulary) -> str:
+        """How the ids of `other` differ from this vocabulary's, for people; "" where they do not."""
+        found = [f"{name} {getattr(other, name)}, not {getattr(self, name)}"
+                 for name in ("bars", "steps_per_bar", "max_duration_steps")
+                 if getattr(other, name) != getattr(self, name)]
+        if other.part_names != self.part_names:
+            found.append(f"parts {', '.join(other.part_names)}, not {', '.join(self.part_names)}")
+        else:
+            found += [f"{a.name} pitches {b.lowest_pitch}-{b.highest_pitch}, not {a.lowest_pitch}-{a.highest_pitch}"
+                      for a, b in zip(self.parts, other.parts, strict=True)
+                      if (a.lowest_pitch, a.highest_pitch) != (b.lowest_pitch, b.highest_pitch)]
+        return "; ".join(found)
+
     def check_digest(self, digest: str | None, where: str, remedy: str) -> None:
         """Raise UserError unless `digest` (None: unknown, as in the predecessor's files) is this vocabulary's."""
         if digest is not None and digest != self.digest:

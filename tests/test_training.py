@@ -6,6 +6,8 @@ import csv
 import dataclasses
 import json
 import math
+import os
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ import torch
 from commands import fails, succeeds
 from random_songs import TINY_MODEL, VOCABULARY, make_dataset, random_song, write_json, write_tokens
 
+import files
 import pictures
 import prepare
 import train_pool
@@ -23,12 +26,14 @@ import training
 from checkpoints import load_checkpoint, load_model, save_checkpoint, save_release
 from dataset import load_dataset, split_by_song
 from errors import EXIT_INTERRUPTED, EXIT_USER_ERROR
+from files import file_hash
 from model import ModelConfig, PooledTransformer, note_losses
 from settings import config_from_dict, config_from_file, config_to_dict
-from training_args import BEST, LAST, LOSSES, PICTURE, SETTINGS, TrainingArgs
+from training_args import BEST, LAST, LOSSES, PICTURE, SEEDS, SETTINGS, TrainingArgs
 from vocab import FIELDS, load_vocabulary
 
 CONFIGS = Path(train_pool.__file__).parent / "configs"
+COLUMNS_OF_TIME = {"seconds"}
 FILES = sorted([LAST, BEST, LOSSES, PICTURE, SETTINGS])
 TINY_TRAINING = {"filename": "run", "batch_size": 3, "num_epochs": 2, "lr": 0.01, "warmup_steps": 2, "loggingsteps": 2}
 OVERFITTING = {"num_epochs": 2, "lr": 0.1, "final_lr": 1}  # the loss on held-out songs falls and rises again
@@ -133,6 +138,30 @@ def test_run_folder():
     assert settings["parameters"] == load_model(run / LAST)[0].n_parameters()
 
 
+def test_hyperparameters_say_what_repeating_the_run_takes(monkeypatch):
+    argv = arguments(seed=7)
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 2)
+        succeeds(train_pool.main, argv)
+    settings = json.loads((Path("run") / SETTINGS).read_text())
+    assert settings["command"] == ["train_pool.py", *argv]
+    assert settings["seed"] == 7
+    assert settings["dataset_hash"] == file_hash(Path("dataset.pt"))
+    assert settings["vocabulary_hash"] == VOCABULARY.digest
+    assert (settings["device"], settings["processes"], settings["resumed"]) == ("cpu", 1, [])
+    assert settings["versions"].keys() == {"python", "torch", "numpy"}
+    assert settings["weights"] is settings["weights_hash"] is None
+    succeeds(train_pool.main, ["--resume", "run", "-d", "cpu"])
+    resumed, = json.loads((Path("run") / SETTINGS).read_text())["resumed"]
+    assert (resumed["step"], resumed["command"]) == (2, ["train_pool.py", "--resume", "run", "-d", "cpu"])
+    # What it says is enough: the same run again, from that file alone.
+    write_json(Path("model.json"), settings["model_config"])
+    write_json(Path("again.json"), settings["training_args"] | {"filename": "again"})
+    succeeds(train_pool.main, ["--dataset_path", settings["dataset"], "--model_config", "model.json",
+                               "--training_args", "again.json", "--train_split", settings["train_split"], "-d", "cpu"])
+    assert same(weights(Path("again")), weights(Path("run")))
+
+
 def test_picture_is_a_png(monkeypatch):
     monkeypatch.undo()
     rows = [{"steps": 0, "notes_seen": 0, "held_out_loss": 20.0, **{f"held_out_{field}": 5.0 for field in FIELDS}},
@@ -217,12 +246,15 @@ EFFECTS = {
     "patience": ({"patience": 1, "validate_steps": 1, "lr": 3.0, "clip_norm": 0}, "steps"),
     "transpose": ({"transpose": [-5, 6]}, "train_loss"),
     "random_crops": ({"random_crops": True}, "train_loss"),
+    "drop_parts": ({"drop_parts": 0.5}, "train_loss"),
     "seed": ({"seed": 1}, "train_loss"),
+    "compile": ({"compile": True}, None),
 }
 
 
 @pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(TrainingArgs)])
-def test_every_setting_has_its_effect(baseline, field):
+def test_every_setting_has_its_effect(baseline, field, monkeypatch):
+    compiled = without_inductor(monkeypatch)
     changes, shown_by = EFFECTS[field]
     before, after = baseline, train(**{"filename": "after"} | changes)
     if shown_by is None:
@@ -232,6 +264,19 @@ def test_every_setting_has_its_effect(baseline, field):
         assert column(after, shown_by) != column(before, shown_by)
         assert all(map(math.isfinite, column(after, "train_loss")))
         assert column(after, "train_loss")[0] == pytest.approx(column(before, "train_loss")[0], rel=0.2)
+    assert bool(compiled) == (field == "compile")
+
+
+def without_inductor(monkeypatch) -> list[torch.fx.GraphModule]:
+    """torch.compile takes the model apart, runs its graphs as they are, and collects them in the list returned."""
+    graphs, plain = [], torch.compile
+
+    def backend(graph, _inputs):
+        graphs.append(graph)
+        return graph
+
+    monkeypatch.setattr(torch, "compile", lambda model: plain(model, backend=backend))
+    return graphs
 
 
 def test_accumulated_batches_make_the_step_of_one_large_batch():
@@ -293,6 +338,10 @@ def test_transpose_must_be_a_range_around_zero(transpose, capsys):
     assert "semitones with 0 between" in fails(train_pool.main, arguments(transpose=transpose), capsys)
 
 
+def test_the_largest_seed_transposes_too():
+    train(seed=SEEDS - 1, transpose=[-5, 6], num_epochs=1)
+
+
 def test_every_training_config_loads():
     assert config_from_file(TrainingArgs, CONFIGS / "training_args.json") == TrainingArgs()
 
@@ -300,15 +349,15 @@ def test_every_training_config_loads():
 # ---------------------------------------------------------------- stopping and continuing
 
 
-def interrupt_after(monkeypatch, *steps: int, times: int = 1) -> None:
-    """Press Ctrl-C while the steps of these numbers are computed."""
+def interrupt_after(monkeypatch, *steps: int, times: int = 1, number: int = signal.SIGINT) -> None:
+    """Press Ctrl-C, or send another signal, while the steps of these numbers are computed."""
     plain = training.Run.step
 
     def step(self, rows):
         losses = plain(self, rows)
         if self.progress.step in steps:
             for _ in range(times):
-                signal.raise_signal(signal.SIGINT)
+                signal.raise_signal(number)
         return losses
 
     monkeypatch.setattr(training.Run, "step", step)
@@ -333,7 +382,7 @@ def assert_same_run(stopped: Path, whole: Path) -> None:
     ("gru", (1,)), ("parallel", (2,)), ("parallel", (3,)), ("gru", (5,)), ("gru", (1, 2, 3, 4, 5))])
 def test_a_resumed_run_equals_one_never_stopped(monkeypatch, capsys, heads, stops):
     settings = {"model": {"heads": heads}, "validate_steps": 2, "loggingsteps": 2, "transpose": [-5, 6],
-                "random_crops": True, "batch_size": 1, "accumulation": 3}
+                "random_crops": True, "drop_parts": 0.3, "batch_size": 1, "accumulation": 3}
     whole = train(filename="whole", **settings)
     capsys.readouterr()
     interrupt_after(monkeypatch, *stops)
@@ -436,6 +485,219 @@ def test_resume_with_a_checkpoint_that_cannot_be_continued(capsys):
     assert "damaged or not a PyTorch file" in fails(train_pool.main, ["--resume", run, "-d", "cpu"], capsys)
 
 
+@pytest.mark.parametrize("lost", [LOSSES, PICTURE])
+def test_a_run_killed_after_its_last_checkpoint_gets_its_table_and_picture(lost):
+    run = train()
+    before = {path.name: path.read_bytes() for path in run.iterdir()}
+    (run / lost).write_bytes(b"of an earlier step") if lost == LOSSES else (run / lost).unlink()
+    succeeds(train_pool.main, ["--resume", run, "-d", "cpu"])
+    assert {path.name: path.read_bytes() for path in run.iterdir()} == before
+
+
+def test_a_forced_run_that_is_killed_at_once_leaves_no_older_one_to_continue(monkeypatch, capsys):
+    train(max_train_steps=1)
+
+    def killed(*_args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training.Run, "validate", killed)
+    assert train_pool.main([*arguments(lr=0.1), "--force"]) == EXIT_INTERRUPTED
+    assert "no run to continue here" in fails(train_pool.main, ["--resume", "run", "-d", "cpu"], capsys)
+
+
+def test_sigterm_saves_as_ctrl_c_does(monkeypatch, capsys):
+    whole = train(filename="whole")
+    interrupt_after(monkeypatch, 2, times=2, number=signal.SIGTERM)  # unlike a second Ctrl-C, it waits
+    train()
+    assert "stopped at step 2; continue with" in capsys.readouterr().out
+    succeeds(train_pool.main, ["--resume", "run", "-d", "cpu"])
+    assert_same_run(Path("run"), whole)
+
+
+# ---------------------------------------------------------------- what does not fit
+
+
+def fails_in(monkeypatch, error: Exception, step: int, training_now: bool) -> None:
+    """Let the model raise `error` in the given step, or in the validation after it."""
+    plain = PooledTransformer.forward
+
+    def forward(self, *args):
+        if self.training == training_now and steps[0] == step:
+            raise error
+        return plain(self, *args)
+
+    steps = [0]
+    plain_step = training.Run.step
+
+    def run_step(self, rows):
+        steps[0] = self.progress.step + training_now
+        losses = plain_step(self, rows)
+        steps[0] = self.progress.step
+        return losses
+
+    monkeypatch.setattr(training.Run, "step", run_step)
+    monkeypatch.setattr(PooledTransformer, "forward", forward)
+
+
+CPU_FULL = "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: {}: you tried to allocate 40 bytes."
+
+
+@pytest.mark.parametrize("error", [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), MemoryError(),
+    RuntimeError(CPU_FULL.format("can't allocate memory")), RuntimeError(CPU_FULL.format("not enough memory"))])
+@pytest.mark.parametrize("training_now", [True, False])
+def test_a_batch_that_does_not_fit_says_what_to_lower(monkeypatch, capsys, error, training_now):
+    settings = {"batch_size": 4, "loggingsteps": 1, "model": {"dropout": 0.0}, "num_epochs": 4}
+    whole = train(filename="whole", **settings)
+    with monkeypatch.context() as patch:
+        fails_in(patch, error, 4, training_now)
+        capsys.readouterr()
+        assert train_pool.main(arguments(**settings)) == EXIT_USER_ERROR
+    last = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("step ")]
+    rows, less, more = (4, 2, 2) if training_now else (2, 1, 4)  # no more than two are held out
+    assert last == [f"error: {rows} rows of 32 notes at once (batch_size) do not fit into the memory of cpu; lower "
+                    f"batch_size to {less} and raise accumulation to {more} in the training settings, which makes the "
+                    f"same steps, or prepare shorter rows (prepare.py -b 16); run/last.pth is there still: --resume "
+                    f"run --batch_size {less} continues it"]
+    assert load_checkpoint(Path("run") / LAST)["training"]["progress"]["step"] == 3
+    succeeds(train_pool.main, ["--resume", "run", "--batch_size", 2, "-d", "cpu"])
+    state = load_checkpoint(Path("run") / LAST)["training"]
+    assert (state["settings"]["batch_size"], state["settings"]["accumulation"]) == (2, 2)
+    assert column(Path("run"), "steps") == column(whole, "steps")
+    for name in ("train_loss", "held_out_loss"):
+        assert column(Path("run"), name) == pytest.approx(column(whole, name), rel=1e-5)
+
+
+def test_a_first_batch_that_does_not_fit(monkeypatch, capsys):
+    fails_in(monkeypatch, torch.OutOfMemoryError("CUDA out of memory."), 0, False)
+    assert train_pool.main(arguments(batch_size=1)) == EXIT_USER_ERROR
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error == ("error: 1 row of 32 notes at once (batch_size) do not fit into the memory of cpu; prepare shorter "
+                     "rows (prepare.py -b 16), or take a smaller model")
+    monkeypatch.undo()
+
+
+def test_other_errors_of_torch_stay_bugs(monkeypatch):
+    fails_in(monkeypatch, RuntimeError("shapes"), 1, True)
+    with pytest.raises(RuntimeError, match="shapes"):
+        train_pool.main(arguments())
+
+
+def test_batch_size_is_for_continuing_and_makes_the_same_steps(capsys):
+    assert "--batch_size is for --resume" in fails(train_pool.main, [*arguments(), "--batch_size", 2], capsys)
+    run = train(batch_size=6, max_train_steps=1)
+    for wrong in (0, 4, -1):
+        message = fails(train_pool.main, ["--resume", run, "--batch_size", wrong, "-d", "cpu"], capsys)
+        assert f"--batch_size {wrong}: a step of this run is 6 rows; give one of 1, 2, 3, 6" in message
+
+
+# ---------------------------------------------------------------- a disk that is full
+
+
+@pytest.mark.parametrize("bytes_left", [0, 1000, 100_000])
+def test_a_disk_that_is_full_leaves_the_last_checkpoint_and_goes_on_with_room(monkeypatch, capsys, bytes_left):
+    """Files cannot grow beyond a limit, which torch's writer meets as it does a full disk: in the middle."""
+    resource = pytest.importorskip("resource", reason="this system has no limit of file sizes")
+    whole = train(filename="whole")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    plain = training.Run.step
+
+    def step(self, rows):
+        if self.progress.step == 3:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (bytes_left, limits[1]))
+        return plain(self, rows)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training.Run, "step", step)
+        argv = arguments()
+        capsys.readouterr()
+        try:
+            code = train_pool.main(argv)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert code == EXIT_USER_ERROR
+    errors = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("step ")]
+    assert errors == ["error: run/last.pth: cannot be written (File too large); make room there, then continue with "
+                      "--resume run: last.pth is whole"]
+    assert load_checkpoint(Path("run") / LAST)["training"]["progress"]["step"] == 3
+    assert sorted(path.name for path in Path("run").iterdir()) == FILES
+    succeeds(train_pool.main, ["--resume", "run", "-d", "cpu"])
+    assert_same_run(Path("run"), whole)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no device that is always full")
+@pytest.mark.parametrize("name", [LAST, BEST, LOSSES, PICTURE])
+def test_no_space_left_for_one_file(monkeypatch, capsys, name):
+    whole = train(filename="whole")
+    with files.replacing(Path("run") / name) as file:
+        part = Path(file.name)
+    (Path("run") / name).unlink()
+
+    def step(self, rows, plain=training.Run.step):
+        if self.progress.step == 3:
+            part.symlink_to("/dev/full")
+        return plain(self, rows)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training.Run, "step", step)
+        assert train_pool.main(arguments(validate_steps=1)) == EXIT_USER_ERROR
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith(f"error: run/{name}: cannot be written (No space left on device); make room there, then")
+    assert not part.exists()  # room again
+    succeeds(train_pool.main, ["--resume", "run", "-d", "cpu"])
+    assert same(weights(Path("run")), weights(whole))
+    assert column(Path("run"), "steps") == [0, 1, 2, 3, 4, 5, 6]
+
+
+# ---------------------------------------------------------------- compiled
+
+
+def test_a_compiled_run_is_the_same_run_and_is_continued(monkeypatch):
+    plain = train(filename="plain", model={"dropout": 0.0})
+    graphs = without_inductor(monkeypatch)
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 2)
+        run = train(model={"dropout": 0.0}, compile=True)
+    assert graphs
+    n_graphs = len(graphs)
+    torch.compiler.reset()  # as in a process of its own
+    succeeds(train_pool.main, ["--resume", run, "-d", "cpu"])
+    assert len(graphs) > n_graphs
+    assert weights(run).keys() == weights(plain).keys()
+    for name, weight in weights(plain).items():
+        assert torch.allclose(weights(run)[name], weight, atol=1e-5), name
+    for name in ("train_loss", "held_out_loss"):
+        assert column(run, name) == pytest.approx(column(plain, name), rel=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # torch's, about itself
+@pytest.mark.parametrize("heads", ["parallel", "gru"])
+def test_compiled_by_a_compiler_the_losses_are_the_same(heads):
+    """Once a model of a shape is compiled it takes seconds; before, a minute or two."""
+    if not any(map(shutil.which, (os.environ.get("CXX", "c++"), "g++", "clang++"))):
+        pytest.skip("no C++ compiler")
+    model, same_rows = {"n_layers": 1, "dropout": 0.0, "heads": heads}, {"batch_size": 2, "num_epochs": 4}
+    plain, run = train(filename="plain", model=model, **same_rows), train(model=model, compile=True, **same_rows)
+    for name in ("train_loss", "held_out_loss"):
+        assert column(run, name) == pytest.approx(column(plain, name), rel=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_without_a_compiler_compile_is_one_line(monkeypatch, tmp_path, capsys):
+    from torch._inductor import config
+
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr(config.cpp, "cxx", ("/nowhere/c++",))
+    assert train_pool.main(arguments(compile=True)) == EXIT_USER_ERROR
+    error = capsys.readouterr().err.splitlines()
+    assert len(error) == 1
+    assert error[0].startswith("error: the model cannot be compiled here (")
+    assert "No working C++ compiler" in error[0]
+    assert error[0].endswith("install a C++ compiler (Linux: g++ and Python's headers), or set compile to false in the "
+                             "training settings")
+
+
 # ---------------------------------------------------------------- starting from weights
 
 
@@ -460,6 +722,30 @@ def test_a_new_run_can_start_from_weights(suffix):
     assert same(weights(Path("third")), weights(second))
 
 
+def test_a_fine_tuned_run_of_three_songs_ends_with_before_and_after(capsys):
+    first = train()
+    for i, n_notes in enumerate([50, 35, 60]):
+        write_tokens(Path(f"tokens/mine{i}.json"), random_song(i, n_notes))
+    succeeds(prepare.main, ["mine.pt", "-fp", "tokens", "-b", 64])
+    capsys.readouterr()
+    write_json(Path("training.json"), TINY_TRAINING | {"filename": "mine"})
+    succeeds(train_pool.main, ["--dataset_path", "mine.pt", "-fp", first / BEST, "--training_args", "training.json",
+                               "-d", "cpu"])
+    losses = column(Path("mine"), "held_out_loss")
+    assert losses[-1] < losses[0]
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        f"mine: held out before {losses[0]:.3f}, after {losses[-1]:.3f} nats/note")
+    settings = json.loads((Path("mine") / SETTINGS).read_text())
+    assert settings["weights_hash"] == file_hash(first / BEST)
+
+
+def test_a_run_can_take_the_place_of_the_one_whose_weights_it_starts_from():
+    best = load_checkpoint(train() / BEST)["weights"]
+    succeeds(train_pool.main, [*arguments(lr=1e-9), "-fp", "run/best.pth", "--force"])
+    for name, weight in best.items():
+        assert torch.allclose(weights(Path("run"))[name], weight, atol=1e-6)
+
+
 def test_weights_and_other_model_settings_are_refused(capsys):
     first = train(max_train_steps=1)
     message = fails(train_pool.main, [*arguments({"n_layers": 3}, filename="second"), "-fp", first / BEST], capsys)
@@ -475,7 +761,8 @@ def test_weights_bring_their_vocabulary(capsys):
     succeeds(train_pool.main, [*arguments(dataset="coarse.pt", filename="more"), "-fp", coarse / BEST])
     assert load_model(Path("more") / BEST)[1] == vocabulary
     message = fails(train_pool.main, [*arguments(filename="mixed"), "-fp", coarse / BEST], capsys)
-    assert "dataset.pt: made with another vocabulary" in message
+    assert "dataset.pt: made with another vocabulary than the model (bars 256, not 64; steps_per_bar 32, not 16); " \
+           "tokenize and prepare the songs again" in message
 
 
 def test_rows_longer_than_the_models_context_are_refused(capsys):

@@ -150,6 +150,22 @@ def test_digest_follows_the_ids_and_not_the_programs():
     assert len({digest, load_vocabulary(other_range).digest, load_vocabulary(other_bars).digest}) == 3
 
 
+def test_difference_names_the_sizes_and_parts():
+    vocabulary, data = load_vocabulary(), load_vocabulary().to_dict()
+    parts = data["parts"]
+    assert vocabulary.difference(vocabulary) == ""
+    for changes, text in [
+            ({"bars": 64}, "bars 64, not 256"),
+            ({"steps_per_bar": 16, "max_duration_steps": 64},
+             "steps_per_bar 16, not 32; max_duration_steps 64, not 128"),
+            ({"parts": parts[:2]}, "parts drums, bass, not drums, bass, piano"),
+            ({"parts": parts[::-1]}, "parts piano, bass, drums, not drums, bass, piano"),
+            ({"parts": [*parts[:2], parts[2] | {"lowest_pitch": 30}]}, "piano pitches 30-108, not 21-108")]:
+        other = load_vocabulary(data | changes)
+        assert other.digest != vocabulary.digest
+        assert vocabulary.difference(other) == text
+
+
 def test_check_digest_names_the_file_and_the_remedy():
     vocabulary = load_vocabulary()
     vocabulary.check_digest(vocabulary.digest, "a.json", "make it again")
