@@ -32,7 +32,7 @@ class TrainingArgs:
     patience: int = 0  # stop after so many validations without a lower held-out loss; 0: never
     transpose: tuple[int, ...] = ()  # [lowest, highest] semitones by which each row is moved, drums apart, drawn anew
     random_crops: bool = False  # rows begin at another note in each epoch
-    compile: bool = False  # by torch.compile: slow to start, faster afterwards; needs a C++ compiler on the CPU
+    compile: bool = False  # by torch.compile: slow to start, perhaps faster then; on the CPU it needs a C++ compiler
     seed: int = 0
 
     def __post_init__(self) -> None:

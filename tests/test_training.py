@@ -556,8 +556,8 @@ def test_a_batch_that_does_not_fit_says_what_to_lower(monkeypatch, capsys, error
     rows, less, more = (4, 2, 2) if training_now else (2, 1, 4)  # no more than two are held out
     assert last == [f"error: {rows} rows of 32 notes at once (batch_size) do not fit into the memory of cpu; lower "
                     f"batch_size to {less} and raise accumulation to {more} in the training settings, which makes the "
-                    f"same steps, or prepare shorter rows (prepare.py -b 16); run/last.pth is there still: --resume run "
-                    f"--batch_size {less} continues it"]
+                    f"same steps, or prepare shorter rows (prepare.py -b 16); run/last.pth is there still: --resume "
+                    f"run --batch_size {less} continues it"]
     assert load_checkpoint(Path("run") / LAST)["training"]["progress"]["step"] == 3
     succeeds(train_pool.main, ["--resume", "run", "--batch_size", 2, "-d", "cpu"])
     state = load_checkpoint(Path("run") / LAST)["training"]
