@@ -33,7 +33,7 @@ class TrainingArgs:
     transpose: tuple[int, ...] = ()  # [lowest, highest] semitones by which each row is moved, drums apart, drawn anew
     random_crops: bool = False  # rows begin at another note in each epoch
     drop_parts: float = 0.0  # share of the rows that lose one part, drawn anew
-    compile: bool = False  # by torch.compile: slow to start, faster afterwards; needs a C++ compiler on the CPU
+    compile: bool = False  # by torch.compile: slow to start, perhaps faster then; on the CPU it needs a C++ compiler
     seed: int = 0
 
     def __post_init__(self) -> None:
