@@ -11,6 +11,20 @@ from torch import Tensor, nn
 CHUNK = 128  # queries at a time on a CPU
 
 
+class Dropout(nn.Dropout):
+    """Dropout, on a CPU with a byte of chance for each number: torch draws a whole float, which takes longer than the
+    matrix products around it. The share is then the nearest multiple of 1/256, the scale the one that belongs to it.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        threshold = round(self.p * 256)
+        if x.device.type != "cpu" or not self.training or not 0 < threshold < 256:
+            return super().forward(x)
+        drawn = torch.empty(-(-x.numel() // 8), dtype=torch.int64).random_(-2 ** 63, None)
+        kept = drawn.view(torch.uint8)[:x.numel()].view(x.shape) >= threshold
+        return x * (kept.to(x.dtype) * (256 / (256 - threshold)))
+
+
 class KeyValueCache:
     """Keys and values of the notes read so far, one (B, H, capacity, C) pair per layer, written in place."""
 
@@ -35,7 +49,7 @@ class Attention(nn.Module):
 
     def __init__(self, width: int, n_heads: int, dropout: float) -> None:
         super().__init__()
-        self.n_heads, self.dropout = n_heads, dropout
+        self.n_heads, self.dropout = n_heads, Dropout(dropout)
         self.to_qkv = nn.Linear(width, 3 * width, bias=False)
         self.to_out = nn.Linear(width, width, bias=False)
 
@@ -48,11 +62,11 @@ class Attention(nn.Module):
             query, key = rotate(query, rotation), rotate(key, rotation)
         if cache is not None:
             key, value = cache.extend(layer, key, value)
-        out = causal_attention(query, key, value, self.dropout if self.training else 0.0)
+        out = causal_attention(query, key, value, self.dropout)
         return self.to_out(out.transpose(1, 2).reshape(batch, length, width))
 
 
-def causal_attention(query: Tensor, key: Tensor, value: Tensor, dropout: float = 0.0) -> Tensor:
+def causal_attention(query: Tensor, key: Tensor, value: Tensor, dropout: Dropout) -> Tensor:
     """softmax(Q Kᵀ / √C) V over each note and those before it (Vaswani et al. 2017, section 3.2.1).
 
     On a CPU some queries at a time, each lot against the keys it may see: in plain matrix products, which run
@@ -61,12 +75,13 @@ def causal_attention(query: Tensor, key: Tensor, value: Tensor, dropout: float =
     Args:
         query: (B, H, T, C), of the last T of L notes.
         key, value: (B, H, L, C).
-        dropout: the share of weights set to 0.
+        dropout: what is applied to the weights.
     """
     length, before = query.shape[2], key.shape[2] - query.shape[2]
     if query.device.type != "cpu":
         mask = query.new_ones((length, before + length), dtype=torch.bool).tril(before) if before else None
-        return nn.functional.scaled_dot_product_attention(query, key, value, mask, dropout, is_causal=mask is None)
+        return nn.functional.scaled_dot_product_attention(
+            query, key, value, mask, dropout.p if dropout.training else 0.0, is_causal=mask is None)
     shape = query.shape
     query, key, value = (x.flatten(0, 1) for x in (query * shape[-1] ** -0.5, key, value))  # each (B·H, …, C)
     future = query.new_full((CHUNK, CHUNK), -torch.inf).triu(1)
@@ -75,7 +90,7 @@ def causal_attention(query: Tensor, key: Tensor, value: Tensor, dropout: float =
         end = min(start + CHUNK, length)
         mask = nn.functional.pad(future[:end - start, :end - start], (before + start, 0)).expand(len(query), -1, -1)
         scores = torch.baddbmm(mask, query[:, start:end], key[:, :before + end].transpose(1, 2))
-        weights = nn.functional.dropout(scores.softmax(-1), dropout)
+        weights = dropout(scores.softmax(-1))
         out.append(weights @ value[:, :before + end])
     return torch.cat(out, dim=1).view(shape)
 
@@ -85,7 +100,7 @@ class LateAttention(nn.Module):
 
     def __init__(self, width: int, n_heads: int, dropout: float) -> None:
         super().__init__()
-        self.n_heads, self.dropout = n_heads, dropout
+        self.n_heads, self.dropout = n_heads, Dropout(dropout)
         self.to_q = nn.Linear(width, width, bias=False)
         self.to_kv = nn.Linear(2 * width, 2 * width, bias=False)
         self.to_out = nn.Linear(width, width, bias=False)
@@ -98,7 +113,7 @@ class LateAttention(nn.Module):
     def forward(self, x: Tensor, rotation: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """(B, T, D) from (B, T, D): each note under way sees all that was read before it, L ≥ T notes in the end."""
         query = self.to_q(x).unflatten(-1, (self.n_heads, -1)).transpose(1, 2)
-        out = causal_attention(rotate(query, rotation), key, value, self.dropout if self.training else 0.0)
+        out = causal_attention(rotate(query, rotation), key, value, self.dropout)
         return self.to_out(out.transpose(1, 2).flatten(2))
 
 

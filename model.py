@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from attention import Attention, KeyValueCache, LateAttention
+from attention import Attention, Dropout, KeyValueCache, LateAttention
 from errors import UserError
 from vocab import BAR, BOS, CHOICE_ORDER, FIELDS, FIRST_ID, PAD, START_POS, load_vocabulary
 
@@ -105,9 +105,9 @@ class Block(nn.Module):
         self.attention_norm = nn.LayerNorm(width)
         self.attention = attention(width, config.n_heads, config.dropout)
         self.ff_norm = nn.LayerNorm(width)
-        self.ff = nn.Sequential(nn.Linear(width, FF_FACTOR * width), nn.GELU(), nn.Dropout(config.dropout),
+        self.ff = nn.Sequential(nn.Linear(width, FF_FACTOR * width), nn.GELU(), Dropout(config.dropout),
                                 nn.Linear(FF_FACTOR * width, width))
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(self, x: Tensor, *seen: Any) -> Tensor:
         """(B, T, D) from (B, T, D); `seen` is what the kind of attention takes besides."""
@@ -141,7 +141,7 @@ class PooledTransformer(nn.Module):
         pooled = sum(config.emb_sizes) if config.emb_pooling == "concat" else config.emb_sizes[0]
         self.in_linear = nn.Linear(pooled, width)
         self.in_norm = nn.LayerNorm(width)
-        self.in_dropout = nn.Dropout(config.dropout)
+        self.in_dropout = Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers - config.late_layers))
         self.out_norm = nn.LayerNorm(width)
         self.heads = nn.ModuleList(nn.Linear(width, n) for n in config.n_tokens)
@@ -304,16 +304,20 @@ def bar_offsets(ids: Tensor) -> Tensor:
 
     0 where a song begins with the first row.
     """
-    return torch.where(ids[:, 0, BAR] < FIRST_ID, 0, ids[:, 0, BAR] - FIRST_ID)
+    bars = ids[..., BAR].masked_fill(~_in_cut_song(ids), torch.iinfo(ids.dtype).max).amin(1)  # the lowest is the first
+    return torch.where(ids[:, 0, BAR] < FIRST_ID, 0, bars - FIRST_ID)
 
 
 def with_relative_bars(ids: Tensor) -> Tensor:
     """`ids` (B, T, F) whose first notes, up to the first BOS, have bars counted from the first of them."""
-    in_first_song = (ids[..., BAR] == BOS).cumsum(1) == 0
-    moved = in_first_song & (ids[..., BAR] >= FIRST_ID)
     result = ids.clone()
-    result[..., BAR] -= torch.where(moved, bar_offsets(ids)[:, None], 0)
+    result[..., BAR] -= torch.where(_in_cut_song(ids), bar_offsets(ids)[:, None], 0)
     return result
+
+
+def _in_cut_song(ids: Tensor) -> Tensor:
+    """(B, T) whether a row of (B, T, F) `ids` is a note of a song that began before them."""
+    return ((ids[..., BAR] == BOS).cumsum(1) == 0) & (ids[..., BAR] >= FIRST_ID)
 
 
 def music_time(ids: Tensor, steps_per_bar: int) -> Tensor:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from random_songs import VOCABULARY, random_song, whole
 from torch import Tensor, nn
 
-from attention import CHUNK, causal_attention, rotate
+from attention import CHUNK, Dropout, causal_attention, rotate
 from errors import UserError
 from model import (
     BARS,
@@ -136,8 +136,7 @@ def test_every_setting_has_its_effect(field):
 def test_dropout_reaches_every_layer_and_is_off_outside_training():
     model = small_model(dropout=0.25)
     rates = [module.p for module in model.modules() if isinstance(module, nn.Dropout)]
-    assert rates == [0.25] * (1 + 2 * SMALL.n_layers)
-    assert {block.attention.dropout for block in model.blocks} == {0.25}
+    assert rates == [0.25] * (1 + 3 * SMALL.n_layers)
     assert torch.equal(model.read(notes(0)).states, small_model(dropout=0.0).read(notes(0)).states)
     block = model.blocks[0].attention.train()
     x = torch.ones(1, 5, 16, dtype=torch.float64)
@@ -402,7 +401,8 @@ def test_attention_in_chunks_is_attention(length):
     torch.manual_seed(0)
     one, other = (torch.randn(3, 2, 2, length, 8, dtype=torch.float64).requires_grad_() for _ in range(2))
     other.data.copy_(one.data)
-    found, expected = causal_attention(*one), nn.functional.scaled_dot_product_attention(*other, is_causal=True)
+    found = causal_attention(*one, Dropout(0))
+    expected = nn.functional.scaled_dot_product_attention(*other, is_causal=True)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
     for result in (found, expected):
         (result * torch.linspace(-1, 1, result.numel(), dtype=torch.float64).view_as(result)).sum().backward()
@@ -413,10 +413,26 @@ def test_dropout_drops_weights_of_attention_and_keeps_their_mean():
     torch.manual_seed(0)
     query, key = torch.randn(2, 1, 1, 400, 4)
     value = torch.ones(1, 1, 400, 4)
-    dropped = causal_attention(query, key, value, dropout=0.5)
+    dropped = causal_attention(query, key, value, Dropout(0.5))
     assert set(dropped[0, 0, 0].tolist()) <= {0.0, 2.0}  # the first note sees itself or nothing
     assert dropped.mean().item() == pytest.approx(1, abs=0.1)
     assert dropped.std() > 0.05
+    assert torch.allclose(causal_attention(query, key, value, Dropout(0.5).eval()), value, atol=1e-6)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_dropout_sets_its_share_to_0_and_scales_the_rest(share):
+    torch.manual_seed(0)
+    x = torch.full((1000, 1003), 3.0, requires_grad=True)
+    dropped = Dropout(share)(x)
+    nearest = round(share * 256) / 256
+    assert dropped.unique().tolist() == [0, pytest.approx(3 / (1 - nearest))]
+    is_0 = dropped == 0
+    assert is_0.double().mean().item() == pytest.approx(share, abs=0.004)
+    assert (is_0[:, 1:] & is_0[:, :-1]).double().mean().item() == pytest.approx(share ** 2, abs=0.006)  # one by one
+    dropped.sum().backward()
+    assert torch.equal(x.grad * 3, dropped.detach())  # what was dropped gets no gradient
+    assert torch.equal(Dropout(share).eval()(x), x)
 
 
 # ---------------------------------------------------------------- bars
