@@ -173,6 +173,7 @@ def test_dropout_reaches_every_layer_and_is_off_outside_training():
     ({"n_layers": True}, "n_layers must be a whole number, not True"),
     ({"d_model": 15, "n_heads": 3}, "d_model=15 must be even for sinusoidal positions"),
     ({"d_model": 12, "n_heads": 2, "positions": "rotary"}, "d_model/n_heads=6 must be a multiple of 4 for rotary"),
+    ({"d_model": 12, "n_heads": 2, "late_layers": 1, "heads": "gru"}, "d_model/n_heads=6 must be a multiple of 4"),
     ({"n_layer": 2}, "unknown key 'n_layer'; did you mean 'n_layers'?"),
 ])
 def test_bad_settings_are_clear_errors(bad, text):
