@@ -27,7 +27,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from processes import Processes
 
 from benchmarks.recurrence import RecurrentRun
 from benchmarks.sequential_model import SequentialRun, SequentialTransformer, families, flat_split
@@ -37,6 +36,7 @@ from errors import UserError, reports_user_errors
 from evaluation import by_context, measure_losses, nats_per_note
 from files import file_hash, write_bytes
 from model import ModelConfig, PooledTransformer
+from processes import Processes
 from sequential import MidiTokenizerSequential
 from training import Run
 from training_args import LAST, LOSSES, TrainingArgs
