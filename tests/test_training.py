@@ -339,6 +339,17 @@ def test_transpose_must_be_a_range_around_zero(transpose, capsys):
     assert "semitones with 0 between" in fails(train_pool.main, arguments(transpose=transpose), capsys)
 
 
+def test_rows_that_lose_a_part_are_filled_up_from_their_own_song(folder):
+    dataset = load_dataset(folder / "dataset.pt")
+    split, model = split_by_song(dataset, 0.8), PooledTransformer(ModelConfig(**TINY_MODEL))
+    run = training.Run(folder, TrainingArgs(drop_parts=1.0), model, dataset, split, {}, Processes("cpu"))
+    lost = run._augmented(split.train, torch.tensor([2, 5]), 0)
+    for row, index in zip(lost, (2, 5), strict=True):
+        after = split.train.flatten(0, 1)[index * T:].tolist()
+        assert len(row) < after.index(row[-1].tolist()) + 1  # some were left out
+        assert [note for note in after if note in row.tolist()][:T] == row.tolist()
+
+
 def test_rows_that_lose_a_part_are_transposed_too(folder):
     dataset = load_dataset(folder / "dataset.pt")
     split, model = split_by_song(dataset, 0.8), PooledTransformer(ModelConfig(**TINY_MODEL))
