@@ -35,6 +35,15 @@ def song_rows(dataset: Dataset, song: int) -> Tensor:
     return dataset.notes[dataset.song_starts[song]:end].long()
 
 
+def cut_windows(rows: Tensor, size: int) -> list[Tensor]:
+    """A song's (N, F) rows in pieces (size + 1, F), each begun by the last row of the one before; PAD fills the last.
+
+    Each row but the first stands once behind another.
+    """
+    pieces = [rows[start:start + size + 1] for start in range(0, len(rows) - 1, size)]
+    return [nn.functional.pad(piece, (0, 0, 0, size + 1 - len(piece)), value=PAD) for piece in pieces]
+
+
 class Losses(NamedTuple):
     """Sums in nats for each family, and in the last column how many notes they are of; float64."""
 
@@ -52,11 +61,9 @@ def measure_losses(model: PooledTransformer, dataset: Dataset, songs: Sequence[i
     size = model.config.block_size
     windows, owners = [], []
     for i, song in enumerate(songs):
-        rows = song_rows(dataset, song)
-        for start in range(0, max(len(rows) - 1, 0), size):
-            piece = rows[start:start + size + 1]
-            windows.append(nn.functional.pad(piece, (0, 0, 0, size + 1 - len(piece)), value=PAD))
-            owners.append(i)
+        of_song = cut_windows(song_rows(dataset, song), size)
+        windows += of_song
+        owners += [i] * len(of_song)
     result = Losses(torch.zeros(len(songs), len(FIELDS) + 1, dtype=torch.float64),
                     torch.zeros(size, len(FIELDS) + 1, dtype=torch.float64))
     for start in tqdm(range(0, len(windows), batch_size), unit="batch", disable=None):

@@ -91,9 +91,9 @@ class ModelConfig:
             raise UserError(f"dropout={self.dropout} must be at least 0 and below 1")
         if self.positions == "sinusoidal" and self.d_model % 2:
             raise UserError(f"d_model={self.d_model} must be even for sinusoidal positions")
-        if self.positions != "sinusoidal" and self.d_model // self.n_heads % 4:
-            raise UserError(f"d_model/n_heads={self.d_model // self.n_heads} must be a multiple of 4 "
-                            f"for {self.positions} positions")
+        turns_what = f"{self.positions} positions" if self.positions != "sinusoidal" else "late_layers"
+        if (self.positions != "sinusoidal" or self.late_layers) and self.d_model // self.n_heads % 4:
+            raise UserError(f"d_model/n_heads={self.d_model // self.n_heads} must be a multiple of 4 for {turns_what}")
 
 
 class Block(nn.Module):

@@ -240,10 +240,10 @@ class Run:
     def _augmented(self, train: Tensor, indices: Tensor, seed: int) -> Tensor:
         """The rows (B, T, F) of (N, T, F) `train` that a step takes, changed as the settings say."""
         rows, draws = train[indices], torch.Generator().manual_seed(seed)
+        if self.part_dropping:  # first: what fills its rows up comes from `train`, as it stands in the files
+            rows = self.part_dropping(rows, train.flatten(0, 1), indices * train.shape[1], draws)
         if self.transposition:
             rows = self.transposition(rows, draws)
-        if self.part_dropping:
-            rows = self.part_dropping(rows, train.flatten(0, 1), indices * train.shape[1], draws)
         return rows
 
     def _rows_of_epoch(self, generator: torch.Generator) -> Tensor:

@@ -4,11 +4,13 @@ Example  python -m benchmarks.bench_models train dataset.pt runs reference late
          python -m benchmarks.bench_models table dataset.pt runs
 
 `train` trains the rows named, one after another, each with every seed, into folders of their own (`late-s0`); run
-again, it continues. Two of them may run at once, on different rows. `table` evaluates what is trained, times a step
-of each row, all in turns and on one core, and prints the table: losses after the same notes seen, and after the time
-that the reference takes for them, read off the row's own curve, where its learning rate is still high (so a row that
-takes longer is shown worse than one planned for that time would be). Songs are held out by cluster. The size is a
-trial's: 6 layers, width 256; with `--steps 1200` 4.9 million notes.
+again, it continues. Two of them may run at once, on different rows. `table` evaluates what is trained on the same
+whole songs, times a step of each row, all in turns and on one core, and prints the table: losses after the same notes
+seen; the time that a row takes for them (`time`, the reference's is 1); and losses after the reference's time, on the
+held-out rows of training. These are read off the row's own curve, where its learning rate is still high (so a row
+that takes longer is shown worse than one planned for that time would be), and at its end for a row that is done
+sooner. Songs are held out by cluster. The size is a trial's: 6 layers, width 256; with `--steps 1200` 4.9 million
+notes.
 """
 
 from __future__ import annotations
@@ -27,7 +29,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from processes import Processes
 
 from benchmarks.recurrence import RecurrentRun
 from benchmarks.sequential_model import SequentialRun, SequentialTransformer, families, flat_split
@@ -37,6 +38,7 @@ from errors import UserError, reports_user_errors
 from evaluation import by_context, measure_losses, nats_per_note
 from files import file_hash, write_bytes
 from model import ModelConfig, PooledTransformer
+from processes import Processes
 from sequential import MidiTokenizerSequential
 from training import Run
 from training_args import LAST, LOSSES, TrainingArgs
@@ -165,14 +167,13 @@ def curve(folder: Path) -> tuple[list[float], list[float]]:
 
 
 def evaluated(run: Run, songs: Sequence[int]) -> dict[str, Any]:
-    """Losses of a trained run on whole held-out songs; of other kinds of runs on all their held-out rows."""
-    if type(run) is Run:
-        run.model.eval()
-        losses = measure_losses(run.model, run.dataset, songs)
-        return {**nats_per_note(losses.by_song), "by_context": by_context(losses.by_context)}
-    run.settings = dataclasses.replace(run.settings, validate_rows=0)
-    families_ = run.validate()
-    return {"nats_per_note": sum(families_), **dict(zip(FIELDS, families_, strict=True))}
+    """Losses of a trained run on the whole of `songs`, in full precision: of every kind of run the same notes."""
+    if type(run) is not Run:
+        run.settings = dataclasses.replace(run.settings, precision="fp32")
+        return nats_per_note(run.song_losses(songs))
+    run.model.eval()
+    losses = measure_losses(run.model, run.dataset, songs)
+    return {**nats_per_note(losses.by_song), "by_context": by_context(losses.by_context)}
 
 
 def results(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
@@ -187,13 +188,14 @@ def results(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
             print(f"{folder}: at step {run.progress.step} of {run.total_steps}, left out", file=sys.stderr)
             continue
         kept = folder / "evaluation.json"
-        if not kept.is_file():
-            n_train = run.dataset.n_songs - len(run.split.held_out_songs)
-            held_out = range(n_train, run.dataset.n_songs)[:args.songs or None]
-            result = {**evaluated(run, held_out), "parameters": run.model.n_parameters(),
+        n_train = run.dataset.n_songs - len(run.split.held_out_songs)
+        held_out = range(n_train, run.dataset.n_songs)[:args.songs or None]
+        result = json.loads(kept.read_text()) if kept.is_file() else {}
+        if result.get("songs") != len(held_out):
+            result = {**evaluated(run, held_out), "songs": len(held_out), "parameters": run.model.n_parameters(),
                       "steps": run.total_steps}
             write_bytes(kept, json.dumps(result, indent=1).encode())
-        found[folder.name] = json.loads(kept.read_text())
+        found[folder.name] = result
     return found
 
 
@@ -209,7 +211,7 @@ def table(args: argparse.Namespace) -> int:
     if "reference" not in names:
         raise UserError(f"{args.runs}: no finished run of the reference to compare with; train it first")
     times = step_times(names, args.dataset, args.rounds)
-    lines = ["| | parameters | " + " | ".join(FIELDS) + " | nats per note | same notes | step | same time |",
+    lines = ["| | parameters | " + " | ".join(FIELDS) + " | nats per note | same notes | time | same time |",
              "|---|---:|" + "---:|" * (len(FIELDS) + 4)]
     base = statistics.mean(result["nats_per_note"] for run, result in found.items() if run.startswith("reference-s"))
     base_time = statistics.mean(curve(args.runs / run)[1][-1] for run in found if run.startswith("reference-s"))
@@ -217,10 +219,11 @@ def table(args: argparse.Namespace) -> int:
         runs = {run: result for run, result in found.items() if run.rpartition("-s")[0] == name}
         mean = {key: statistics.mean(result[key] for result in runs.values()) for key in (*FIELDS, "nats_per_note")}
         equal = statistics.mean(after_equal_time(args.runs / run, args.steps, times[name]) for run in runs)
+        time_taken = times[name] * next(iter(runs.values()))["steps"] / args.steps  # a flat row takes more steps
         seeds = " / ".join(f"{result['nats_per_note']:.3f}" for result in runs.values())
         lines.append(f"| {name} | {next(iter(runs.values()))['parameters'] / 1e6:.2f} M | "
                      + " | ".join(f"{mean[field]:.3f}" for field in FIELDS)
-                     + f" | {seeds} | {mean['nats_per_note'] / base - 1:+.1%} | {times[name]:.2f} | "
+                     + f" | {seeds} | {mean['nats_per_note'] / base - 1:+.1%} | {time_taken:.2f} | "
                      f"{equal / base_time - 1:+.1%} |")
     print("\n".join(lines))
     print("\nNats per note by the rows before a note in its context:\n")

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 from attention import KeyValueCache
+from evaluation import cut_windows, song_rows
 from model import note_losses
 from training import Run
-from vocab import FIELDS
+from vocab import BAR, FIELDS, PAD
 
 
 class RecurrentRun(Run):
@@ -67,3 +68,16 @@ class RecurrentRun(Run):
             losses, _ = self._remembering(rows[places], memory)
             total += losses.mean((0, 1)).double().cpu() * len(places)
         return (total / wanted).tolist()
+
+    @torch.no_grad()
+    def song_losses(self, songs: Sequence[int]) -> Tensor:
+        """(n_songs, F + 1) sums over whole songs, as `evaluation.Losses.by_song`, from window to window with memory."""
+        self.model.eval()
+        result = torch.zeros(len(songs), len(FIELDS) + 1, dtype=torch.float64)
+        for sums, song in zip(result, songs, strict=True):
+            memory = None
+            for window in cut_windows(song_rows(self.dataset, song), self.model.config.block_size):
+                losses, memory = self._remembering(window[None], memory)
+                sums[:-1] += losses[0].double().sum(0).cpu()
+                sums[-1] += (window[1:, BAR] != PAD).sum()
+        return result

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from dataset import Dataset, Split
+from evaluation import cut_windows, song_rows
 from model import Block, ModelConfig, frequencies, turns
 from sequential import ORDER, MidiTokenizerSequential
 from training import Run
-from vocab import BAR, BOS, EOS, FIELDS
+from vocab import BAR, BOS, EOS, FIELDS, PAD
 
 
 class SequentialTransformer(nn.Module):
@@ -46,13 +49,31 @@ class SequentialRun(Run):
 
     def _losses(self, rows: Tensor) -> Tensor:
         """(F,) nats per note: the sum over a family's tokens by the number of notes, which have one pitch each."""
+        n_tokens = len(rows) * (rows.shape[1] - 1)
+        return self._sums(rows) / (n_tokens * self.notes_per_token)
+
+    def _sums(self, rows: Tensor) -> Tensor:
+        """(F,) losses in nats of the tokens of (B, T, 1) rows but the first, summed by family; PAD does not count."""
         ids = rows[..., 0].to(self.device).long()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.precision == "bf16"):
             logits = self.forward(ids[:, :-1])
         targets = ids[:, 1:].flatten()
-        losses = nn.functional.cross_entropy(logits.flatten(0, 1).float(), targets, reduction="none")
-        sums = losses.new_zeros(len(FIELDS)).index_add(0, self.family_of[targets], losses)
-        return sums / (len(targets) * self.notes_per_token)
+        losses = nn.functional.cross_entropy(logits.flatten(0, 1).float(), targets, ignore_index=PAD, reduction="none")
+        return losses.new_zeros(len(FIELDS)).index_add(0, self.family_of[targets], losses)
+
+    @torch.no_grad()
+    def song_losses(self, songs: Sequence[int]) -> Tensor:
+        """(n_songs, F + 1) sums over whole songs, as `evaluation.Losses.by_song`: of the same notes, EOS among them."""
+        self.model.eval()
+        tokenizer, size = MidiTokenizerSequential(self.dataset.vocabulary), self.model.config.block_size
+        result = torch.zeros(len(songs), len(FIELDS) + 1, dtype=torch.float64)
+        for sums, song in zip(result, songs, strict=True):
+            notes = song_rows(self.dataset, song).numpy()
+            notes = notes[notes[:, BAR] > EOS]
+            ids = torch.tensor(tokenizer.rows_to_ids(notes))
+            sums[:-1] = self._sums(torch.stack(cut_windows(ids[:, None], size)))
+            sums[-1] = len(notes) + 1
+        return result
 
 
 def flat_split(dataset: Dataset, split: Split, length: int) -> tuple[Split, float]:

@@ -14,7 +14,7 @@ import evaluate
 import release
 from checkpoints import load_model, save_checkpoint
 from dataset import load_dataset, write_dataset
-from evaluation import measure_losses
+from evaluation import by_context, measure_losses, song_rows
 from model import note_losses
 from vocab import FIELDS, load_vocabulary
 
@@ -57,6 +57,31 @@ def test_losses_agree_with_one_window_at_a_time(folder, batch_size):
             expected += losses * (window.shape[1] - 1)
         assert torch.allclose(row[:-1].float(), expected, rtol=1e-4)
         assert row[-1] == len(notes) - 1
+
+
+def test_losses_by_context_agree_with_one_song_at_a_time(folder):
+    """Songs of 29 and 36 rows, 16 to a window: the note after the k-th row of each window."""
+    model, _, _ = load_model(folder / "best.pth")
+    dataset = load_dataset(folder / "data.pt")
+    found = measure_losses(model, dataset, [1, 2]).by_context
+    expected = torch.zeros(16, len(FIELDS) + 1, dtype=torch.float64)
+    for song in (1, 2):
+        rows = song_rows(dataset, song)
+        for place in range(1, len(rows)):
+            begin = (place - 1) // 16 * 16
+            with torch.no_grad():
+                losses = note_losses(model(rows[None, begin:place], rows[None, begin + 1:place + 1]),
+                                     rows[None, begin + 1:place + 1])
+            expected[place - 1 - begin] += torch.cat([losses[0, -1], torch.ones(1)])
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_octaves_of_context():
+    sums = torch.zeros(12, len(FIELDS) + 1)
+    sums[:, 0], sums[:, -1] = 2 * torch.arange(1, 13), 2  # a note after k rows costs k nats, two are after each
+    assert by_context(sums, 3) == {"1–3": 2, "4–6": 5, "7–12": 9.5}
+    sums[8:] = 0  # no window is as long
+    assert by_context(sums, 4) == {"1–4": 2.5, "5–8": 6.5}
 
 
 def test_only_held_out_songs_count(folder, capsys):

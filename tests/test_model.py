@@ -172,6 +172,7 @@ def test_dropout_reaches_every_layer_and_is_off_outside_training():
     ({"n_layers": True}, "n_layers must be a whole number, not True"),
     ({"d_model": 15, "n_heads": 3}, "d_model=15 must be even for sinusoidal positions"),
     ({"d_model": 12, "n_heads": 2, "positions": "rotary"}, "d_model/n_heads=6 must be a multiple of 4 for rotary"),
+    ({"d_model": 12, "n_heads": 2, "late_layers": 1, "heads": "gru"}, "d_model/n_heads=6 must be a multiple of 4"),
     ({"n_layer": 2}, "unknown key 'n_layer'; did you mean 'n_layers'?"),
 ])
 def test_bad_settings_are_clear_errors(bad, text):
@@ -256,6 +257,43 @@ def test_chained_heads_agree_with_a_slow_version():
             torch.testing.assert_close(logits[family][0, t], model.heads[family](shown), rtol=0, atol=1e-12)
             if k + 1 < len(CHOICE_ORDER):
                 hidden = model.gru(model.chosen[k].weight[ids[0, t + 1, family]][None], hidden[None])[0]
+
+
+@torch.no_grad()
+def test_late_layers_agree_with_a_slow_version():
+    """The state after each note, once the next one's time is chosen, looks back at all notes read, pair by pair."""
+    model = small_model(**LATE)
+    ids = notes(5)
+    entered = []
+    model.blocks[0].register_forward_pre_hook(lambda _block, given: entered.append(given[0][0]))
+    states, logits = model.read(ids[:, :-1]).states[0], model(ids[:, :-1], ids[:, 1:])
+    times, block = music_time(ids, SMALL.steps_per_bar)[0].tolist(), model.late_blocks[0]
+    quarter, width = SMALL.steps_per_bar / 4, SMALL.d_model // SMALL.n_heads
+
+    def turned(vector: Tensor, time: int) -> Tensor:
+        """Each head's part turned by the four rates of the metre."""
+        rates = [2 * math.pi / SMALL.steps_per_bar, 2 * math.pi / quarter, 1, 1 / 100]
+        angles = time * torch.tensor(rates, dtype=torch.float64)
+        real, imaginary = vector.view(SMALL.n_heads, 2, width // 2).unbind(1)
+        pairs = torch.complex(real, imaginary) * torch.polar(torch.ones_like(angles), angles)
+        return torch.cat([pairs.real, pairs.imag], -1)
+
+    known = block.attention.to_kv(torch.cat([states, entered[0]], -1))
+    keys = [turned(key, time) for key, time in zip(known[:, :SMALL.d_model], times, strict=False)]
+    values = known[:, SMALL.d_model:].view(-1, SMALL.n_heads, width)
+    for t, state in enumerate(states):
+        hidden = state
+        for k in (0, 1):
+            hidden = model.gru(model.chosen[k].weight[ids[0, t + 1, CHOICE_ORDER[k]]][None], hidden[None])[0]
+        seen = state + hidden
+        query = turned(block.attention.to_q(block.attention_norm(seen)), times[t + 1])
+        shares = torch.stack([(query * keys[j]).sum(-1) / math.sqrt(width) for j in range(t + 1)]).softmax(0)  # (j, H)
+        x = seen + block.attention.to_out((shares[..., None] * values[:t + 1]).sum(0).flatten())
+        x = x + block.ff(block.ff_norm(x))
+        torch.testing.assert_close(logits[CHOICE_ORDER[2]][0, t], model.heads[CHOICE_ORDER[2]](x), rtol=0, atol=1e-4)
+        hidden = model.gru(model.chosen[2].weight[ids[0, t + 1, CHOICE_ORDER[2]]][None], (hidden + x - seen)[None])[0]
+        torch.testing.assert_close(logits[CHOICE_ORDER[3]][0, t], model.heads[CHOICE_ORDER[3]](state + hidden), rtol=0,
+                                   atol=1e-4)
 
 
 # ---------------------------------------------------------------- what it may see

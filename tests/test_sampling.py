@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -12,14 +13,15 @@ from hypothesis import strategies as st
 
 from errors import UserError
 from generation_args import SAMPLING_FNS, GenConfig
-from model import HEADS, POSITIONS, ModelConfig, PooledTransformer
-from sampling import Context, Rules, filtered, sample_song, window_start
-from vocab import BAR, BOS, CHOICE_ORDER, EOS, FIRST_ID, PITCH_INSTRUMENT, START_POS, load_vocabulary
+from model import BARS, HEADS, POSITIONS, ModelConfig, PooledTransformer, with_relative_bars
+from sampling import TIME, Context, Rules, filtered, sample_song, window_start
+from vocab import BAR, BOS, EOS, FIELDS, FIRST_ID, PITCH_INSTRUMENT, START_POS, load_vocabulary
 
 SMALL_VOCABULARY = load_vocabulary({
     "format": "pooled-vocabulary", "version": 1, "bars": 3, "steps_per_bar": 4, "max_duration_steps": 4,
     "parts": [{"name": name, "is_drum": False, "program": 0, "accepts": [], "lowest_pitch": 60, "highest_pitch": 61}
               for name in ("left", "right")]})
+ORDERS = list(itertools.permutations(FIELDS))
 HOT = {"temperature": (5.0,) * 4, "sampling_fn": "none"}
 
 
@@ -53,9 +55,11 @@ def never_end(model) -> PooledTransformer:
 
 
 @settings(max_examples=25, deadline=None)
-@given(seed=st.integers(0, 2**31), heads=st.sampled_from(HEADS), fn=st.sampled_from(SAMPLING_FNS))
-def test_every_note_is_valid_and_time_never_runs_backwards(seed, heads, fn):
-    rows = song(tiny_model(heads=heads), seed=seed, sampling_fn=fn, threshold=(0.5,) * 4, max_steps=60)
+@given(seed=st.integers(0, 2**31), heads=st.sampled_from(HEADS), fn=st.sampled_from(SAMPLING_FNS),
+       order=st.sampled_from(ORDERS), bars=st.sampled_from(BARS))
+def test_every_note_is_valid_and_time_never_runs_backwards(seed, heads, fn, order, bars):
+    model = tiny_model(heads=heads, order=order, bars=bars)
+    rows = song(model, seed=seed, sampling_fn=fn, threshold=(0.5,) * 4, max_steps=60)
     assert len(rows)
     assert (rows >= FIRST_ID).all()
     assert (rows < SMALL_VOCABULARY.sizes).all()
@@ -70,7 +74,6 @@ def test_a_model_that_never_ends_fills_every_place_and_then_stops():
         head.weight.data.zero_()
         head.bias.data = -1e3 * torch.arange(len(head.bias), dtype=torch.float)
     model.heads[BAR].bias.data[EOS] = -1e9
-    model.config.__dict__["heads"] = "parallel"
     rows = song(model, max_steps=1000, temperature=(0.1,) * 4)
     v = SMALL_VOCABULARY
     assert keys(rows) == [(bar, pos, pitch) for bar in range(FIRST_ID, v.sizes[BAR])
@@ -78,35 +81,35 @@ def test_a_model_that_never_ends_fills_every_place_and_then_stops():
                           for pitch in range(FIRST_ID, v.sizes[PITCH_INSTRUMENT])]
 
 
-def slow_mask(rules: Rules, chosen: dict[int, int], previous) -> dict[int, set[int]]:
-    """The ids of the next family after which some whole valid note remains, by trying all notes."""
+def slow_mask(rules: Rules, family: int, chosen: dict[int, int], previous) -> set[int]:
+    """The ids of `family` after which some whole valid note remains, by trying all notes."""
     v = rules.vocabulary
     notes = [(bar, pos, pitch) for bar in range(FIRST_ID, rules.last_bar + 1)
              for pos in range(FIRST_ID, v.sizes[START_POS]) for pitch in range(FIRST_ID, v.sizes[PITCH_INSTRUMENT])
              if previous is None
              or (bar, pos, pitch) > (previous[BAR], previous[START_POS], previous[PITCH_INSTRUMENT])]
-    families = CHOICE_ORDER[:3]
-    fitting = [note for note in notes
-               if all(note[families.index(family)] == value for family, value in chosen.items())]
-    return {note[len(chosen)] for note in fitting}
+    fitting = [note for note in notes if all(note[TIME.index(f)] == id_ for f, id_ in chosen.items() if f in TIME)]
+    if family not in TIME:
+        return set(range(FIRST_ID, v.sizes[family])) if fitting else set()
+    return {note[TIME.index(family)] for note in fitting}
 
 
-@given(data=st.data(), last=st.integers(FIRST_ID, SMALL_VOCABULARY.sizes[BAR] - 1))
-def test_masks_allow_exactly_what_leaves_a_valid_note(data, last):
+@given(data=st.data(), last=st.integers(FIRST_ID, SMALL_VOCABULARY.sizes[BAR] - 1), order=st.permutations(range(4)))
+def test_masks_allow_exactly_what_leaves_a_valid_note(data, last, order):
     v = SMALL_VOCABULARY
     rules = Rules(v, last)
-    ids = [st.integers(FIRST_ID, size - 1) for size in v.sizes]
+    ids = [st.integers(FIRST_ID, size - 1) | st.just(size - 1) for size in v.sizes]  # often the last
     previous = data.draw(st.none() | st.tuples(st.integers(FIRST_ID, last), *ids[1:]))
     chosen: dict[int, int] = {}
-    for family in CHOICE_ORDER[:3]:
-        expected = slow_mask(rules, chosen, previous)
+    for family in order:
+        expected = slow_mask(rules, family, chosen, previous)
         mask = rules.mask(family, chosen, previous, may_end=False)
         allowed = set(torch.nonzero(mask).flatten().tolist())
-        if family == BAR and not expected:
+        if not chosen and not expected:
             assert allowed == {EOS}
             return
         assert allowed == expected
-        assert rules.mask(family, chosen, previous, may_end=True)[EOS] == (family == BAR)
+        assert rules.mask(family, chosen, previous, may_end=True)[EOS] == (not chosen)
         chosen[family] = data.draw(st.sampled_from(sorted(expected)))
 
 
@@ -194,31 +197,48 @@ def test_max_steps_counts_new_notes():
     assert len(song(model, prompt, load_vocabulary(), max_steps=7, temperature=(0.1, 5, 5, 5))) == 7
 
 
-def test_end_of_song_ends_it():
-    model = tiny_model()
-    model.heads[BAR].bias.data[EOS] = 1e6
+@pytest.mark.parametrize("order", ORDERS, ids="-".join)
+def test_end_of_song_ends_it(order):
+    model = tiny_model(order=order)
+    model.heads[model.order[0]].bias.data[EOS] = 1e6
     assert len(song(model, max_steps=50)) == 1  # a song has at least one note
 
 
-def test_nothing_left_after_the_prompt():
+@pytest.mark.parametrize("order", ORDERS, ids="-".join)
+def test_nothing_left_after_the_prompt(order):
     v = SMALL_VOCABULARY
     last = [size - 1 for size in v.sizes]
-    assert len(song(tiny_model(), [last])) == 0
+    assert len(song(tiny_model(order=order), [last])) == 0
 
 
 # ---------------------------------------------------------------- seeds, cache, window
 
 
-@pytest.mark.parametrize("positions", POSITIONS)
-@pytest.mark.parametrize("heads", HEADS)
-def test_cached_and_uncached_sampling_give_the_same_song_past_the_window(positions, heads):
-    model = never_end(tiny_model(load_vocabulary(), block_size=12, positions=positions, heads=heads)).double()
+@pytest.mark.parametrize("kind", [*({"positions": p, "heads": h} for p in POSITIONS for h in HEADS), {"late_layers": 1},
+                                  {"bars": "relative"}, {"late_layers": 1, "positions": "metre", "bars": "relative"},
+                                  {"order": ("start_pos", "bar", "note_dur", "pitch_instrument"), "late_layers": 1}],
+                         ids=lambda kind: "-".join(map(str, kind.values())))
+def test_cached_and_uncached_sampling_give_the_same_song_past_the_window(kind):
+    model = never_end(tiny_model(load_vocabulary(), block_size=12, **kind)).double()
     model.heads[BAR].bias.data[FIRST_ID:] = -0.5 * torch.arange(256)  # early bars are likelier: a song of many notes
     prompt = [[4, 4 + i, 5, 20] for i in range(9)]
     fast, slow = (song(model, prompt, load_vocabulary(), cached=cached, max_steps=40, num_bars=256)
                   for cached in (True, False))
     assert 1 + len(prompt) + len(fast) > 12 + 6  # the window has moved
     assert np.array_equal(fast, slow)
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_with_relative_bars_a_prompt_longer_than_the_window_goes_on_the_same_wherever_it_stands(cached):
+    v = load_vocabulary()
+    model = never_end(tiny_model(v, block_size=12, bars="relative")).double()
+    model.heads[BAR].bias.data[FIRST_ID:] = -2.0 * torch.arange(v.bars)
+    prompt = np.array([[4 + i // 4, 4 + i, 5, 20] for i in range(14)])
+    further = np.array([100, 0, 0, 0])
+    early, late = (song(model, start, v, cached=cached, max_steps=30, num_bars=20)
+                   for start in (prompt, prompt + further))
+    assert len(early) > 6 and early[6, BAR] > prompt[-1, BAR]  # the window has moved on, and begins in another bar
+    assert np.array_equal(late, early + further)
 
 
 def test_seeds():
@@ -238,9 +258,10 @@ def test_window_start_agrees_with_reading_row_by_row(block_size, n_rows):
 
 
 @pytest.mark.parametrize("cached", [True, False])
-def test_context_reads_in_one_piece_or_several(cached):
-    model = tiny_model(block_size=8).double()
-    rows = torch.randint(FIRST_ID, min(SMALL_VOCABULARY.sizes), (21, 4))
+@pytest.mark.parametrize("bars", BARS)
+def test_context_reads_in_one_piece_or_several(cached, bars):
+    model = tiny_model(block_size=8, bars=bars).double()
+    rows = torch.randint(FIRST_ID, min(SMALL_VOCABULARY.sizes), (21, 4)).sort(0).values
     rows[0] = BOS
     whole = Context(model, cached).read(rows)
     pieces = Context(model, cached)
@@ -248,7 +269,8 @@ def test_context_reads_in_one_piece_or_several(cached):
         reading = pieces.read(piece)
     with torch.no_grad():
         window = rows[window_start(len(rows), 8):]
-        expected = model.read(window[None]).states[:, -1:]
+        window = with_relative_bars(window[None]) if bars == "relative" else window[None]
+        expected = model.read(window).states[:, -1:]
     for found in (whole, reading):
         assert torch.allclose(found.states, expected, atol=1e-10)
 

@@ -28,9 +28,10 @@ from dataset import load_dataset, split_by_song
 from errors import EXIT_INTERRUPTED, EXIT_USER_ERROR
 from files import file_hash
 from model import ModelConfig, PooledTransformer, note_losses
+from processes import Processes
 from settings import config_from_dict, config_from_file, config_to_dict
 from training_args import BEST, LAST, LOSSES, PICTURE, SEEDS, SETTINGS, TrainingArgs
-from vocab import FIELDS, load_vocabulary
+from vocab import FIELDS, FIRST_ID, PITCH_INSTRUMENT, load_vocabulary
 
 CONFIGS = Path(train_pool.__file__).parent / "configs"
 COLUMNS_OF_TIME = {"seconds"}
@@ -336,6 +337,33 @@ def test_a_bare_tensor_of_the_predecessor_can_be_trained_on():
 @pytest.mark.parametrize("transpose", [[1, 6], [-5, -1], [-5], [6, -5]])
 def test_transpose_must_be_a_range_around_zero(transpose, capsys):
     assert "semitones with 0 between" in fails(train_pool.main, arguments(transpose=transpose), capsys)
+
+
+def test_rows_that_lose_a_part_are_filled_up_from_their_own_song(folder):
+    dataset = load_dataset(folder / "dataset.pt")
+    split, model = split_by_song(dataset, 0.8), PooledTransformer(ModelConfig(**TINY_MODEL))
+    run = training.Run(folder, TrainingArgs(drop_parts=1.0), model, dataset, split, {}, Processes("cpu"))
+    lost = run._augmented(split.train, torch.tensor([2, 5]), 0)
+    for row, index in zip(lost, (2, 5), strict=True):
+        after = split.train.flatten(0, 1)[index * T:].tolist()
+        assert len(row) < after.index(row[-1].tolist()) + 1  # some were left out
+        assert [note for note in after if note in row.tolist()][:T] == row.tolist()
+
+
+def test_rows_that_lose_a_part_are_transposed_too(folder):
+    dataset = load_dataset(folder / "dataset.pt")
+    split, model = split_by_song(dataset, 0.8), PooledTransformer(ModelConfig(**TINY_MODEL))
+    middle = torch.tensor(VOCABULARY.first_pitch_ids) + 20  # of each part: every shift fits
+    train = torch.full((5, T, len(FIELDS)), FIRST_ID)
+    train[..., PITCH_INSTRUMENT] = middle[torch.arange(5 * T).view(5, T) % len(middle)]
+    pitches = []
+    for transpose in ((), (-5, 6)):
+        run = training.Run(folder, TrainingArgs(drop_parts=1.0, transpose=transpose), model, dataset, split, {},
+                           Processes("cpu"))
+        pitches.append(torch.stack([run._augmented(train, torch.tensor([0]), seed)[0, :, PITCH_INSTRUMENT]
+                                    for seed in range(40)]))
+    assert all(len(row.unique()) == len(middle) - 1 for row in pitches[0])  # each has lost a part
+    assert (pitches[0] != pitches[1]).any(1).double().mean() > 0.7
 
 
 def test_the_largest_seed_transposes_too():
