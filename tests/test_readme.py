@@ -56,7 +56,7 @@ def checkout(tmp_path_factory):
                                          random.integers(150, 200, 200)])], axis=1)
         tokenizer.create_midi_from_tokens(rows).dump(folder / f"my_midi/{i}.mid")
     for name, changes in (("training_args", {"num_epochs": 1}), ("genconfig", {"max_steps": 20}),
-                          ("model_config", {"n_layers": 1, "d_model": 32, "emb_sizes": [8, 8, 8, 8]})):
+                          ("model_config", {"n_layers": 3, "d_model": 32, "emb_sizes": [8, 8, 8, 8]})):
         path = folder / f"configs/{name}.json"
         path.write_text(json.dumps(json.loads(path.read_text()) | changes))
     return folder
