@@ -12,8 +12,9 @@ CHUNK = 128  # queries at a time on a CPU
 
 
 class Dropout(nn.Dropout):
-    """Dropout, on a CPU with a byte of chance for each number: torch draws a whole float, which takes longer than the
-    matrix products around it. The share is then the nearest multiple of 1/256, the scale the one that belongs to it.
+    """Dropout, on a CPU with a byte of chance for each number where torch draws a whole float.
+
+    The share is then the nearest multiple of 1/256, the scale the one that belongs to it.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -70,8 +71,8 @@ class Attention(nn.Module):
 def causal_attention(query: Tensor, key: Tensor, value: Tensor, dropout: Dropout) -> Tensor:
     """softmax(Q Kᵀ / √C) V over each note and those before it (Vaswani et al. 2017, section 3.2.1).
 
-    On a CPU some queries at a time, each lot against the keys it may see: in plain matrix products, which run
-    at several times the speed of torch's fused kernel there when it comes to gradients (`benchmarks.bench_train`).
+    On a CPU some queries at a time, each lot against the keys it may see, in plain matrix products: they and their
+    gradients use the processor's bf16 units, and little of the work goes into what the mask throws away.
 
     Args:
         query: (B, H, T, C), of the last T of L notes.

@@ -1,7 +1,7 @@
 """Tokens without pooling: one family after another in the sequence, as REMI does (Huang & Yang 2020).
 
 A song is BOS, then for each note its bar and start_pos, where they differ from the note's before, its
-pitch_instrument and its note_dur, and EOS: about three tokens where the pooled tokenizer has one. It is here as the
+pitch_instrument and its note_dur, and EOS: two to four tokens where the pooled tokenizer has one. It is here as the
 rival that shows what pooling costs and saves (`benchmarks.bench_models`), and for models that read flat sequences.
 """
 
@@ -14,9 +14,9 @@ import numpy as np
 
 from errors import UserError
 from tokenizer import MidiTokenizerBase, in_order
-from vocab import BAR, BOS, EOS, FIELDS, FIRST_ID, NOTE_DUR, PITCH_INSTRUMENT, SPECIALS, START_POS
+from vocab import BAR, BOS, CHOICE_ORDER, EOS, FIELDS, FIRST_ID, SPECIALS, START_POS
 
-ORDER = (BAR, START_POS, PITCH_INSTRUMENT, NOTE_DUR)  # of a note's families in the sequence
+ORDER = CHOICE_ORDER  # of a note's families in the sequence
 
 
 class MidiTokenizerSequential(MidiTokenizerBase):
@@ -35,16 +35,12 @@ class MidiTokenizerSequential(MidiTokenizerBase):
         return int(self.first_ids[-1])
 
     def rows_to_ids(self, rows: np.ndarray) -> list[int]:
-        return [BOS, *self.flattened(rows)[0].tolist(), EOS]
-
-    def flattened(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The (L,) ids of (N, F) note ids in order, and for each the place of its family in `ORDER`."""
         ids = rows[:, ORDER] - FIRST_ID + self.first_ids[:-1]
         needed = np.ones(ids.shape, bool)
         same_bar = rows[1:, BAR] == rows[:-1, BAR]
         needed[1:, 0] = ~same_bar
         needed[1:, 1] = ~same_bar | (rows[1:, START_POS] != rows[:-1, START_POS])
-        return ids[needed], np.broadcast_to(np.arange(len(ORDER)), ids.shape)[needed]
+        return [BOS, *ids[needed].tolist(), EOS]
 
     def ids_to_rows(self, ids: Any, where: str = "ids") -> np.ndarray:
         """(N, F) int64 note ids, in order; EOS ends the song, other special ids are left out.
@@ -61,7 +57,7 @@ class MidiTokenizerSequential(MidiTokenizerBase):
         wrong[:1] |= family[:1] != 0  # where no bar and start_pos were said yet
         if wrong.any() or (len(ids) and family[-1] != len(ORDER) - 1):
             place = int(np.argmax(wrong)) if wrong.any() else len(ids) - 1
-            raise UserError(f"{where}: {self._name(ids[place])} cannot stand as note token {place}: a note is "
+            raise UserError(f"{where}: {self._names[ids[place]]} cannot stand as note token {place}: a note is "
                             f"{', '.join(FIELDS[f] for f in ORDER)}, the first two only where they change")
         at_pitch = np.flatnonzero(family == 2)
         rows = np.empty((len(at_pitch), len(FIELDS)), np.int64)
@@ -73,10 +69,7 @@ class MidiTokenizerSequential(MidiTokenizerBase):
 
     def tokens_to_events(self, ids: Any) -> list[str]:
         """The event name of each id."""
-        return [self._name(id_) for id_ in self._checked(ids, "ids").tolist()]
-
-    def _name(self, id_: int) -> str:
-        return self._names[id_]
+        return [self._names[id_] for id_ in self._checked(ids, "ids").tolist()]
 
     @functools.cached_property
     def _names(self) -> list[str]:

@@ -13,7 +13,7 @@ from evaluation import cut_windows, song_rows
 from model import Block, ModelConfig, frequencies, turns
 from sequential import ORDER, MidiTokenizerSequential
 from training import Run
-from vocab import BAR, BOS, EOS, FIELDS, PAD
+from vocab import BAR, FIELDS, FIRST_ID, PAD
 
 
 class SequentialTransformer(nn.Module):
@@ -68,8 +68,7 @@ class SequentialRun(Run):
         tokenizer, size = MidiTokenizerSequential(self.dataset.vocabulary), self.model.config.block_size
         result = torch.zeros(len(songs), len(FIELDS) + 1, dtype=torch.float64)
         for sums, song in zip(result, songs, strict=True):
-            notes = song_rows(self.dataset, song).numpy()
-            notes = notes[notes[:, BAR] > EOS]
+            notes = song_notes(self.dataset, song)
             ids = torch.tensor(tokenizer.rows_to_ids(notes))
             sums[:-1] = self._sums(torch.stack(cut_windows(ids[:, None], size)))
             sums[-1] = len(notes) + 1
@@ -80,17 +79,18 @@ def flat_split(dataset: Dataset, split: Split, length: int) -> tuple[Split, floa
     """The songs of `split` as rows (N, T, 1) of flat tokens, and how many notes there are for a token."""
     tokenizer = MidiTokenizerSequential(dataset.vocabulary)
     n_train = dataset.n_songs - len(split.held_out_songs)
-    parts, notes = [], dataset.notes.numpy()
-    ends = [*dataset.song_starts[1:], len(notes)]
+    parts = []
     for songs in (range(n_train), range(n_train, dataset.n_songs)):
-        flat = []
-        for song in songs:
-            rows = notes[dataset.song_starts[song]:ends[song]]
-            flat += [[BOS], tokenizer.flattened(rows[rows[:, BAR] > EOS].astype(np.int64))[0], [EOS]]
-        flat = np.concatenate(flat).astype(np.int16)
+        flat = np.concatenate([tokenizer.rows_to_ids(song_notes(dataset, song)) for song in songs]).astype(np.int16)
         parts.append(torch.from_numpy(flat[:len(flat) // length * length]).view(-1, length, 1))
     n_tokens = sum(part.numel() for part in parts)
-    return Split(parts[0], parts[1], split.held_out_songs), len(notes) / n_tokens
+    return Split(parts[0], parts[1], split.held_out_songs), len(dataset.notes) / n_tokens
+
+
+def song_notes(dataset: Dataset, song: int) -> np.ndarray:
+    """(N, F) note ids of one song, without special rows."""
+    rows = song_rows(dataset, song).numpy()
+    return rows[rows[:, BAR] >= FIRST_ID]
 
 
 def families(tokenizer: MidiTokenizerSequential) -> Tensor:
