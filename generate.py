@@ -1,40 +1,61 @@
-"""Write new music as MIDI, from scratch or continuing a prompt.
+"""Write new music as MIDI: from scratch, the rest of a song, some parts for others, or bars in the middle.
 
-Input    a model (.safetensors or .pth; by default the one in this repository); perhaps a prompt, .mid or token .json
+Input    a model (.safetensors or .pth; by default the one in this repository); perhaps a song, .mid or token .json
 Output   in the output folder, for each song: 0.mid, its stems 0-drums.mid, 0-bass.mid, 0-piano.mid (a stem per part
          of the model's vocabulary), with -sp 0-prompt.mid, with --png 0.png; genconfigs.txt says how each was made
 Example  python generate.py -o generated -n 3
          python generate.py -p prompt.mid -o generated -n 3
+         python generate.py -p song.mid --given bass,piano --make drums
+         python generate.py -p song.mid --fill 5-8
+         python generate.py --bars 8 --loop --key A --scale minor --best-of 16 -n 4
+         python generate.py --reproduce generated/0.mid
+
+A song carries its recipe, from which --reproduce makes the same bytes again on the same machine and versions.
 """
 
 from __future__ import annotations
 
 import argparse
-import datetime
-import json
-import re
+import dataclasses
 import secrets
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from tqdm import tqdm
 
 from arranging import check_playable
 from errors import UserError, reports_user_errors
-from files import BUNDLED_MODEL, check_file, check_writable, write_bytes
-from generation_args import GenConfig
+from files import BUNDLED_MODEL, check_file, check_writable, file_hash, write_bytes
+from generation_args import DTYPES, GenConfig
 from midi_reader import read_song
+from recipes import Recipe, differences, read_recipe, surroundings
 from settings import config_from_file, config_to_dict
+from song_files import describe, log_run, next_number, remove_song, song_bytes, write_song
 from songs import DEFAULT_TEMPO, TICKS_PER_QUARTER, Song, parts_to_bytes
+from tasks import Task, Wish, make_task, parse_bars, parse_parts, parts_of
 from tokenizer import MidiTokenizerPooled, parse_token_file, token_ids
-from vocab import BAR, FIRST_ID, PITCH_INSTRUMENT
 
-LOG_NAME = "genconfigs.txt"
+if TYPE_CHECKING:
+    from model import PooledTransformer
+
 SEEDS = 2**32  # seeds are drawn from 0 to this, exclusive
+BATCH = 16  # songs made at a time
+NOTES_PER_BAR = 128  # --bars lets a song have so many, whatever max_steps says
+
+
+@dataclasses.dataclass(frozen=True)
+class Prompt:
+    """A song to play to. `rows`: (N, F) note ids in order; N = 0 for none."""
+
+    rows: np.ndarray
+    tempo: float
+    path: str = ""
+    hash: str = ""
+    n_rows: int = 0  # kept of the file; 0: all
 
 
 # ---------------------------------------------------------------- prompt
@@ -49,65 +70,53 @@ def open_prompt(path: Path) -> Song | dict[str, Any]:
     return song
 
 
-def prompt_rows(opened: Song | dict[str, Any], path: Path, n_rows: int, tokenizer: MidiTokenizerPooled,
-                ) -> tuple[np.ndarray, float]:
-    """The prompt's (N, F) note ids in order, and its tempo.
-
-    `n_rows` keeps the first so many rows, BOS counted, in the order of the file; 0 keeps all.
-    """
+def read_prompt(opened: Song | dict[str, Any] | None, path: Path, n_rows: int, tokenizer: MidiTokenizerPooled,
+                ) -> Prompt:
+    """The prompt in ids; `n_rows` keeps the first so many rows, BOS counted, in the order of the file; 0 keeps all."""
+    if opened is None:
+        return Prompt(np.zeros((0, len(tokenizer.vocabulary.sizes)), np.int64), DEFAULT_TEMPO)
     if isinstance(opened, Song):
-        rows = tokenizer.song_rows(opened, str(path))
-        ids, tempo = np.array(tokenizer.rows_to_ids(rows)), opened.main_tempo()
+        ids, tempo = np.array(tokenizer.rows_to_ids(tokenizer.song_rows(opened, str(path)))), opened.main_tempo()
     else:
         ids, tempo = token_ids(opened, path, tokenizer)
     rows = tokenizer.ids_to_rows(ids[:n_rows] if n_rows else ids, str(path))
     if not len(rows) and n_rows != 1:
         raise UserError(f"{path}: has no notes to continue; give another prompt, or more of its rows with -pi")
-    return rows, tempo
+    return Prompt(rows, tempo, str(path), file_hash(path), n_rows)
 
 
-# ---------------------------------------------------------------- output
+# ---------------------------------------------------------------- making songs
 
 
-def song_number(path: Path) -> int:
-    """The number of the song that a file in the output folder belongs to, −1 if it belongs to none."""
-    match = re.fullmatch(r"(\d+)(?:-\w+\.mid|\.mid|\.png)", path.name)
-    return int(match[1]) if match else -1
+class Studio:
+    """A model, and all that says how it plays."""
 
+    def __init__(self, path: Path, device_name: str, dtype: str) -> None:
+        from checkpoints import load_model, pick_device  # brings torch, which wrong arguments need not wait for
+        from inference import prepared
 
-def next_number(folder: Path) -> int:
-    """One more than the highest song number in `folder`, 0 in an empty one."""
-    return max(map(song_number, folder.iterdir()), default=-1) + 1
+        self.path, self.device, self.dtype = path, pick_device(device_name), dtype
+        model, vocabulary, _ = load_model(path, self.device)
+        self.model: PooledTransformer = prepared(model, dtype)
+        self.tokenizer, self.hash = MidiTokenizerPooled(vocabulary), file_hash(path)
 
+    def check(self, wish: Wish) -> None:
+        if wish.needs_given and not self.model.config.given:
+            raise UserError(f"{self.path}: not trained to play to given notes (--given, --fill); train a model with "
+                            f"\"given\": true and given_tasks, as configs/model_given.json and "
+                            f"configs/training_given.json do, and name it with -mp")
 
-def write_song(folder: Path, number: int, rows: np.ndarray, tokenizer: MidiTokenizerPooled, tempo: float) -> Path:
-    """Write (N, F) note ids as `NUMBER.mid` and a stem per part; returns the path of the whole song."""
-    v = tokenizer.vocabulary
-    parts = tokenizer.rows_to_parts(rows, TICKS_PER_QUARTER)
-    for p, part in enumerate(v.parts):
-        write_bytes(folder / f"{number}-{part.name}.mid",
-                    parts_to_bytes(parts, v, TICKS_PER_QUARTER, tempo, only=p))
-    whole = folder / f"{number}.mid"
-    write_bytes(whole, parts_to_bytes(parts, v, TICKS_PER_QUARTER, tempo))
-    return whole
+    def make(self, task: Task, config: GenConfig, seeds: Sequence[int]) -> list[Any]:
+        """A `sampling.Sampled` for each seed."""
+        from sampling import Request, sample_songs
 
+        requests = [Request(task.rules, seed, task.prompt, task.given) for seed in seeds]
+        with tqdm(total=config.max_steps * len(seeds), unit="note", leave=False, disable=None) as bar:
+            return sample_songs(self.model, requests, config, on_note=bar.update)
 
-def describe(rows: np.ndarray, new: np.ndarray, tokenizer: MidiTokenizerPooled) -> str:
-    """Bars, notes and notes per part of a song, on one line."""
-    v = tokenizer.vocabulary
-    counts = np.bincount(v.part_of_id[rows[:, PITCH_INSTRUMENT]], minlength=len(v.parts))
-    parts = ", ".join(f"{name} {count}" for name, count in zip(v.part_names, counts, strict=True))
-    last = int(rows[-1, BAR]) - FIRST_ID + 1 if len(rows) else 0
-    prompt = f", {len(new)} of them new" if len(new) < len(rows) else ""
-    return f"{last} bars, {len(rows)} notes{prompt} ({parts})"
-
-
-def log_run(folder: Path, record: dict[str, Any]) -> None:
-    """Append to genconfigs.txt what a run did."""
-    line = "=" * 80
-    stamp = datetime.datetime.now().isoformat(sep=" ", timespec="seconds")
-    with open(folder / LOG_NAME, "a", encoding="utf-8") as file:
-        file.write(f"{line}\n{stamp}\n{line}\n{json.dumps(record, indent=2)}\n\n")
+    def recipe(self, wish: Wish, config: GenConfig, prompt: Prompt, made: Made) -> Recipe:
+        return Recipe(made.seed, made.batch, wish, config, self.path.name, self.hash, self.dtype, prompt.path,
+                      prompt.hash, prompt.n_rows, surroundings(self.device.type))
 
 
 # ---------------------------------------------------------------- command
@@ -117,7 +126,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-p", "--prompt", type=Path,
-                        help="song to continue: .mid or token .json (default: from scratch)")
+                        help="song to play to or to continue: .mid or token .json (default: from scratch)")
     parser.add_argument("-pi", "--prompt_idx", type=int, default=0, metavar="N",
                         help="keep the first N rows of the prompt, its BOS row counted (default: all)")
     parser.add_argument("-mp", "--model_path", type=Path, default=BUNDLED_MODEL,
@@ -130,14 +139,57 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("-pe", "--print_events", action="store_true", help="print the new notes' events")
     parser.add_argument("--png", action="store_true", help="also draw each song as a piano roll, NUMBER.png")
     parser.add_argument("-d", "--device", default="auto", help="auto, cuda, mps or cpu (default: %(default)s)")
+    parser.add_argument("--dtype", choices=DTYPES, default=DTYPES[0],
+                        help="of the weights: the smaller, the faster, and the less exact (default: %(default)s)")
     parser.add_argument("--seed", type=int, help="song i uses seed + i (default: drawn, printed and recorded)")
     parser.add_argument("--force", action="store_true", help="number songs from 0, over those that are there")
+    parser.add_argument("--best-of", type=int, default=0, metavar="M",
+                        help="make M songs and write the -n best of them, by a score that is printed")
+    parser.add_argument("--reproduce", type=Path, metavar="SONG",
+                        help="make a song of generate.py again, from its recipe")
+    what = parser.add_argument_group("what to play")
+    what.add_argument("--given", default="", metavar="PARTS", help="parts of the prompt that are played to: bass,piano")
+    what.add_argument("--make", default="", metavar="PARTS", help="parts to make (default: all that are not given)")
+    what.add_argument("--same-parts", action="store_true", help="make the parts that the prompt has, and no others")
+    what.add_argument("--fill", metavar="BARS", help="make these bars of the prompt anew, from 1: 5-8")
+    what.add_argument("--bars", type=int, metavar="N", help="exactly N new bars")
+    what.add_argument("--loop", action="store_true", help="no note rings on past the last bar")
+    rules = parser.add_argument_group("rules, which --genconfig holds under \"rules\" too")
+    rules.add_argument("--key", help="tonic of all parts but drums: C, F#, Bb")
+    rules.add_argument("--scale", help="major, minor, dorian, ... (default: major)")
+    rules.add_argument("--pitches", action="append", default=[], metavar="PART=PITCHES",
+                       help="what a part may play: bass=28-52, drums=kick,snare,42")
+    rules.add_argument("--mono", default="", metavar="PARTS", help="parts that play one note at a time")
+    rules.add_argument("--no-empty-bars", action="store_true", help="each bar has a note")
     return parser
 
 
 @reports_user_errors
 def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
+    if args.reproduce:
+        return reproduce(args)
+    check_arguments(args)
+    config = gen_config(args)
+    opened = open_prompt(args.prompt) if args.prompt else None
+    check_file(args.model_path)
+    check_writable(args.output)
+    studio = Studio(args.model_path, args.device, args.dtype)
+    prompt = read_prompt(opened, args.prompt, args.prompt_idx, studio.tokenizer)
+    wish = make_wish(args, prompt, studio)
+    studio.check(wish)
+    task = make_task(wish, prompt.rows, studio.tokenizer.vocabulary, config)
+    block_size = studio.model.config.block_size
+    if len(task.prompt) >= block_size:
+        print(f"notice: the prompt has {len(task.prompt)} notes, more than the model sees at once ({block_size}); "
+              f"it continues from the last of them", file=sys.stderr)
+    if task.dropped:
+        print(f"notice: of the prompt {', '.join(task.dropped)} is left out", file=sys.stderr)
+    return write_songs(args, studio, wish, task, config, prompt)
+
+
+def check_arguments(args: argparse.Namespace) -> None:
+    """Raise UserError about what is wrong whatever the files say."""
     if args.num_samples < 1:
         raise UserError(f"-n {args.num_samples}: at least one song")
     if args.prompt_idx < 0 or (args.prompt_idx and not args.prompt):
@@ -146,63 +198,145 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError("-sp: there is no prompt to save; give one with -p")
     if args.seed is not None and not 0 <= args.seed < SEEDS:
         raise UserError(f"--seed {args.seed}: must be from 0 to {SEEDS - 1}")
+    if args.best_of and args.best_of < args.num_samples:
+        raise UserError(f"--best-of {args.best_of}: at least as many as -n {args.num_samples}")
+    if args.same_parts and (args.make or not args.prompt):
+        raise UserError("--same-parts takes the parts of a prompt (-p), in place of --make")
+    if args.bars is not None and args.bars < 1:
+        raise UserError(f"--bars {args.bars} must be at least 1")
+    if args.fill:
+        parse_bars(args.fill)
+
+
+def gen_config(args: argparse.Namespace) -> GenConfig:
+    """The settings of --genconfig, with what the flags say of rules in their place."""
     config = config_from_file(GenConfig, args.genconfig) if args.genconfig else GenConfig()
-    opened = open_prompt(args.prompt) if args.prompt else None
-    check_file(args.model_path)
-    check_writable(args.output)
-
-    from checkpoints import load_model, pick_device  # brings torch, which wrong arguments need not wait for
-
-    device = pick_device(args.device)
-    model, vocabulary, _ = load_model(args.model_path, device)
-    tokenizer = MidiTokenizerPooled(vocabulary)
-    prompt, tempo = prompt_rows(opened, args.prompt, args.prompt_idx, tokenizer) if opened is not None else (
-        np.zeros((0, len(vocabulary.sizes)), np.int64), DEFAULT_TEMPO)
-    if len(prompt) >= model.config.block_size:
-        print(f"notice: the prompt has {len(prompt)} notes, more than the model sees at once "
-              f"({model.config.block_size}); it continues from the last of them", file=sys.stderr)
-    return _write_songs(args, config, model, tokenizer, prompt, tempo)
+    pitches = dict(config.rules.pitches)
+    for text in args.pitches:
+        part, equals, allowed = text.partition("=")
+        if not equals:
+            raise UserError(f"--pitches {text}: give a part and what it may play, such as bass=28-52")
+        pitches[part] = allowed
+    if args.scale and not (args.key or config.rules.key):
+        raise UserError(f"--scale {args.scale}: needs a --key")
+    said = {"key": args.key, "scale": args.scale, "monophonic": tuple(filter(None, args.mono.split(","))),
+            "no_empty_bars": args.no_empty_bars, "pitches": pitches}
+    rules = dataclasses.replace(config.rules, **{name: value for name, value in said.items() if value})
+    max_steps = max(config.max_steps, NOTES_PER_BAR * (args.bars or 0))
+    return dataclasses.replace(config, rules=rules, max_steps=max_steps)
 
 
-def _write_songs(args: argparse.Namespace, config: GenConfig, model: Any, tokenizer: MidiTokenizerPooled,
-                 prompt: np.ndarray, tempo: float) -> int:
-    from sampling import sample_song
+def make_wish(args: argparse.Namespace, prompt: Prompt, studio: Studio) -> Wish:
+    v = studio.tokenizer.vocabulary
+    make = parts_of(prompt.rows, v) if args.same_parts else parse_parts(args.make, v)
+    return Wish(parse_parts(args.given, v), make, parse_bars(args.fill) if args.fill else (), args.bars or 0, args.loop)
 
+
+@dataclasses.dataclass(frozen=True)
+class Made:
+    """A song made: its new notes, the nats that each surprised the model by, and the seeds of its batch."""
+
+    notes: np.ndarray
+    nats: np.ndarray
+    seed: int
+    batch: tuple[int, ...]
+    seconds: float  # its share of the batch's
+    score: str = ""
+
+
+def make_songs(studio: Studio, task: Task, config: GenConfig, seeds: Sequence[int]) -> Iterator[Made]:
+    """A song for each seed, a batch at a time."""
+    for start in range(0, len(seeds), BATCH):
+        batch, began = tuple(seeds[start:start + BATCH]), time.monotonic()
+        for seed, sampled in zip(batch, studio.make(task, config, batch), strict=True):
+            yield Made(sampled.notes, sampled.nats, seed, batch, (time.monotonic() - began) / len(batch))
+
+
+def best(songs: Sequence[Made], n: int, task: Task, tokenizer: MidiTokenizerPooled) -> list[Made]:
+    """The `n` best, each with its score in words."""
+    from ranking import rank
+
+    known = np.concatenate([task.prompt, task.given])
+    ranked = rank([song.notes for song in songs], [song.nats for song in songs], known, tokenizer.vocabulary)
+    return [dataclasses.replace(songs[i], score=score.describe()) for i, score in ranked[:n]]
+
+
+def write_songs(args: argparse.Namespace, studio: Studio, wish: Wish, task: Task, config: GenConfig, prompt: Prompt,
+                ) -> int:
     seed = args.seed if args.seed is not None else secrets.randbelow(SEEDS)
     first = 0 if args.force else next_number(args.output)
-    record = {"genconfig": config_to_dict(config), "model": str(args.model_path),
-              "prompt": str(args.prompt) if args.prompt else None, "prompt_idx": args.prompt_idx,
-              "prompt_notes": len(prompt), "tempo": tempo, "seed": seed, "device": args.device, "songs": []}
+    record = {"genconfig": config_to_dict(config), "wish": config_to_dict(wish), "model": str(args.model_path),
+              "prompt": prompt.path or None, "prompt_idx": args.prompt_idx, "prompt_notes": len(prompt.rows),
+              "tempo": prompt.tempo, "seed": seed, "device": args.device, "dtype": args.dtype, "songs": []}
+    songs = make_songs(studio, task, config, [seed + i for i in range(args.best_of or args.num_samples)])
     try:
-        for i in range(args.num_samples):
-            began = time.monotonic()
-            with tqdm(total=config.max_steps, unit="note", leave=False, disable=None) as bar:
-                new = sample_song(model, tokenizer.vocabulary, prompt, config, seed + i, on_note=bar.update)
-            rows = np.concatenate([prompt, new])
-            for stale in (path for path in args.output.glob(f"{first + i}*") if song_number(path) == first + i):
-                stale.unlink()  # under --force: of the song that had this number
-            whole = write_song(args.output, first + i, rows, tokenizer, tempo)
-            record["songs"].append(whole.name)
-            if not len(new):
-                print(f"notice: {whole} is the prompt alone: no bar is left after it", file=sys.stderr)
-            if args.save_prompt:
-                parts = tokenizer.rows_to_parts(prompt, TICKS_PER_QUARTER)
-                write_bytes(args.output / f"{first + i}-prompt.mid",
-                            parts_to_bytes(parts, tokenizer.vocabulary, TICKS_PER_QUARTER, tempo))
-            if args.png:
-                from pictures import piano_roll  # brings matplotlib
-
-                write_bytes(whole.with_suffix(".png"),
-                            piano_roll(rows, tokenizer.vocabulary, len(prompt), f"{whole.name}, seed {seed + i}"))
-            if args.print_events:
-                print("\n".join(" ".join(events) for events in tokenizer.tokens_to_events(new)))
-            print(f"{whole}: {describe(rows, new, tokenizer)}, {tempo:g} BPM, {time.monotonic() - began:.1f} s")
+        chosen = best(list(songs), args.num_samples, task, studio.tokenizer) if args.best_of else songs
+        for number, made in enumerate(chosen, first):
+            recipe = studio.recipe(wish, config, prompt, made)
+            write_one(args, studio, task, prompt, made, recipe, number)
+            record["songs"].append({"file": f"{number}.mid", "seed": made.seed, "score": made.score or None})
     finally:  # also when interrupted: what is written can be made again
         if record["songs"]:
             log_run(args.output, record)
-    stems = ", ".join(f"{first}-{name}.mid" for name in tokenizer.vocabulary.part_names)
+    stems = ", ".join(f"{first}-{name}.mid" for name in studio.tokenizer.vocabulary.part_names)
     print(f"seed {seed}; stems beside each song: {stems}")
     return 0
+
+
+def write_one(args: argparse.Namespace, studio: Studio, task: Task, prompt: Prompt, made: Made,
+              recipe: Recipe, number: int) -> None:
+    """Write a song and what was asked for beside it, and say so."""
+    tokenizer, rows = studio.tokenizer, task.song(made.notes)
+    remove_song(args.output, number)  # under --force: the one that had this number
+    whole = write_song(args.output, number, song_bytes(rows, tokenizer, prompt.tempo, recipe, task.n_bars))
+    if not len(made.notes):
+        print(f"notice: {whole} is the prompt alone: no bar is left after it", file=sys.stderr)
+    if args.save_prompt:
+        parts = tokenizer.rows_to_parts(prompt.rows, TICKS_PER_QUARTER)
+        write_bytes(args.output / f"{number}-prompt.mid",
+                    parts_to_bytes(parts, tokenizer.vocabulary, TICKS_PER_QUARTER, prompt.tempo))
+    if args.png:
+        from pictures import piano_roll  # brings matplotlib
+
+        write_bytes(whole.with_suffix(".png"), piano_roll(rows, tokenizer.vocabulary, len(task.prompt),
+                                                          f"{whole.name}, seed {made.seed}"))
+    if args.print_events:
+        print("\n".join(" ".join(events) for events in tokenizer.tokens_to_events(made.notes)))
+    print(f"{whole}: {describe(rows, len(made.notes), tokenizer)}, {prompt.tempo:g} BPM, {made.seconds:.1f} s"
+          + (f"; {made.score}" if made.score else ""))
+
+
+# ---------------------------------------------------------------- making a song again
+
+
+def reproduce(args: argparse.Namespace) -> int:
+    """Make the song again whose recipe a file holds; 0 if its bytes come out the same, 1 if not."""
+    recipe, original = read_recipe(args.reproduce), args.reproduce.read_bytes()
+    check_file(args.model_path)
+    check_writable(args.output)
+    studio = Studio(args.model_path, args.device, recipe.dtype)
+    if studio.hash != recipe.model_hash:
+        raise UserError(f"{args.reproduce}: made by another model, {recipe.model} ({recipe.model_hash}), not by "
+                        f"{args.model_path} ({studio.hash}); name it with -mp")
+    path, opened = args.prompt or Path(recipe.prompt), None
+    if recipe.prompt:
+        check_file(path)
+        if file_hash(path) != recipe.prompt_hash:
+            raise UserError(f"{path}: not the prompt that {args.reproduce} was made of; name that one with -p")
+        opened = open_prompt(path)
+    prompt = read_prompt(opened, path, recipe.prompt_rows, studio.tokenizer)
+    task = make_task(recipe.wish, prompt.rows, studio.tokenizer.vocabulary, recipe.genconfig)
+    songs = make_songs(studio, task, recipe.genconfig, recipe.batch)
+    made = next(song for song in songs if song.seed == recipe.seed)
+    files = song_bytes(task.song(made.notes), studio.tokenizer, prompt.tempo, recipe, task.n_bars)
+    whole = write_song(args.output, next_number(args.output), files)
+    if original in files.values():
+        print(f"{whole}: the same bytes as {args.reproduce}")
+        return 0
+    changed = differences(recipe.surroundings, surroundings(studio.device.type))
+    print(f"{whole}: not the same bytes as {args.reproduce}"
+          + (f": {'; '.join(changed)}" if changed else "; nothing that it depends on has changed: was it edited?"))
+    return 1
 
 
 if __name__ == "__main__":

@@ -6,20 +6,54 @@ import dataclasses
 import math
 
 from errors import UserError
+from theory import pitch_set, scale_pitch_classes
 from vocab import FIELDS
 
 SAMPLING_FNS = ("top_k", "top_p", "min_p", "none")
+DTYPES = ("fp32", "bf16", "int8")
+
+
+@dataclasses.dataclass(frozen=True)
+class RuleConfig:
+    """What a song must keep to, besides being valid. Parts go by their names.
+
+    key, scale: the tonic (F#, Bb) and the scale (`theory.SCALES`) of all parts but drums; no key, no rule.
+    pitches: for a part, those it may play: "28-52", or of a drum kit "kick, snare, 42-46".
+    monophonic: parts that play one note at a time.
+    max_chord, max_per_bar: for a part, the most notes struck together, and in a bar.
+    no_empty_bars: each bar up to the last has a note.
+    """
+
+    key: str = ""
+    scale: str = "major"
+    pitches: dict[str, str] = dataclasses.field(default_factory=dict)
+    monophonic: tuple[str, ...] = ()
+    max_chord: dict[str, int] = dataclasses.field(default_factory=dict)
+    max_per_bar: dict[str, int] = dataclasses.field(default_factory=dict)
+    no_empty_bars: bool = False
+
+    def __post_init__(self) -> None:
+        scale_pitch_classes(self.key or "C", self.scale)
+        for text in self.pitches.values():
+            pitch_set(text)
+        for name in ("max_chord", "max_per_bar"):
+            for part, most in getattr(self, name).items():
+                if most < 1:
+                    raise UserError(f"{name}: {part} {most} must be at least 1; to leave a part out, do not make it")
 
 
 @dataclasses.dataclass(frozen=True)
 class GenConfig:
     """How notes are sampled; `temperature` and `threshold` hold one number per family, in `vocab.FIELDS` order.
 
-    Masks come first, then the filter, then the temperature, as in the published system.
+    Masks come first (`rules`), then the filter `sampling_fn`, then `top_p` and `min_p` where they are set, then the
+    temperature. Filters before the temperature are as in the published system.
 
     threshold: for "top_k" the share of the family's whole vocabulary that is removed (0.9 keeps the most likely
         tenth, rounded up). For "top_p" the probability mass kept (Holtzman et al. 2020). For "min_p" the least
         probability kept, as a share of the highest (Nguyen et al. 2024). For "none" it has no meaning.
+    top_p, min_p: such filters besides, with a number per family; [] for none.
+    rules: what the song must keep to.
     num_bars: from scratch, bars 0 to num_bars − 1; after a prompt, the rest of its last bar and so many more.
     max_steps: most new notes.
     """
@@ -29,6 +63,9 @@ class GenConfig:
     max_steps: int = 512
     sampling_fn: str = "top_k"
     threshold: tuple[float, ...] = (0.9, 0.9, 0.9, 0.9)
+    top_p: tuple[float, ...] = ()
+    min_p: tuple[float, ...] = ()
+    rules: RuleConfig = RuleConfig()
 
     def __post_init__(self) -> None:
         for name in ("temperature", "threshold"):
@@ -41,6 +78,10 @@ class GenConfig:
         lowest_is_legal = self.sampling_fn != "top_p"  # a nucleus of mass 0 holds nothing
         if not all(0 <= value <= 1 and (value or lowest_is_legal) for value in self.threshold):
             raise UserError(f"threshold={list(self.threshold)} must lie between 0 and 1")
+        for name in ("top_p", "min_p"):
+            values = getattr(self, name)
+            if values and (len(values) != len(FIELDS) or not all(0 <= value <= 1 for value in values)):
+                raise UserError(f"{name}={list(values)} must be {len(FIELDS)} numbers from 0 to 1, or []")
         for name in ("num_bars", "max_steps"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name}={getattr(self, name)} must be at least 1")

@@ -129,7 +129,7 @@ def check_positions(positions: np.ndarray, config: ModelConfig) -> None:
 
     from model import sinusoids
 
-    wanted = sinusoids(torch.arange(config.block_size), config.d_model).numpy()
+    wanted = sinusoids(torch.arange(config.block_size)[None], config.d_model)[0].numpy()
     if len(positions) != 1 or not np.allclose(positions[0, :len(wanted)], wanted, rtol=0, atol=POSITIONS_TOLERANCE):
         raise UserError(f"{OTHER}: {POSITIONS} does not hold its sines and cosines")
 

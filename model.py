@@ -44,6 +44,8 @@ class ModelConfig:
         distance. Needs heads that choose the time first.
     bars: "absolute" reads and predicts bar numbers as they stand. "relative" counts them from the first bar of the
         notes in the context, unless the song begins there, so that no bar of a long song is a stranger.
+    given: whether notes may be marked as given, by a learned vector that is added to them; they are read
+        `lookahead_bars` ahead of the notes that are made (`anticipation.py`).
     """
 
     emb_sizes: tuple[int, ...] = (512, 128, 256, 512)
@@ -58,6 +60,8 @@ class ModelConfig:
     positions: str = "sinusoidal"
     bars: str = "absolute"
     late_layers: int = 0
+    given: bool = False
+    lookahead_bars: int = 4
     n_tokens: tuple[int, ...] = ()  # V_f; () means the default vocabulary's
     steps_per_bar: int = 0  # what a bar counts in music time; 0 means the default vocabulary's
 
@@ -85,6 +89,8 @@ class ModelConfig:
         if self.late_layers and (self.heads == "parallel" or set(self.order[:2]) != {FIELDS[BAR], FIELDS[START_POS]}):
             raise UserError(f"late_layers={self.late_layers} needs heads other than parallel, and an order that begins "
                             f"with {FIELDS[BAR]} and {FIELDS[START_POS]}")
+        if self.lookahead_bars < 0:
+            raise UserError(f"lookahead_bars={self.lookahead_bars} must be at least 0")
         if self.emb_pooling == "sum" and len(set(self.emb_sizes)) > 1:
             raise UserError(f"emb_pooling 'sum' needs equal emb_sizes, not {list(self.emb_sizes)}")
         if not 0 <= self.dropout < 1:
@@ -120,27 +126,30 @@ class Reading(NamedTuple):
 
     states: Tensor  # (B, T, D) of the trunk
     memory: list[tuple[Tensor, Tensor]]  # for each late block, (B, H, L, C) keys and values of L ≥ T notes
+    visible: Tensor | None = None  # (B, 1, T, L) which of them each note sees, None where it is all before it
 
     def last(self) -> Reading:
         """Of the last note alone, which still sees all those before it."""
-        return Reading(self.states[:, -1:], self.memory)
+        return Reading(self.states[:, -1:], self.memory, None if self.visible is None else self.visible[:, :, -1:])
 
 
 class PooledTransformer(nn.Module):
     """From notes to a distribution over the next note's families.
 
-    `forward` gives all logits at once, for training; `read` and `family_logits` give them step by step.
+    `forward` gives all logits at once, for training; `read`, `head` and `advance` give them step by step.
     """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.cache_dtype = config, None  # that of the weights, unless set
         width = config.d_model
         self.embeddings = nn.ModuleList(nn.Embedding(n, size)
                                         for n, size in zip(config.n_tokens, config.emb_sizes, strict=True))
         pooled = sum(config.emb_sizes) if config.emb_pooling == "concat" else config.emb_sizes[0]
         self.in_linear = nn.Linear(pooled, width)
         self.in_norm = nn.LayerNorm(width)
+        if config.given:
+            self.given = nn.Parameter(torch.zeros(width))
         self.in_dropout = Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers - config.late_layers))
         self.out_norm = nn.LayerNorm(width)
@@ -159,15 +168,28 @@ class PooledTransformer(nn.Module):
             for layer in (block.attention.to_out, block.ff[-1]):
                 nn.init.normal_(layer.weight, std=0.02 / math.sqrt(2 * config.n_layers))
 
+    @property
+    def lookahead_steps(self) -> int:
+        """How far ahead given notes are read, in steps."""
+        return self.config.lookahead_bars * self.config.steps_per_bar
+
     # ------------------------------------------------------------ trunk
 
-    def read(self, ids: Tensor, cache: KeyValueCache | None = None) -> Reading:
-        """Take in the notes `ids` (B, T, F), given those in `cache`, to which they are added."""
+    def read(self, ids: Tensor, cache: KeyValueCache | None = None, counts: Sequence[int] | None = None,
+             given: Tensor | None = None) -> Reading:
+        """Take in the notes `ids` (B, T, F), after those in `cache`, to which they are added.
+
+        Args:
+            counts: how many of them are each song's own, the rest being there to fill the batch; None: all.
+            given: (B, T) bool, which of them are given; None: none.
+        """
         embedded = [table(ids[..., f]) for f, table in enumerate(self.embeddings)]
         pooled = torch.cat(embedded, dim=-1) if self.config.emb_pooling == "concat" else torch.stack(embedded).sum(0)
         x = self.in_norm(self.in_linear(pooled))
-        offset = cache.length if cache is not None else 0
-        index = torch.arange(offset, offset + ids.shape[1], device=ids.device)
+        if self.config.given and given is not None:
+            x = x + given[..., None].to(x.dtype) * self.given
+        n_rows = ids.shape[1]
+        index = cache.begin(n_rows) if cache is not None else torch.arange(n_rows, device=ids.device)[None]
         rotation = None
         if self.config.positions == "sinusoidal":
             x = x + sinusoids(index, self.config.d_model).to(x.dtype)
@@ -178,9 +200,10 @@ class PooledTransformer(nn.Module):
             x = block(x, rotation, cache, layer)
         states = self.out_norm(x)
         memory = self._memory(ids, torch.cat([states, entered], -1), cache) if self.late_blocks else []
-        if cache is not None:
-            cache.length += ids.shape[1]
-        return Reading(states, memory)
+        if cache is None:
+            return Reading(states, memory)
+        cache.end(counts or [n_rows] * len(ids))
+        return Reading(states, memory, cache.visible)
 
     def _rotation(self, ids: Tensor, index: Tensor) -> Tensor:
         """Cosine and sine for every note and pair of a head's width: (2, B or 1, 1, T, C/2)."""
@@ -188,10 +211,10 @@ class PooledTransformer(nn.Module):
         if self.config.positions == "metre":
             return self._time_rotation(ids)
         if self.config.positions == "rotary":
-            return turns(index[None, :, None] * frequencies(n_pairs, ids.device))
+            return turns(index[..., None] * frequencies(n_pairs, ids.device))
         rates = frequencies(n_pairs // 2, ids.device)  # even pairs turn with the index, odd ones with musical time
         time = music_time(ids, self.config.steps_per_bar)
-        angles = torch.stack([(index[None, :, None] * rates).expand(len(ids), -1, -1), time[..., None] * rates], -1)
+        angles = torch.stack([(index[..., None] * rates).expand(len(ids), -1, -1), time[..., None] * rates], -1)
         return turns(angles.flatten(-2))
 
     def _time_rotation(self, ids: Tensor) -> Tensor:
@@ -209,48 +232,51 @@ class PooledTransformer(nn.Module):
 
     # ------------------------------------------------------------ heads
 
-    def forward(self, ids: Tensor, next_ids: Tensor | None = None) -> list[Tensor]:
+    def forward(self, ids: Tensor, next_ids: Tensor | None = None, given: Tensor | None = None) -> list[Tensor]:
         """Logits of every family, F tensors (B, T, V_f) in `FIELDS` order.
 
         Args:
             ids: (B, T, F) notes read.
             next_ids: (B, T, F) notes to be predicted, needed by all heads but parallel ones: each knows of them the
                 families before its own in `order`.
+            given: (B, T) bool, which of the notes read are given.
         """
         if next_ids is None and self.config.heads != "parallel":
             raise ValueError(f"heads={self.config.heads!r} need next_ids")
-        return self.logits(self.read(ids), next_ids)
+        return self.logits(self.read(ids, given=given), next_ids)
 
     def logits(self, reading: Reading, next_ids: Tensor | None) -> list[Tensor]:
         """The same from what was made of the notes read."""
         logits: list[Tensor] = [reading.states] * len(self.order)
         hidden = reading.states
         for k, family in enumerate(self.order):
-            logits[family] = self._head(k, reading.states, hidden)
+            logits[family] = self.head(k, reading.states, hidden)
             if k + 1 < len(self.order) and self.config.heads != "parallel":
-                hidden = self._advance(k, next_ids.unbind(-1), reading, hidden)
+                hidden = self.advance(k, next_ids.unbind(-1), reading, hidden)
         return logits
 
-    def family_logits(self, reading: Reading, chosen: dict[int, Tensor]) -> Tensor:
-        """Logits (B, T, V_f) of the next family in `order`, given those of the note chosen already.
+    def last_read(self, states: Tensor, cache: KeyValueCache) -> Reading:
+        """What `cache` holds as the reading of each song's last note, of which `states` (B, 1, D) are the trunk's."""
+        memory = [cache.held(layer) for layer in range(len(self.blocks), self.config.n_layers)]
+        lengths = torch.tensor(cache.lengths, device=states.device)[:, None, None, None]
+        visible = torch.arange(max(cache.lengths), device=states.device) < lengths
+        return Reading(states, memory, None if len(set(cache.lengths)) == 1 else visible)
 
-        `chosen`: family → (B, T) ids, for the first len(chosen) families of `order`.
+    def head(self, k: int, states: Tensor, hidden: Tensor) -> Tensor:
+        """Logits (B, T, V_f) of the k-th family of `order`, given the trunk's states and what `advance` made of them.
+
+        For k = 0 `hidden` is `states`.
         """
-        hidden = reading.states
-        for k in range(len(chosen) if self.config.heads != "parallel" else 0):
-            hidden = self._advance(k, chosen, reading, hidden)
-        return self._head(len(chosen), reading.states, hidden)
-
-    def _head(self, k: int, states: Tensor, hidden: Tensor) -> Tensor:
-        """Logits (B, T, V_f) of the k-th family of `order`."""
         return self.heads[self.order[k]](self._seen(k, states, hidden))
 
     def _seen(self, k: int, states: Tensor, hidden: Tensor) -> Tensor:
         return states + hidden if self.config.heads == "gru" and k else hidden
 
-    def _advance(self, k: int, chosen: Sequence[Tensor] | dict[int, Tensor], reading: Reading,
-                 hidden: Tensor) -> Tensor:
-        """(B, T, D) hidden state after the k-th family of `order` was chosen, as `chosen` says."""
+    def advance(self, k: int, chosen: Sequence[Tensor] | dict[int, Tensor], reading: Reading,
+                hidden: Tensor) -> Tensor:
+        """(B, T, D) hidden state after the k-th family of `order` was chosen: `chosen` holds (B, T) ids by family."""
+        if self.config.heads == "parallel":
+            return hidden
         embedded = self.chosen[k](chosen[self.order[k]])
         if self.config.heads == "chain":
             hidden = hidden + self.links[k](hidden + embedded)
@@ -261,15 +287,15 @@ class PooledTransformer(nn.Module):
             ids = torch.stack([chosen[BAR], chosen[START_POS]], -1)
             rotation = self._time_rotation(ids).to(x.dtype)
             for block, pair in zip(self.late_blocks, reading.memory, strict=True):
-                x = block(x, rotation, *pair)
+                x = block(x, rotation, *pair, reading.visible)
             hidden = hidden + (x - seen)
         return hidden
 
     def new_cache(self, batch: int) -> KeyValueCache:
-        """An empty cache for `batch` contexts of `block_size` notes."""
-        config, like = self.config, self.in_linear.weight
-        shape = (batch, config.n_heads, config.block_size, config.d_model // config.n_heads)
-        return KeyValueCache(config.n_layers, shape, like.device, like.dtype)
+        """An empty cache for `batch` contexts of `block_size` notes, and one more place that fills the batch."""
+        config, like = self.config, self.in_norm.weight
+        shape = (batch, config.n_heads, config.block_size + 1, config.d_model // config.n_heads)
+        return KeyValueCache(config.n_layers, shape, like.device, self.cache_dtype or like.dtype)
 
     def n_parameters(self) -> int:
         return sum(parameter.numel() for parameter in self.parameters())
@@ -293,10 +319,24 @@ def note_losses(logits: list[Tensor], targets: Tensor) -> Tensor:
 def window_losses(model: Callable[[Tensor, Tensor], list[Tensor]], config: ModelConfig, rows: Tensor) -> Tensor:
     """Loss of each family of each note but the first, (B, T − 1, F) nats, of windows (B, T, F) of songs.
 
-    `model`: a PooledTransformer, or what wraps one, with `config`.
+    Args:
+        model: a PooledTransformer, or what wraps one, with `config`.
+        rows: perhaps with one more column, in which given notes have a 1: what they cost is left out, as 0.
     """
+    n_fields = len(FIELDS)
+    rows, given = rows[..., :n_fields], rows[..., n_fields].bool() if rows.shape[-1] > n_fields else None
     rows = with_relative_bars(rows) if config.bars == "relative" else rows
-    return note_losses(model(rows[:, :-1], rows[:, 1:]), rows[:, 1:])
+    if given is None:
+        return note_losses(model(rows[:, :-1], rows[:, 1:]), rows[:, 1:])
+    targets = rows[:, 1:].masked_fill(given[:, 1:, None], PAD)
+    return note_losses(model(rows[:, :-1], targets, given[:, :-1]), targets)
+
+
+def counted(rows: Tensor) -> int:
+    """How many notes of windows (B, T, F or F + 1) `window_losses` predicts."""
+    n_fields = len(FIELDS)
+    given = int(rows[:, 1:, n_fields].sum()) if rows.shape[-1] > n_fields else 0
+    return rows.shape[0] * (rows.shape[1] - 1) - given
 
 
 def bar_offsets(ids: Tensor) -> Tensor:
@@ -347,9 +387,9 @@ def turns(angles: Tensor) -> Tensor:
 
 
 def sinusoids(index: Tensor, width: int) -> Tensor:
-    """(T, D) sines and cosines, interleaved, of the positions `index` (Vaswani et al. 2017, section 3.5)."""
-    angles = index[:, None] * frequencies(width // 2, index.device)
-    return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)
+    """(B, T, D) sines and cosines, interleaved, of the positions `index` (B, T) (Vaswani et al. 2017, section 3.5)."""
+    angles = index[..., None] * frequencies(width // 2, index.device)
+    return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(-2)
 
 
 def _link(width: int) -> nn.Module:

@@ -1,96 +1,111 @@
-"""Sample songs note by note: what may come next, which of it is likely enough, and one draw.
+"""Sample songs note by note, many at once: what is valid, which of it is likely enough, and one draw.
 
-A note is drawn family by family in the model's order, under masks that leave only valid notes: special ids all
-or none, (bar, start_pos, pitch_instrument) strictly increasing, and never a choice after which nothing is left.
+A note is drawn family by family in the model's order. In each family the order of things is: masks (`rules.Rules`), the
+filter `sampling_fn`, then `top_k`, `top_p` and `min_p` where they are set, the temperature, and the draw.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from anticipation import GivenNotes
 from attention import KeyValueCache
 from generation_args import GenConfig
 from model import PooledTransformer, Reading, bar_offsets
-from vocab import BAR, BOS, EOS, FIELDS, FIRST_ID, PITCH_INSTRUMENT, START_POS, Vocabulary
+from rules import Rules, SoFar, Stretch
+from vocab import BAR, BOS, EOS, FIELDS, FIRST_ID
 
 NEXT_BARS = 4  # songs seldom rest for longer
-TIME = (BAR, START_POS, PITCH_INSTRUMENT)  # the order of notes
-
-# ---------------------------------------------------------------- what is valid
+Note = tuple[int, ...]
 
 
 @dataclasses.dataclass(frozen=True)
-class Rules:
-    """Which ids may follow. `last_bar` is the id of the last bar that may hold a note."""
+class Request:
+    """One song to be made.
 
-    vocabulary: Vocabulary
-    last_bar: int
+    rules: what its notes must keep to.
+    seed: same seed, same song, on the same machine and versions, whatever else is in the batch.
+    prompt: (N, F) note ids in order that it goes on from; special rows left out.
+    given: (M, F) note ids in order that sound besides, for a model that is trained for them.
+    """
 
-    def mask(self, family: int, chosen: dict[int, int], previous: tuple[int, ...] | None, may_end: bool) -> Tensor:
-        """(V_f,) bool: the ids of `family` that are valid.
+    rules: Rules
+    seed: int
+    prompt: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0, len(FIELDS)), np.int64))
+    given: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0, len(FIELDS)), np.int64))
 
-        Args:
-            chosen: ids of this note's families that are chosen already.
-            previous: the note before, None at the beginning.
-            may_end: whether EOS is allowed where a note could still follow.
-        """
-        allowed = torch.zeros(self.vocabulary.sizes[family], dtype=torch.bool)
-        allowed[FIRST_ID:self.last_bar + 1 if family == BAR else None] = True
-        if previous is not None:  # what may still be chosen, at its latest, must come after the note before
-            latest = {f: self.vocabulary.sizes[f] - 1 for f in TIME} | {BAR: self.last_bar}
-            ids = torch.arange(len(allowed))
-            allowed &= self._key(latest | chosen | {family: ids}) > self._key(dict(enumerate(previous)))
-        if not chosen:
-            allowed[EOS] = may_end or not allowed.any()
-        return allowed
 
-    def _key(self, ids: dict[int, int | Tensor]) -> int | Tensor:
-        """A number that grows with (bar, start_pos, pitch_instrument)."""
-        _, n_starts, _, n_pitches = self.vocabulary.sizes
-        return (ids[BAR] * n_starts + ids[START_POS]) * n_pitches + ids[PITCH_INSTRUMENT]
+@dataclasses.dataclass(frozen=True)
+class Sampled:
+    """(N, F) int64 ids of the new notes, and (N,) nats that each surprised the model by, among the valid ones."""
 
-    def end_beyond(self, logits: Tensor, previous: tuple[int, ...] | None) -> Tensor:
-        """Bar logits (V,) in which wanting to go on from the last bar counts as wanting the end.
-
-        Masked without this, that wish would go to the last bar, and crowd it with notes. Only the bars right after
-        it count: what a model spreads over all the far ones is noise, and would end songs early.
-        """
-        if previous is None or previous[BAR] < self.last_bar:
-            return logits
-        next_bars = logits[self.last_bar + 1:self.last_bar + 1 + NEXT_BARS]
-        ending = torch.cat([logits[EOS:EOS + 1], next_bars]).logsumexp(0)
-        return logits.index_fill(0, torch.tensor([EOS]), ending)
+    notes: np.ndarray
+    nats: np.ndarray
 
 
 # ---------------------------------------------------------------- what is likely enough
 
 
-def filtered(logits: Tensor, sampling_fn: str, threshold: float) -> Tensor:
-    """(V,) logits with those that the filter removes set to −inf; see `GenConfig` for what `threshold` means.
+def filtered(logits: np.ndarray, sampling_fn: str, threshold: float) -> np.ndarray:
+    """(B, V) logits with those that the filter removes set to −inf; see `GenConfig` for what `threshold` means.
 
     Ids masked before (−inf) stay so; the most likely id always stays.
     """
     if sampling_fn == "top_k":
-        keep = max(1, math.ceil(round((1 - threshold) * len(logits), 6)))  # rounded: 1 − 0.9 is not exactly a tenth
-        return logits.masked_fill(logits < logits.topk(keep).values[-1], -torch.inf)
+        n_ids = logits.shape[1]
+        keep = max(1, math.ceil(round((1 - threshold) * n_ids, 6)))  # rounded: 1 − 0.9 is not exactly a tenth
+        least = np.partition(logits, n_ids - keep, axis=1)[:, n_ids - keep, None]
+        return np.where(logits < least, -np.inf, logits)
     if sampling_fn == "top_p":
-        probabilities, order = logits.softmax(-1).sort(descending=True, stable=True)
-        beyond = probabilities.cumsum(-1) - probabilities >= threshold  # the mass before it is enough already
-        beyond[0] = False
-        return logits.masked_fill(torch.zeros_like(beyond).scatter(0, order, beyond), -torch.inf)
+        probabilities = softmax(logits)
+        order = np.argsort(-probabilities, axis=1, kind="stable")
+        sorted_ = np.take_along_axis(probabilities, order, 1)
+        beyond = sorted_.cumsum(1) - sorted_ >= threshold  # the mass before it is enough already
+        beyond[:, 0] = False
+        removed = np.zeros_like(beyond)
+        np.put_along_axis(removed, order, beyond, 1)
+        return np.where(removed, -np.inf, logits)
     if sampling_fn == "min_p":
-        probabilities = logits.softmax(-1)
-        return logits.masked_fill(probabilities < threshold * probabilities.max(), -torch.inf)
+        probabilities = softmax(logits)
+        return np.where(probabilities < threshold * probabilities.max(1, keepdims=True), -np.inf, logits)
     return logits
 
 
-# ---------------------------------------------------------------- what the model remembers
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """(B, V) probabilities of (B, V) logits, of which one per row at least is finite."""
+    raised = np.exp(logits - logits.max(1, keepdims=True))
+    return raised / raised.sum(1, keepdims=True)
+
+
+def draw(logits: np.ndarray, family: int, config: GenConfig, uniform: np.ndarray) -> np.ndarray:
+    """(B,) ids of `family` drawn from masked (B, V) logits; `uniform`: (B,) numbers from 0 to below 1."""
+    logits = filtered(logits, config.sampling_fn, config.threshold[family])
+    for name in ("top_p", "min_p"):
+        if getattr(config, name):
+            logits = filtered(logits, name, getattr(config, name)[family])
+    logits = (logits - logits.max(1, keepdims=True)) / config.temperature[family]  # of all sizes, without overflow
+    mass = softmax(logits).cumsum(1)
+    return (mass <= uniform[:, None] * mass[:, -1:]).sum(1)
+
+
+def end_beyond(logits: np.ndarray, last_bar: int) -> None:
+    """Count wanting to go on from `last_bar`, an id, as wanting the end: in (V,) bar logits, in place.
+
+    Masked without this, that wish would go to the last bar, and crowd it with notes. Only the bars right after it
+    count: what a model spreads over all the far ones is noise, and would end songs early.
+    """
+    wishes = np.append(logits[last_bar + 1:last_bar + 1 + NEXT_BARS], logits[EOS])
+    if wishes.max() > -np.inf:
+        logits[EOS] = np.logaddexp.reduce(wishes)
+
+
+# ---------------------------------------------------------------- one song under way
 
 
 def window_start(n_rows: int, block_size: int) -> int:
@@ -99,104 +114,188 @@ def window_start(n_rows: int, block_size: int) -> int:
     return half * -(-(n_rows - block_size) // half) if n_rows > block_size else 0
 
 
-class Context:
-    """Reads rows one after another and says what the model makes of them.
+class Song:
+    """A song under way: what is read, what is drawn, and what may come next."""
 
-    With or without a cache of keys and values the window is the same, and so is the reading.
+    def __init__(self, request: Request, model: PooledTransformer) -> None:
+        self.rules, self.random = request.rules, np.random.default_rng(request.seed)
+        self.vocabulary = v = request.rules.vocabulary
+        self.given = GivenNotes(request.given, v, model.lookahead_steps)
+        self.rows: list[Note] = []  # all that is read, in the order of reading, given notes where they are due
+        self.flags: list[bool] = []  # which of them are given
+        self.start = 0  # rows before it are forgotten
+        self.bar_offset = 0  # what the model's bars are less than the song's
+        self.so_far = SoFar.nothing(v)
+        self.notes: list[Note] = []
+        self.nats: list[float] = []
+        self._read([(BOS,) * len(FIELDS)], given=False)
+        if len(request.prompt):
+            self._read(self.given.due(0), given=True)
+        for note in request.prompt.tolist():
+            self.add(tuple(note))
+        self._read(self.given.due(max(self.so_far.time, self.rules.first)), given=True)
+
+    def _read(self, rows: list[Note], given: bool) -> None:
+        self.rows += rows
+        self.flags += [given] * len(rows)
+
+    def add(self, note: Note) -> None:
+        """One more note, of the prompt or drawn."""
+        self.so_far = self.so_far.after(note, self.vocabulary)
+        self._read([note], given=False)
+        self._read(self.given.due(self.so_far.time), given=True)
+
+    def window(self) -> tuple[list[Note], list[bool]]:
+        return self.rows[self.start:], self.flags[self.start:]
+
+
+# ---------------------------------------------------------------- reading
+
+
+class Reader:
+    """Reads what is new of each song and says what the model makes of it.
+
+    With or without a cache of keys and values, alone or in a batch, a song's window is the same, and so is its reading.
     """
 
     def __init__(self, model: PooledTransformer, cached: bool = True) -> None:
         self.model, self.cached = model, cached
-        self.rows = torch.zeros((0, len(FIELDS)), dtype=torch.long)
-        self.start = 0
-        self.bar_offset = 0  # what the model's bars are less than the song's
         self.cache: KeyValueCache | None = None
+        self.device = model.in_norm.weight.device
 
-    def read(self, rows: Tensor) -> Reading:
-        """Take in (N, F) rows; returns what there is after the last, for a batch of one."""
-        self.rows = torch.cat([self.rows, rows])
-        start = window_start(len(self.rows), self.model.config.block_size)
-        if not self.cached or self.cache is None or start != self.start:
-            rows, self.start = self.rows[start:], start
-            self.cache = self.model.new_cache(1) if self.cached else None
-            if self.model.config.bars == "relative":
-                self.bar_offset = int(bar_offsets(rows[None]))
-        rows = moved(rows, -self.bar_offset)
-        return self.model.read(rows[None].to(self.model.in_linear.weight.device), self.cache).last()
+    def read(self, songs: Sequence[Song], new: Sequence[int]) -> Reading:
+        """The reading of each song's last row, given that its last `new` rows are not read yet."""
+        if self.cache is None:
+            self.cache = self.model.new_cache(len(songs))
+        block_size = self.model.config.block_size
+        starts = [window_start(len(song.rows), block_size) for song in songs]
+        whole = [b for b, song in enumerate(songs)
+                 if not self.cached or not self.cache.lengths[b] or starts[b] != song.start]
+        states = torch.zeros((len(songs), 1, self.model.config.d_model), device=self.device,
+                             dtype=self.model.in_norm.weight.dtype)
+        if len(whole) < len(songs):
+            counts = [0 if b in whole else count for b, count in enumerate(new)]
+            rows = [song.rows[len(song.rows) - count:] for song, count in zip(songs, counts, strict=True)]
+            flags = [song.flags[len(song.flags) - count:] for song, count in zip(songs, counts, strict=True)]
+            states = self._states(rows, flags, [song.bar_offset for song in songs], self.cache)
+        if whole:
+            for b in whole:
+                songs[b].start = starts[b]
+            states[whole] = self._read_windows([songs[b] for b in whole], whole)
+        return self.model.last_read(states, self.cache)
+
+    def _read_windows(self, songs: Sequence[Song], places: Sequence[int]) -> Tensor:
+        """Read windows from their beginnings, equal ones once; returns the last states (B, 1, D)."""
+        windows = [song.window() for song in songs]
+        distinct: dict[tuple, int] = {}
+        sources = [distinct.setdefault((*rows, *flags), len(distinct)) for rows, flags in windows]
+        firsts = [sources.index(i) for i in range(len(distinct))]
+        if self.model.config.bars == "relative":
+            for song, (rows, _) in zip(songs, windows, strict=True):
+                song.bar_offset = int(bar_offsets(torch.tensor([rows])))
+        cache = self.model.new_cache(len(firsts))
+        states = self._states([windows[i][0] for i in firsts], [windows[i][1] for i in firsts],
+                              [songs[i].bar_offset for i in firsts], cache)
+        self.cache.replace(places, cache, sources)
+        return states[sources]
+
+    def _states(self, rows: Sequence[list[Note]], flags: Sequence[list[bool]], bar_offsets: Sequence[int],
+                cache: KeyValueCache) -> Tensor:
+        """Read rows of each song, as many as it has; returns the trunk's states of the last, (B, 1, D)."""
+        counts = [len(of_song) for of_song in rows]
+        longest = max(counts)
+        fill = (BOS,) * len(FIELDS)
+        ids = torch.tensor([of_song + [fill] * (longest - len(of_song)) for of_song in rows])
+        ids[..., BAR] -= torch.tensor(bar_offsets)[:, None] * (ids[..., BAR] >= FIRST_ID)
+        given = torch.tensor([of_song + [False] * (longest - len(of_song)) for of_song in flags])
+        states = self.model.read(ids.to(self.device), cache, counts, given.to(self.device)).states
+        last = torch.tensor(counts, device=self.device).clamp(min=1) - 1
+        return states[torch.arange(len(rows), device=self.device), last][:, None]
 
 
-def moved(rows: Tensor, bars: int) -> Tensor:
-    """(N, F) rows, the notes among them moved by a number of bars."""
-    rows = rows.clone()
-    rows[:, BAR] += bars * (rows[:, BAR] >= FIRST_ID)
-    return rows
-
-
-# ---------------------------------------------------------------- one song
+# ---------------------------------------------------------------- many songs
 
 
 @torch.inference_mode()
-def sample_song(model: PooledTransformer, vocabulary: Vocabulary, prompt: np.ndarray, config: GenConfig, seed: int,
-                cached: bool = True, on_note: Callable[[], object] = lambda: None) -> np.ndarray:
-    """Sample one song, or the continuation of `prompt`.
+def sample_songs(model: PooledTransformer, requests: Sequence[Request], config: GenConfig, cached: bool = True,
+                 on_note: Callable[[], object] = lambda: None) -> list[Sampled]:
+    """Make songs in one batch, which those that end leave.
 
     Args:
         model: in evaluation mode.
-        prompt: (N, F) note ids in order, N = 0 for none, special rows left out.
-        seed: same seed, same song, on the same machine and versions.
-        cached: keep keys and values of the notes read; the slow way without gives the same song.
+        cached: keep keys and values of the notes read; the slow way without gives the same songs.
         on_note: called after each note, for progress.
-    Returns:
-        (M, F) int64 ids of the new notes, without the prompt and special rows.
     """
-    generator = torch.Generator().manual_seed(seed)
-    bars_begun = int(prompt[-1, BAR]) + 1 if len(prompt) else FIRST_ID
-    rules = Rules(vocabulary, min(bars_begun + config.num_bars, vocabulary.sizes[BAR]) - 1)
-    context = Context(model, cached)
-    begin = torch.full((1, len(FIELDS)), BOS)
-    reading = context.read(torch.cat([begin, torch.from_numpy(np.asarray(prompt, np.int64)).view(-1, len(FIELDS))]))
-    previous = tuple(prompt[-1].tolist()) if len(prompt) else None
-    new: list[tuple[int, ...]] = []
-    for note in _notes(context, reading, rules, previous, config, generator):
-        new.append(note)
-        on_note()
-    return np.array(new, np.int64).reshape(-1, len(FIELDS))
+    songs = [Song(request, model) for request in requests]
+    reader, active, new = Reader(model, cached), list(songs), [0] * len(songs)
+    for _ in range(config.max_steps):
+        notes = _draw_notes(model, reader.read(active, new), active, config)
+        going_on = [b for b, note in enumerate(notes) if note is not None]
+        if not going_on:
+            break
+        if len(going_on) < len(active):
+            reader.cache.keep(going_on)
+            active = [active[b] for b in going_on]
+        lengths = [len(song.rows) for song in active]
+        for song, b in zip(active, going_on, strict=True):
+            note, nats = notes[b]
+            song.notes.append(note)
+            song.nats.append(nats)
+            song.add(note)
+            on_note()
+        new = [len(song.rows) - length for song, length in zip(active, lengths, strict=True)]
+    return [Sampled(np.array(song.notes, np.int64).reshape(-1, len(FIELDS)), np.array(song.nats)) for song in songs]
 
 
-def _notes(context: Context, reading: Reading, rules: Rules, previous: tuple[int, ...] | None, config: GenConfig,
-           generator: torch.Generator) -> Iterator[tuple[int, ...]]:
-    for step in range(config.max_steps):
-        if step:
-            reading = context.read(torch.tensor([previous]))
-        offset = context.bar_offset  # in the model's bars
-        note = sample_note(context.model, reading, dataclasses.replace(rules, last_bar=rules.last_bar - offset),
-                           in_bar(previous, -offset), config, generator, may_end=step > 0)
-        if note is None:
-            return
-        previous = in_bar(note, offset)
-        yield previous
+def _mask(song: Song, family: int, chosen: dict[int, int], stretches: list[Stretch]) -> np.ndarray:
+    """(V,) bool: what `song` may draw; all where it has ended, so that there is something to draw and throw away."""
+    if EOS in chosen.values():
+        return np.ones(song.vocabulary.sizes[family], bool)
+    return song.rules.mask(family, chosen, stretches, may_end=bool(song.notes) and song.rules.may_end(song.so_far))
 
 
-def in_bar(note: tuple[int, ...] | None, bars: int) -> tuple[int, ...] | None:
-    """`note` moved by a number of bars."""
-    return note and tuple(id_ + bars * (family == BAR) for family, id_ in enumerate(note))
+def _in_song_bars(logits: np.ndarray, offsets: Sequence[int]) -> np.ndarray:
+    """(B, V) bar logits by the song's bars, of those by the model's, which are `offsets` (B,) less."""
+    moved = np.full_like(logits, -np.inf)
+    moved[:, :FIRST_ID] = logits[:, :FIRST_ID]
+    for b, offset in enumerate(offsets):
+        moved[b, FIRST_ID + offset:] = logits[b, FIRST_ID:logits.shape[1] - offset]
+    return moved
 
 
-def sample_note(model: PooledTransformer, reading: Reading, rules: Rules, previous: tuple[int, ...] | None,
-                config: GenConfig, generator: torch.Generator, may_end: bool) -> tuple[int, ...] | None:
-    """Draw one note's ids in `FIELDS` order, for a batch of one; None is the end of the song."""
-    chosen: dict[int, int] = {}
-    tensors: dict[int, Tensor] = {}
-    for family in model.order:
-        logits = model.family_logits(reading, tensors)[0, 0].double().cpu()
-        if family == BAR and not chosen:
-            logits = rules.end_beyond(logits, previous)
-        logits = logits.masked_fill(~rules.mask(family, chosen, previous, may_end), -torch.inf)
-        logits = filtered(logits, config.sampling_fn, config.threshold[family])
-        logits = (logits - logits.max()) / config.temperature[family]  # of all sizes, without overflow
-        drawn = torch.multinomial(logits.softmax(-1), 1, generator=generator)
-        chosen[family] = int(drawn)
-        if chosen[family] == EOS:
-            return None
-        tensors[family] = drawn[None].to(reading.states.device)
-    return tuple(chosen[family] for family in range(len(FIELDS)))
+def _draw_notes(model: PooledTransformer, reading: Reading, songs: Sequence[Song], config: GenConfig,
+                ) -> list[tuple[Note, float] | None]:
+    """The next note of each song and the nats it surprised the model by; None is the end of the song."""
+    uniform = np.stack([song.random.random(len(FIELDS)) for song in songs])  # (B, F)
+    stretches = [song.rules.stretches(song.so_far) for song in songs]
+    chosen: list[dict[int, int]] = [{} for _ in songs]
+    told_model: dict[int, Tensor] = {}  # the same, in the model's bars
+    nats, hidden, ended = np.zeros(len(songs)), reading.states, np.zeros(len(songs), bool)
+    offsets = [song.bar_offset for song in songs]
+    for k, family in enumerate(model.order):
+        masks = np.stack([_mask(song, family, *told) for song, *told in zip(songs, chosen, stretches, strict=True)])
+        logits = model.head(k, reading.states, hidden)[:, 0].double().cpu().numpy()
+        if family == BAR:
+            if k == 0:
+                for song, of_song, mask in zip(songs, logits, masks, strict=True):
+                    if mask[EOS] and song.rules.in_last_bar(song.so_far):
+                        end_beyond(of_song, song.rules.last_bar_id - song.bar_offset)
+            logits = _in_song_bars(logits, offsets)
+        logits = np.where(masks, logits, -np.inf)
+        drawn = draw(logits, family, config, uniform[:, family])
+        nats -= np.log(softmax(logits)[np.arange(len(songs)), drawn])
+        if k:
+            drawn[ended] = EOS
+        else:
+            ended = drawn == EOS
+        for of_song, id_ in zip(chosen, drawn.tolist(), strict=True):
+            of_song[family] = id_
+        if ended.all():
+            break
+        if family == BAR:
+            drawn = drawn - np.where(ended, 0, offsets)
+        told_model[family] = torch.from_numpy(drawn)[:, None].to(reading.states.device)
+        if k + 1 < len(model.order):
+            hidden = model.advance(k, told_model, reading, hidden)
+    return [None if over else (tuple(of_song[f] for f in range(len(FIELDS))), float(surprise))
+            for over, of_song, surprise in zip(ended, chosen, nats, strict=True)]

@@ -35,7 +35,8 @@ def config_from_dict(cls: type[C], data: dict[str, Any], where: str) -> C:
             raise UserError(f"{where}: unknown key {key!r}; {hint}")
         values[key] = _checked(value, hints[key], f"{where}: {key}")
     for field in dataclasses.fields(cls):  # after the loop: a misspelt key explains one that is missing
-        if field.default is dataclasses.MISSING and field.name not in data:
+        needed = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        if needed and field.name not in data:
             raise UserError(f"{where}: {field.name!r} is missing")
     try:
         return cls(**values)
@@ -64,6 +65,10 @@ def _checked(value: Any, wanted: Any, where: str) -> Any:
         if not isinstance(value, list | tuple):
             raise UserError(f"{where} must be a list, not {value!r}")
         return tuple(_checked(item, typing.get_args(wanted)[0], where) for item in value)
+    if typing.get_origin(wanted) is dict:
+        if not isinstance(value, dict):
+            raise UserError(f"{where} must be an object {{...}}, not {value!r}")
+        return {key: _checked(item, typing.get_args(wanted)[1], f"{where}: {key}") for key, item in value.items()}
     if dataclasses.is_dataclass(wanted):
         return config_from_dict(wanted, value, where)
     is_number = isinstance(value, int | float) and not isinstance(value, bool)

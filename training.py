@@ -18,13 +18,14 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from anticipation import Anticipation
 from augmentation import PartDropping, Transposition, crops
 from checkpoints import load_model, save_checkpoint
 from dataset import Dataset, Split, load_dataset, split_by_song
 from errors import UserError
 from explanations import compile_failure, is_compile_failure, is_out_of_memory, smaller_batches, too_large
 from files import file_hash, read_json_object, write_bytes
-from model import ModelConfig, PooledTransformer, window_losses
+from model import ModelConfig, PooledTransformer, counted, window_losses
 from processes import SEEDS, Processes, SharedError
 from provenance import surroundings
 from settings import config_from_dict, config_to_dict
@@ -71,6 +72,10 @@ class Run:
         self.steps_per_epoch = -(-len(split.train) // self.rows_per_step)
         self.transposition = Transposition(dataset.vocabulary, *settings.transpose) if settings.transpose else None
         self.part_dropping = PartDropping(dataset.vocabulary, settings.drop_parts) if settings.drop_parts else None
+        if settings.given_tasks and not model.config.given:
+            raise UserError(f"given_tasks={settings.given_tasks} needs a model with \"given\": true")
+        self.anticipation = (Anticipation(dataset.vocabulary, model.lookahead_steps, settings.given_tasks)
+                             if settings.given_tasks else None)
         self.total_steps = self.steps_per_epoch * settings.num_epochs
         if settings.max_train_steps:
             self.total_steps = min(self.total_steps, settings.max_train_steps)
@@ -244,6 +249,8 @@ class Run:
             rows = self.part_dropping(rows, train.flatten(0, 1), indices * train.shape[1], draws)
         if self.transposition:
             rows = self.transposition(rows, draws)
+        if self.anticipation:
+            rows = self.anticipation(rows, draws)
         return rows
 
     def _rows_of_epoch(self, generator: torch.Generator) -> Tensor:
@@ -259,14 +266,14 @@ class Run:
         self.model.train()
         self.processes.seed_draws(self.settings.seed, progress.step)
         losses = torch.zeros(len(FIELDS))
-        mine = self.processes.share(rows)
+        mine, scale = self.processes.share(rows), rows.shape[0] * (rows.shape[1] - 1) / max(counted(rows), 1)
         # Who has no row computes one for nothing: all processes must come to the end of a backward pass.
         batches = mine.split(self.settings.batch_size) if len(mine) else (rows[:1],)
         with self._explained(rows):
             for number, batch in enumerate(batches, 1):
                 share = len(batch) / len(rows) if len(mine) else 0.0
                 with self.processes.gradients_wait(self.forward, wait=number < len(batches)):
-                    of_batch = self._losses(batch) * share
+                    of_batch = self._losses(batch) * (share * scale)  # a mean over the notes that count
                     # The published loss is the mean over families; only the clipping would tell it from the sum.
                     # Gradients become the mean over processes, and are to be the sum.
                     (of_batch.mean() * self.processes.count).backward()

@@ -33,6 +33,7 @@ class TrainingArgs:
     transpose: tuple[int, ...] = ()  # [lowest, highest] semitones by which each row is moved, drums apart, drawn anew
     random_crops: bool = False  # rows begin at another note in each epoch
     drop_parts: float = 0.0  # share of the rows that lose one part, drawn anew
+    given_tasks: float = 0.0  # share of the rows made into tasks with given notes, for a model with "given": true
     compile: bool = False  # by torch.compile: slow to start, perhaps faster then; on the CPU it needs a C++ compiler
     seed: int = 0
 
@@ -49,8 +50,9 @@ class TrainingArgs:
                             f"or []")
         if not 0 <= self.seed < SEEDS:
             raise UserError(f"seed={self.seed} must be from 0 to {SEEDS - 1}")
-        if not 0 <= self.drop_parts <= 1:
-            raise UserError(f"drop_parts={self.drop_parts} must be from 0 to 1")
+        for name in ("drop_parts", "given_tasks"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(f"{name}={getattr(self, name)} must be from 0 to 1")
         if self.lr <= 0:
             raise UserError(f"lr={self.lr} must be above 0")
         if not 0 <= self.final_lr <= 1:

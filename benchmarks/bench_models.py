@@ -84,6 +84,8 @@ ROWS = {
     "late-dropped": Row(LATE, {"drop_parts": 0.1}),
     "late-1024": Row(LATE, length=1024),
     "late-2048": Row(LATE, length=2048),
+    "given": Row(LATE | {"bars": "relative", "given": True}, {"given_tasks": 0.5}),
+    "given-no_lookahead": Row(LATE | {"bars": "relative", "given": True, "lookahead_bars": 0}, {"given_tasks": 0.5}),
     "late-recurrent": Row(LATE, kind=RecurrentRun),
     "sequential": Row({"positions": "rotary"}, kind=SequentialRun),
 }

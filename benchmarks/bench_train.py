@@ -54,7 +54,7 @@ class Published(nn.Module):
 
     def forward(self, ids: Tensor) -> list[Tensor]:
         x = self.norm(self.in_linear(torch.cat([table(ids[..., f]) for f, table in enumerate(self.embeddings)], -1)))
-        positions = sinusoids(torch.arange(ids.shape[1], device=ids.device), x.shape[-1])
+        positions = sinusoids(torch.arange(ids.shape[1], device=ids.device)[None], x.shape[-1])
         x = self.decoder(self.dropout(x + positions))
         return [head(x) for head in self.heads]
 

@@ -46,10 +46,10 @@ class RecurrentRun(Run):
             shape = (len(rows), config.n_heads, 2 * ids.shape[1], config.d_model // config.n_heads)
             cache = KeyValueCache(config.n_layers, shape, self.device, kind)
             if memory is not None:
-                last = slice(memory.length - ids.shape[1], memory.length)
+                last = slice(memory.lengths[0] - ids.shape[1], memory.lengths[0])
                 for layer, (keys, values) in enumerate(memory.layers):
                     cache.extend(layer, keys[:, :, last], values[:, :, last])
-                cache.length = ids.shape[1]
+                cache.lengths = [ids.shape[1]] * len(rows)
             reading = self.model.read(ids, cache)
             losses = note_losses(self.model.logits(reading, rows[:, 1:]), rows[:, 1:])
         cache.layers = [(keys.detach(), values.detach()) for keys, values in cache.layers]

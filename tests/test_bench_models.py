@@ -75,7 +75,8 @@ def test_a_recurrent_run_sees_the_row_before_and_keeps_no_gradient(small):
     rows = run.split.train[:2]
     alone, memory = run._remembering(rows, None)
     after, kept = run._remembering(rows, memory)
-    assert memory.length == rows.shape[1] - 1 and kept.length == 2 * memory.length
+    length = rows.shape[1] - 1
+    assert memory.lengths == [length] * 2 and kept.lengths == [2 * length] * 2
     assert not any(tensor.requires_grad for layer in kept.layers for tensor in layer)
     assert (after - alone).abs().max() > 1e-4
     assert isinstance(memory, KeyValueCache) and recurrence.RecurrentRun.memory is None

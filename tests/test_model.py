@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from random_songs import VOCABULARY, random_song, whole
 from torch import Tensor, nn
 
+from anticipation import GivenNotes
 from attention import CHUNK, Dropout, causal_attention, rotate
 from errors import UserError
 from model import (
@@ -103,6 +104,8 @@ EFFECTS = {
     "positions": ({"positions": "rotary"}, "output"),
     "late_layers": ({"late_layers": 1}, "weights"),
     "bars": ({"bars": "relative"}, "losses"),
+    "given": ({"given": True}, "weights"),
+    "lookahead_bars": ({"lookahead_bars": 1}, "reading"),
     "order": ({"order": ("pitch_instrument", "bar", "start_pos", "note_dur")}, "output"),
     "n_tokens": ({"n_tokens": (300, 40, 140, 230)}, "weights"),
     "steps_per_bar": ({"steps_per_bar": 16}, "output"),
@@ -117,6 +120,7 @@ def behaviour(**changes) -> dict[str, list]:
     cache = model.new_cache(1)
     found["cache"] = [tensor.shape for layer in cache.layers for tensor in layer]
     found["output"] = torch.cat(model(ids, ids), -1).tolist()
+    found["reading"] = GivenNotes(ids[0, 1:-1].numpy(), VOCABULARY, model.lookahead_steps).due(0)
     found["losses"] = window_losses(model, model.config, ids[:, 7:]).tolist()
     model.train()
     torch.manual_seed(0)
@@ -346,7 +350,7 @@ def test_cached_states_equal_uncached_ones(kind, chunks):
     cache = model.new_cache(len(ids))
     states = torch.cat([model.read(chunk, cache).states for chunk in ids.split(chunks, dim=1)], dim=1)
     torch.testing.assert_close(states, model.read(ids).states, rtol=0, atol=1e-10)
-    assert cache.length == ids.shape[1]
+    assert cache.lengths == [ids.shape[1]] * len(ids)
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: "-".join(map(str, kind.values())))
@@ -358,13 +362,49 @@ def test_families_step_by_step_equal_all_at_once(kind):
     reading, cache = model.read(ids), model.new_cache(len(ids))
     for note in ids.split(1, dim=1):  # one at a time, as generation reads
         last = model.read(note, cache)
-    chosen: dict[int, Tensor] = {}
-    for family in model.order:
-        torch.testing.assert_close(model.family_logits(reading, chosen), at_once[family], rtol=0, atol=1e-10)
-        one = {f: ids[:, -1:] for f, ids in chosen.items()}
-        for of_last in (reading.last(), last):
-            torch.testing.assert_close(model.family_logits(of_last, one), at_once[family][:, -1:], rtol=0, atol=1e-10)
-        chosen[family] = next_ids[..., family]
+    one = {family: ids[:, -1:] for family, ids in enumerate(next_ids.unbind(-1))}
+    hidden, hidden_of_last = reading.states, last.states
+    for k, family in enumerate(model.order):
+        torch.testing.assert_close(model.head(k, reading.states, hidden), at_once[family], rtol=0, atol=1e-10)
+        of_last = model.head(k, last.states, hidden_of_last)
+        torch.testing.assert_close(of_last, at_once[family][:, -1:], rtol=0, atol=1e-10)
+        if k + 1 < len(model.order):
+            hidden = model.advance(k, next_ids.unbind(-1), reading, hidden)
+            hidden_of_last = model.advance(k, one, last, hidden_of_last)
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: "-".join(map(str, kind.values())))
+@torch.no_grad()
+def test_songs_of_different_lengths_in_one_batch_are_read_as_alone(kind):
+    """Rows of each song come in lots of different sizes; one song leaves, another's notes are replaced."""
+    model, songs = small_model(**kind), notes(1, 2, 3)
+    cache, done = model.new_cache(3), [0, 0, 0]
+    for counts in ([3, 1, 2], [1, 1, 1], [0, 4, 1], [2, 1, 1]):
+        longest = max(counts)
+        ids = torch.stack([nn.functional.pad(song[first:first + count], (0, 0, 0, longest - count), value=BOS)
+                           for song, first, count in zip(songs, done, counts, strict=True)])
+        states = model.read(ids, cache, counts).states
+        done = [first + count for first, count in zip(done, counts, strict=True)]
+        for song, states_of_song, end, count in zip(songs, states, done, counts, strict=True):
+            alone = model.read(song[None, :end]).states[0]
+            torch.testing.assert_close(states_of_song[:count], alone[end - count:], rtol=0, atol=1e-10)
+    fresh = model.new_cache(1)
+    model.read(songs[:1, :4], fresh)
+    cache.replace([1], fresh, [0])
+    cache.keep([2, 1])
+    wanted, firsts = [songs[2], songs[0]], [done[2], 4]
+    ids = torch.stack([song[first:first + 1] for song, first in zip(wanted, firsts, strict=True)])
+    reading = model.last_read(model.read(ids, cache).states, cache)
+    following = {family: torch.full((2, 1), 7) for family in range(len(FIELDS))}
+    for b, (song, first) in enumerate(zip(wanted, firsts, strict=True)):
+        alone, hidden = model.read(song[None, :first + 1]).last(), reading.states
+        hidden_alone = alone.states
+        for k in range(len(model.order)):
+            in_batch, by_itself = model.head(k, reading.states, hidden)[b], model.head(k, alone.states, hidden_alone)[0]
+            torch.testing.assert_close(in_batch, by_itself, rtol=0, atol=1e-10)
+            if k + 1 < len(model.order):
+                hidden = model.advance(k, following, reading, hidden)
+                hidden_alone = model.advance(k, {f: ids[:1] for f, ids in following.items()}, alone, hidden_alone)
 
 
 @torch.no_grad()

@@ -10,12 +10,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from random_songs import random_song
 
 from errors import UserError
-from generation_args import SAMPLING_FNS, GenConfig
+from generation_args import SAMPLING_FNS, GenConfig, RuleConfig
 from model import BARS, HEADS, POSITIONS, ModelConfig, PooledTransformer, with_relative_bars
-from sampling import TIME, Context, Rules, filtered, sample_song, window_start
-from vocab import BAR, BOS, EOS, FIELDS, FIRST_ID, PITCH_INSTRUMENT, START_POS, load_vocabulary
+from rules import Rules
+from sampling import Reader, Request, Song, draw, end_beyond, filtered, sample_songs, window_start
+from vocab import BAR, EOS, FIELDS, FIRST_ID, PITCH_INSTRUMENT, START_POS, load_vocabulary
 
 SMALL_VOCABULARY = load_vocabulary({
     "format": "pooled-vocabulary", "version": 1, "bars": 3, "steps_per_bar": 4, "max_duration_steps": 4,
@@ -36,9 +38,17 @@ def tiny_model(vocabulary=SMALL_VOCABULARY, block_size=16, sharpness=8, **change
     return model.eval()
 
 
+def request(prompt=(), vocabulary=SMALL_VOCABULARY, seed=0, num_bars=32, given=(), **rules) -> Request:
+    """A song from scratch, or the rest of the prompt's last bar and `num_bars` more."""
+    prompt, given = (np.array(rows, np.int64).reshape(-1, 4) for rows in (prompt, given))
+    begun = int(prompt[-1, BAR]) - FIRST_ID + 1 if len(prompt) else 0
+    end_bar = min(begun + num_bars, vocabulary.bars)
+    return Request(Rules(vocabulary, RuleConfig(), end_bar, given=given, **rules), seed, prompt, given)
+
+
 def song(model, prompt=(), vocabulary=SMALL_VOCABULARY, seed=0, cached=True, **changes) -> np.ndarray:
-    prompt = np.array(prompt, np.int64).reshape(-1, 4)
-    return sample_song(model, vocabulary, prompt, GenConfig(**(HOT | changes)), seed, cached)
+    config = GenConfig(**(HOT | changes))
+    return sample_songs(model, [request(prompt, vocabulary, seed, config.num_bars)], config, cached)[0].notes
 
 
 def keys(rows) -> list[tuple[int, int, int]]:
@@ -81,49 +91,19 @@ def test_a_model_that_never_ends_fills_every_place_and_then_stops():
                           for pitch in range(FIRST_ID, v.sizes[PITCH_INSTRUMENT])]
 
 
-def slow_mask(rules: Rules, family: int, chosen: dict[int, int], previous) -> set[int]:
-    """The ids of `family` after which some whole valid note remains, by trying all notes."""
-    v = rules.vocabulary
-    notes = [(bar, pos, pitch) for bar in range(FIRST_ID, rules.last_bar + 1)
-             for pos in range(FIRST_ID, v.sizes[START_POS]) for pitch in range(FIRST_ID, v.sizes[PITCH_INSTRUMENT])
-             if previous is None
-             or (bar, pos, pitch) > (previous[BAR], previous[START_POS], previous[PITCH_INSTRUMENT])]
-    fitting = [note for note in notes if all(note[TIME.index(f)] == id_ for f, id_ in chosen.items() if f in TIME)]
-    if family not in TIME:
-        return set(range(FIRST_ID, v.sizes[family])) if fitting else set()
-    return {note[TIME.index(family)] for note in fitting}
-
-
-@given(data=st.data(), last=st.integers(FIRST_ID, SMALL_VOCABULARY.sizes[BAR] - 1), order=st.permutations(range(4)))
-def test_masks_allow_exactly_what_leaves_a_valid_note(data, last, order):
-    v = SMALL_VOCABULARY
-    rules = Rules(v, last)
-    ids = [st.integers(FIRST_ID, size - 1) | st.just(size - 1) for size in v.sizes]  # often the last
-    previous = data.draw(st.none() | st.tuples(st.integers(FIRST_ID, last), *ids[1:]))
-    chosen: dict[int, int] = {}
-    for family in order:
-        expected = slow_mask(rules, family, chosen, previous)
-        mask = rules.mask(family, chosen, previous, may_end=False)
-        allowed = set(torch.nonzero(mask).flatten().tolist())
-        if not chosen and not expected:
-            assert allowed == {EOS}
-            return
-        assert allowed == expected
-        assert rules.mask(family, chosen, previous, may_end=True)[EOS] == (not chosen)
-        chosen[family] = data.draw(st.sampled_from(sorted(expected)))
-
-
 # ---------------------------------------------------------------- filters
 
 
 @given(logits=st.lists(st.integers(-60, 60), min_size=2, max_size=40, unique=True), threshold=st.floats(0.01, 1))
 def test_filters_agree_with_slow_versions(logits, threshold):
-    tensor = torch.tensor(logits, dtype=torch.float64) / 7
-    probabilities = tensor.softmax(-1).tolist()
+    array = np.array([logits, logits[::-1]]) / 7  # a batch, whose rows know nothing of each other
+    probabilities = torch.tensor(array[0]).softmax(-1).tolist()
     by_likelihood = sorted(range(len(logits)), key=lambda i: -probabilities[i])
 
     def kept(fn: str) -> set[int]:
-        return set(torch.nonzero(filtered(tensor, fn, threshold).isfinite()).flatten().tolist())
+        finite = np.isfinite(filtered(array, fn, threshold))
+        assert finite.sum(1)[0] == finite.sum(1)[1]
+        return set(np.flatnonzero(finite[0]).tolist())
 
     assert len(kept("top_k")) == max(1, math.ceil(round((1 - threshold) * len(logits), 6)))
     assert kept("top_k") == set(by_likelihood[:len(kept("top_k"))])
@@ -140,13 +120,39 @@ def test_filters_agree_with_slow_versions(logits, threshold):
 @pytest.mark.parametrize(("size", "threshold", "kept"), [(260, 0.9, 26), (36, 0.9, 4), (132, 0.9, 14), (227, 0.9, 23),
                                                          (10, 1.0, 1), (10, 0.0, 10)])
 def test_top_k_removes_the_published_share_rounded_up(size, threshold, kept):
-    assert filtered(torch.randn(size), "top_k", threshold).isfinite().sum() == kept
+    assert np.isfinite(filtered(np.random.default_rng(0).normal(size=(1, size)), "top_k", threshold)).sum() == kept
 
 
 def test_masked_ids_stay_masked():
-    logits = torch.tensor([-torch.inf, 1.0, -torch.inf, 0.5])
+    logits = np.array([[-np.inf, 1.0, -np.inf, 0.5]])
     for fn in SAMPLING_FNS:
-        assert not filtered(logits, fn, 0.1).isfinite()[[0, 2]].any()
+        assert not np.isfinite(filtered(logits, fn, 0.1))[0, [0, 2]].any()
+
+
+def test_draws_follow_the_temperature_and_the_filters():
+    n_draws = 20_000
+    uniform = (np.arange(n_draws) + 0.5) / n_draws  # spread evenly: shares come out exact
+    logits = np.log(np.tile([0.5, 0.3, 0.15, 0.05], (n_draws, 1)))
+
+    def shares(**changes) -> np.ndarray:
+        config = GenConfig(**{"sampling_fn": "none", "temperature": (1.0,) * 4} | changes)
+        return np.bincount(draw(logits, BAR, config, uniform), minlength=4) / n_draws
+
+    assert np.allclose(shares(), [0.5, 0.3, 0.15, 0.05], atol=1e-3)
+    squared = np.array([0.25, 0.09, 0.0225, 0.0025])
+    assert np.allclose(shares(temperature=(0.5,) * 4), squared / squared.sum(), atol=1e-3)
+    assert np.allclose(shares(sampling_fn="top_p", threshold=(0.6,) * 4), [5 / 8, 3 / 8, 0, 0], atol=1e-3)
+    assert np.allclose(shares(min_p=(0.2,) * 4), [0.5 / 0.95, 0.3 / 0.95, 0.15 / 0.95, 0], atol=1e-3)
+    both = shares(sampling_fn="top_k", threshold=(0.25,) * 4, top_p=(0.5,) * 4)
+    assert both.tolist() == [1, 0, 0, 0]
+    hot = shares(sampling_fn="top_p", threshold=(0.6,) * 4, temperature=(1e9,) * 4)
+    assert np.allclose(hot, [0.5, 0.5, 0, 0], atol=1e-3)  # the filter comes before the temperature
+
+
+@given(uniform=st.sampled_from([0.0, 1 - 2**-53]))
+def test_the_ends_of_the_draw_never_fall_on_what_is_masked(uniform):
+    logits = np.array([[-np.inf, 0.0, -np.inf, 1.0, -np.inf]])
+    assert draw(logits, BAR, GenConfig(sampling_fn="none"), np.array([uniform]))[0] == (1 if uniform == 0 else 3)
 
 
 # ---------------------------------------------------------------- length
@@ -173,10 +179,9 @@ def test_a_model_that_wants_the_next_bar_after_the_last_ends_the_song():
     prompt = [[FIRST_ID + 3, 4, 4, 10]]
     settings = {"vocabulary": load_vocabulary(), "max_steps": 50, "temperature": (1.0,) * 4}
     assert len(song(model, prompt, num_bars=9, **settings)) > 1
-    after_last = Rules(load_vocabulary(), FIRST_ID + 3)
-    logits = model.heads[BAR].bias.data
-    assert after_last.end_beyond(logits, tuple(prompt[0]))[EOS] == 1e3  # in the last bar: the end is wanted
-    assert after_last.end_beyond(logits, (FIRST_ID + 2, 4, 4, 10))[EOS] == -1e6  # before it: masked, not ended
+    logits = model.heads[BAR].bias.data.double().numpy().copy()
+    end_beyond(logits, FIRST_ID + 3)
+    assert logits[EOS] == 1e3 and logits[FIRST_ID + 4] == 1e3  # in the last bar: the end is wanted
     model.heads[BAR].bias.data[FIRST_ID + 6] = 2e3
     model.heads[BAR].bias.data[FIRST_ID + 4] = 1e3
     rows = song(model, [[FIRST_ID + 3, 4, 4, 10]], num_bars=1, **settings)
@@ -257,22 +262,75 @@ def test_window_start_agrees_with_reading_row_by_row(block_size, n_rows):
     assert window_start(n_rows, block_size) == start
 
 
+def read_until(song: Song, reader: Reader, n_rows: int, lot: int):
+    """The reading of a song's first `n_rows` rows, read in lots."""
+    rows, flags, song.rows, song.flags = song.rows, song.flags, [], []
+    while len(song.rows) < n_rows:
+        end = min(len(song.rows) + lot, n_rows)
+        new, song.rows, song.flags = end - len(song.rows), rows[:end], flags[:end]
+        reading = reader.read([song], [new])
+    song.rows, song.flags = rows, flags
+    return reading
+
+
 @pytest.mark.parametrize("cached", [True, False])
 @pytest.mark.parametrize("bars", BARS)
-def test_context_reads_in_one_piece_or_several(cached, bars):
+@torch.no_grad()
+def test_a_song_is_read_in_one_piece_or_several(cached, bars):
     model = tiny_model(block_size=8, bars=bars).double()
-    rows = torch.randint(FIRST_ID, min(SMALL_VOCABULARY.sizes), (21, 4)).sort(0).values
-    rows[0] = BOS
-    whole = Context(model, cached).read(rows)
-    pieces = Context(model, cached)
-    for piece in rows.split(3):
-        reading = pieces.read(piece)
-    with torch.no_grad():
-        window = rows[window_start(len(rows), 8):]
-        window = with_relative_bars(window[None]) if bars == "relative" else window[None]
-        expected = model.read(window).states[:, -1:]
-    for found in (whole, reading):
+    prompt = np.sort(np.random.default_rng(0).integers(FIRST_ID, min(SMALL_VOCABULARY.sizes), (20, 4)), axis=0)
+    of_prompt = request(prompt)
+    rows = torch.tensor(Song(of_prompt, model).rows)
+    window = rows[window_start(len(rows), 8):][None]
+    expected = model.read(with_relative_bars(window) if bars == "relative" else window).states[:, -1:]
+    for lot in (len(rows), 3, 1):
+        found = read_until(Song(of_prompt, model), Reader(model, cached), len(rows), lot)
         assert torch.allclose(found.states, expected, atol=1e-10)
+
+
+# ---------------------------------------------------------------- batches
+
+
+@pytest.mark.parametrize("kind", [{}, {"heads": "parallel", "positions": "sinusoidal"}, {"heads": "chain"},
+                                  {"late_layers": 1, "positions": "metre", "bars": "relative", "given": True}],
+                         ids=["gru", "reference", "chain", "default"])
+@settings(max_examples=8, deadline=None)
+@given(data=st.data())
+def test_songs_in_a_batch_are_those_made_alone_cached_or_not(kind, data):
+    """Prompts of different lengths, songs that end at different times, given notes in some, windows that move."""
+    v = load_vocabulary()
+    model = tiny_model(v, block_size=12, **kind).double()
+    if kind.get("given"):
+        model.given.data.normal_(generator=torch.Generator().manual_seed(0))
+    model.heads[BAR].bias.data[FIRST_ID:] = -0.5 * torch.arange(256)
+    model.heads[BAR].bias.data[EOS] = data.draw(st.sampled_from([-12.0, -6.0, -3.0]))
+    requests = []
+    for seed in range(data.draw(st.integers(2, 5))):
+        prompt = random_song(seed, n_notes, 2)[:n_notes] if (n_notes := data.draw(st.integers(0, 14))) else ()
+        given_rows = random_song(100 + seed, 40, 12) if kind.get("given") and data.draw(st.booleans()) else ()
+        requests.append(request(prompt, v, seed, 9, given_rows))
+    config = GenConfig(**HOT, max_steps=25)
+    together = sample_songs(model, requests, config)
+    for of_batch, one in zip(together, requests, strict=True):
+        for cached in (True, False):
+            alone = sample_songs(model, [one], config, cached)[0]
+            assert np.array_equal(of_batch.notes, alone.notes)
+            assert np.allclose(of_batch.nats, alone.nats, rtol=0, atol=1e-9)
+    slow = sample_songs(model, requests, config, cached=False)
+    assert all(np.array_equal(a.notes, b.notes) for a, b in zip(together, slow, strict=True))
+
+
+def test_given_notes_are_read_when_they_are_due():
+    v = load_vocabulary()
+    model = tiny_model(v, block_size=200, given=True, lookahead_bars=1, positions="metre")
+    given_rows = random_song(1, 60, 8)
+    under_way = Song(request((), v, 0, 8, given_rows), model)
+    times = [(row[BAR] - FIRST_ID) * 32 + row[START_POS] - FIRST_ID for row in given_rows.tolist()]
+    assert sum(under_way.flags) == sum(time <= 32 for time in times)
+    under_way.add((FIRST_ID + 3, FIRST_ID + 5, 10, 20))
+    assert sum(under_way.flags) == sum(time <= 3 * 32 + 5 + 32 for time in times)
+    filling = Song(request([[FIRST_ID, FIRST_ID, 5, 20]], v, 0, 7, given_rows, first_bar=5), model)
+    assert sum(filling.flags) == sum(time <= 6 * 32 for time in times)
 
 
 # ---------------------------------------------------------------- settings

@@ -1,0 +1,111 @@
+"""The recipe of a generated song, kept in the song itself: what `generate.py --reproduce` needs to make it again.
+
+It is JSON in a text event at tick 0 of the first track, which DAWs do not show and players ignore.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import platform
+from pathlib import Path
+
+import mido
+
+from errors import UserError
+from files import check_file
+from generation_args import DTYPES, GenConfig
+from settings import config_from_dict, config_to_dict
+from tasks import Wish
+
+MARK = "pooled-recipe"
+VERSION = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """How a song was made.
+
+    batch: the seeds of the songs that were made together with it, in order: rounding may depend on them.
+    prompt, prompt_hash, prompt_rows: the file played to, "" for none, and how many of its rows were kept, 0 for all.
+    surroundings: what the bytes depend on besides.
+    """
+
+    seed: int
+    batch: tuple[int, ...]
+    wish: Wish
+    genconfig: GenConfig
+    model: str
+    model_hash: str
+    dtype: str
+    prompt: str
+    prompt_hash: str
+    prompt_rows: int
+    surroundings: dict[str, str]
+
+    def __post_init__(self) -> None:
+        if self.seed not in self.batch:
+            raise UserError("its seed is not in its batch; the file is damaged")
+        if self.dtype not in DTYPES:
+            raise UserError(f"dtype {self.dtype!r} must be one of {', '.join(DTYPES)}")
+
+
+def with_recipe(midi: bytes, recipe: Recipe, end_tick: int = 0) -> bytes:
+    """A MIDI file with `recipe` in it, and no shorter than `end_tick`."""
+    file = mido.MidiFile(file=io.BytesIO(midi))
+    text = json.dumps({"format": MARK, "version": VERSION, **config_to_dict(recipe)}, separators=(",", ":"))
+    file.tracks[0].insert(0, mido.MetaMessage("text", text=text, time=0))
+    for track in file.tracks:
+        length = sum(message.time for message in track)
+        last = next(message for message in reversed(track) if message.type == "end_of_track")
+        last.time += max(end_tick - length, 0)
+    written = io.BytesIO()
+    file.save(file=written)
+    return written.getvalue()
+
+
+def read_recipe(path: Path) -> Recipe:
+    """The recipe in a MIDI file. Raises UserError if there is none."""
+    check_file(path)
+    try:
+        tracks = mido.MidiFile(path).tracks
+    except (OSError, ValueError, EOFError, IndexError, KeyError, AttributeError) as err:
+        raise UserError(f"{path}: not a MIDI file that can be read ({err}); give a song of generate.py") from None
+    for message in (message for track in tracks for message in track if message.type == "text"):
+        try:
+            found = json.loads(message.text)
+        except ValueError:
+            continue
+        if isinstance(found, dict) and found.get("format") == MARK:
+            if found.get("version") != VERSION:
+                raise UserError(f"{path}: its recipe is of version {found.get('version')}, this program reads "
+                                f"{VERSION}; use the version that wrote it")
+            facts = {key: value for key, value in found.items() if key not in ("format", "version")}
+            return config_from_dict(Recipe, facts, f"{path}: recipe")
+    raise UserError(f"{path}: holds no recipe; give a song of generate.py")
+
+
+def surroundings(device: str) -> dict[str, str]:
+    """What a song's bytes depend on besides its recipe."""
+    import numpy as np
+    import torch
+
+    return {"python": platform.python_version(), "torch": str(torch.__version__), "numpy": np.__version__,
+            "machine": _processor(), "device": device, "threads": str(torch.get_num_threads())}
+
+
+def _processor() -> str:
+    """The processor's name where the system tells it, its kind elsewhere."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            name = next((line.partition(":")[2].strip() for line in file if line.startswith("model name")), "")
+    except OSError:
+        name = platform.processor()
+    return f"{platform.machine()} {name}".strip()
+
+
+def differences(then: dict[str, str], now: dict[str, str]) -> list[str]:
+    """For people: what of the surroundings differs."""
+    return [f"{name} was {then.get(name)}, is {now.get(name)}" for name in sorted({*then, *now})
+            if then.get(name) != now.get(name)]

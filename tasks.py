@@ -1,0 +1,147 @@
+"""What is to be played: a song from scratch, the rest of one, some parts for others, or bars in the middle.
+
+Light: no torch. Bars that people give count from 1, all others from 0.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+
+import numpy as np
+
+from errors import UserError
+from generation_args import GenConfig
+from rules import Rules
+from vocab import BAR, FIRST_ID, PITCH_INSTRUMENT, START_POS, Vocabulary
+
+
+@dataclasses.dataclass(frozen=True)
+class Wish:
+    """What the command line asks for; the parts in the order of the vocabulary.
+
+    given: parts of the prompt that stay and are played to; the others of the prompt are left out.
+    make: parts to make; () means all that make sense.
+    fill: the first and the last bar to make anew, from 1; () means none.
+    bars: exactly so many new bars; 0: as many as the model likes, up to `num_bars`.
+    loop: nothing rings on past the last bar.
+    """
+
+    given: tuple[str, ...] = ()
+    make: tuple[str, ...] = ()
+    fill: tuple[int, ...] = ()
+    bars: int = 0
+    loop: bool = False
+
+    def __post_init__(self) -> None:
+        for name in set(self.given) & set(self.make):
+            raise UserError(f"{name} is both given and to be made; name it once")
+        if self.given and self.fill:
+            raise UserError("--fill keeps all that it does not make: leave out --given, and name the parts to make "
+                            "with --make")
+        if self.bars and (self.given or self.fill):
+            raise UserError("--bars is for new bars: with --given there are as many as are given, with --fill as many "
+                            "as are named")
+        if self.bars < 0:
+            raise UserError(f"--bars {self.bars} must be at least 1")
+
+    @property
+    def needs_given(self) -> bool:
+        return bool(self.given or self.fill)
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """What the model is told, (N, F) rows each, and what belongs into the song besides the new notes."""
+
+    rules: Rules
+    prompt: np.ndarray  # it goes on from these
+    given: np.ndarray  # it plays to these
+    kept: np.ndarray  # in the song, whatever is made
+    dropped: tuple[str, ...] = ()  # parts of the prompt that are not in the song
+    n_bars: int = 0  # that the song lasts, at least
+
+    def song(self, new: np.ndarray) -> np.ndarray:
+        """(N, F) rows of the whole song in order."""
+        rows = np.concatenate([self.kept, new])
+        return rows[np.lexsort((rows[:, PITCH_INSTRUMENT], rows[:, START_POS], rows[:, BAR]))]
+
+
+def parse_bars(text: str) -> tuple[int, int]:
+    """(first, last) of "5-8" or "5". Raises UserError."""
+    match = re.fullmatch(r"(\d+)(?:-(\d+))?", text.strip())
+    if not match:
+        raise UserError(f"--fill {text}: give a bar or a range of bars, counted from 1, such as 5-8")
+    first, last = int(match[1]), int(match[2] or match[1])
+    if not 1 <= first <= last:
+        raise UserError(f"--fill {text}: bars are counted from 1, and a range goes up")
+    return first, last
+
+
+def parse_parts(text: str, vocabulary: Vocabulary) -> tuple[str, ...]:
+    """Names of parts in "bass,piano", in the order of the vocabulary. Raises UserError."""
+    names = {name for name in re.split(r"[,\s]+", text) if name}
+    for name in sorted(names):
+        if name not in vocabulary.part_names:
+            raise UserError(f"unknown part {name!r}; the model plays {', '.join(vocabulary.part_names)}")
+    return tuple(name for name in vocabulary.part_names if name in names)
+
+
+def make_task(wish: Wish, prompt: np.ndarray, vocabulary: Vocabulary, config: GenConfig) -> Task:
+    """What to tell the model. `prompt`: (N, F) rows in order, N = 0 for none. Raises UserError."""
+    if wish.needs_given and not len(prompt):
+        raise UserError(f"{'--given' if wish.given else '--fill'} needs a song to play to; give one with -p")
+    if wish.fill:
+        return _fill(wish, prompt, vocabulary, config)
+    if wish.given:
+        return _parts_for_parts(wish, prompt, vocabulary, config)
+    begun = _n_bars(prompt)
+    end_bar = min(begun + (wish.bars or config.num_bars), vocabulary.bars)
+    if wish.bars and end_bar < begun + wish.bars:
+        raise UserError(f"--bars {wish.bars}: {vocabulary.bars - begun} bars are left of the {vocabulary.bars} a song "
+                        f"can have; ask for fewer")
+    rules = Rules(vocabulary, config.rules, end_bar, parts=wish.make, exact=bool(wish.bars), loop=wish.loop)
+    return Task(rules, prompt, prompt[:0], prompt, n_bars=end_bar if wish.bars else 0)
+
+
+def _parts_for_parts(wish: Wish, prompt: np.ndarray, vocabulary: Vocabulary, config: GenConfig) -> Task:
+    present = parts_of(prompt, vocabulary)
+    for name in wish.given:
+        if name not in present:
+            raise UserError(f"--given {name}: the prompt has no {name}; it has {', '.join(present)}")
+    make = wish.make or tuple(name for name in vocabulary.part_names if name not in wish.given)
+    if not make:
+        raise UserError("--given names all parts; leave out those to be made")
+    given = prompt[_plays(prompt, wish.given, vocabulary)]
+    rules = Rules(vocabulary, config.rules, _n_bars(given), parts=make, loop=wish.loop, given=given)
+    return Task(rules, prompt[:0], given, given, tuple(name for name in present if name not in wish.given))
+
+
+def _fill(wish: Wish, prompt: np.ndarray, vocabulary: Vocabulary, config: GenConfig) -> Task:
+    first, last = wish.fill[0] - 1, wish.fill[1] - 1
+    n_bars = _n_bars(prompt)
+    if last >= n_bars:
+        raise UserError(f"--fill {first + 1}-{last + 1}: the song has {n_bars} bars; name bars from 1 to {n_bars}")
+    make = wish.make or parts_of(prompt, vocabulary)
+    bars = prompt[:, BAR] - FIRST_ID
+    made_anew = (bars >= first) & (bars <= last) & _plays(prompt, make, vocabulary)
+    before = bars < first
+    rules = Rules(vocabulary, config.rules, last + 1, first_bar=first, parts=make, loop=wish.loop,
+                  given=prompt[~before & ~made_anew])
+    return Task(rules, prompt[before], prompt[~before & ~made_anew], prompt[~made_anew])
+
+
+def parts_of(rows: np.ndarray, vocabulary: Vocabulary) -> tuple[str, ...]:
+    """Names of the parts that have notes in (N, F) rows."""
+    present = set(vocabulary.part_of_id[rows[:, PITCH_INSTRUMENT]].tolist())
+    return tuple(name for p, name in enumerate(vocabulary.part_names) if p in present)
+
+
+def _plays(rows: np.ndarray, parts: tuple[str, ...], vocabulary: Vocabulary) -> np.ndarray:
+    """(N,) bool: which of (N, F) rows `parts` play."""
+    wanted = [p for p, name in enumerate(vocabulary.part_names) if name in parts]
+    return np.isin(vocabulary.part_of_id[rows[:, PITCH_INSTRUMENT]], wanted)
+
+
+def _n_bars(rows: np.ndarray) -> int:
+    return int(rows[-1, BAR]) - FIRST_ID + 1 if len(rows) else 0

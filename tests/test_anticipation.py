@@ -1,0 +1,127 @@
+"""Given notes: read a fixed time ahead, in training as in generation, and their cost left out."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from random_songs import random_song, whole
+
+from anticipation import Anticipation, GivenNotes, onsets, reading_order
+from model import ModelConfig, PooledTransformer, counted, window_losses
+from vocab import BAR, BOS, EOS, FIELDS, FIRST_ID, PITCH_INSTRUMENT, load_vocabulary
+
+VOCABULARY = load_vocabulary()
+STEPS = VOCABULARY.steps_per_bar
+
+
+def windows(seed: int, n_rows: int = 6, length: int = 160) -> torch.Tensor:
+    """(N, T, F) windows of songs joined end to end, as a dataset holds them."""
+    random = np.random.default_rng(seed)
+    songs = []
+    while sum(map(len, songs)) < n_rows * length:
+        n_notes = int(random.integers(20, 250))
+        songs.append(whole(random_song(int(random.integers(2**31)), n_notes, max(n_notes // 8, 2))))
+    return torch.from_numpy(np.concatenate(songs)[:n_rows * length]).view(n_rows, length, 4)
+
+
+@given(data=st.data(), lookahead=st.integers(0, 40))
+def test_reading_order_is_that_of_handing_out_what_is_due(data, lookahead):
+    times = np.sort(np.array(data.draw(st.lists(st.integers(0, 120), min_size=1, max_size=30))))
+    is_given = np.array(data.draw(st.lists(st.booleans(), min_size=len(times), max_size=len(times))))
+    waiting, expected = [i for i in range(len(times)) if is_given[i]], []
+
+    def hand_out(time: int) -> None:
+        while waiting and times[waiting[0]] <= time + lookahead:
+            expected.append(waiting.pop(0))
+
+    hand_out(0)
+    for i in np.flatnonzero(~is_given):
+        expected.append(int(i))
+        hand_out(times[i])
+    assert reading_order(times, is_given, 0, lookahead).tolist() == expected + waiting
+
+
+@given(times=st.lists(st.integers(0, 200), max_size=30), lookahead=st.integers(0, 70),
+       moments=st.lists(st.integers(0, 200), max_size=10))
+def test_given_notes_are_handed_out_once_and_in_order(times, lookahead, moments):
+    rows = np.array([[FIRST_ID + t // STEPS, FIRST_ID + t % STEPS, 5, 20] for t in sorted(times)]).reshape(-1, 4)
+    notes, found = GivenNotes(rows, VOCABULARY, lookahead), []
+    for moment in sorted(moments):
+        found += notes.due(moment)
+        assert len(found) == sum(t <= moment + lookahead for t in times)
+    assert found == [tuple(row) for row in rows[:len(found)].tolist()]
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 10**6), bars=st.integers(0, 6))
+def test_each_made_note_knows_the_given_ones_that_are_due_and_no_others(seed, bars):
+    rows = windows(seed)
+    tasks = Anticipation(VOCABULARY, bars * STEPS, 1.0)(rows, torch.Generator().manual_seed(seed)).numpy()
+    assert tasks.shape == (*rows.shape[:2], len(FIELDS) + 1)
+    assert tasks[..., -1].any() and not tasks[..., -1].all()
+    for row, before in zip(tasks, rows.numpy(), strict=True):
+        notes = {tuple(note) for note in before.tolist()}
+        assert {tuple(note) for note in row[:, :-1].tolist()} <= notes | {(0,) * 4, (EOS,) * 4}
+        for piece in np.split(row, np.flatnonzero(row[:, BAR] == BOS)):
+            song = piece[piece[:, BAR] >= FIRST_ID]
+            times, marked = onsets(song[:, :-1], STEPS), song[:, -1].astype(bool)
+            made = np.flatnonzero(~marked)
+            assert (np.diff(times[made]) >= 0).all() and (np.diff(times[marked]) >= 0).all()
+            for previous, note in itertools.pairwise(made):
+                due = marked & (times <= times[previous] + bars * STEPS)
+                assert (np.flatnonzero(due) < note).all()  # those due are read
+                between = np.arange(previous + 1, note)
+                assert (times[between] <= times[previous] + bars * STEPS).all()  # and no others
+
+
+def test_tasks_are_of_both_kinds_and_a_share_of_the_rows():
+    rows = windows(0, 200)
+    tasks = Anticipation(VOCABULARY, 4 * STEPS, 0.5)(rows, torch.Generator().manual_seed(0))
+    is_task = tasks[..., -1].any(1)
+    assert 60 < is_task.sum() < 140
+    assert torch.equal(tasks[~is_task][..., :-1], rows[~is_task])
+    ends = [(task[:, BAR] == EOS).sum() - (row[:, BAR] == EOS).sum() for task, row in zip(tasks, rows, strict=True)]
+    assert sum(end > 0 for end in ends) > 5  # bars filled: EOS ends what is made
+    parts = VOCABULARY.part_of_id[rows[..., PITCH_INSTRUMENT]]
+    kinds = set()
+    for task, row in zip(tasks[is_task], rows[is_task], strict=True):
+        names = VOCABULARY.part_of_id[task[:, PITCH_INSTRUMENT]]
+        marked = task[:, -1].bool().numpy()
+        kinds.add((frozenset(names[marked & (names >= 0)].tolist()), frozenset(names[~marked & (names >= 0)].tolist())))
+        assert len(row)
+    assert len(kinds) >= 12 and len(set(parts.flatten().tolist())) == 4
+
+
+def given_model(**changes) -> PooledTransformer:
+    torch.manual_seed(0)
+    settings = {"emb_sizes": (4,) * 4, "n_layers": 2, "n_heads": 2, "d_model": 16, "dropout": 0.0, "heads": "gru",
+                "positions": "metre", "late_layers": 1, "bars": "relative", "given": True, "block_size": 200}
+    return PooledTransformer(ModelConfig(**settings | changes)).double()
+
+
+def test_given_notes_cost_nothing_and_are_told_apart():
+    model, rows = given_model(), windows(3)
+    tasks = Anticipation(VOCABULARY, 2 * STEPS, 1.0)(rows, torch.Generator().manual_seed(1))
+    losses = window_losses(model, model.config, tasks)
+    marked = tasks[:, 1:, -1].bool()
+    assert (losses[marked] == 0).all() and (losses[~marked] > 0).all()
+    assert counted(tasks) == int((~marked).sum()) and counted(rows) == rows[:, 1:, 0].numel()
+    model.given.data.normal_()
+    other = window_losses(model, model.config, tasks)
+    first = [int(torch.nonzero(task[:, -1])[0]) for task in tasks]
+    for b, where in enumerate(first):
+        assert torch.equal(losses[b, :where], other[b, :where])
+        assert not torch.allclose(losses[b, where:][~marked[b, where:]], other[b, where:][~marked[b, where:]])
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_same_draws_same_tasks(share):
+    rows, make = windows(5), Anticipation(VOCABULARY, 4 * STEPS, share)
+    first, again = (make(rows, torch.Generator().manual_seed(7)) for _ in range(2))
+    assert torch.equal(first, again)
+    assert bool(first[..., -1].any()) == bool(share)
