@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vocab import BAR, BOS, EOS, FIELDS, FIRST_ID, PITCH_INSTRUMENT, START_POS, Vocabulary
+from vocab import BAR, BOS, EOS, FIELDS, FIRST_ID, PAD, PITCH_INSTRUMENT, START_POS, Vocabulary
 
+REACH = 2  # windows of notes from which one window of a task is made: given notes are read early, others are silent
 LONGEST_FILL = 8  # bars
 ALONE = 0.2  # of the parts that are not made, how many are silent instead of given
 SOME_PARTS = 0.3  # of the fills, how many are of some parts only
@@ -59,28 +60,36 @@ class Anticipation:
     lookahead_steps: int
     share: float  # of the rows
 
-    def __call__(self, rows: Tensor, generator: torch.Generator) -> Tensor:
-        """(B, T, F + 1) of (B, T, F) rows: the last column is 1 for given notes, and for what fills a row up."""
+    def __call__(self, rows: Tensor, length: int, generator: torch.Generator) -> Tensor:
+        """(B, T, F + 1) of (B, L, F) rows: tasks, or their first `length` T notes as they are; L ≥ T.
+
+        The last column is 1 for given notes, and for what fills a row up.
+        """
         random = np.random.default_rng(int(torch.randint(2**62, (1,), generator=generator)))
-        result = np.zeros((*rows.shape[:2], len(FIELDS) + 1), np.int64)
-        result[..., :-1] = rows.numpy()
-        for row in result:
+        flagged = np.zeros((*rows.shape[:2], len(FIELDS) + 1), np.int64)
+        flagged[..., :-1] = rows.numpy()
+        result = flagged[:, :length]
+        for number, row in enumerate(flagged):
             if random.random() < self.share:
-                row[:] = self._task(row, random)
+                result[number] = self._task(row, length, random)
         return torch.from_numpy(result)
 
-    def _task(self, row: np.ndarray, random: np.random.Generator) -> np.ndarray:
-        """(T, F + 1) another order and choice of the rows (T, F + 1) of one window, cut or filled to its length."""
-        pieces = np.split(row, np.flatnonzero(row[:, BAR] == BOS)[1 if row[0, BAR] == BOS else 0:])
-        longest = max(range(len(pieces)), key=lambda i: len(pieces[i]))
+    def _task(self, row: np.ndarray, length: int, random: np.random.Generator) -> np.ndarray:
+        """(T, F + 1) another order and choice of the rows (L, F + 1) of one window, cut or filled to `length`."""
+        row = row[row[:, BAR] != PAD].copy()
+        begins = np.flatnonzero(row[:, BAR] == BOS)
+        begins = np.concatenate([[0], begins[begins > 0]])
+        pieces = np.split(row, begins[1:])
         if random.random() < 0.5:
             made = self._some_parts(random)
             silent = ~made & (random.random(len(made)) < ALONE)
-            pieces = [self._parts_given(piece, made, silent) for piece in pieces]
+            pieces = [self.parts_given(piece, made, silent) for piece in pieces]
         else:
-            pieces[longest] = self._filled(pieces[longest], random)
-        found = np.concatenate(pieces)[:len(row)]
-        filling = np.zeros((len(row) - len(found), row.shape[1]), row.dtype)
+            in_sight = np.minimum([len(piece) for piece in pieces], length - begins)
+            longest = int(in_sight.argmax())
+            pieces[longest] = self._some_bars_filled(pieces[longest], in_sight[longest], random)
+        found = np.concatenate(pieces)[:length]
+        filling = np.full((length - len(found), row.shape[1]), PAD, row.dtype)
         filling[:, -1] = 1
         return np.concatenate([found, filling])
 
@@ -91,21 +100,29 @@ class Anticipation:
         some[random.permutation(n)[:random.integers(1, max(n, 2))]] = True
         return some
 
-    def _parts_given(self, piece: np.ndarray, made: np.ndarray, silent: np.ndarray) -> np.ndarray:
+    def parts_given(self, piece: np.ndarray, made: np.ndarray, silent: np.ndarray) -> np.ndarray:
+        """(N, F + 1) rows of one song in the order of reading. Parts are `made`, `silent` (n_parts,) or else given."""
         parts = self.vocabulary.part_of_id[piece[:, PITCH_INSTRUMENT]]  # −1: BOS and EOS
         piece = piece[(parts < 0) | ~silent[parts]]
         parts = self.vocabulary.part_of_id[piece[:, PITCH_INSTRUMENT]]
         return self._ordered(piece, (parts >= 0) & ~made[parts])
 
-    def _filled(self, piece: np.ndarray, random: np.random.Generator) -> np.ndarray:
-        """Some bars are made, what comes before them is known, what comes after is given; EOS ends them."""
-        notes = piece[:, BAR] >= FIRST_ID
-        if not notes.any():
+    def _some_bars_filled(self, piece: np.ndarray, in_sight: int, random: np.random.Generator) -> np.ndarray:
+        """Some bars are made that begin in the first `in_sight` of (N, F + 1) rows, seldom with little before them."""
+        bars = piece[:in_sight, BAR]
+        bars = bars[bars >= FIRST_ID]
+        if not len(bars):
             return piece
-        bars = piece[notes, BAR]
-        first = random.integers(bars[0], bars[-1] + 1)
-        last = first + min(2 ** random.uniform(0, np.log2(LONGEST_FILL + 1)), LONGEST_FILL) - 1
+        first = bars[random.integers(len(bars) // 4, len(bars))]
+        n_bars = int(2 ** random.uniform(0, np.log2(LONGEST_FILL + 1)))  # each octave as often
         made = self._some_parts(random) if random.random() < SOME_PARTS else np.ones(len(self.vocabulary.parts), bool)
+        return self.filled(piece, first, first + n_bars - 1, made)
+
+    def filled(self, piece: np.ndarray, first: int, last: int, made: np.ndarray) -> np.ndarray:
+        """(N, F + 1) rows of one song in the order of reading, of which some bars are made, by the `made` (n_parts,).
+
+        The notes before these bars, ids from `first` to `last`, are known, those after them given; EOS ends them.
+        """
         piece = piece[piece[:, BAR] != EOS]
         after = piece[:, BAR] > last
         inside = (piece[:, BAR] >= first) & ~after

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vocab import PITCH_INSTRUMENT, Vocabulary
+from vocab import PAD, PITCH_INSTRUMENT, Vocabulary
 
 REACH = 4  # rows ahead in which a row without a part finds its notes
 
@@ -64,3 +64,10 @@ def crops(notes: Tensor, length: int, generator: torch.Generator) -> Tensor:
     start = int(torch.randint(max(spare, 1), (1,), generator=generator))
     n_rows = (len(notes) - start) // length
     return notes[start:start + n_rows * length].view(n_rows, length, -1)
+
+
+def longer(notes: Tensor, firsts: Tensor, length: int) -> Tensor:
+    """(B, T, F) rows of `length` T from (M, F) `notes`, from (B,) `firsts` on; PAD where the notes end."""
+    places = firsts[:, None] + torch.arange(length)
+    rows = notes[places.clamp(max=len(notes) - 1)]
+    return rows.masked_fill((places >= len(notes))[..., None], PAD)

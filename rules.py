@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -70,7 +70,7 @@ class Rules:
     """The rules of one song, or of the stretch of it that is made."""
 
     def __init__(self, vocabulary: Vocabulary, config: RuleConfig, end_bar: int, *, first_bar: int = 0,
-                 parts: Iterable[str] = (), exact: bool = False, loop: bool = False, given: np.ndarray | None = None,
+                 parts: Sequence[str] = (), exact: bool = False, loop: bool = False, given: np.ndarray | None = None,
                  ) -> None:
         """Notes are made in the bars from `first_bar` to before `end_bar`, counted from 0.
 
@@ -90,7 +90,7 @@ class Rules:
         names = vocabulary.part_names
         self.of_part = [slice(first, first + part.n_pitches)
                         for first, part in zip(vocabulary.first_pitch_ids, vocabulary.parts, strict=True)]
-        self.pitches = allowed_pitches(vocabulary, config, tuple(parts) or names)
+        self.pitches = allowed_pitches(vocabulary, config, parts or names)
         self.monophonic = [p for p, name in enumerate(names) if name in config.monophonic]
         given = np.zeros((0, len(vocabulary.sizes)), np.int64) if given is None else given
         self.sounding_bars = frozenset((given[:, BAR] - FIRST_ID).tolist())
@@ -226,7 +226,7 @@ def allowed_pitches(vocabulary: Vocabulary, config: RuleConfig, parts: Sequence[
     return allowed
 
 
-def _check_parts(vocabulary: Vocabulary, config: RuleConfig, parts: Iterable[str]) -> None:
+def _check_parts(vocabulary: Vocabulary, config: RuleConfig, parts: Sequence[str]) -> None:
     """Raise UserError if rules or `parts` name a part that the vocabulary has not."""
     for name in (*parts, *config.pitches, *config.monophonic, *config.max_chord, *config.max_per_bar):
         if name not in vocabulary.part_names:

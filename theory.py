@@ -53,7 +53,7 @@ def pitch_set(text: str) -> frozenset[int]:
     """MIDI pitches of a list such as "28-52" or "kick, snare, 42-46". Raises UserError."""
     pitches: set[int] = set()
     for item in filter(None, re.split(r"[,\s]+", text)):
-        match = re.fullmatch(r"(\d+)(?:-(\d+))?", item)
+        match = re.fullmatch(r"(\d{1,3})(?:-(\d{1,3}))?", item)
         if match:
             found = range(int(match[1]), int(match[2] or match[1]) + 1)
         elif item in DRUM_KIT:

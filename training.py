@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from anticipation import Anticipation
-from augmentation import PartDropping, Transposition, crops
+from anticipation import REACH, Anticipation
+from augmentation import PartDropping, Transposition, crops, longer
 from checkpoints import load_model, save_checkpoint
 from dataset import Dataset, Split, load_dataset, split_by_song
 from errors import UserError
@@ -244,14 +244,14 @@ class Run:
 
     def _augmented(self, train: Tensor, indices: Tensor, seed: int) -> Tensor:
         """The rows (B, T, F) of (N, T, F) `train` that a step takes, changed as the settings say."""
-        rows, draws = train[indices], torch.Generator().manual_seed(seed)
+        draws, length = torch.Generator().manual_seed(seed), train.shape[1]
+        notes, firsts = train.flatten(0, 1), indices * length
+        rows = longer(notes, firsts, REACH * length) if self.anticipation else train[indices]
         if self.part_dropping:  # first: what fills its rows up comes from `train`, as it stands in the files
-            rows = self.part_dropping(rows, train.flatten(0, 1), indices * train.shape[1], draws)
+            rows = self.part_dropping(rows, notes, firsts, draws)
         if self.transposition:
             rows = self.transposition(rows, draws)
-        if self.anticipation:
-            rows = self.anticipation(rows, draws)
-        return rows
+        return self.anticipation(rows, length, draws) if self.anticipation else rows
 
     def _rows_of_epoch(self, generator: torch.Generator) -> Tensor:
         """(N, T, F) training rows; with random crops from another first note on, and perhaps one row fewer."""

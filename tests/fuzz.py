@@ -43,7 +43,7 @@ import workers
 from arranging import ALL, CUT, MOST_NOTES, NONE, RANGES, SKIP, Choices
 from clean_midi import CleanSong
 from errors import EXIT_USER_ERROR, UserError, reports_user_errors
-from generate import open_prompt, prompt_rows
+from generate import open_prompt, read_prompt
 from listing import Task
 from merge_midi import choose_tempo, join, read_stem
 from midi_reader import read_song
@@ -169,7 +169,7 @@ def try_midi(tried: Tried, path: Path, number: int) -> None:
     song = tried.attempt("read_song", where, read_song, path)
     opened = tried.attempt("generate: open_prompt", where, open_prompt, path)
     if opened is not None:
-        tried.attempt("generate: prompt_rows", where, prompt_rows, opened, path, number % 4, tokenizer())
+        tried.attempt("generate: read_prompt", where, read_prompt, opened, path, number % 4, tokenizer())
     tried.attempt("MidiTokenizerPooled()(path)", where, tokenizer(), path)
     tried.attempt("merge_midi", where, merge, path)
     if song is None:
@@ -223,7 +223,7 @@ def try_tokens(tried: Tried, path: Path, number: int) -> None:
     tried.attempt("prepare", where, ReadSong(tokenizer()), Task(where, "", ""))
     opened = tried.attempt("generate: open_prompt", where, open_prompt, path)
     if opened is not None:
-        tried.attempt("generate: prompt_rows", where, prompt_rows, opened, path, number % 4, tokenizer())
+        tried.attempt("generate: read_prompt", where, read_prompt, opened, path, number % 4, tokenizer())
     if read is not None:
         rows, tempo = read
         midi = tried.attempt("create_midi_from_tokens", "ids", create_midi, rows, tempo, may_refuse=False)

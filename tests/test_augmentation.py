@@ -7,7 +7,7 @@ import pytest
 import torch
 from random_songs import VOCABULARY, random_song
 
-from augmentation import PartDropping, Transposition, crops
+from augmentation import PartDropping, Transposition, crops, longer
 from vocab import FIELDS, PITCH_INSTRUMENT, load_vocabulary
 
 DRUMS, BASS, PIANO = range(3)
@@ -115,3 +115,10 @@ def test_a_part_that_is_nearly_all_there_is_stays():
     rows = notes.view(-1, 20, len(FIELDS))
     found = [PartDropping(VOCABULARY, 1.0)(rows, notes, torch.arange(0, 100, 20), generator(seed)) for seed in range(9)]
     assert all(torch.equal(rows, other) for other in found)
+
+
+def test_longer_rows_go_on_with_the_notes_after_and_end_in_padding():
+    notes = torch.arange(4, 24).view(5, 4)
+    rows = longer(notes, torch.tensor([0, 3]), 4)
+    assert torch.equal(rows[0], notes[:4])
+    assert torch.equal(rows[1], torch.cat([notes[3:], torch.zeros((2, 4), dtype=notes.dtype)]))

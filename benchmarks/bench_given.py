@@ -1,0 +1,201 @@
+"""Playing to given notes: what knowing them is worth, and whether what is made agrees with them.
+
+Example  python -m benchmarks.bench_given loss dataset.pt given/best.pth given-no_lookahead/best.pth
+         python -m benchmarks.bench_given agree dataset.pt given/best.pth
+
+On songs that the model was not trained on. `loss`: nats per note of each part in windows of the model's context, where
+the other parts are given, where they are silent, and in the plain task, where all parts are made; and nats per note of
+bars in the middle, told what comes after them or not. The plain task's are not the same choice (which part comes next
+is asked as well), and stand there to compare models. `agree`: a part is made for excerpts of eight bars, the others
+given; of the made notes, of the songs' own, and of another song's: the share of melodic notes that belong to the chord
+sounding in the given melodic parts within their beat, and the share of notes struck together with a given one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from anticipation import Anticipation, onsets
+from checkpoints import load_model
+from dataset import Dataset, load_dataset
+from errors import UserError, reports_user_errors
+from evaluation import held_out_songs, song_rows
+from generation_args import GenConfig
+from model import PooledTransformer, window_losses
+from sampling import Request, sample_songs
+from tasks import Wish, make_task
+from vocab import BAR, BOS, FIRST_ID, NOTE_DUR, PITCH_INSTRUMENT, QUARTERS_PER_BAR, Vocabulary
+
+EXCERPT = 8  # bars
+FILL = 4  # bars
+BATCH = 16
+OCTAVE = 12
+
+
+def windows(dataset: Dataset, songs: Sequence[int], size: int) -> Iterator[np.ndarray]:
+    """(T, F) rows of songs, one window from the beginning of each and one from its middle."""
+    for song in songs:
+        rows = song_rows(dataset, song).numpy()
+        if len(rows) >= 2 * size:
+            yield rows[:size]
+            yield rows[len(rows) // 2:][:size]
+
+
+@torch.inference_mode()
+def mean_loss(model: PooledTransformer, rows: list[np.ndarray], counts: list[np.ndarray]) -> tuple[float, int]:
+    """Nats per note, and how many notes: those of (T, F + 1) rows that `counts` (T,) says."""
+    total, number = 0.0, 0
+    for start in range(0, len(rows), BATCH):
+        batch = torch.from_numpy(np.stack(rows[start:start + BATCH])).long()
+        counted = torch.from_numpy(np.stack(counts[start:start + BATCH]))[:, 1:]
+        losses = window_losses(model, model.config, batch).sum(-1)
+        total, number = total + float(losses[counted].sum()), number + int(counted.sum())
+    return total / number, number
+
+
+def padded(rows: np.ndarray, size: int) -> np.ndarray:
+    """(size, F + 1) of (N, F + 1) rows, cut or filled up with what counts for nothing."""
+    filling = np.zeros((max(size - len(rows), 0), rows.shape[1]), np.int64)
+    filling[:, -1] = 1
+    return np.concatenate([rows, filling])[:size]
+
+
+def with_flags(rows: np.ndarray) -> np.ndarray:
+    return np.concatenate([rows, np.zeros((len(rows), 1), np.int64)], 1)
+
+
+def part_losses(model: PooledTransformer, tasks: Anticipation, found: list[np.ndarray], vocabulary: Vocabulary) -> None:
+    size = model.config.block_size
+    for p, name in enumerate(vocabulary.part_names):
+        made = np.arange(len(vocabulary.parts)) == p
+        line = f"  {name:8s}"
+        for label, silent in (("given", made & False), ("silent", ~made)):
+            rows = [padded(tasks.parts_given(with_flags(window), made, silent), size) for window in found]
+            counts = [(vocabulary.part_of_id[row[:, PITCH_INSTRUMENT]] == p) & (row[:, -1] == 0) for row in rows]
+            loss, number = mean_loss(model, rows, counts)
+            line += f"  others {label} {loss:.3f}"
+        rows = [with_flags(window) for window in found]
+        counts = [vocabulary.part_of_id[row[:, PITCH_INSTRUMENT]] == p for row in rows]
+        print(f"{line}  (plain task {mean_loss(model, rows, counts)[0]:.3f}; {number} notes)")
+
+
+def fill_losses(model: PooledTransformer, tasks: Anticipation, found: list[np.ndarray]) -> None:
+    size, told, untold, counts_told, counts_untold = model.config.block_size, [], [], [], []
+    for window in found:
+        bars = window[:, BAR]
+        first = int(np.median(bars[bars >= FIRST_ID]))
+        if (bars == BOS).sum() > 1 or not ((bars >= first) & (bars < first + FILL)).any():
+            continue
+        every = np.ones(len(tasks.vocabulary.parts), bool)
+        row = padded(tasks.filled(with_flags(window), first, first + FILL - 1, every), size)
+        told.append(row)
+        counts_told.append((row[:, BAR] >= first) & (row[:, BAR] < first + FILL) & (row[:, -1] == 0))
+        plain = with_flags(window)
+        untold.append(plain)
+        counts_untold.append((bars >= first) & (bars < first + FILL))
+    (with_after, number), (without, _) = mean_loss(model, told, counts_told), mean_loss(model, untold, counts_untold)
+    print(f"  {FILL} bars in the middle: knowing what comes after {with_after:.3f}, not knowing {without:.3f} "
+          f"({number} notes)")
+
+
+def loss(args: argparse.Namespace) -> int:
+    for path in args.models:
+        model, vocabulary, facts = load_model(path)
+        dataset = load_dataset(args.dataset, vocabulary)
+        songs = held_out_songs(facts, dataset, path)[:args.songs]
+        found = list(windows(dataset, songs, model.config.block_size))
+        print(f"{path}: look-ahead {model.config.lookahead_bars} bars, {len(found)} windows of {len(songs)} songs")
+        tasks = Anticipation(vocabulary, model.lookahead_steps, 1.0)
+        part_losses(model, tasks, found, vocabulary)
+        fill_losses(model, tasks, found)
+    return 0
+
+
+# ---------------------------------------------------------------- agreement
+
+
+def excerpts(dataset: Dataset, songs: Sequence[int], vocabulary: Vocabulary) -> list[np.ndarray]:
+    """(N, F) rows of `EXCERPT` bars of songs, counted from bar 0, where all parts play in the first and the last."""
+    found = []
+    for song in songs:
+        rows = song_rows(dataset, song).numpy()
+        rows = rows[rows[:, BAR] >= FIRST_ID]
+        for first in range(int(rows[0, BAR]), int(rows[-1, BAR]) - EXCERPT + 2, EXCERPT):
+            piece = rows[(rows[:, BAR] >= first) & (rows[:, BAR] < first + EXCERPT)].astype(np.int64)
+            parts = [set(vocabulary.part_of_id[piece[piece[:, BAR] == bar, PITCH_INSTRUMENT]].tolist())
+                     for bar in (first, first + EXCERPT - 1)]
+            if all(len(there) == len(vocabulary.parts) for there in parts):
+                piece[:, BAR] -= first - FIRST_ID
+                found.append(piece)
+                break
+    return found
+
+
+def agreement(made: np.ndarray, given: np.ndarray, vocabulary: Vocabulary) -> tuple[float, float]:
+    """Shares of the (N, F) made notes: in the chord of the given melodic notes of its beat, struck with a given one.
+
+    A beat's chord is the pitch classes that sound in it. Notes of drums, and beats without a chord, do not count for
+    the first (nan if none is left).
+    """
+    steps, beat = vocabulary.steps_per_bar, vocabulary.steps_per_bar // QUARTERS_PER_BAR
+    drums = np.array([part.is_drum for part in vocabulary.parts])
+    melodic = given[~drums[vocabulary.part_of_id[given[:, PITCH_INSTRUMENT]]]]
+    chords: dict[int, set[int]] = {}
+    for time, note in zip(onsets(melodic, steps), melodic, strict=True):
+        for number in range(time // beat, (time + int(note[NOTE_DUR]) - FIRST_ID) // beat + 1):
+            chords.setdefault(number, set()).add(int(vocabulary.pitch_of_id[note[PITCH_INSTRUMENT]]) % OCTAVE)
+    in_chord = [int(vocabulary.pitch_of_id[note[PITCH_INSTRUMENT]]) % OCTAVE in chords[time // beat]
+                for time, note in zip(onsets(made, steps), made, strict=True)
+                if not drums[vocabulary.part_of_id[note[PITCH_INSTRUMENT]]] and time // beat in chords]
+    struck = np.isin(onsets(made, steps), onsets(given, steps))
+    return float(np.mean(in_chord)) if in_chord else float("nan"), float(struck.mean()) if len(made) else float("nan")
+
+
+def agree(args: argparse.Namespace) -> int:
+    model, vocabulary, facts = load_model(args.models[0])
+    dataset = load_dataset(args.dataset, vocabulary)
+    pieces = excerpts(dataset, held_out_songs(facts, dataset, args.models[0]), vocabulary)[:args.songs]
+    if len(pieces) < 2:
+        raise UserError(f"{args.dataset}: no excerpts of {EXCERPT} bars with all parts in it among the held-out songs")
+    print(f"{args.models[0]}: {len(pieces)} excerpts of {EXCERPT} bars; shares in the chord / struck with a given note")
+    for p, name in enumerate(vocabulary.part_names):
+        others = tuple(other for other in vocabulary.part_names if other != name)
+        tasks = [make_task(Wish(given=others), piece, vocabulary, GenConfig()) for piece in pieces]
+        requests = [Request(task.rules, seed, task.prompt, task.given) for seed, task in enumerate(tasks)]
+        made = []
+        for start in tqdm(range(0, len(requests), BATCH), unit="batch", disable=None):
+            made += sample_songs(model, requests[start:start + BATCH], GenConfig())
+        own = [piece[vocabulary.part_of_id[piece[:, PITCH_INSTRUMENT]] == p] for piece in pieces]
+        for label, notes in (("made", [song.notes for song in made]), ("own", own), ("another's", own[1:] + own[:1])):
+            shares = [agreement(rows, task.given, vocabulary) for rows, task in zip(notes, tasks, strict=True)]
+            chord, struck = (np.nanmean(of_kind) if not np.isnan(of_kind).all() else np.nan
+                             for of_kind in np.array(shares).T)
+            print(f"  {name:8s} {label:10s} {chord:.3f} / {struck:.3f}  ({sum(map(len, notes))} notes)")
+    return 0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("loss", "agree"))
+    parser.add_argument("dataset", type=Path, help="dataset .pt that the models were trained on")
+    parser.add_argument("models", type=Path, nargs="+", help="checkpoints or released weights")
+    parser.add_argument("--songs", type=int, default=60, help="at most (default: %(default)s)")
+    return parser
+
+
+@reports_user_errors
+def main(argv: Sequence[str] | None = None) -> int:
+    args = build_parser().parse_args(argv)
+    return {"loss": loss, "agree": agree}[args.what](args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
