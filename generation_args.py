@@ -53,6 +53,8 @@ class GenConfig:
         tenth, rounded up). For "top_p" the probability mass kept (Holtzman et al. 2020). For "min_p" the least
         probability kept, as a share of the highest (Nguyen et al. 2024). For "none" it has no meaning.
     top_p, min_p: such filters besides, with a number per family; [] for none.
+    variety: against loops: for each bar in a row that copies one of the eight before it (`repetition.Copies`) the
+        temperature grows by this share of itself, until a bar is new; 0: never.
     rules: what the song must keep to.
     num_bars: from scratch, bars 0 to num_bars − 1; after a prompt, the rest of its last bar and so many more.
     max_steps: most new notes.
@@ -65,6 +67,7 @@ class GenConfig:
     threshold: tuple[float, ...] = (0.9, 0.9, 0.9, 0.9)
     top_p: tuple[float, ...] = ()
     min_p: tuple[float, ...] = ()
+    variety: float = 0.0
     rules: RuleConfig = RuleConfig()
 
     def __post_init__(self) -> None:
@@ -82,6 +85,8 @@ class GenConfig:
             values = getattr(self, name)
             if values and (len(values) != len(FIELDS) or not all(0 <= value <= 1 for value in values)):
                 raise UserError(f"{name}={list(values)} must be {len(FIELDS)} numbers from 0 to 1, or []")
+        if not 0 <= self.variety < math.inf:
+            raise UserError(f"variety={self.variety} must be at least 0")
         for name in ("num_bars", "max_steps"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name}={getattr(self, name)} must be at least 1")

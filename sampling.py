@@ -1,7 +1,7 @@
 """Sample songs note by note, many at once: what is valid, which of it is likely enough, and one draw.
 
 A note is drawn family by family in the model's order. In each family the order of things is: masks (`rules.Rules`), the
-filter `sampling_fn`, then `top_k`, `top_p` and `min_p` where they are set, the temperature, and the draw.
+filter `sampling_fn`, then `top_p` and `min_p` where they are set, the temperature, and the draw.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from anticipation import GivenNotes
 from attention import KeyValueCache
 from generation_args import GenConfig
 from model import PooledTransformer, Reading, bar_offsets
+from repetition import Copies
 from rules import Rules, SoFar, Stretch
 from vocab import BAR, BOS, EOS, FIELDS, FIRST_ID
 
@@ -83,13 +84,19 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     return raised / raised.sum(1, keepdims=True)
 
 
-def draw(logits: np.ndarray, family: int, config: GenConfig, uniform: np.ndarray) -> np.ndarray:
-    """(B,) ids of `family` drawn from masked (B, V) logits; `uniform`: (B,) numbers from 0 to below 1."""
+def draw(logits: np.ndarray, family: int, config: GenConfig, uniform: np.ndarray, heat: np.ndarray) -> np.ndarray:
+    """(B,) ids of `family` drawn from masked (B, V) logits.
+
+    Args:
+        uniform: (B,) numbers from 0 to below 1.
+        heat: (B,) what the temperature is multiplied by.
+    """
     logits = filtered(logits, config.sampling_fn, config.threshold[family])
     for name in ("top_p", "min_p"):
         if getattr(config, name):
             logits = filtered(logits, name, getattr(config, name)[family])
-    logits = (logits - logits.max(1, keepdims=True)) / config.temperature[family]  # of all sizes, without overflow
+    temperature = config.temperature[family] * heat[:, None]
+    logits = (logits - logits.max(1, keepdims=True)) / temperature  # of all sizes, without overflow
     mass = softmax(logits).cumsum(1)
     return (mass <= uniform[:, None] * mass[:, -1:]).sum(1)
 
@@ -125,7 +132,7 @@ class Song:
         self.flags: list[bool] = []  # which of them are given
         self.start = 0  # rows before it are forgotten
         self.bar_offset = 0  # what the model's bars are less than the song's
-        self.so_far = SoFar.nothing(v)
+        self.so_far, self.copies = SoFar.nothing(v), Copies()
         self.notes: list[Note] = []
         self.nats: list[float] = []
         self._read([(BOS,) * len(FIELDS)], given=False)
@@ -142,6 +149,7 @@ class Song:
     def add(self, note: Note) -> None:
         """One more note, of the prompt or drawn."""
         self.so_far = self.so_far.after(note, self.vocabulary)
+        self.copies.add(note)
         self._read([note], given=False)
         self._read(self.given.due(self.so_far.time), given=True)
 
@@ -267,6 +275,7 @@ def _draw_notes(model: PooledTransformer, reading: Reading, songs: Sequence[Song
                 ) -> list[tuple[Note, float] | None]:
     """The next note of each song and the nats it surprised the model by; None is the end of the song."""
     uniform = np.stack([song.random.random(len(FIELDS)) for song in songs])  # (B, F)
+    heat = 1 + config.variety * np.array([song.copies.in_a_row for song in songs])
     stretches = [song.rules.stretches(song.so_far) for song in songs]
     chosen: list[dict[int, int]] = [{} for _ in songs]
     told_model: dict[int, Tensor] = {}  # the same, in the model's bars
@@ -282,7 +291,7 @@ def _draw_notes(model: PooledTransformer, reading: Reading, songs: Sequence[Song
                         end_beyond(of_song, song.rules.last_bar_id - song.bar_offset)
             logits = _in_song_bars(logits, offsets)
         logits = np.where(masks, logits, -np.inf)
-        drawn = draw(logits, family, config, uniform[:, family])
+        drawn = draw(logits, family, config, uniform[:, family], heat)
         nats -= np.log(softmax(logits)[np.arange(len(songs)), drawn])
         if k:
             drawn[ended] = EOS

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from errors import UserError
 
 OCTAVE = 12
+PITCH_CLASSES = ("C", "Db", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
 LETTERS = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
 ACCIDENTALS = {"": 0, "#": 1, "b": -1}
 SCALES = {  # semitones above the tonic
@@ -47,6 +49,19 @@ def scale_pitch_classes(key: str, scale: str) -> frozenset[int]:
     if scale not in SCALES:
         raise UserError(f"scale {scale!r} must be one of {', '.join(SCALES)}")
     return frozenset((pitch_class(key) + interval) % OCTAVE for interval in SCALES[scale])
+
+
+def best_scale(counts: Sequence[int]) -> tuple[str, frozenset[int]]:
+    """Name and pitch classes of the major or minor scale that holds most of the notes counted by pitch class (12,).
+
+    A scale and its relative hold the same notes: of the two, the one whose tonic is played more often.
+    """
+    def fit(tonic: str, scale: str) -> tuple[int, int]:
+        return sum(int(counts[i]) for i in scale_pitch_classes(tonic, scale)), int(counts[pitch_class(tonic)])
+
+    tonic, scale = max(((tonic, scale) for tonic in PITCH_CLASSES for scale in ("major", "minor")),
+                       key=lambda pair: fit(*pair))
+    return f"{tonic} {scale}", scale_pitch_classes(tonic, scale)
 
 
 def pitch_set(text: str) -> frozenset[int]:

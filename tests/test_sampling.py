@@ -136,7 +136,7 @@ def test_draws_follow_the_temperature_and_the_filters():
 
     def shares(**changes) -> np.ndarray:
         config = GenConfig(**{"sampling_fn": "none", "temperature": (1.0,) * 4} | changes)
-        return np.bincount(draw(logits, BAR, config, uniform), minlength=4) / n_draws
+        return np.bincount(draw(logits, BAR, config, uniform, np.ones(n_draws)), minlength=4) / n_draws
 
     assert np.allclose(shares(), [0.5, 0.3, 0.15, 0.05], atol=1e-3)
     squared = np.array([0.25, 0.09, 0.0225, 0.0025])
@@ -152,7 +152,8 @@ def test_draws_follow_the_temperature_and_the_filters():
 @given(uniform=st.sampled_from([0.0, 1 - 2**-53]))
 def test_the_ends_of_the_draw_never_fall_on_what_is_masked(uniform):
     logits = np.array([[-np.inf, 0.0, -np.inf, 1.0, -np.inf]])
-    assert draw(logits, BAR, GenConfig(sampling_fn="none"), np.array([uniform]))[0] == (1 if uniform == 0 else 3)
+    drawn = draw(logits, BAR, GenConfig(sampling_fn="none"), np.array([uniform]), np.ones(1))
+    assert drawn[0] == (1 if uniform == 0 else 3)
 
 
 # ---------------------------------------------------------------- length
