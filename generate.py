@@ -91,7 +91,7 @@ def read_prompt(opened: Song | dict[str, Any] | None, path: Path, n_rows: int, t
 class Studio:
     """A model, and all that says how it plays."""
 
-    def __init__(self, path: Path, device_name: str, dtype: str) -> None:
+    def __init__(self, path: Path, device_name: str = "auto", dtype: str = DTYPES[0]) -> None:
         from checkpoints import load_model, pick_device  # brings torch, which wrong arguments need not wait for
         from inference import prepared
 

@@ -27,7 +27,7 @@ from checkpoints import load_checkpoint, load_model, save_checkpoint, save_relea
 from dataset import load_dataset, split_by_song
 from errors import EXIT_INTERRUPTED, EXIT_USER_ERROR
 from files import file_hash
-from model import ModelConfig, PooledTransformer, note_losses
+from model import ModelConfig, PooledTransformer, note_losses, window_losses
 from processes import Processes
 from settings import config_from_dict, config_from_file, config_to_dict
 from training_args import BEST, LAST, LOSSES, PICTURE, SEEDS, SETTINGS, TrainingArgs
@@ -248,6 +248,7 @@ EFFECTS = {
     "transpose": ({"transpose": [-5, 6]}, "train_loss"),
     "random_crops": ({"random_crops": True}, "train_loss"),
     "drop_parts": ({"drop_parts": 0.5}, "train_loss"),
+    "given_tasks": ({"given_tasks": 0.9, "model": {"given": True}}, "train_loss"),
     "seed": ({"seed": 1}, "train_loss"),
     "compile": ({"compile": True}, "train_loss"),  # dropout draws otherwise; without, the losses are the same (below)
 }
@@ -334,6 +335,31 @@ def test_a_bare_tensor_of_the_predecessor_can_be_trained_on():
     assert same(weights(train(dataset="bare.pt", filename="bare")), weights(train()))
 
 
+def test_tasks_need_a_model_that_can_be_given_notes(capsys):
+    assert '"given": true' in fails(train_pool.main, arguments(given_tasks=0.5), capsys)
+
+
+def test_notes_that_are_given_do_not_count(folder):
+    """The loss of a step is a mean over the notes that are made, whatever rows pass through the model together."""
+    dataset = load_dataset(folder / "dataset.pt")
+    split = split_by_song(dataset, 0.8)
+    losses = []
+    for batch_size in (1, 6):
+        torch.manual_seed(0)
+        model = PooledTransformer(ModelConfig(**TINY_MODEL, given=True, dropout=0.0))
+        run = training.Run(folder, TrainingArgs(given_tasks=1.0, batch_size=batch_size, lr=1e-9), model, dataset,
+                           split, {}, Processes("cpu"))
+        rows = run._augmented(split.train, torch.arange(6), 0)
+        made = rows[:, 1:, -1] == 0
+        assert 0.1 < made.double().mean() < 0.9
+        with torch.no_grad():
+            alone = torch.cat([window_losses(model, model.config, row[None])[0][mine]
+                               for row, mine in zip(rows, made, strict=True)])
+        assert torch.allclose(run.step(rows), alone.mean(0), rtol=1e-4)
+        losses.append(float(alone.mean()))
+    assert losses[0] == pytest.approx(losses[1])
+
+
 @pytest.mark.parametrize("transpose", [[1, 6], [-5, -1], [-5], [6, -5]])
 def test_transpose_must_be_a_range_around_zero(transpose, capsys):
     assert "semitones with 0 between" in fails(train_pool.main, arguments(transpose=transpose), capsys)
@@ -409,8 +435,9 @@ def assert_same_run(stopped: Path, whole: Path) -> None:
 @pytest.mark.parametrize(("heads", "stops"), [  # within an epoch and at its end, with and without a row just written
     ("gru", (1,)), ("parallel", (2,)), ("parallel", (3,)), ("gru", (5,)), ("gru", (1, 2, 3, 4, 5))])
 def test_a_resumed_run_equals_one_never_stopped(monkeypatch, capsys, heads, stops):
-    settings = {"model": {"heads": heads}, "validate_steps": 2, "loggingsteps": 2, "transpose": [-5, 6],
-                "random_crops": True, "drop_parts": 0.3, "batch_size": 1, "accumulation": 3}
+    settings = {"model": {"heads": heads, "given": True}, "validate_steps": 2, "loggingsteps": 2,
+                "transpose": [-5, 6], "random_crops": True, "drop_parts": 0.3, "given_tasks": 0.5, "batch_size": 1,
+                "accumulation": 3}
     whole = train(filename="whole", **settings)
     capsys.readouterr()
     interrupt_after(monkeypatch, *stops)
