@@ -15,7 +15,7 @@ import pytest
 from test_sampling import tiny_model
 
 from checkpoints import save_release
-from generation_args import GenConfig
+from generation_args import GenConfig, RuleConfig
 from model import ModelConfig
 from quality import Cleaning
 from tokenizer import MidiTokenizerPooled
@@ -81,7 +81,7 @@ def test_documented_python_runs(checkout):
     assert "(1, 1, 1, 1)" in done.stdout
 
 
-@pytest.mark.parametrize("settings", [ModelConfig, TrainingArgs, GenConfig])
+@pytest.mark.parametrize("settings", [ModelConfig, TrainingArgs, GenConfig, RuleConfig])
 def test_every_setting_is_explained(settings):
     for field in dataclasses.fields(settings):
         assert f"`{field.name}`" in README, field.name
