@@ -3,12 +3,13 @@
 Example  python -m benchmarks.bench_given loss dataset.pt given/best.pth given-no_lookahead/best.pth
          python -m benchmarks.bench_given agree dataset.pt given/best.pth
 
-On songs that the model was not trained on. `loss`: nats per note of each part in windows of the model's context, where
-the other parts are given, where they are silent, and in the plain task, where all parts are made; and nats per note of
-bars in the middle, told what comes after them or not. The plain task's are not the same choice (which part comes next
-is asked as well), and stand there to compare models. `agree`: a part is made for excerpts of eight bars, the others
-given; of the made notes, of the songs' own, and of another song's: the share of melodic notes that belong to the chord
-sounding in the given melodic parts within their beat, and the share of notes struck together with a given one.
+On songs that the model was not trained on. `loss`: nats per note of each part, in half a context, where the other
+parts are given (and what of them comes next), where they are silent, and in the plain task, where all parts are made;
+and nats per note of bars in the middle, told what comes after them or not. The plain task's are not the same choice
+(which part comes next is asked as well), and stand there to compare models. `agree`: a part is made for excerpts of
+eight bars, the others given; of the made notes, of the songs' own, and of another song's: the share of melodic notes
+that belong to the chord sounding in the given melodic parts within their beat, and the share struck together with a
+kick or, of the made drums' kicks, with a note of the lowest given part, the bass.
 """
 
 from __future__ import annotations
@@ -31,21 +32,21 @@ from generation_args import GenConfig
 from model import PooledTransformer, window_losses
 from sampling import Request, sample_songs
 from tasks import Wish, make_task
+from theory import DRUM_KIT, OCTAVE
 from vocab import BAR, BOS, FIRST_ID, NOTE_DUR, PITCH_INSTRUMENT, QUARTERS_PER_BAR, Vocabulary
 
 EXCERPT = 8  # bars
 FILL = 4  # bars
 BATCH = 16
-OCTAVE = 12
 
 
 def windows(dataset: Dataset, songs: Sequence[int], size: int) -> Iterator[np.ndarray]:
-    """(T, F) rows of songs, one window from the beginning of each and one from its middle."""
+    """(2 T, F) rows of songs, one window from the beginning of each and one from its middle; T is `size`."""
     for song in songs:
         rows = song_rows(dataset, song).numpy()
-        if len(rows) >= 2 * size:
-            yield rows[:size]
-            yield rows[len(rows) // 2:][:size]
+        if len(rows) >= 4 * size:
+            yield rows[:2 * size]
+            yield rows[len(rows) // 2:][:2 * size]
 
 
 @torch.inference_mode()
@@ -75,34 +76,44 @@ def part_losses(model: PooledTransformer, tasks: Anticipation, found: list[np.nd
     size = model.config.block_size
     for p, name in enumerate(vocabulary.part_names):
         made = np.arange(len(vocabulary.parts)) == p
+        plain = [with_flags(window[:size // 2]) for window in found]
+        silent = [tasks.parts_given(rows, made, ~made) for rows in plain]
+        given = []
+        for window in found:
+            late = (np.arange(len(window)) >= size // 2) & (vocabulary.part_of_id[window[:, PITCH_INSTRUMENT]] == p)
+            given.append(tasks.parts_given(with_flags(window[~late]), made, made & False))
         line = f"  {name:8s}"
-        for label, silent in (("given", made & False), ("silent", ~made)):
-            rows = [padded(tasks.parts_given(with_flags(window), made, silent), size) for window in found]
+        for label, kind in (("others given", given), ("silent", silent), ("plain task", plain)):
+            rows = [padded(row, size) for row in kind]
             counts = [(vocabulary.part_of_id[row[:, PITCH_INSTRUMENT]] == p) & (row[:, -1] == 0) for row in rows]
+            for of_row in counts:
+                of_row[of_row.argmax()] = False  # the part's first note: nothing may stand before it to tell it from
             loss, number = mean_loss(model, rows, counts)
-            line += f"  others {label} {loss:.3f}"
-        rows = [with_flags(window) for window in found]
-        counts = [vocabulary.part_of_id[row[:, PITCH_INSTRUMENT]] == p for row in rows]
-        print(f"{line}  (plain task {mean_loss(model, rows, counts)[0]:.3f}; {number} notes)")
+            line += f"  {label} {loss:.3f} ({number} notes)"
+        print(line)
 
 
 def fill_losses(model: PooledTransformer, tasks: Anticipation, found: list[np.ndarray]) -> None:
-    size, told, untold, counts_told, counts_untold = model.config.block_size, [], [], [], []
+    size, told, untold = model.config.block_size, [], []
+    every = np.ones(len(tasks.vocabulary.parts), bool)
     for window in found:
-        bars = window[:, BAR]
-        first = int(np.median(bars[bars >= FIRST_ID]))
-        if (bars == BOS).sum() > 1 or not ((bars >= first) & (bars < first + FILL)).any():
+        first = max(int(window[size // 4, BAR]), FIRST_ID)
+        if (window[:, BAR] == BOS).sum() > 1:
             continue
-        every = np.ones(len(tasks.vocabulary.parts), bool)
-        row = padded(tasks.filled(with_flags(window), first, first + FILL - 1, every), size)
-        told.append(row)
-        counts_told.append((row[:, BAR] >= first) & (row[:, BAR] < first + FILL) & (row[:, -1] == 0))
-        plain = with_flags(window)
-        untold.append(plain)
-        counts_untold.append((bars >= first) & (bars < first + FILL))
-    (with_after, number), (without, _) = mean_loss(model, told, counts_told), mean_loss(model, untold, counts_untold)
-    print(f"  {FILL} bars in the middle: knowing what comes after {with_after:.3f}, not knowing {without:.3f} "
-          f"({number} notes)")
+        rows = padded(tasks.filled(with_flags(window), first, first + FILL - 1, every), size)
+        plain = with_flags(window[:size])
+        if _filled(rows, first).sum() == _filled(plain, first).sum():  # both hold all of them
+            told.append(rows)
+            untold.append(plain)
+    for label, rows in (("knowing what comes after", told), ("not knowing", untold)):
+        loss, number = mean_loss(model, rows, [_filled(row, int(window[size // 4, BAR])) for row, window in
+                                               zip(rows, untold, strict=True)])
+        print(f"  {FILL} bars in the middle, {label}: {loss:.3f} ({number} notes)")
+
+
+def _filled(rows: np.ndarray, first: int) -> np.ndarray:
+    """(N,) which of (N, F + 1) rows are made in the bars to fill."""
+    return (rows[:, BAR] >= first) & (rows[:, BAR] < first + FILL) & (rows[:, -1] == 0)
 
 
 def loss(args: argparse.Namespace) -> int:
@@ -139,23 +150,42 @@ def excerpts(dataset: Dataset, songs: Sequence[int], vocabulary: Vocabulary) -> 
 
 
 def agreement(made: np.ndarray, given: np.ndarray, vocabulary: Vocabulary) -> tuple[float, float]:
-    """Shares of the (N, F) made notes: in the chord of the given melodic notes of its beat, struck with a given one.
+    """Two shares of the (N, F) made notes, nan where none counts: see above.
 
-    A beat's chord is the pitch classes that sound in it. Notes of drums, and beats without a chord, do not count for
-    the first (nan if none is left).
+    A beat's chord is the pitch classes that sound in it; notes in beats without a chord do not count.
     """
     steps, beat = vocabulary.steps_per_bar, vocabulary.steps_per_bar // QUARTERS_PER_BAR
-    drums = np.array([part.is_drum for part in vocabulary.parts])
-    melodic = given[~drums[vocabulary.part_of_id[given[:, PITCH_INSTRUMENT]]]]
+    melodic, kicks = heard(given, vocabulary)
+    made_melodic, made_kicks = heard(made, vocabulary)
     chords: dict[int, set[int]] = {}
     for time, note in zip(onsets(melodic, steps), melodic, strict=True):
         for number in range(time // beat, (time + int(note[NOTE_DUR]) - FIRST_ID) // beat + 1):
-            chords.setdefault(number, set()).add(int(vocabulary.pitch_of_id[note[PITCH_INSTRUMENT]]) % OCTAVE)
-    in_chord = [int(vocabulary.pitch_of_id[note[PITCH_INSTRUMENT]]) % OCTAVE in chords[time // beat]
-                for time, note in zip(onsets(made, steps), made, strict=True)
-                if not drums[vocabulary.part_of_id[note[PITCH_INSTRUMENT]]] and time // beat in chords]
-    struck = np.isin(onsets(made, steps), onsets(given, steps))
-    return float(np.mean(in_chord)) if in_chord else float("nan"), float(struck.mean()) if len(made) else float("nan")
+            chords.setdefault(number, set()).add(_pitch(note, vocabulary) % OCTAVE)
+    in_chord = [_pitch(note, vocabulary) % OCTAVE in chords[time // beat]
+                for time, note in zip(onsets(made_melodic, steps), made_melodic, strict=True) if time // beat in chords]
+    ours, theirs = (made_melodic, kicks) if len(made_melodic) else (made_kicks, lowest_part(melodic, vocabulary))
+    together = np.isin(onsets(ours, steps), onsets(theirs, steps))
+    return (float(np.mean(in_chord)) if in_chord else float("nan"),
+            float(together.mean()) if len(ours) and len(theirs) else float("nan"))
+
+
+def heard(rows: np.ndarray, vocabulary: Vocabulary) -> tuple[np.ndarray, np.ndarray]:
+    """Of (N, F) notes those that are no drums, and the kicks of the drums."""
+    drums = np.array([part.is_drum for part in vocabulary.parts])[vocabulary.part_of_id[rows[:, PITCH_INSTRUMENT]]]
+    kicks = drums & np.isin(vocabulary.pitch_of_id[rows[:, PITCH_INSTRUMENT]], DRUM_KIT["kick"])
+    return rows[~drums], rows[kicks]
+
+
+def lowest_part(melodic: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
+    """The notes of the part that plays lowest on average."""
+    parts = vocabulary.part_of_id[melodic[:, PITCH_INSTRUMENT]]
+    pitches = vocabulary.pitch_of_id[melodic[:, PITCH_INSTRUMENT]]
+    lowest = min(set(parts.tolist()), key=lambda part: pitches[parts == part].mean(), default=-1)
+    return melodic[parts == lowest]
+
+
+def _pitch(note: np.ndarray, vocabulary: Vocabulary) -> int:
+    return int(vocabulary.pitch_of_id[note[PITCH_INSTRUMENT]])
 
 
 def agree(args: argparse.Namespace) -> int:
@@ -164,7 +194,7 @@ def agree(args: argparse.Namespace) -> int:
     pieces = excerpts(dataset, held_out_songs(facts, dataset, args.models[0]), vocabulary)[:args.songs]
     if len(pieces) < 2:
         raise UserError(f"{args.dataset}: no excerpts of {EXCERPT} bars with all parts in it among the held-out songs")
-    print(f"{args.models[0]}: {len(pieces)} excerpts of {EXCERPT} bars; shares in the chord / struck with a given note")
+    print(f"{args.models[0]}: {len(pieces)} excerpts of {EXCERPT} bars; share in the chord / with the kick or bass")
     for p, name in enumerate(vocabulary.part_names):
         others = tuple(other for other in vocabulary.part_names if other != name)
         tasks = [make_task(Wish(given=others), piece, vocabulary, GenConfig()) for piece in pieces]
