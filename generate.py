@@ -38,6 +38,7 @@ from song_files import describe, log_run, next_number, remove_song, song_bytes, 
 from songs import DEFAULT_TEMPO, TICKS_PER_QUARTER, Song, parts_to_bytes
 from tasks import Task, Wish, make_task, parse_bars, parse_parts, parts_of, split_names
 from tokenizer import MidiTokenizerPooled, parse_token_file, token_ids
+from vocab import Vocabulary
 
 if TYPE_CHECKING:
     from model import PooledTransformer
@@ -179,6 +180,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     wish = make_wish(args, prompt, studio)
     studio.check(wish)
     task = make_task(wish, prompt.rows, studio.tokenizer.vocabulary, config)
+    check_rules_matter(args, task.made, studio.tokenizer.vocabulary)
     check_writable(args.output)
     block_size = studio.model.config.block_size
     if len(task.prompt) >= block_size:
@@ -231,6 +233,16 @@ def gen_config(args: argparse.Namespace) -> GenConfig:
     if args.scale and not rules.key:
         raise UserError(f"--scale {args.scale}: needs a --key")
     return dataclasses.replace(config, rules=rules)
+
+
+def check_rules_matter(args: argparse.Namespace, made: Sequence[str], vocabulary: Vocabulary) -> None:
+    """Raise UserError about a rule among the flags that changes nothing, since what it is about is not `made`."""
+    named = [text.partition("=")[0].strip() for text in args.pitches] + list(split_names(args.mono or ""))
+    for name in named:
+        if name not in made:
+            raise UserError(f"a rule for {name}, which is not made; leave it out, or make {name} too")
+    if args.key and all(part.is_drum for part in vocabulary.parts if part.name in made):
+        raise UserError(f"--key {args.key}: is for all parts but drums, and no other is made; leave it out")
 
 
 def make_wish(args: argparse.Namespace, prompt: Prompt, studio: Studio) -> Wish:

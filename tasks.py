@@ -65,6 +65,7 @@ class Task:
     prompt: np.ndarray  # it goes on from these
     given: np.ndarray  # it plays to these
     kept: np.ndarray  # in the song, whatever is made
+    made: tuple[str, ...]  # parts that are made
     dropped: tuple[str, ...] = ()  # parts of the prompt that are not in the song
     n_bars: int = 0  # that the song lasts, at least
     max_steps: int = 0  # most new notes
@@ -115,8 +116,9 @@ def make_task(wish: Wish, prompt: np.ndarray, vocabulary: Vocabulary, config: Ge
     if wish.bars and end_bar < begun + wish.bars:
         raise UserError(f"--bars {wish.bars}: {vocabulary.bars - begun} bars are left of the {vocabulary.bars} a song "
                         f"can have; ask for fewer")
-    rules = Rules(vocabulary, config.rules, end_bar, parts=wish.make, exact=bool(wish.bars), loop=wish.loop)
-    return Task(rules, prompt, prompt[:0], prompt, n_bars=end_bar if wish.bars else 0,
+    make = wish.make or vocabulary.part_names
+    rules = Rules(vocabulary, config.rules, end_bar, parts=make, exact=bool(wish.bars), loop=wish.loop)
+    return Task(rules, prompt, prompt[:0], prompt, make, n_bars=end_bar if wish.bars else 0,
                 max_steps=_enough_steps(config, wish.bars))
 
 
@@ -131,7 +133,7 @@ def _parts_for_parts(wish: Wish, prompt: np.ndarray, vocabulary: Vocabulary, con
     given = prompt[_plays(prompt, wish.given, vocabulary)]
     n_bars = _n_bars(given)
     rules = Rules(vocabulary, config.rules, n_bars, parts=make, loop=wish.loop, given=given)
-    return Task(rules, prompt[:0], given, given, tuple(name for name in present if name not in wish.given),
+    return Task(rules, prompt[:0], given, given, make, tuple(name for name in present if name not in wish.given),
                 n_bars if wish.loop else 0, _enough_steps(config, n_bars))
 
 
@@ -146,7 +148,7 @@ def _fill(wish: Wish, prompt: np.ndarray, vocabulary: Vocabulary, config: GenCon
     before = bars < first
     rules = Rules(vocabulary, config.rules, last + 1, first_bar=first, parts=make, loop=wish.loop,
                   given=prompt[~before & ~made_anew])
-    return Task(rules, prompt[before], prompt[~before & ~made_anew], prompt[~made_anew],
+    return Task(rules, prompt[before], prompt[~before & ~made_anew], prompt[~made_anew], make,
                 n_bars=n_bars if wish.loop else 0, max_steps=_enough_steps(config, last + 1 - first))
 
 

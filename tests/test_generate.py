@@ -351,6 +351,17 @@ def test_what_is_asked_for_does_not_stop_halfway_at_max_steps(play, tmp_path, wi
     assert len(drums) > 2 and bar_of(drums[-1]) == 4
 
 
+@pytest.mark.parametrize("wish", [["--given", "bass"], ["--fill", "1-2", "--make", "drums"]])
+def test_what_is_made_depends_on_what_is_given(play, tmp_path, wish):
+    other = [(*row[:PITCH_INSTRUMENT], row[PITCH_INSTRUMENT] + (5 if part_of(row) == "bass" else 0))
+             for row in notes("song.mid")]
+    TOKENIZER.create_midi_from_tokens(other).dump("other.mid")
+    for name in ("song", "other"):
+        play("-p", f"{name}.mid", *wish, "-o", name, "-n", 8, "--seed", 1)
+    new = [[of_parts(notes(f"{name}/{i}.mid"), ("drums",)) for i in range(8)] for name in ("song", "other")]
+    assert new[0] != new[1]
+
+
 @pytest.mark.parametrize("make", [(), ("bass",), ("drums", "piano")])
 @pytest.mark.parametrize(("text", "first", "last"), [("2-3", 2, 3), ("1", 1, 1), ("4", 4, 4), ("1-4", 1, 4)])
 def test_a_fill_changes_these_bars_and_nothing_else(play, make, text, first, last):
@@ -695,6 +706,9 @@ def test_bad_arguments(run, tmp_path, capsys, arguments, text):
     (["--pitches", "bass=1-9"], "leave bass no pitch of its range, 21 to 108"),
     (["--pitches", "bass=40", "--pitches", "bass=41"], "bass was named before"),
     (["--pitches", "bass=37", "--key", "C"], "pitches 37 and the key C major leave bass no pitch"),
+    (["--make", "bass", "--mono", "piano"], "a rule for piano, which is not made"),
+    (["-p", "song.mid", "--given", "bass", "--pitches", "bass=40"], "a rule for bass, which is not made"),
+    (["-p", "song.mid", "--fill", "2", "--make", "drums", "--key", "A"], "--key A: .* no other is made"),
     (["--mono", "banjo"], "unknown part 'banjo'"), (["-o", "song.mid"], "song.mid: a file stands"),
     (["-n", "0"], "-n 0"), (["-sp"], "no prompt to save"), (["-pi", "4"], "-pi 4"), (["--seed", "-1"], "--seed -1"),
     (["-p", "gone.mid", "--given", "bass"], "gone.mid")])

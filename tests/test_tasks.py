@@ -46,13 +46,14 @@ def task_of(prompt: np.ndarray = SONG, config: GenConfig = CONFIG, **wish) -> Ta
 
 
 def bars_made(task: Task) -> tuple[int, int]:
-    """The first and the last bar in which notes are made, from 1."""
+    """The first and the last bar, from 1, in which notes are made."""
     return task.rules.first // STEPS + 1, task.rules.end // STEPS
 
 
 def parts_made(task: Task) -> tuple[str, ...]:
     ids = np.flatnonzero(task.rules.pitches)
-    return tuple(name for p, name in enumerate(PARTS) if p in VOCABULARY.part_of_id[ids])
+    assert task.made == tuple(name for p, name in enumerate(PARTS) if p in VOCABULARY.part_of_id[ids])
+    return task.made
 
 
 def longest_at_the_end(task: Task) -> int:
