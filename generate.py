@@ -36,15 +36,16 @@ from recipes import Recipe, differences, read_recipe, surroundings
 from settings import config_from_file, config_to_dict
 from song_files import describe, log_run, next_number, remove_song, song_bytes, write_song
 from songs import DEFAULT_TEMPO, TICKS_PER_QUARTER, Song, parts_to_bytes
-from tasks import Task, Wish, make_task, parse_bars, parse_parts, parts_of
+from tasks import Task, Wish, make_task, parse_bars, parse_parts, parts_of, split_names
 from tokenizer import MidiTokenizerPooled, parse_token_file, token_ids
+from vocab import Vocabulary
 
 if TYPE_CHECKING:
     from model import PooledTransformer
 
 SEEDS = 2**32  # seeds are drawn from 0 to this, exclusive
 BATCH = 16  # songs made at a time
-NOTES_PER_BAR = 128  # --bars lets a song have so many, whatever max_steps says
+REPRODUCE_TAKES = ("reproduce", "prompt", "model_path", "output", "device")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,8 +112,9 @@ class Studio:
         from sampling import Request, sample_songs
 
         requests = [Request(task.rules, seed, task.prompt, task.given) for seed in seeds]
-        with tqdm(total=config.max_steps * len(seeds), unit="note", leave=False, disable=None) as bar:
-            return sample_songs(self.model, requests, config, on_note=bar.update)
+        with tqdm(total=task.max_steps * len(seeds), unit="note", leave=False, disable=None) as bar:
+            return sample_songs(self.model, requests, dataclasses.replace(config, max_steps=task.max_steps),
+                                on_note=bar.update)
 
     def recipe(self, wish: Wish, config: GenConfig, prompt: Prompt, made: Made) -> Recipe:
         return Recipe(made.seed, made.batch, wish, config, self.path.name, self.hash, self.dtype, prompt.path,
@@ -148,18 +150,18 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--reproduce", type=Path, metavar="SONG",
                         help="make a song of generate.py again, from its recipe")
     what = parser.add_argument_group("what to play")
-    what.add_argument("--given", default="", metavar="PARTS", help="parts of the prompt that are played to: bass,piano")
-    what.add_argument("--make", default="", metavar="PARTS", help="parts to make (default: all that are not given)")
+    what.add_argument("--given", metavar="PARTS", help="parts of the prompt that are played to: bass,piano")
+    what.add_argument("--make", metavar="PARTS", help="parts to make (default: all that are not given)")
     what.add_argument("--same-parts", action="store_true", help="make the parts that the prompt has, and no others")
     what.add_argument("--fill", metavar="BARS", help="make these bars of the prompt anew, from 1: 5-8")
     what.add_argument("--bars", type=int, metavar="N", help="exactly N new bars")
-    what.add_argument("--loop", action="store_true", help="no note rings on past the last bar")
+    what.add_argument("--loop", action="store_true", help="no new note rings on past the last bar made")
     rules = parser.add_argument_group("rules, which --genconfig holds under \"rules\" too")
     rules.add_argument("--key", help="tonic of all parts but drums: C, F#, Bb")
     rules.add_argument("--scale", help="major, minor, dorian, ... (default: major)")
     rules.add_argument("--pitches", action="append", default=[], metavar="PART=PITCHES",
                        help="what a part may play: bass=28-52, drums=kick,snare,42")
-    rules.add_argument("--mono", default="", metavar="PARTS", help="parts that play one note at a time")
+    rules.add_argument("--mono", metavar="PARTS", help="parts that play one note at a time")
     rules.add_argument("--no-empty-bars", action="store_true", help="each bar has a note")
     return parser
 
@@ -173,18 +175,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = gen_config(args)
     opened = open_prompt(args.prompt) if args.prompt else None
     check_file(args.model_path)
-    check_writable(args.output)
     studio = Studio(args.model_path, args.device, args.dtype)
     prompt = read_prompt(opened, args.prompt, args.prompt_idx, studio.tokenizer)
     wish = make_wish(args, prompt, studio)
     studio.check(wish)
     task = make_task(wish, prompt.rows, studio.tokenizer.vocabulary, config)
+    check_rules_matter(args, task.made, studio.tokenizer.vocabulary)
+    check_writable(args.output)
     block_size = studio.model.config.block_size
     if len(task.prompt) >= block_size:
         print(f"notice: the prompt has {len(task.prompt)} notes, more than the model sees at once ({block_size}); "
               f"it continues from the last of them", file=sys.stderr)
     if task.dropped:
-        print(f"notice: of the prompt {', '.join(task.dropped)} is left out", file=sys.stderr)
+        print(f"notice: left out of the prompt: {', '.join(task.dropped)}", file=sys.stderr)
     return write_songs(args, studio, wish, task, config, prompt)
 
 
@@ -200,36 +203,57 @@ def check_arguments(args: argparse.Namespace) -> None:
         raise UserError(f"--seed {args.seed}: must be from 0 to {SEEDS - 1}")
     if args.best_of and args.best_of < args.num_samples:
         raise UserError(f"--best-of {args.best_of}: at least as many as -n {args.num_samples}")
-    if args.same_parts and (args.make or not args.prompt):
+    if args.same_parts and (args.make is not None or not args.prompt):
         raise UserError("--same-parts takes the parts of a prompt (-p), in place of --make")
+    if args.same_parts and args.fill is not None:
+        raise UserError("--same-parts: --fill makes the parts that the song has anyhow; leave it out")
     if args.bars is not None and args.bars < 1:
         raise UserError(f"--bars {args.bars} must be at least 1")
-    if args.fill:
+    if args.fill is not None:
         parse_bars(args.fill)
+    for option, value in (("--given", args.given), ("--fill", args.fill)):
+        if value is not None and not args.prompt:
+            raise UserError(f"{option} needs a song to play to; give one with -p")
 
 
 def gen_config(args: argparse.Namespace) -> GenConfig:
     """The settings of --genconfig, with what the flags say of rules in their place."""
     config = config_from_file(GenConfig, args.genconfig) if args.genconfig else GenConfig()
-    pitches = dict(config.rules.pitches)
+    pitches: dict[str, str] = {}
     for text in args.pitches:
         part, equals, allowed = text.partition("=")
         if not equals:
             raise UserError(f"--pitches {text}: give a part and what it may play, such as bass=28-52")
-        pitches[part] = allowed
-    if args.scale and not (args.key or config.rules.key):
+        if part.strip() in pitches:
+            raise UserError(f"--pitches {text}: {part.strip()} was named before; list all that it may play at once")
+        pitches[part.strip()] = allowed
+    said = {"key": args.key, "scale": args.scale, "monophonic": None if args.mono is None else split_names(args.mono),
+            "no_empty_bars": args.no_empty_bars or None, "pitches": {**config.rules.pitches, **pitches}}
+    rules = dataclasses.replace(config.rules, **{name: value for name, value in said.items() if value is not None})
+    if args.scale and not rules.key:
         raise UserError(f"--scale {args.scale}: needs a --key")
-    said = {"key": args.key, "scale": args.scale, "monophonic": tuple(filter(None, args.mono.split(","))),
-            "no_empty_bars": args.no_empty_bars, "pitches": pitches}
-    rules = dataclasses.replace(config.rules, **{name: value for name, value in said.items() if value})
-    max_steps = max(config.max_steps, NOTES_PER_BAR * (args.bars or 0))
-    return dataclasses.replace(config, rules=rules, max_steps=max_steps)
+    return dataclasses.replace(config, rules=rules)
+
+
+def check_rules_matter(args: argparse.Namespace, made: Sequence[str], vocabulary: Vocabulary) -> None:
+    """Raise UserError about a rule among the flags that changes nothing, since what it is about is not `made`."""
+    named = [text.partition("=")[0].strip() for text in args.pitches] + list(split_names(args.mono or ""))
+    for name in named:
+        if name not in made:
+            raise UserError(f"a rule for {name}, which is not made; leave it out, or make {name} too")
+    if args.key and all(part.is_drum for part in vocabulary.parts if part.name in made):
+        raise UserError(f"--key {args.key}: is for all parts but drums, and no other is made; leave it out")
 
 
 def make_wish(args: argparse.Namespace, prompt: Prompt, studio: Studio) -> Wish:
     v = studio.tokenizer.vocabulary
-    make = parts_of(prompt.rows, v) if args.same_parts else parse_parts(args.make, v)
-    return Wish(parse_parts(args.given, v), make, parse_bars(args.fill) if args.fill else (), args.bars or 0, args.loop)
+    given, make = (() if text is None else parse_parts(text, v) for text in (args.given, args.make))
+    if args.same_parts:
+        make = tuple(name for name in parts_of(prompt.rows, v) if name not in given)
+        if not make:
+            raise UserError("--same-parts: the prompt has no parts" + (" besides those given" if given else "")
+                            + "; name those to be made with --make")
+    return Wish(given, make, () if args.fill is None else parse_bars(args.fill), args.bars or 0, args.loop)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -290,7 +314,7 @@ def write_one(args: argparse.Namespace, studio: Studio, task: Task, prompt: Prom
     remove_song(args.output, number)  # under --force: the one that had this number
     whole = write_song(args.output, number, song_bytes(rows, tokenizer, prompt.tempo, recipe, task.n_bars))
     if not len(made.notes):
-        print(f"notice: {whole} is the prompt alone: no bar is left after it", file=sys.stderr)
+        print(f"notice: {whole} is the prompt alone: nothing more fits", file=sys.stderr)
     if args.save_prompt:
         parts = tokenizer.rows_to_parts(prompt.rows, TICKS_PER_QUARTER)
         write_bytes(args.output / f"{number}-prompt.mid",
@@ -311,23 +335,29 @@ def write_one(args: argparse.Namespace, studio: Studio, task: Task, prompt: Prom
 
 def reproduce(args: argparse.Namespace) -> int:
     """Make the song again whose recipe a file holds; 0 if its bytes come out the same, 1 if not."""
+    defaults = vars(build_parser().parse_args([]))
+    ignored = [name for name, value in vars(args).items() if value != defaults[name] and name not in REPRODUCE_TAKES]
+    if ignored:
+        raise UserError(f"--reproduce takes all that makes the song from its recipe: leave out {', '.join(ignored)}")
     recipe, original = read_recipe(args.reproduce), args.reproduce.read_bytes()
     check_file(args.model_path)
-    check_writable(args.output)
     studio = Studio(args.model_path, args.device, recipe.dtype)
     if studio.hash != recipe.model_hash:
         raise UserError(f"{args.reproduce}: made by another model, {recipe.model} ({recipe.model_hash}), not by "
                         f"{args.model_path} ({studio.hash}); name it with -mp")
     path, opened = args.prompt or Path(recipe.prompt), None
+    if args.prompt and not recipe.prompt:
+        raise UserError(f"-p {args.prompt}: {args.reproduce} was made without a prompt; leave it out")
     if recipe.prompt:
-        check_file(path)
+        if not path.is_file():
+            raise UserError(f"{path}: no such file; say with -p where the prompt of {args.reproduce} is now")
         if file_hash(path) != recipe.prompt_hash:
             raise UserError(f"{path}: not the prompt that {args.reproduce} was made of; name that one with -p")
         opened = open_prompt(path)
     prompt = read_prompt(opened, path, recipe.prompt_rows, studio.tokenizer)
     task = make_task(recipe.wish, prompt.rows, studio.tokenizer.vocabulary, recipe.genconfig)
-    songs = make_songs(studio, task, recipe.genconfig, recipe.batch)
-    made = next(song for song in songs if song.seed == recipe.seed)
+    check_writable(args.output)
+    made = studio.make(task, recipe.genconfig, recipe.batch)[recipe.batch.index(recipe.seed)]
     files = song_bytes(task.song(made.notes), studio.tokenizer, prompt.tempo, recipe, task.n_bars)
     whole = write_song(args.output, next_number(args.output), files)
     if original in files.values():

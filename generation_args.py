@@ -57,7 +57,7 @@ class GenConfig:
         temperature grows by this share of itself, until a bar is new; 0: never.
     rules: what the song must keep to.
     num_bars: from scratch, bars 0 to num_bars − 1; after a prompt, the rest of its last bar and so many more.
-    max_steps: most new notes.
+    max_steps: most new notes, where it is not said how many bars they are to fill.
     """
 
     temperature: tuple[float, ...] = (0.8, 0.6, 0.6, 0.8)

@@ -21,6 +21,7 @@ from tasks import Wish
 
 MARK = "pooled-recipe"
 VERSION = 1
+BEGINNING = f'{{"format":"{MARK}"'  # of the text event
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,21 +46,20 @@ class Recipe:
     surroundings: dict[str, str]
 
     def __post_init__(self) -> None:
-        if self.seed not in self.batch:
-            raise UserError("its seed is not in its batch; the file is damaged")
+        if self.seed not in self.batch or min(*self.batch, self.prompt_rows) < 0:
+            raise UserError("its numbers make no sense; give the song as generate.py wrote it")
         if self.dtype not in DTYPES:
             raise UserError(f"dtype {self.dtype!r} must be one of {', '.join(DTYPES)}")
 
 
 def with_recipe(midi: bytes, recipe: Recipe, end_tick: int = 0) -> bytes:
-    """A MIDI file with `recipe` in it, and no shorter than `end_tick`."""
+    """A MIDI file with `recipe` in it, each track of which ends with its last note, and not before `end_tick`."""
     file = mido.MidiFile(file=io.BytesIO(midi))
     text = json.dumps({"format": MARK, "version": VERSION, **config_to_dict(recipe)}, separators=(",", ":"))
     file.tracks[0].insert(0, mido.MetaMessage("text", text=text, time=0))
     for track in file.tracks:
-        length = sum(message.time for message in track)
-        last = next(message for message in reversed(track) if message.type == "end_of_track")
-        last.time += max(end_tick - length, 0)
+        *music, end = track
+        end.time = max(end_tick - sum(message.time for message in music), 0)  # symusic's comes a tick too late
     written = io.BytesIO()
     file.save(file=written)
     return written.getvalue()
@@ -70,20 +70,21 @@ def read_recipe(path: Path) -> Recipe:
     check_file(path)
     try:
         tracks = mido.MidiFile(path).tracks
-    except (OSError, ValueError, EOFError, IndexError, KeyError, AttributeError) as err:
+    except Exception as err:  # mido throws what it comes upon: struct.error, KeyError, a KeySignatureError of its own
         raise UserError(f"{path}: not a MIDI file that can be read ({err}); give a song of generate.py") from None
-    for message in (message for track in tracks for message in track if message.type == "text"):
-        try:
-            found = json.loads(message.text)
-        except ValueError:
-            continue
-        if isinstance(found, dict) and found.get("format") == MARK:
-            if found.get("version") != VERSION:
-                raise UserError(f"{path}: its recipe is of version {found.get('version')}, this program reads "
-                                f"{VERSION}; use the version that wrote it")
-            facts = {key: value for key, value in found.items() if key not in ("format", "version")}
-            return config_from_dict(Recipe, facts, f"{path}: recipe")
-    raise UserError(f"{path}: holds no recipe; give a song of generate.py")
+    texts = [message.text for track in tracks for message in track if message.type == "text"]
+    text = next((text for text in texts if text.startswith(BEGINNING)), None)
+    if text is None:
+        raise UserError(f"{path}: holds no recipe; give a song of generate.py")
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        raise UserError(f"{path}: its recipe is damaged; give the song as generate.py wrote it") from None
+    if found.get("version") != VERSION:
+        raise UserError(f"{path}: its recipe is of version {found.get('version')!r:.40}, this program reads {VERSION}; "
+                        f"use the version that wrote it")
+    facts = {key: value for key, value in found.items() if key not in ("format", "version")}
+    return config_from_dict(Recipe, facts, f"{path}: recipe")
 
 
 def surroundings(device: str) -> dict[str, str]:

@@ -15,6 +15,8 @@ from generation_args import GenConfig
 from rules import Rules
 from vocab import BAR, FIRST_ID, PITCH_INSTRUMENT, START_POS, Vocabulary
 
+NOTES_PER_BAR = 128  # more than music has
+
 
 @dataclasses.dataclass(frozen=True)
 class Wish:
@@ -24,7 +26,7 @@ class Wish:
     make: parts to make; () means all that make sense.
     fill: the first and the last bar to make anew, from 1; () means none.
     bars: exactly so many new bars; 0: as many as the model likes, up to `num_bars`.
-    loop: nothing rings on past the last bar.
+    loop: nothing new rings on past the last bar of what is made.
     """
 
     given: tuple[str, ...] = ()
@@ -34,8 +36,11 @@ class Wish:
     loop: bool = False
 
     def __post_init__(self) -> None:
-        for name in set(self.given) & set(self.make):
-            raise UserError(f"{name} is both given and to be made; name it once")
+        for name in self.given:
+            if name in self.make:
+                raise UserError(f"{name} is both given and to be made; name it once")
+        if self.fill and (len(self.fill) != 2 or not 1 <= self.fill[0] <= self.fill[1]):
+            raise UserError(f"fill {list(self.fill)} must be the first and the last bar, counted from 1")
         if self.given and self.fill:
             raise UserError("--fill keeps all that it does not make: leave out --given, and name the parts to make "
                             "with --make")
@@ -44,6 +49,8 @@ class Wish:
                             "as are named")
         if self.bars < 0:
             raise UserError(f"--bars {self.bars} must be at least 1")
+        if self.loop and not (self.bars or self.given or self.fill):
+            raise UserError("--loop: the song ends where the model likes; say how many bars it has with --bars")
 
     @property
     def needs_given(self) -> bool:
@@ -58,8 +65,10 @@ class Task:
     prompt: np.ndarray  # it goes on from these
     given: np.ndarray  # it plays to these
     kept: np.ndarray  # in the song, whatever is made
+    made: tuple[str, ...]  # parts that are made
     dropped: tuple[str, ...] = ()  # parts of the prompt that are not in the song
     n_bars: int = 0  # that the song lasts, at least
+    max_steps: int = 0  # most new notes
 
     def song(self, new: np.ndarray) -> np.ndarray:
         """(N, F) rows of the whole song in order."""
@@ -69,19 +78,26 @@ class Task:
 
 def parse_bars(text: str) -> tuple[int, int]:
     """(first, last) of "5-8" or "5". Raises UserError."""
-    match = re.fullmatch(r"(\d+)(?:-(\d+))?", text.strip())
+    match = re.fullmatch(r"(\d{1,6})(?:-(\d{1,6}))?", text.strip())
     if not match:
-        raise UserError(f"--fill {text}: give a bar or a range of bars, counted from 1, such as 5-8")
+        raise UserError(f"--fill {text:.40}: give a bar or a range of bars, counted from 1, such as 5-8")
     first, last = int(match[1]), int(match[2] or match[1])
     if not 1 <= first <= last:
-        raise UserError(f"--fill {text}: bars are counted from 1, and a range goes up")
+        raise UserError(f"--fill {text:.40}: bars are counted from 1, and a range goes up")
     return first, last
+
+
+def split_names(text: str) -> tuple[str, ...]:
+    """The names in "bass, piano", each once."""
+    return tuple(dict.fromkeys(filter(None, re.split(r"[,\s]+", text))))
 
 
 def parse_parts(text: str, vocabulary: Vocabulary) -> tuple[str, ...]:
     """Names of parts in "bass,piano", in the order of the vocabulary. Raises UserError."""
-    names = {name for name in re.split(r"[,\s]+", text) if name}
-    for name in sorted(names):
+    names = split_names(text)
+    if not names:
+        raise UserError(f"{text!r} names no part; the model plays {', '.join(vocabulary.part_names)}")
+    for name in names:
         if name not in vocabulary.part_names:
             raise UserError(f"unknown part {name!r}; the model plays {', '.join(vocabulary.part_names)}")
     return tuple(name for name in vocabulary.part_names if name in names)
@@ -100,8 +116,10 @@ def make_task(wish: Wish, prompt: np.ndarray, vocabulary: Vocabulary, config: Ge
     if wish.bars and end_bar < begun + wish.bars:
         raise UserError(f"--bars {wish.bars}: {vocabulary.bars - begun} bars are left of the {vocabulary.bars} a song "
                         f"can have; ask for fewer")
-    rules = Rules(vocabulary, config.rules, end_bar, parts=wish.make, exact=bool(wish.bars), loop=wish.loop)
-    return Task(rules, prompt, prompt[:0], prompt, n_bars=end_bar if wish.bars else 0)
+    make = wish.make or vocabulary.part_names
+    rules = Rules(vocabulary, config.rules, end_bar, parts=make, exact=bool(wish.bars), loop=wish.loop)
+    return Task(rules, prompt, prompt[:0], prompt, make, n_bars=end_bar if wish.bars else 0,
+                max_steps=_enough_steps(config, wish.bars))
 
 
 def _parts_for_parts(wish: Wish, prompt: np.ndarray, vocabulary: Vocabulary, config: GenConfig) -> Task:
@@ -113,8 +131,10 @@ def _parts_for_parts(wish: Wish, prompt: np.ndarray, vocabulary: Vocabulary, con
     if not make:
         raise UserError("--given names all parts; leave out those to be made")
     given = prompt[_plays(prompt, wish.given, vocabulary)]
-    rules = Rules(vocabulary, config.rules, _n_bars(given), parts=make, loop=wish.loop, given=given)
-    return Task(rules, prompt[:0], given, given, tuple(name for name in present if name not in wish.given))
+    n_bars = _n_bars(given)
+    rules = Rules(vocabulary, config.rules, n_bars, parts=make, loop=wish.loop, given=given)
+    return Task(rules, prompt[:0], given, given, make, tuple(name for name in present if name not in wish.given),
+                n_bars if wish.loop else 0, _enough_steps(config, n_bars))
 
 
 def _fill(wish: Wish, prompt: np.ndarray, vocabulary: Vocabulary, config: GenConfig) -> Task:
@@ -128,7 +148,13 @@ def _fill(wish: Wish, prompt: np.ndarray, vocabulary: Vocabulary, config: GenCon
     before = bars < first
     rules = Rules(vocabulary, config.rules, last + 1, first_bar=first, parts=make, loop=wish.loop,
                   given=prompt[~before & ~made_anew])
-    return Task(rules, prompt[before], prompt[~before & ~made_anew], prompt[~made_anew])
+    return Task(rules, prompt[before], prompt[~before & ~made_anew], prompt[~made_anew], make,
+                n_bars=n_bars if wish.loop else 0, max_steps=_enough_steps(config, last + 1 - first))
+
+
+def _enough_steps(config: GenConfig, n_bars: int) -> int:
+    """Most new notes: where it is known how many bars they are to fill, so many as never leave the last ones empty."""
+    return max(config.max_steps, NOTES_PER_BAR * n_bars)
 
 
 def parts_of(rows: np.ndarray, vocabulary: Vocabulary) -> tuple[str, ...]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
+import re
 from pathlib import Path
 
 import mido
@@ -11,17 +13,21 @@ import numpy as np
 import pytest
 import torch
 from commands import help_without
+from random_songs import random_song
 from test_sampling import tiny_model
 
 import generate
 from checkpoints import save_checkpoint, save_release
 from errors import EXIT_INTERRUPTED
-from generation_args import GenConfig
+from generation_args import DTYPES, GenConfig
 from midi_reader import read_song
+from recipes import read_recipe, surroundings
 from sampling import sample_songs
 from settings import config_from_file
+from songs import TICKS_PER_QUARTER
+from tasks import Wish
 from tokenizer import MidiTokenizerPooled
-from vocab import BAR, FIRST_ID, PITCH_INSTRUMENT, load_vocabulary
+from vocab import BAR, FIRST_ID, NOTE_DUR, PITCH_INSTRUMENT, QUARTERS_PER_BAR, START_POS, load_vocabulary
 
 ROOT = Path(__file__).parents[1]
 TOKENIZER = MidiTokenizerPooled()
@@ -235,6 +241,391 @@ def test_bundled_model_plays_every_part(tmp_path):
     assert len(set(TOKENIZER.vocabulary.part_of_id[new[:, PITCH_INSTRUMENT]])) == len(PARTS)
 
 
+# ---------------------------------------------------------------- what to play
+
+STEPS = TOKENIZER.vocabulary.steps_per_bar
+TICKS_PER_BAR = QUARTERS_PER_BAR * TICKS_PER_QUARTER
+FREE = {"temperature": [1, 1, 1, 1], "sampling_fn": "none", "num_bars": 6}
+SUBSETS = [parts for n in range(len(PARTS) + 1) for parts in itertools.combinations(PARTS, n)]
+
+
+@pytest.fixture(scope="module")
+def given_path(tmp_path_factory):
+    """A model that plays to given notes, a few in each bar."""
+    path = tmp_path_factory.mktemp("given") / "given.safetensors"
+    model = tiny_model(load_vocabulary(), block_size=64, sharpness=4, given=True, lookahead_bars=1, positions="metre",
+                       bars="relative", late_layers=1)
+    model.given.data.normal_()
+    model.heads[BAR].bias.data[FIRST_ID:] = -torch.arange(256.0)
+    model.heads[BAR].bias.data[:FIRST_ID] = -15.0
+    save_release(path, model, load_vocabulary(), {})
+    return path
+
+
+@pytest.fixture
+def play(given_path, tmp_path, monkeypatch):
+    """Call generate.main in a folder with song.mid and that model; the exit code."""
+    monkeypatch.chdir(tmp_path)
+    song_file(tmp_path / "song.mid")
+    (tmp_path / "free.json").write_text(json.dumps(FREE))
+
+    def call(*arguments: object) -> int:
+        sampling = [] if {"--genconfig", "--reproduce"} & set(arguments) else ["--genconfig", "free.json"]
+        return generate.main(["-mp", str(given_path), *sampling, "-d", "cpu", *map(str, arguments)])
+
+    return call
+
+
+def song_file(path: Path, parts: tuple[str, ...] = PARTS) -> Path:
+    """Four bars of short notes, at an unusual tempo."""
+    rows = random_song(3, 60, 4)
+    rows[:, NOTE_DUR] = FIRST_ID + rows[:, NOTE_DUR] % 4
+    TOKENIZER.create_midi_from_tokens(of_parts(rows.tolist(), parts), tempo=97.0).dump(path)
+    return path
+
+
+def part_of(row: tuple) -> str:
+    return PARTS[TOKENIZER.vocabulary.part_of_id[row[PITCH_INSTRUMENT]]]
+
+
+def of_parts(rows: list, parts: tuple[str, ...]) -> list:
+    return [row for row in rows if part_of(row) in parts]
+
+
+def bar_of(row: tuple) -> int:
+    """Counted from 1."""
+    return row[BAR] - FIRST_ID + 1
+
+
+def onset(row: tuple) -> int:
+    return (row[BAR] - FIRST_ID) * STEPS + row[START_POS] - FIRST_ID
+
+
+def end(row: tuple) -> int:
+    return onset(row) + row[NOTE_DUR] - FIRST_ID + 1
+
+
+def pitch(row: tuple) -> int:
+    return int(TOKENIZER.vocabulary.pitch_of_id[row[PITCH_INSTRUMENT]])
+
+
+def notes(path: Path | str) -> list:
+    return ids_of(path)[1:-1]
+
+
+def lengths(folder: Path, number: int = 0) -> set[int]:
+    """Of all tracks of a song and of its stems, in ticks."""
+    paths = [folder / f"{number}.mid", *(folder / f"{number}-{part}.mid" for part in PARTS)]
+    return {sum(message.time for message in track) for path in paths for track in mido.MidiFile(path).tracks}
+
+
+def recipe_text(path: Path) -> str:
+    return mido.MidiFile(path).tracks[0][0].text
+
+
+@pytest.mark.parametrize(("given", "make"), [(given, make) for given in SUBSETS for make in SUBSETS
+                                             if given and len(given) < len(PARTS) and not set(given) & set(make)])
+def test_parts_are_made_for_given_ones_which_stay_note_for_note(play, tmp_path, capsys, given, make):
+    made = make or tuple(part for part in PARTS if part not in given)
+    arguments = ["--make", ",".join(make)] if make else []
+    assert play("-p", "song.mid", "--given", ",".join(given), *arguments, "-o", "out", "--seed", 1) == 0
+    song, whole = notes("song.mid"), notes("out/0.mid")
+    assert of_parts(whole, given) == of_parts(song, given)
+    new = [row for row in whole if part_of(row) not in given]
+    assert new and {part_of(row) for row in new} <= set(made)
+    assert {bar_of(row) for row in new} <= set(range(1, 5))
+    assert read_song(tmp_path / "out/0.mid").main_tempo() == 97
+    captured = capsys.readouterr()
+    dropped = ", ".join(part for part in PARTS if part not in given)
+    assert captured.err == f"notice: left out of the prompt: {dropped}\n"
+    assert f"{len(whole)} notes, {len(new)} of them new" in captured.out
+    assert json.loads(recipe_text(tmp_path / "out/0.mid"))["wish"] == {
+        "given": list(given), "make": list(make), "fill": [], "bars": 0, "loop": False}
+
+
+@pytest.mark.parametrize("wish", [["--given", "bass"], ["--fill", "1-4"]])
+def test_what_is_asked_for_does_not_stop_halfway_at_max_steps(play, tmp_path, wish):
+    (tmp_path / "two.json").write_text(json.dumps(FREE | {"max_steps": 2}))
+    assert play("-p", "song.mid", *wish, "--make", "drums", "-o", "out", "--seed", 1, "--genconfig", "two.json") == 0
+    drums = of_parts(notes("out/0.mid"), ("drums",))
+    assert len(drums) > 2 and bar_of(drums[-1]) == 4
+
+
+@pytest.mark.parametrize("wish", [["--given", "bass"], ["--fill", "1-2", "--make", "drums"]])
+def test_what_is_made_depends_on_what_is_given(play, tmp_path, wish):
+    other = [(*row[:PITCH_INSTRUMENT], row[PITCH_INSTRUMENT] + (5 if part_of(row) == "bass" else 0))
+             for row in notes("song.mid")]
+    TOKENIZER.create_midi_from_tokens(other).dump("other.mid")
+    for name in ("song", "other"):
+        play("-p", f"{name}.mid", *wish, "-o", name, "-n", 8, "--seed", 1)
+    new = [[of_parts(notes(f"{name}/{i}.mid"), ("drums",)) for i in range(8)] for name in ("song", "other")]
+    assert new[0] != new[1]
+
+
+@pytest.mark.parametrize("make", [(), ("bass",), ("drums", "piano")])
+@pytest.mark.parametrize(("text", "first", "last"), [("2-3", 2, 3), ("1", 1, 1), ("4", 4, 4), ("1-4", 1, 4)])
+def test_a_fill_changes_these_bars_and_nothing_else(play, make, text, first, last):
+    arguments = ["--make", ",".join(make)] if make else []
+    assert play("-p", "song.mid", "--fill", text, *arguments, "-o", "out", "--seed", 2) == 0
+    song, whole = notes("song.mid"), notes("out/0.mid")
+
+    def is_kept(row: tuple) -> bool:
+        return not first <= bar_of(row) <= last or part_of(row) not in (make or PARTS)
+
+    assert list(filter(is_kept, whole)) == list(filter(is_kept, song))
+    new = [row for row in whole if not is_kept(row)]
+    assert new and not set(new) <= set(song)
+
+
+def test_a_song_without_a_part_gets_none_in_a_fill_unless_it_is_named(play, tmp_path):
+    song_file(tmp_path / "duo.mid", ("drums", "piano"))
+    for seed in range(3):
+        play("-p", "duo.mid", "--fill", "2-3", "-o", "plain", "--seed", seed)
+        assert not of_parts(notes(f"plain/{seed}.mid"), ("bass",))
+    play("-p", "duo.mid", "--fill", "2-3", "--make", "bass", "-o", "named")
+    assert of_parts(notes("named/0.mid"), ("bass",))
+    assert of_parts(notes("named/0.mid"), ("drums", "piano")) == notes("duo.mid")
+
+
+@pytest.mark.parametrize("n_bars", [1, 4])
+def test_exactly_so_many_bars_and_none_rings_past_the_end_of_a_loop(play, tmp_path, n_bars):
+    play("--bars", n_bars, "-o", "plain", "-n", 6, "--seed", 0)
+    play("--bars", n_bars, "--loop", "-o", "loop", "-n", 6, "--seed", 0)
+    for number in range(6):
+        assert {bar_of(row) for row in notes(f"plain/{number}.mid")} >= {n_bars}
+        assert bar_of(notes(f"plain/{number}.mid")[-1]) == bar_of(notes(f"loop/{number}.mid")[-1]) == n_bars
+        assert min(lengths(tmp_path / "plain", number)) >= n_bars * TICKS_PER_BAR
+        assert lengths(tmp_path / "loop", number) == {n_bars * TICKS_PER_BAR}
+        assert max(map(end, notes(f"loop/{number}.mid"))) <= n_bars * STEPS
+    ends = [max(map(end, notes(f"plain/{number}.mid"))) for number in range(6)]
+    assert max(ends) > n_bars * STEPS
+
+
+def test_so_many_bars_after_a_prompt(play, tmp_path):
+    for number in range(3):
+        assert play("-p", "song.mid", "--bars", 3, "--loop", "-o", "out", "--seed", number) == 0
+        song, whole = notes("song.mid"), notes(f"out/{number}.mid")
+        assert whole[:len(song)] == song and bar_of(whole[-1]) == 4 + 3
+        assert lengths(tmp_path / "out", number) == {7 * TICKS_PER_BAR}
+
+
+def test_a_loop_for_given_parts_or_bars_lasts_whole_bars(play, tmp_path):
+    for number, wish in enumerate([["--given", "piano"], ["--fill", "3-4"]]):
+        play("-p", "song.mid", *wish, "--loop", "-o", "out", "--seed", number)
+        assert lengths(tmp_path / "out", number) == {4 * TICKS_PER_BAR}
+        assert notes(f"out/{number}.mid") != notes("song.mid")
+
+
+def test_same_parts_as_the_prompt(play, tmp_path):
+    song_file(tmp_path / "duo.mid", ("drums", "bass"))
+    n_prompt = len(notes("duo.mid"))
+    for folder, arguments in (("plain", []), ("same", ["--same-parts"]), ("to", ["--same-parts", "--given", "bass"])):
+        assert play("-p", "duo.mid", *arguments, "-o", folder, "-n", 3, "--seed", 0) == 0
+    plain, same = ([row for i in range(3) for row in notes(f"{folder}/{i}.mid")[n_prompt:]]
+                   for folder in ("plain", "same"))
+    assert {part_of(row) for row in plain} == set(PARTS)
+    assert {part_of(row) for row in same} == {"drums", "bass"}
+    assert {part_of(row) for i in range(3) for row in notes(f"to/{i}.mid")} == {"drums", "bass"}
+    assert of_parts(notes("to/0.mid"), ("bass",)) == of_parts(notes("duo.mid"), ("bass",))
+
+
+def test_only_some_parts_from_scratch(play):
+    assert play("--make", "piano bass", "-o", "out", "-n", 3, "--seed", 0) == 0
+    assert {part_of(row) for i in range(3) for row in notes(f"out/{i}.mid")} == {"bass", "piano"}
+
+
+# ---------------------------------------------------------------- rules
+
+
+def in_a_minor(song: list) -> bool:
+    return all(pitch(row) % 12 in {9, 11, 0, 2, 4, 5, 7} for row in of_parts(song, ("bass", "piano")))
+
+
+def low_bass_and_kick(song: list) -> bool:
+    allowed = {"drums": {35, 36, 49}, "bass": set(range(28, 41)), "piano": set(range(128))}
+    return all(pitch(row) in allowed[part_of(row)] for row in song)
+
+
+def one_at_a_time(song: list) -> bool:
+    voices = [of_parts(song, (part,)) for part in ("bass", "piano")]
+    return all(end(a) <= onset(b) for voice in voices for a, b in itertools.pairwise(voice))
+
+
+def all_bars_sound(song: list) -> bool:
+    return {bar_of(row) for row in song} == set(range(1, 7))
+
+
+@pytest.mark.parametrize(("arguments", "holds"), [
+    (["--key", "A", "--scale", "minor"], in_a_minor), (["--key", "C"], in_a_minor),
+    (["--pitches", "bass=28-40", "--pitches", "drums = kick, 49"], low_bass_and_kick),
+    (["--mono", "piano, bass"], one_at_a_time), (["--no-empty-bars"], all_bars_sound)])
+@pytest.mark.parametrize("source", ["flag", "genconfig"])
+def test_rules_shape_the_song(play, tmp_path, arguments, holds, source):
+    play("--bars", 6, "-o", "plain", "-n", 4, "--seed", 0)
+    assert not all(holds(notes(f"plain/{i}.mid")) for i in range(4))
+    if source == "genconfig":
+        parsed = generate.gen_config(generate.build_parser().parse_args(arguments)).rules
+        (tmp_path / "rules.json").write_text(json.dumps(FREE | {"rules": parsed.__dict__}))
+        arguments = ["--genconfig", "rules.json"]
+    assert play("--bars", 6, *arguments, "-o", "ruled", "-n", 4, "--seed", 0) == 0
+    assert all(holds(notes(f"ruled/{i}.mid")) for i in range(4))
+
+
+def test_flags_come_before_the_rules_of_genconfig_and_leave_the_others(tmp_path):
+    (tmp_path / "rules.json").write_text(json.dumps({"rules": {
+        "key": "C", "scale": "minor", "pitches": {"bass": "30", "drums": "kick"}, "monophonic": ["bass"]}}))
+
+    def rules_of(*arguments: str):
+        arguments = ["--genconfig", str(tmp_path / "rules.json"), *arguments]
+        return generate.gen_config(generate.build_parser().parse_args(arguments)).rules
+
+    ruled = rules_of("--key", "F", "--pitches", "bass=40", "--no-empty-bars")
+    assert (ruled.key, ruled.scale, ruled.monophonic, ruled.no_empty_bars) == ("F", "minor", ("bass",), True)
+    assert ruled.pitches == {"bass": "40", "drums": "kick"}
+    assert rules_of("--scale", "dorian").scale == "dorian"
+    assert rules_of("--key", "", "--mono", "").monophonic == () and rules_of("--key", "").key == ""
+
+
+def test_weights_of_each_kind_make_valid_songs_and_surprise_a_little_differently(play, tmp_path, monkeypatch):
+    sampled = []
+    monkeypatch.setattr("sampling.sample_songs", lambda *a, **k: sampled.append(sample_songs(*a, **k)) or sampled[-1])
+    for dtype in DTYPES:
+        assert play("-p", "song.mid", "--given", "bass", "--dtype", dtype, "-o", dtype, "--seed", 4) == 0
+        whole = notes(f"{dtype}/0.mid")
+        assert of_parts(whole, ("bass",)) == of_parts(notes("song.mid"), ("bass",)) != whole
+        assert read_recipe(tmp_path / dtype / "0.mid").dtype == dtype
+        assert f'"dtype": "{dtype}"' in (tmp_path / dtype / "genconfigs.txt").read_text()
+    exact, *others = (songs[0].nats[0] for songs in sampled)
+    assert all(0 < abs(nats - exact) < 0.3 for nats in others)
+
+
+@pytest.mark.parametrize("dtype", [*DTYPES[:2], pytest.param("int8", marks=pytest.mark.xfail(
+    raises=RuntimeError, strict=True, reason="attention.KeyValueCache.extend: bfloat16 stores take no float32"))])
+def test_weights_of_each_kind_make_several_songs(play, dtype):
+    assert play("-p", "song.mid", "--given", "bass", "--dtype", dtype, "-o", "out", "-n", 6, "--seed", 4) == 0
+    assert len({str(notes(f"out/{i}.mid")) for i in range(6)}) == 6
+
+
+# ---------------------------------------------------------------- making a song again
+
+
+@pytest.mark.parametrize(("arguments", "song"), [
+    ([], "0.mid"), (["-p", "song.mid", "-pi", 30], "0.mid"), (["-p", "song.mid", "--given", "bass,piano"], "0.mid"),
+    (["-p", "song.mid", "--fill", "2-3", "--make", "bass"], "0.mid"), (["-n", 3], "1.mid"),
+    (["-n", 3, "-p", "song.mid", "--given", "drums"], "2.mid"), (["--genconfig", "ruled.json", "--key", "D"], "0.mid"),
+    (["--bars", 2, "--loop", "--dtype", "int8"], "0.mid"), (["--dtype", "bf16"], "0.mid"),
+    (["-p", "song.mid", "--same-parts"], "0-bass.mid"), (["--bars", 1, "-n", 2], "1-piano.mid")])
+def test_reproduce_makes_the_same_bytes(play, tmp_path, capsys, arguments, song):
+    (tmp_path / "ruled.json").write_text(json.dumps(FREE | {"max_steps": 9, "rules": {"monophonic": ["bass"]}}))
+    assert play(*arguments, "-o", "a", "--seed", 2**32 - 1) == 0
+    capsys.readouterr()
+    assert play("--reproduce", f"a/{song}", "-o", "b") == 0
+    captured = capsys.readouterr()
+    assert f"the same bytes as a/{song}" in captured.out.replace(os.sep, "/") and captured.err == ""
+    number = song[0]
+    for stem in ("", *(f"-{part}" for part in PARTS)):
+        assert (tmp_path / f"a/{number}{stem}.mid").read_bytes() == (tmp_path / f"b/0{stem}.mid").read_bytes()
+
+
+def test_songs_made_again_are_numbered_on(play, tmp_path):
+    play("-o", "out", "--seed", 3)
+    before = (tmp_path / "out/0.mid").read_bytes()
+    assert play("--reproduce", "out/0.mid", "-o", "out") == 0
+    assert (tmp_path / "out/1.mid").read_bytes() == before == (tmp_path / "out/0.mid").read_bytes()
+
+
+def test_a_prompt_that_was_moved_is_named_anew(play, tmp_path, capsys):
+    play("-p", "song.mid", "--given", "bass", "-o", "out", "--seed", 3)
+    Path("song.mid").rename("moved.mid")
+    capsys.readouterr()
+    assert play("--reproduce", "out/0.mid", "-o", "again") == 2
+    message = one_error(capsys)
+    assert message.startswith("error: song.mid: no such file") and "-p" in message
+    assert play("--reproduce", "out/0.mid", "-o", "again", "-p", "moved.mid") == 0
+    assert (tmp_path / "again/0.mid").read_bytes() == (tmp_path / "out/0.mid").read_bytes()
+
+
+def edit(path: Path) -> None:
+    """Play the first note of a song a little softer."""
+    file = mido.MidiFile(path)
+    next(message for track in file.tracks for message in track if message.type == "note_on").velocity -= 1
+    file.save(path)
+
+
+def test_other_bytes_are_said_to_be_so_and_what_has_changed_around_them(play, tmp_path, monkeypatch, capsys):
+    play("-o", "out", "--make", "drums", "--seed", 3)
+    monkeypatch.setattr(generate, "surroundings", lambda device: surroundings(device) | {"torch": "0.1"})
+    assert play("--reproduce", "out/0.mid", "-o", "again") == 0  # it came out the same all the same
+    edit(tmp_path / "out/0.mid")
+    capsys.readouterr()
+    assert play("--reproduce", "out/0.mid", "-o", "again") == 1
+    printed = capsys.readouterr().out
+    assert "not the same bytes" in printed and f"torch was {torch.__version__}, is 0.1" in printed
+    assert "numpy" not in printed
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    assert play("--reproduce", "out/0.mid", "-o", "again") == 1
+    assert "was it edited?" in capsys.readouterr().out
+
+
+def test_reproduce_needs_the_model_and_the_prompt_it_was_made_with(play, model_path, tmp_path, capsys):
+    play("-p", "song.mid", "-o", "out", "--seed", 3)
+    play("-o", "scratch", "--seed", 3)
+    (tmp_path / "noted.txt").write_text("no MIDI")
+    edit(tmp_path / "song.mid")
+    edited = Path("song.mid").read_bytes()
+    capsys.readouterr()
+    for arguments, text in [
+            (["out/0.mid", "-mp", model_path], "made by another model, given.safetensors"),
+            (["out/0.mid", "-mp", "gone.safetensors"], "gone.safetensors: no such file"),
+            (["out/0.mid"], "song.mid: not the prompt that out/0.mid was made of; name that one with -p"),
+            (["out/0.mid", "-p", "gone.mid"], "gone.mid: no such file"),
+            (["scratch/0.mid", "-p", "song.mid"], "made without a prompt"),
+            (["song.mid"], "song.mid: holds no recipe"), (["noted.txt"], "noted.txt: not a MIDI file"),
+            (["gone.mid"], "gone.mid: no such file"), (["out"], "out: a folder")]:
+        assert play("--reproduce", *arguments, "-o", "again") == 2
+        assert text in one_error(capsys).replace(os.sep, "/")
+    assert not (tmp_path / "again").exists() and Path("song.mid").read_bytes() == edited
+
+
+@pytest.mark.parametrize("arguments", [
+    ["-n", 2], ["--seed", 0], ["--dtype", "bf16"], ["--genconfig", "free.json"], ["-pi", 3], ["-sp"], ["-pe"],
+    ["--png"], ["--force"], ["--best-of", 4], ["--given", "bass"], ["--make", "bass"], ["--same-parts"],
+    ["--fill", "1"], ["--bars", 2], ["--loop"], ["--key", "A"], ["--scale", "minor"], ["--pitches", "bass=40"],
+    ["--mono", "bass"], ["--no-empty-bars"]])
+def test_reproduce_refuses_what_it_would_ignore(run, play, capsys, arguments):
+    play("-o", "out", "--seed", 3)
+    capsys.readouterr()
+    assert play("--reproduce", "out/0.mid", "-o", "again", *arguments) == 2
+    assert "from its recipe: leave out" in one_error(capsys)
+    assert not Path("again").exists()
+
+
+# ---------------------------------------------------------------- the recipe and the log
+
+
+def test_recipe_and_log_say_what_was_asked_for(play, tmp_path, given_path):
+    play("-p", "song.mid", "--fill", "2-3", "--make", "bass", "--mono", "bass", "-o", "out", "-n", 2, "--seed", 8)
+    recipe, text = read_recipe(tmp_path / "out/1.mid"), recipe_text(tmp_path / "out/1.mid")
+    assert recipe.wish == Wish(make=("bass",), fill=(2, 3)) and recipe.genconfig.rules.monophonic == ("bass",)
+    assert (recipe.seed, recipe.batch, recipe.prompt, recipe.model) == (9, (8, 9), "song.mid", "given.safetensors")
+    for folder in (tmp_path, given_path.parent, ROOT, Path.home()):
+        assert str(folder) not in text
+    log = (tmp_path / "out/genconfigs.txt").read_text()
+    record = json.loads(log[log.index("{"):])
+    assert record["wish"] == {"given": [], "make": ["bass"], "fill": [2, 3], "bars": 0, "loop": False}
+    assert record["genconfig"]["rules"]["monophonic"] == ["bass"]
+    assert [(song["file"], song["seed"]) for song in record["songs"]] == [("0.mid", 8), ("1.mid", 9)]
+
+
+def test_a_generated_song_is_a_prompt_like_any_other(play):
+    play("--bars", 2, "-o", "out", "--seed", 3)
+    assert play("-p", "out/0.mid", "--bars", 2, "-o", "out", "--seed", 3) == 0
+    first, second = notes("out/0.mid"), notes("out/1.mid")
+    assert list(map(onset, second[:len(first)])) == list(map(onset, first)) and bar_of(second[-1]) == 4
+    assert list(map(pitch, second[:len(first)])) == list(map(pitch, first))  # where it is struck anew, a note ends
+
+
 # ---------------------------------------------------------------- bad input
 
 
@@ -281,6 +672,60 @@ def test_bad_arguments(run, tmp_path, capsys, arguments, text):
     assert text in one_error(capsys)
     assert not list(tmp_path.glob("**/*.mid"))
     assert (tmp_path / "text.pth").read_text() == "text"
+
+
+@pytest.mark.parametrize(("arguments", "text"), [
+    (["-p", "song.mid", "--given", "banjo"], "unknown part 'banjo'; the model plays drums, bass, piano"),
+    (["-p", "song.mid", "--given", "bass", "--make", "banjo"], "unknown part 'banjo'"),
+    (["--make", "banjo"], "unknown part 'banjo'"), (["--make", ""], "names no part"), (["--make", ","], "no part"),
+    (["-p", "song.mid", "--given", ""], "names no part"),
+    (["-p", "song.mid", "--given", "bass,drums", "--make", "drums"], "drums is both given and to be made"),
+    (["-p", "duo.mid", "--given", "piano"], "the prompt has no piano; it has drums, bass"),
+    (["-p", "song.mid", "--given", "drums,bass,piano"], "names all parts"),
+    (["-p", "song.mid", "-pi", "1", "--given", "bass"], "needs a song"),
+    (["-p", "song.mid", "--given", "bass", "--fill", "2"], "--fill keeps all"),
+    (["-p", "song.mid", "--fill", "5"], "--fill 5-5: the song has 4 bars"),
+    (["-p", "song.mid", "--fill", "3-9"], "--fill 3-9: the song has 4 bars"),
+    (["-p", "song.mid", "--fill", "0-2"], "--fill 0-2"), (["-p", "song.mid", "--fill", "3-2"], "--fill 3-2"),
+    (["-p", "song.mid", "--fill", "two"], "--fill two"), (["-p", "song.mid", "--fill", ""], "--fill "),
+    (["--fill", "2-3"], "--fill needs a song to play to; give one with -p"),
+    (["--given", "bass"], "--given needs a song to play to; give one with -p"),
+    (["--bars", "0"], "--bars 0"), (["--bars", "-4"], "--bars -4"), (["--bars", "257"], "256 bars are left"),
+    (["-p", "song.mid", "--bars", "253"], "252 bars are left"),
+    (["-p", "song.mid", "--bars", "2", "--fill", "2"], "--bars is for new bars"),
+    (["-p", "song.mid", "--bars", "2", "--given", "bass"], "--bars is for new bars"),
+    (["--loop"], "--loop: .* with --bars"), (["-p", "song.mid", "--loop"], "--loop: .* with --bars"),
+    (["--same-parts"], "--same-parts"), (["-p", "song.mid", "--same-parts", "--make", "bass"], "--same-parts"),
+    (["-p", "song.mid", "--same-parts", "--fill", "2"], "--same-parts: --fill"),
+    (["-p", "song.mid", "-pi", "1", "--same-parts"], "--same-parts: the prompt has no parts;"),
+    (["-p", "duo.mid", "--same-parts", "--given", "drums,bass"], "no parts besides those given"),
+    (["--scale", "minor"], "--scale minor: needs a --key"), (["--key", "H"], "key 'H'"),
+    (["--scale", "minor", "--key", ""], "needs a --key"), (["--key", "A", "--scale", "mayor"], "scale 'mayor'"),
+    (["--pitches", "bass"], "--pitches bass: give a part"), (["--pitches", "bass=52-28"], "'52-28'"),
+    (["--pitches", "bass="], "names none"), (["--pitches", "banjo=60"], "unknown part 'banjo'"),
+    (["--pitches", "bass=1-9"], "leave bass no pitch of its range, 21 to 108"),
+    (["--pitches", "bass=40", "--pitches", "bass=41"], "bass was named before"),
+    (["--pitches", "bass=37", "--key", "C"], "pitches 37 and the key C major leave bass no pitch"),
+    (["--make", "bass", "--mono", "piano"], "a rule for piano, which is not made"),
+    (["-p", "song.mid", "--given", "bass", "--pitches", "bass=40"], "a rule for bass, which is not made"),
+    (["-p", "song.mid", "--fill", "2", "--make", "drums", "--key", "A"], "--key A: .* no other is made"),
+    (["--mono", "banjo"], "unknown part 'banjo'"), (["-o", "song.mid"], "song.mid: a file stands"),
+    (["-n", "0"], "-n 0"), (["-sp"], "no prompt to save"), (["-pi", "4"], "-pi 4"), (["--seed", "-1"], "--seed -1"),
+    (["-p", "gone.mid", "--given", "bass"], "gone.mid")])
+def test_wishes_that_cannot_be(play, tmp_path, capsys, arguments, text):
+    song_file(tmp_path / "duo.mid", ("drums", "bass"))
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    assert play("-o", "out", *arguments) == 2
+    assert re.search(text, one_error(capsys))
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("wish", [["--given", "bass"], ["--fill", "1"]])
+def test_a_model_that_was_not_trained_for_given_notes_says_how_to_get_one(run, tmp_path, capsys, wish):
+    assert run("-p", prompt_file(tmp_path), *wish, "-o", "out") == 2
+    message = one_error(capsys)
+    assert "tiny.safetensors: not trained" in message and '"given": true' in message and "-mp" in message
+    assert not (tmp_path / "out").exists()
 
 
 def test_help_needs_no_torch():
