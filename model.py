@@ -142,6 +142,7 @@ class PooledTransformer(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config, self.cache_dtype = config, None  # that of the weights, unless set
+        self.cache_type = KeyValueCache
         width = config.d_model
         self.embeddings = nn.ModuleList(nn.Embedding(n, size)
                                         for n, size in zip(config.n_tokens, config.emb_sizes, strict=True))
@@ -295,7 +296,7 @@ class PooledTransformer(nn.Module):
         """An empty cache for `batch` contexts of `block_size` notes, and one more place that fills the batch."""
         config, like = self.config, self.in_norm.weight
         shape = (batch, config.n_heads, config.block_size + 1, config.d_model // config.n_heads)
-        return KeyValueCache(config.n_layers, shape, like.device, self.cache_dtype or like.dtype)
+        return self.cache_type(config.n_layers, shape, like.device, self.cache_dtype or like.dtype)
 
     def n_parameters(self) -> int:
         return sum(parameter.numel() for parameter in self.parameters())
