@@ -26,6 +26,7 @@ BAG = 128  # outputs of a layer that are summed together
 STREAMS = 4  # places from which a core reads at a time, in turns: it then asks for more ahead than from one
 CHUNK = 64  # notes whose scores are summed together
 NO_DROPOUT = Dropout(0.0).eval()
+ENGINES = tuple(torch.backends.quantized.supported_engines)  # "fbgemm" brings the fast sums
 
 
 def weighted_sums(rows: Tensor, index: Tensor, offsets: Tensor, weights: Tensor) -> Tensor:
@@ -37,35 +38,45 @@ def weighted_sums(rows: Tensor, index: Tensor, offsets: Tensor, weights: Tensor)
 
 
 @functools.cache
-def stream_index(n_bags: int, n_in: int) -> tuple[Tensor, Tensor, Tensor]:
-    """In which order a layer's inputs are laid out, (n_in,); for each bag, where the inputs in turn are (n_bags·n_in,);
-    and where bags begin (n_bags,)."""
-    order = (torch.arange(n_in) % STREAMS).argsort(stable=True)
+def stream_index(n_bags: int, n_in: int) -> tuple[Tensor, Tensor]:
+    """For each bag, where the rows of inputs 0, 1, 2, ... lie, (n_bags·n_in,); and where bags begin, (n_bags,)."""
+    places = (torch.arange(n_in) % STREAMS).argsort(stable=True).argsort().int()
     begins = torch.arange(n_bags, dtype=torch.int32) * n_in
-    return order, (begins[:, None] + order.argsort().int()).flatten(), begins
+    return (begins[:, None] + places).flatten(), begins
 
 
 class PackedLinear(nn.Module):
-    """A linear layer with its weights laid out twice: for one row, and by oneDNN for a few.
+    """A linear layer with its weights laid out for one row, and by oneDNN for a few, each when it is first needed.
 
     torch's own layout reaches a third of their speed with one row and less than half with sixteen (fp32, AMD EPYC).
     """
 
     def __init__(self, linear: nn.Linear, dtype: torch.dtype) -> None:
         super().__init__()
-        weight = linear.weight.detach().to(dtype)
+        self.weight = linear.weight.detach().to(dtype)
         self.bias = None if linear.bias is None else linear.bias.detach().to(dtype)
-        self.packed = torch.ops.mkldnn._reorder_linear_weight(weight, FEW_ROWS)
-        self.n_out, self.n_in = weight.shape
+        self.n_out, self.n_in = self.weight.shape
         self.n_bags = -(-self.n_out // BAG)
-        order, self.index, self.begins = stream_index(self.n_bags, self.n_in)
-        filled = nn.functional.pad(weight, (0, 0, 0, self.n_bags * BAG - self.n_out))
-        self.rows = filled.view(self.n_bags, BAG, self.n_in)[:, :, order].transpose(1, 2).reshape(-1, BAG)
+        self.index, self.begins = stream_index(self.n_bags, self.n_in)
+
+    @functools.cached_property
+    def packed(self) -> Tensor:
+        return torch.ops.mkldnn._reorder_linear_weight(self.weight, FEW_ROWS)
+
+    @functools.cached_property
+    def rows(self) -> Tensor:
+        """(n_bags·n_in, BAG): in each bag the inputs of one stream after those of another."""
+        missing = self.n_bags * BAG - self.n_out
+        weight = nn.functional.pad(self.weight, (0, 0, 0, missing)) if missing else self.weight
+        bags = weight.view(self.n_bags, BAG, self.n_in).transpose(1, 2)
+        return torch.cat([bags[:, start::STREAMS] for start in range(STREAMS)], 1).view(-1, BAG)
 
     def forward(self, x: Tensor, activation: str = "none") -> Tensor:
         if x.numel() > self.n_in:
             return torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, activation, [], "none")
-        out = self._of_one_row(x)
+        sums = weighted_sums(self.rows, self.index, self.begins, torch.cat([x.reshape(-1)] * self.n_bags))
+        out = sums.view(*x.shape[:-1], -1)
+        out = out if out.shape[-1] == self.n_out else out[..., :self.n_out]  # a view costs as much as a norm
         out = out if self.bias is None else out.add_(self.bias)
         return nn.functional.gelu(out) if activation == "gelu" else out
 
@@ -73,12 +84,6 @@ class PackedLinear(nn.Module):
         if x.numel() > self.n_in:
             return torch.ops.mkldnn._linear_pointwise.binary(x, residual, self.packed, self.bias, "add")
         return residual + self(x)
-
-    def _of_one_row(self, x: Tensor) -> Tensor:
-        """(..., n_out) of one row (..., n_in), without the bias."""
-        weights = x.view(1, -1).expand(self.n_bags, -1).reshape(-1)
-        out = weighted_sums(self.rows, self.index, self.begins, weights).view(-1)
-        return out[:self.n_out].view(*x.shape[:-1], self.n_out)
 
 
 class ByteLinear(nn.Module):
@@ -218,16 +223,21 @@ def can_pack(dtype: torch.dtype) -> bool:
     """Whether this machine and this torch have `PackedLinear`, and sums fast enough for it."""
     if not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.mkldnn, "_reorder_linear_weight"):
         return False
-    if "fbgemm" not in torch.backends.quantized.supported_engines:
+    if "fbgemm" not in ENGINES:
         return False
     return dtype == torch.float32 or (dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
-def _replace_linears(model: nn.Module, make: Callable[[nn.Linear], nn.Module]) -> None:
+def play_with(model: PooledTransformer, make: Callable[[nn.Linear], nn.Module]) -> PooledTransformer:
+    """`model`, changed in place, with the layers that `make` makes of its linear ones, and all else that plays."""
     for module in list(model.modules()):
         for name, child in module.named_children():
             if type(child) is nn.Linear:
                 setattr(module, name, make(child))
+    model.cache_type = PlayingCache
+    model.blocks = nn.ModuleList(PlayingBlock(block) for block in model.blocks)
+    model.late_blocks = nn.ModuleList(PlayingLateBlock(block) for block in model.late_blocks)
+    return model
 
 
 def prepared(model: PooledTransformer, dtype: str) -> PooledTransformer:
@@ -242,12 +252,7 @@ def prepared(model: PooledTransformer, dtype: str) -> PooledTransformer:
     model.to(kind)
     if dtype == "int8":
         model.cache_dtype = torch.bfloat16
-        _replace_linears(model, ByteLinear)
-    elif on_cpu and can_pack(kind):
-        _replace_linears(model, lambda linear: PackedLinear(linear, kind))
-    else:
-        return model
-    model.cache_type = PlayingCache
-    model.blocks = nn.ModuleList(PlayingBlock(block) for block in model.blocks)
-    model.late_blocks = nn.ModuleList(PlayingLateBlock(block) for block in model.late_blocks)
+        return play_with(model, ByteLinear)
+    if on_cpu and can_pack(kind):
+        return play_with(model, lambda linear: PackedLinear(linear, kind))
     return model

@@ -259,9 +259,10 @@ class PooledTransformer(nn.Module):
     def last_read(self, states: Tensor, cache: KeyValueCache) -> Reading:
         """What `cache` holds as the reading of each song's last note, of which `states` (B, 1, D) are the trunk's."""
         memory = [cache.held(layer) for layer in range(len(self.blocks), self.config.n_layers)]
+        if not memory or len(set(cache.lengths)) == 1:
+            return Reading(states, memory)
         lengths = torch.tensor(cache.lengths, device=states.device)[:, None, None, None]
-        visible = torch.arange(max(cache.lengths), device=states.device) < lengths
-        return Reading(states, memory, None if len(set(cache.lengths)) == 1 else visible)
+        return Reading(states, memory, torch.arange(max(cache.lengths), device=states.device) < lengths)
 
     def head(self, k: int, states: Tensor, hidden: Tensor) -> Tensor:
         """Logits (B, T, V_f) of the k-th family of `order`, given the trunk's states and what `advance` made of them.
