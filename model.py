@@ -142,6 +142,7 @@ class PooledTransformer(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config, self.cache_dtype = config, None  # that of the weights, unless set
+        self.cache_type = KeyValueCache
         width = config.d_model
         self.embeddings = nn.ModuleList(nn.Embedding(n, size)
                                         for n, size in zip(config.n_tokens, config.emb_sizes, strict=True))
@@ -258,9 +259,10 @@ class PooledTransformer(nn.Module):
     def last_read(self, states: Tensor, cache: KeyValueCache) -> Reading:
         """What `cache` holds as the reading of each song's last note, of which `states` (B, 1, D) are the trunk's."""
         memory = [cache.held(layer) for layer in range(len(self.blocks), self.config.n_layers)]
+        if not memory or len(set(cache.lengths)) == 1:
+            return Reading(states, memory)
         lengths = torch.tensor(cache.lengths, device=states.device)[:, None, None, None]
-        visible = torch.arange(max(cache.lengths), device=states.device) < lengths
-        return Reading(states, memory, None if len(set(cache.lengths)) == 1 else visible)
+        return Reading(states, memory, torch.arange(max(cache.lengths), device=states.device) < lengths)
 
     def head(self, k: int, states: Tensor, hidden: Tensor) -> Tensor:
         """Logits (B, T, V_f) of the k-th family of `order`, given the trunk's states and what `advance` made of them.
@@ -295,7 +297,7 @@ class PooledTransformer(nn.Module):
         """An empty cache for `batch` contexts of `block_size` notes, and one more place that fills the batch."""
         config, like = self.config, self.in_norm.weight
         shape = (batch, config.n_heads, config.block_size + 1, config.d_model // config.n_heads)
-        return KeyValueCache(config.n_layers, shape, like.device, self.cache_dtype or like.dtype)
+        return self.cache_type(config.n_layers, shape, like.device, self.cache_dtype or like.dtype)
 
     def n_parameters(self) -> int:
         return sum(parameter.numel() for parameter in self.parameters())

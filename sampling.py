@@ -303,8 +303,8 @@ def _draw_notes(model: PooledTransformer, reading: Reading, songs: Sequence[Song
             break
         if family == BAR:
             drawn = drawn - np.where(ended, 0, offsets)
-        told_model[family] = torch.from_numpy(drawn)[:, None].to(reading.states.device)
-        if k + 1 < len(model.order):
+        if k + 1 < len(model.order) and model.config.heads != "parallel":
+            told_model[family] = torch.from_numpy(drawn)[:, None].to(reading.states.device)
             hidden = model.advance(k, told_model, reading, hidden)
     return [None if over else (tuple(of_song[f] for f in range(len(FIELDS))), float(surprise))
             for over, of_song, surprise in zip(ended, chosen, nats, strict=True)]
