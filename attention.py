@@ -65,7 +65,8 @@ class KeyValueCache:
             if self.places is None:
                 store[:, :, self.lengths[0]:end] = new
             else:
-                store[torch.arange(len(store), device=self.device)[:, None], :, self.places] = new.transpose(1, 2)
+                songs = torch.arange(len(store), device=self.device)[:, None]
+                store[songs, :, self.places] = new.transpose(1, 2).to(store.dtype)
         keys, values = self.layers[layer]
         return keys[:, :, :end], values[:, :, :end]
 
