@@ -16,6 +16,7 @@ import orjson
 from errors import UserError
 
 BUNDLED_MODEL = Path(__file__).parent / "models" / "bundled.safetensors"
+GIVEN_MODEL = BUNDLED_MODEL.with_name("given.safetensors")  # plays to given notes
 MIDI_SUFFIXES = (".mid", ".midi", ".kar", ".rmi")
 
 

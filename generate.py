@@ -29,7 +29,7 @@ from tqdm import tqdm
 
 from arranging import check_playable
 from errors import UserError, reports_user_errors
-from files import BUNDLED_MODEL, check_file, check_writable, file_hash, write_bytes
+from files import BUNDLED_MODEL, GIVEN_MODEL, check_file, check_writable, file_hash, write_bytes
 from generation_args import DTYPES, GenConfig
 from midi_reader import read_song
 from recipes import Recipe, differences, read_recipe, surroundings
@@ -121,6 +121,13 @@ class Studio:
                       prompt.hash, prompt.n_rows, surroundings(self.device.type))
 
 
+def open_studio(args: argparse.Namespace, dtype: str, needs_given: bool) -> Studio:
+    """With the model that is asked for, or the one in this repository that can do what is needed."""
+    path = args.model_path or (GIVEN_MODEL if needs_given else BUNDLED_MODEL)
+    check_file(path)
+    return Studio(path, args.device, dtype)
+
+
 # ---------------------------------------------------------------- command
 
 
@@ -131,8 +138,9 @@ def build_parser() -> argparse.ArgumentParser:
                         help="song to play to or to continue: .mid or token .json (default: from scratch)")
     parser.add_argument("-pi", "--prompt_idx", type=int, default=0, metavar="N",
                         help="keep the first N rows of the prompt, its BOS row counted (default: all)")
-    parser.add_argument("-mp", "--model_path", type=Path, default=BUNDLED_MODEL,
-                        help="model: .safetensors or a .pth of train_pool.py (default: the one in this repository)")
+    parser.add_argument("-mp", "--model_path", type=Path,
+                        help="model: .safetensors or a .pth of train_pool.py (default: models/bundled.safetensors of "
+                             "this repository; for --given and --fill models/given.safetensors)")
     parser.add_argument("-o", "--output", type=Path, default=Path("generated"), help="folder (default: %(default)s)")
     parser.add_argument("-n", "--num_samples", type=int, default=1, help="songs to write (default: %(default)s)")
     parser.add_argument("--genconfig", type=Path,
@@ -174,8 +182,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_arguments(args)
     config = gen_config(args)
     opened = open_prompt(args.prompt) if args.prompt else None
-    check_file(args.model_path)
-    studio = Studio(args.model_path, args.device, args.dtype)
+    studio = open_studio(args, args.dtype, needs_given=bool(args.given or args.fill))
     prompt = read_prompt(opened, args.prompt, args.prompt_idx, studio.tokenizer)
     wish = make_wish(args, prompt, studio)
     studio.check(wish)
@@ -289,7 +296,7 @@ def write_songs(args: argparse.Namespace, studio: Studio, wish: Wish, task: Task
                 ) -> int:
     seed = args.seed if args.seed is not None else secrets.randbelow(SEEDS)
     first = 0 if args.force else next_number(args.output)
-    record = {"genconfig": config_to_dict(config), "wish": config_to_dict(wish), "model": str(args.model_path),
+    record = {"genconfig": config_to_dict(config), "wish": config_to_dict(wish), "model": str(studio.path),
               "prompt": prompt.path or None, "prompt_idx": args.prompt_idx, "prompt_notes": len(prompt.rows),
               "tempo": prompt.tempo, "seed": seed, "device": args.device, "dtype": args.dtype, "songs": []}
     songs = make_songs(studio, task, config, [seed + i for i in range(args.best_of or args.num_samples)])
@@ -322,8 +329,9 @@ def write_one(args: argparse.Namespace, studio: Studio, task: Task, prompt: Prom
     if args.png:
         from pictures import piano_roll  # brings matplotlib
 
+        given = task.was_there(rows) if len(task.given) else None
         write_bytes(whole.with_suffix(".png"), piano_roll(rows, tokenizer.vocabulary, len(task.prompt),
-                                                          f"{whole.name}, seed {made.seed}"))
+                                                          f"{whole.name}, seed {made.seed}", given))
     if args.print_events:
         print("\n".join(" ".join(events) for events in tokenizer.tokens_to_events(made.notes)))
     print(f"{whole}: {describe(rows, len(made.notes), tokenizer)}, {prompt.tempo:g} BPM, {made.seconds:.1f} s"
@@ -340,11 +348,10 @@ def reproduce(args: argparse.Namespace) -> int:
     if ignored:
         raise UserError(f"--reproduce takes all that makes the song from its recipe: leave out {', '.join(ignored)}")
     recipe, original = read_recipe(args.reproduce), args.reproduce.read_bytes()
-    check_file(args.model_path)
-    studio = Studio(args.model_path, args.device, recipe.dtype)
+    studio = open_studio(args, recipe.dtype, recipe.wish.needs_given)
     if studio.hash != recipe.model_hash:
         raise UserError(f"{args.reproduce}: made by another model, {recipe.model} ({recipe.model_hash}), not by "
-                        f"{args.model_path} ({studio.hash}); name it with -mp")
+                        f"{studio.path} ({studio.hash}); name it with -mp")
     path, opened = args.prompt or Path(recipe.prompt), None
     if args.prompt and not recipe.prompt:
         raise UserError(f"-p {args.prompt}: {args.reproduce} was made without a prompt; leave it out")

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter
 
@@ -26,6 +27,7 @@ DRUM_NAMES = {
     69: "cabasa", 70: "maracas", 75: "claves", 76: "high woodblock", 77: "low woodblock", 80: "mute triangle",
     81: "triangle"}
 SEMITONES = 12
+PALE = 0.35  # opacity
 FEW_POINTS = 50  # on a loss curve
 
 
@@ -78,12 +80,14 @@ def _loss_axes(axes: Axes) -> None:
     axes.yaxis.set_minor_formatter(NullFormatter())
 
 
-def piano_roll(rows: np.ndarray, vocabulary: Vocabulary, n_prompt: int = 0, title: str = "") -> bytes:
+def piano_roll(rows: np.ndarray, vocabulary: Vocabulary, n_prompt: int = 0, title: str = "",
+               given: np.ndarray | None = None) -> bytes:
     """A PNG of a song: one panel per part, bars along the axis, drums by the name of the piece.
 
     Args:
         rows: (N, F) note ids in order.
         n_prompt: how many of the notes at the beginning are the prompt's; they stand on a grey ground.
+        given: (N,) bool, which notes are to be drawn pale, because they were there before.
     """
     onset = (rows[:, BAR] - FIRST_ID) + (rows[:, START_POS] - FIRST_ID) / vocabulary.steps_per_bar  # in bars
     length = (rows[:, NOTE_DUR] - FIRST_ID + 1) / vocabulary.steps_per_bar
@@ -93,29 +97,32 @@ def piano_roll(rows: np.ndarray, vocabulary: Vocabulary, n_prompt: int = 0, titl
     for p, (part, axes) in enumerate(zip(vocabulary.parts, panels, strict=True)):
         mine = vocabulary.part_of_id[rows[:, PITCH_INSTRUMENT]] == p
         pitch = vocabulary.pitch_of_id[rows[mine, PITCH_INSTRUMENT]]
-        _part_panel(axes, part, onset[mine], length[mine], pitch, f"C{p}")
+        strength = np.where(given[mine], PALE, 1.0) if given is not None else np.ones(len(pitch))
+        _part_panel(axes, part, onset[mine], length[mine], pitch, [to_rgba(f"C{p}", alpha) for alpha in strength])
         axes.set_xlim(first, last)
         axes.set_xticks(range(first, last + 1), minor=(last - first) > 48)
         axes.grid(axis="x", alpha=0.4)
         axes.set_axisbelow(True)
         if n_prompt:
             axes.axvspan(first, onset[min(n_prompt, len(rows) - 1)], color="0.92", zorder=0)
-    panels[-1].set_xlabel("bar" + (" (grey: the prompt)" if n_prompt else ""))
+    meaning = " (pale: what was given)" if given is not None else " (grey: the prompt)" if n_prompt else ""
+    panels[-1].set_xlabel("bar" + meaning)
     figure.suptitle(title)
     return _png(figure)
 
 
-def _part_panel(axes: Axes, part: Part, onset: np.ndarray, length: np.ndarray, pitch: np.ndarray, color: str) -> None:
-    """Draw one part's notes as bars; onsets and lengths are in bars of music."""
+def _part_panel(axes: Axes, part: Part, onset: np.ndarray, length: np.ndarray, pitch: np.ndarray,
+                colors: list[tuple[float, ...]]) -> None:
+    """Draw one part's notes as bars, each in its color; onsets and lengths are in bars of music."""
     axes.set_ylabel(part.name)
     if part.is_drum:  # a row per piece in use; how long a stroke rings says nothing
         pieces = np.unique(pitch)
         height = np.searchsorted(pieces, pitch)
-        axes.scatter(onset, height, s=9, marker="s", color=color, linewidths=0)
+        axes.scatter(onset, height, s=9, marker="s", c=colors or None, linewidths=0)
         axes.set_yticks(range(len(pieces)), [DRUM_NAMES.get(int(piece), str(piece)) for piece in pieces], fontsize=7)
         axes.set_ylim(-1, max(len(pieces), 1))
         return
-    axes.barh(pitch, length, left=onset, height=0.8, color=color, linewidth=0)
+    axes.barh(pitch, length, left=onset, height=0.8, color=colors, linewidth=0)
     if len(pitch):  # at least an octave high, so that a C is on the axis
         low, high = int(pitch.min()) - 2, max(int(pitch.max()) + 2, int(pitch.min()) + SEMITONES)
         octaves = range(-(-low // SEMITONES), high // SEMITONES + 1)

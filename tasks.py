@@ -75,6 +75,11 @@ class Task:
         rows = np.concatenate([self.kept, new])
         return rows[np.lexsort((rows[:, PITCH_INSTRUMENT], rows[:, START_POS], rows[:, BAR]))]
 
+    def was_there(self, rows: np.ndarray) -> np.ndarray:
+        """(N,) bool: which of (N, F) rows are kept ones."""
+        kept = set(map(tuple, self.kept.tolist()))
+        return np.array([tuple(row) in kept for row in rows.tolist()], bool)
+
 
 def parse_bars(text: str) -> tuple[int, int]:
     """(first, last) of "5-8" or "5". Raises UserError."""
