@@ -1,7 +1,9 @@
 """Notes that are given: when they are read, so that what is made can prepare for them; and rows to learn it from.
 
-A given note is read a fixed time ahead: right behind the first made note from which it is no further away than the
-look-ahead, or behind BOS. So at each note it is known which given ones have been read, without knowing what comes next.
+Given notes are read a bar at a time and a fixed number of bars ahead: behind the first made note of a bar come those of
+the bar that is so much later; behind BOS all up to there. So at each note it is known which given ones have been read,
+without knowing what comes next; and nearly every made note is predicted where the made one before it stands, as in a
+song without given notes, and not where a given one stands that sounds bars later.
 The idea is that of Anticipatory Music Transformer (Thickstun et al. 2023, section 3), here on compound tokens.
 """
 
@@ -13,43 +15,36 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vocab import BAR, BOS, EOS, FIELDS, FIRST_ID, PAD, PITCH_INSTRUMENT, START_POS, Vocabulary
+from vocab import BAR, BOS, EOS, FIELDS, FIRST_ID, PAD, PITCH_INSTRUMENT, Vocabulary
 
 REACH = 2  # windows of notes from which one window of a task is made: given notes are read early, others are silent
 LONGEST_FILL = 8  # bars
 ALONE = 0.2  # of the parts that are not made, how many are silent instead of given
 SOME_PARTS = 0.3  # of the fills, how many are of some parts only
-NEVER = 2**40  # steps, later than all notes
+NEVER = 2**40  # a bar later than all
 
 
 class GivenNotes:
     """The given notes of one song, handed out when they are due."""
 
-    def __init__(self, rows: np.ndarray, vocabulary: Vocabulary, lookahead_steps: int) -> None:
+    def __init__(self, rows: np.ndarray, lookahead_bars: int) -> None:
         """`rows`: (N, F) ids in order."""
-        self.rows, self.lookahead, self.n_read = rows, lookahead_steps, 0
-        self.onsets = onsets(rows, vocabulary.steps_per_bar)
+        self.rows, self.lookahead, self.n_read = rows, lookahead_bars, 0
 
-    def due(self, time: int) -> list[tuple[int, ...]]:
-        """Those to be read when the last made note began at `time` (in steps) that were not due before."""
+    def due(self, bar: int) -> list[tuple[int, ...]]:
+        """Those to be read when the last made note stands in `bar`, from 0, that were not due before."""
         first = self.n_read
-        self.n_read = max(first, int(np.searchsorted(self.onsets, time + self.lookahead, side="right")))
+        self.n_read = max(first, int(np.searchsorted(self.rows[:, BAR] - FIRST_ID, bar + self.lookahead, side="right")))
         return [tuple(row) for row in self.rows[first:self.n_read].tolist()]
 
 
-def onsets(rows: np.ndarray, steps_per_bar: int) -> np.ndarray:
-    """(N,) when notes (N, F) begin, in steps from the beginning of bar 0."""
-    return (rows[:, BAR].astype(np.int64) - FIRST_ID) * steps_per_bar + rows[:, START_POS] - FIRST_ID
-
-
-def reading_order(times: np.ndarray, given: np.ndarray, start: int, lookahead_steps: int) -> np.ndarray:
-    """(N,) indices of notes in the order of reading, from their times (N,), which of them are given (N,), and the
-    time from which the first are due. Those due behind the last made note come at the end."""
-    made_times = times[~given]
+def reading_order(bars: np.ndarray, given: np.ndarray, start: int, lookahead_bars: int) -> np.ndarray:
+    """(N,) indices of notes in the order of reading, from their bars (N,), which of them are given (N,), and the bar
+    from which the first are due. Those due behind the last made note come at the end."""
     place = np.cumsum(~given) - 1  # of a made note: its number
-    due = np.where(times <= start + lookahead_steps, -1, np.searchsorted(made_times, times - lookahead_steps))
+    due = np.where(bars <= start + lookahead_bars, -1, np.searchsorted(bars[~given], bars - lookahead_bars))
     place = np.where(given, due, place)
-    return np.lexsort((np.arange(len(times)), given, place))
+    return np.lexsort((np.arange(len(bars)), given, place))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +52,7 @@ class Anticipation:
     """Turns a share of training rows into tasks: some parts for others, or bars filled in the middle."""
 
     vocabulary: Vocabulary
-    lookahead_steps: int
+    lookahead_bars: int
     share: float  # of the rows
 
     def __call__(self, rows: Tensor, length: int, generator: torch.Generator) -> Tensor:
@@ -136,6 +131,6 @@ class Anticipation:
         head = int(piece[0, BAR] == BOS)
         body, given = piece[head:].copy(), given[head:]
         body[:, -1] = given
-        times = np.where(body[:, BAR] == EOS, NEVER, onsets(body, self.vocabulary.steps_per_bar))
-        start = 0 if head else times.min(initial=NEVER)
-        return np.concatenate([piece[:head], body[reading_order(times, given, start, self.lookahead_steps)]])
+        bars = np.where(body[:, BAR] == EOS, NEVER, body[:, BAR].astype(np.int64) - FIRST_ID)
+        start = 0 if head else bars.min(initial=NEVER)
+        return np.concatenate([piece[:head], body[reading_order(bars, given, start, self.lookahead_bars)]])

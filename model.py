@@ -169,11 +169,6 @@ class PooledTransformer(nn.Module):
             for layer in (block.attention.to_out, block.ff[-1]):
                 nn.init.normal_(layer.weight, std=0.02 / math.sqrt(2 * config.n_layers))
 
-    @property
-    def lookahead_steps(self) -> int:
-        """How far ahead given notes are read, in steps."""
-        return self.config.lookahead_bars * self.config.steps_per_bar
-
     # ------------------------------------------------------------ trunk
 
     def read(self, ids: Tensor, cache: KeyValueCache | None = None, counts: Sequence[int] | None = None,

@@ -127,7 +127,7 @@ class Song:
     def __init__(self, request: Request, model: PooledTransformer) -> None:
         self.rules, self.random = request.rules, np.random.default_rng(request.seed)
         self.vocabulary = v = request.rules.vocabulary
-        self.given = GivenNotes(request.given, v, model.lookahead_steps)
+        self.given = GivenNotes(request.given, model.config.lookahead_bars)
         self.rows: list[Note] = []  # all that is read, in the order of reading, given notes where they are due
         self.flags: list[bool] = []  # which of them are given
         self.start = 0  # rows before it are forgotten
@@ -140,7 +140,7 @@ class Song:
             self._read(self.given.due(0), given=True)
         for note in request.prompt.tolist():
             self.add(tuple(note))
-        self._read(self.given.due(max(self.so_far.time, self.rules.first)), given=True)
+        self._read(self.given.due(max(self.so_far.time, self.rules.first) // v.steps_per_bar), given=True)
 
     def _read(self, rows: list[Note], given: bool) -> None:
         self.rows += rows
@@ -151,7 +151,7 @@ class Song:
         self.so_far = self.so_far.after(note, self.vocabulary)
         self.copies.add(note)
         self._read([note], given=False)
-        self._read(self.given.due(self.so_far.time), given=True)
+        self._read(self.given.due(self.so_far.time // self.vocabulary.steps_per_bar), given=True)
 
     def window(self) -> tuple[list[Note], list[bool]]:
         return self.rows[self.start:], self.flags[self.start:]

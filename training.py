@@ -74,7 +74,7 @@ class Run:
         self.part_dropping = PartDropping(dataset.vocabulary, settings.drop_parts) if settings.drop_parts else None
         if settings.given_tasks and not model.config.given:
             raise UserError(f"given_tasks={settings.given_tasks} needs a model with \"given\": true")
-        self.anticipation = (Anticipation(dataset.vocabulary, model.lookahead_steps, settings.given_tasks)
+        self.anticipation = (Anticipation(dataset.vocabulary, model.config.lookahead_bars, settings.given_tasks)
                              if settings.given_tasks else None)
         self.total_steps = self.steps_per_epoch * settings.num_epochs
         if settings.max_train_steps:

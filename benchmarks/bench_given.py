@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from anticipation import Anticipation, onsets
+from anticipation import Anticipation
 from checkpoints import load_model
 from dataset import Dataset, load_dataset
 from errors import UserError, reports_user_errors
@@ -33,7 +33,7 @@ from model import PooledTransformer, window_losses
 from sampling import Request, sample_songs
 from tasks import Wish, make_task
 from theory import DRUM_KIT, OCTAVE
-from vocab import BAR, BOS, FIRST_ID, NOTE_DUR, PITCH_INSTRUMENT, QUARTERS_PER_BAR, Vocabulary
+from vocab import BAR, BOS, FIRST_ID, NOTE_DUR, PITCH_INSTRUMENT, QUARTERS_PER_BAR, START_POS, Vocabulary
 
 EXCERPT = 8  # bars
 FILL = 4  # bars
@@ -123,7 +123,7 @@ def loss(args: argparse.Namespace) -> int:
         songs = held_out_songs(facts, dataset, path)[:args.songs]
         found = list(windows(dataset, songs, model.config.block_size))
         print(f"{path}: look-ahead {model.config.lookahead_bars} bars, {len(found)} windows of {len(songs)} songs")
-        tasks = Anticipation(vocabulary, model.lookahead_steps, 1.0)
+        tasks = Anticipation(vocabulary, model.config.lookahead_bars, 1.0)
         part_losses(model, tasks, found, vocabulary)
         fill_losses(model, tasks, found)
     return 0
@@ -167,6 +167,11 @@ def agreement(made: np.ndarray, given: np.ndarray, vocabulary: Vocabulary) -> tu
     together = np.isin(onsets(ours, steps), onsets(theirs, steps))
     return (float(np.mean(in_chord)) if in_chord else float("nan"),
             float(together.mean()) if len(ours) and len(theirs) else float("nan"))
+
+
+def onsets(rows: np.ndarray, steps_per_bar: int) -> np.ndarray:
+    """(N,) when notes (N, F) begin, in steps from the beginning of bar 0."""
+    return (rows[:, BAR].astype(np.int64) - FIRST_ID) * steps_per_bar + rows[:, START_POS] - FIRST_ID
 
 
 def heard(rows: np.ndarray, vocabulary: Vocabulary) -> tuple[np.ndarray, np.ndarray]:

@@ -11,12 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_songs import random_song, whole
 
-from anticipation import REACH, Anticipation, GivenNotes, onsets, reading_order
+from anticipation import REACH, Anticipation, GivenNotes, reading_order
 from model import ModelConfig, PooledTransformer, counted, window_losses
 from vocab import BAR, BOS, EOS, FIELDS, FIRST_ID, PITCH_INSTRUMENT, load_vocabulary
 
 VOCABULARY = load_vocabulary()
-STEPS = VOCABULARY.steps_per_bar
 LENGTH = 160
 
 
@@ -30,31 +29,31 @@ def windows(seed: int, n_rows: int = 6, length: int = REACH * LENGTH) -> torch.T
     return torch.from_numpy(np.concatenate(songs)[:n_rows * length]).view(n_rows, length, 4)
 
 
-@given(data=st.data(), lookahead=st.integers(0, 40))
+@given(data=st.data(), lookahead=st.integers(0, 6))
 def test_reading_order_is_that_of_handing_out_what_is_due(data, lookahead):
-    times = np.sort(np.array(data.draw(st.lists(st.integers(0, 120), min_size=1, max_size=30))))
-    is_given = np.array(data.draw(st.lists(st.booleans(), min_size=len(times), max_size=len(times))))
-    waiting, expected = [i for i in range(len(times)) if is_given[i]], []
+    bars = np.sort(np.array(data.draw(st.lists(st.integers(0, 15), min_size=1, max_size=30))))
+    is_given = np.array(data.draw(st.lists(st.booleans(), min_size=len(bars), max_size=len(bars))))
+    waiting, expected = [i for i in range(len(bars)) if is_given[i]], []
 
-    def hand_out(time: int) -> None:
-        while waiting and times[waiting[0]] <= time + lookahead:
+    def hand_out(bar: int) -> None:
+        while waiting and bars[waiting[0]] <= bar + lookahead:
             expected.append(waiting.pop(0))
 
     hand_out(0)
     for i in np.flatnonzero(~is_given):
         expected.append(int(i))
-        hand_out(times[i])
-    assert reading_order(times, is_given, 0, lookahead).tolist() == expected + waiting
+        hand_out(bars[i])
+    assert reading_order(bars, is_given, 0, lookahead).tolist() == expected + waiting
 
 
-@given(times=st.lists(st.integers(0, 200), max_size=30), lookahead=st.integers(0, 70),
-       moments=st.lists(st.integers(0, 200), max_size=10))
-def test_given_notes_are_handed_out_once_and_in_order(times, lookahead, moments):
-    rows = np.array([[FIRST_ID + t // STEPS, FIRST_ID + t % STEPS, 5, 20] for t in sorted(times)]).reshape(-1, 4)
-    notes, found = GivenNotes(rows, VOCABULARY, lookahead), []
+@given(bars=st.lists(st.integers(0, 15), max_size=30), lookahead=st.integers(0, 5),
+       moments=st.lists(st.integers(0, 15), max_size=10))
+def test_given_notes_are_handed_out_once_and_in_order(bars, lookahead, moments):
+    rows = np.array([[FIRST_ID + bar, FIRST_ID, 5, 20] for bar in sorted(bars)]).reshape(-1, 4)
+    notes, found = GivenNotes(rows, lookahead), []
     for moment in sorted(moments):
         found += notes.due(moment)
-        assert len(found) == sum(t <= moment + lookahead for t in times)
+        assert len(found) == sum(bar <= moment + lookahead for bar in bars)
     assert found == [tuple(row) for row in rows[:len(found)].tolist()]
 
 
@@ -62,7 +61,7 @@ def test_given_notes_are_handed_out_once_and_in_order(times, lookahead, moments)
 @given(seed=st.integers(0, 10**6), bars=st.integers(0, 6))
 def test_each_made_note_knows_the_given_ones_that_are_due_and_no_others(seed, bars):
     rows = windows(seed)
-    tasks = Anticipation(VOCABULARY, bars * STEPS, 1.0)(rows, LENGTH, torch.Generator().manual_seed(seed)).numpy()
+    tasks = Anticipation(VOCABULARY, bars, 1.0)(rows, LENGTH, torch.Generator().manual_seed(seed)).numpy()
     assert tasks.shape == (len(rows), LENGTH, len(FIELDS) + 1)
     assert tasks[..., -1].any() and not tasks[..., -1].all()
     for row, before in zip(tasks, rows.numpy(), strict=True):
@@ -70,18 +69,18 @@ def test_each_made_note_knows_the_given_ones_that_are_due_and_no_others(seed, ba
         assert {tuple(note) for note in row[:, :-1].tolist()} <= notes | {(0,) * 4, (EOS,) * 4}
         for piece in np.split(row, np.flatnonzero(row[:, BAR] == BOS)):
             song = piece[piece[:, BAR] >= FIRST_ID]
-            times, marked = onsets(song[:, :-1], STEPS), song[:, -1].astype(bool)
+            bar, marked = song[:, BAR], song[:, -1].astype(bool)
             made = np.flatnonzero(~marked)
-            assert (np.diff(times[made]) >= 0).all() and (np.diff(times[marked]) >= 0).all()
+            assert (np.diff(bar[made]) >= 0).all() and (np.diff(bar[marked]) >= 0).all()
             for previous, note in itertools.pairwise(made):
-                due = marked & (times <= times[previous] + bars * STEPS)
+                due = marked & (bar <= bar[previous] + bars)
                 assert (np.flatnonzero(due) < note).all()  # those due are read
                 between = np.arange(previous + 1, note)
-                assert (times[between] <= times[previous] + bars * STEPS).all()  # and no others
+                assert (bar[between] <= bar[previous] + bars).all()  # and no others
 
 
 def test_the_end_of_a_row_knows_as_much_of_what_comes_as_its_beginning():
-    lookahead, n_checked = 2 * STEPS, 0
+    lookahead, n_checked = 2, 0
     rows = torch.from_numpy(np.stack([whole(random_song(seed, 318, 40)) for seed in range(40)]))
     tasks = Anticipation(VOCABULARY, lookahead, 1.0)(rows, LENGTH, torch.Generator().manual_seed(0)).numpy()
     for task, before in zip(tasks, rows.numpy(), strict=True):
@@ -92,7 +91,7 @@ def test_the_end_of_a_row_knows_as_much_of_what_comes_as_its_beginning():
             continue  # bars filled
         last_made = np.flatnonzero(~marked)[-2]
         due = np.isin(VOCABULARY.part_of_id[notes[:, PITCH_INSTRUMENT]], list(given))
-        due &= onsets(notes, STEPS) <= onsets(song[last_made:last_made + 1], STEPS) + lookahead
+        due &= notes[:, BAR] <= song[last_made, BAR] + lookahead
         assert due.sum() == marked[:np.flatnonzero(~marked)[-1]].sum()
         n_checked += 1
     assert n_checked >= 10
@@ -100,7 +99,7 @@ def test_the_end_of_a_row_knows_as_much_of_what_comes_as_its_beginning():
 
 def test_tasks_are_of_both_kinds_and_a_share_of_the_rows():
     rows = windows(0, 200)
-    tasks = Anticipation(VOCABULARY, 4 * STEPS, 0.5)(rows, LENGTH, torch.Generator().manual_seed(0))
+    tasks = Anticipation(VOCABULARY, 4, 0.5)(rows, LENGTH, torch.Generator().manual_seed(0))
     is_task = (tasks[..., -1] != 0).any(1) | (tasks[..., :-1] != rows[:, :LENGTH]).any(2).any(1)
     assert 80 < is_task.sum() < 120
     ends = [(task[:, BAR] == EOS).sum() - (row[:LENGTH, BAR] == EOS).sum()
@@ -123,7 +122,7 @@ def given_model(**changes) -> PooledTransformer:
 
 def test_given_notes_cost_nothing_and_are_told_apart():
     model, rows = given_model(), windows(3)
-    tasks = Anticipation(VOCABULARY, 2 * STEPS, 1.0)(rows, LENGTH, torch.Generator().manual_seed(1))
+    tasks = Anticipation(VOCABULARY, 2, 1.0)(rows, LENGTH, torch.Generator().manual_seed(1))
     losses = window_losses(model, model.config, tasks)
     marked = tasks[:, 1:, -1].bool()
     assert (losses[marked] == 0).all() and (losses[~marked] > 0).all()
@@ -138,7 +137,7 @@ def test_given_notes_cost_nothing_and_are_told_apart():
 
 @pytest.mark.parametrize("share", [0.0, 1.0])
 def test_same_draws_same_tasks(share):
-    rows, make = windows(5), Anticipation(VOCABULARY, 4 * STEPS, share)
+    rows, make = windows(5), Anticipation(VOCABULARY, 4, share)
     first, again = (make(rows, LENGTH, torch.Generator().manual_seed(7)) for _ in range(2))
     assert torch.equal(first, again)
     assert bool(first[..., -1].any()) == bool(share)

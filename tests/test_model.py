@@ -120,7 +120,7 @@ def behaviour(**changes) -> dict[str, list]:
     cache = model.new_cache(1)
     found["cache"] = [tensor.shape for layer in cache.layers for tensor in layer]
     found["output"] = torch.cat(model(ids, ids), -1).tolist()
-    found["reading"] = GivenNotes(ids[0, 1:-1].numpy(), VOCABULARY, model.lookahead_steps).due(0)
+    found["reading"] = GivenNotes(ids[0, 1:-1].numpy(), model.config.lookahead_bars).due(0)
     found["losses"] = window_losses(model, model.config, ids[:, 7:]).tolist()
     model.train()
     torch.manual_seed(0)

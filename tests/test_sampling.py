@@ -326,12 +326,15 @@ def test_given_notes_are_read_when_they_are_due():
     model = tiny_model(v, block_size=200, given=True, lookahead_bars=1, positions="metre")
     given_rows = random_song(1, 60, 8)
     under_way = Song(request((), v, 0, 8, given_rows), model)
-    times = [(row[BAR] - FIRST_ID) * 32 + row[START_POS] - FIRST_ID for row in given_rows.tolist()]
-    assert sum(under_way.flags) == sum(time <= 32 for time in times)
+    bars = (given_rows[:, BAR] - FIRST_ID).tolist()
+    assert sum(under_way.flags) == sum(bar <= 1 for bar in bars)
     under_way.add((FIRST_ID + 3, FIRST_ID + 5, 10, 20))
-    assert sum(under_way.flags) == sum(time <= 3 * 32 + 5 + 32 for time in times)
+    assert sum(under_way.flags) == sum(bar <= 4 for bar in bars)
+    assert not under_way.flags[-1] or under_way.rows[-1][BAR] == FIRST_ID + 4
+    under_way.add((FIRST_ID + 3, FIRST_ID + 6, 10, 20))
+    assert not under_way.flags[-1]  # the rest of the bar is predicted from the last made note
     filling = Song(request([[FIRST_ID, FIRST_ID, 5, 20]], v, 0, 7, given_rows, first_bar=5), model)
-    assert sum(filling.flags) == sum(time <= 6 * 32 for time in times)
+    assert sum(filling.flags) == sum(bar <= 6 for bar in bars)
 
 
 # ---------------------------------------------------------------- settings
