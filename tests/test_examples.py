@@ -16,9 +16,12 @@ import pytest
 import merge_midi
 import tokenizer
 from errors import EXIT_USER_ERROR
+from files import GIVEN_MODEL, file_hash
 from midi_reader import read_song
+from recipes import read_recipe
 from songs import end_at_next_onset
-from vocab import load_vocabulary
+from tasks import Wish
+from vocab import BAR, FIRST_ID, PITCH_INSTRUMENT, load_vocabulary
 
 EXAMPLES = Path(tokenizer.__file__).parent / "examples"
 PARTS = load_vocabulary().part_names
@@ -131,3 +134,33 @@ def test_tokens_of_the_examples_are_exact(tmp_path):
 def test_example_prompt_is_the_merged_stems(tmp_path):
     assert merge_midi.main([str(tmp_path), *map(str, STEMS), "-n", "prompt.mid"]) == 0
     assert (tmp_path / "prompt.mid").read_bytes() == (EXAMPLES / "prompt.mid").read_bytes()
+
+
+# ---------------------------------------------------------------- made to what is given
+
+
+def ids_by_part(path: Path) -> dict[str, set[tuple[int, ...]]]:
+    """Rows of ids of a file, by the part that plays them."""
+    vocabulary, rows = load_vocabulary(), tokenizer.MidiTokenizerPooled()(path)["ids"][1:-1]
+    found: dict[str, set[tuple[int, ...]]] = {name: set() for name in vocabulary.part_names}
+    for row in rows:
+        found[vocabulary.part_names[vocabulary.part_of_id[row[PITCH_INSTRUMENT]]]].add(tuple(row))
+    return found
+
+
+@pytest.mark.parametrize("made", PARTS)
+def test_only_the_part_that_was_made_is_another(made):
+    prompt, song = ids_by_part(EXAMPLES / "prompt.mid"), ids_by_part(EXAMPLES / "given" / f"{made}.mid")
+    assert {name for name in prompt if prompt[name] != song[name]} == {made}
+    assert len(song[made]) > 20
+    recipe = read_recipe(EXAMPLES / "given" / f"{made}.mid")
+    assert recipe.wish == Wish(given=tuple(name for name in prompt if name != made), make=(made,))
+    assert recipe.model_hash == file_hash(GIVEN_MODEL)
+
+
+def test_only_the_bars_that_were_made_are_others():
+    prompt, song = (set().union(*ids_by_part(path).values())
+                    for path in (EXAMPLES / "prompt.mid", EXAMPLES / "given" / "bars_3-4.mid"))
+    changed = {row[BAR] - FIRST_ID + 1 for row in prompt ^ song}
+    assert changed == {3, 4}
+    assert read_recipe(EXAMPLES / "given" / "bars_3-4.mid").model_hash == file_hash(GIVEN_MODEL)

@@ -48,6 +48,8 @@ def checkout(tmp_path_factory):
         shutil.copytree(ROOT / name, folder / name)
     tiny = tiny_model(load_vocabulary(), block_size=32, sharpness=1)  # stands in for the bundled model, for speed
     save_release(folder / "models/bundled.safetensors", tiny, load_vocabulary(), {})
+    tiny = tiny_model(load_vocabulary(), block_size=64, sharpness=1, given=True)
+    save_release(folder / "models/given.safetensors", tiny, load_vocabulary(), {})
     random, tokenizer = np.random.default_rng(0), MidiTokenizerPooled()
     (folder / "my_midi").mkdir()
     for i in range(3):
@@ -70,7 +72,8 @@ def test_documented_commands_run_in_order(checkout):
         assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
     for path in ("generated/2.mid", "prompt/merged.mid", "prompt/tokens/merged.json", "continued/1-prompt.mid",
                  "continued/0.png", "cleaned/2.mid", "tokens/2.json", "dataset.pt", "musictransformer/best.pth",
-                 "musictransformer/losses.png", "mine/2-piano.mid"):
+                 "musictransformer/losses.png", "mine/2-piano.mid", "new_drums/0.png", "other_middle/0.mid",
+                 "longer/0.mid", "loops/1.mid", "again/0-drums.mid"):
         assert (checkout / path).exists(), path
 
 
