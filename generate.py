@@ -103,9 +103,9 @@ class Studio:
 
     def check(self, wish: Wish) -> None:
         if wish.needs_given and not self.model.config.given:
-            raise UserError(f"{self.path}: not trained to play to given notes (--given, --fill); train a model with "
-                            f"\"given\": true and given_tasks, as configs/model_given.json and "
-                            f"configs/training_given.json do, and name it with -mp")
+            raise UserError(f"{self.path}: not trained to play to given notes (--given, --fill); {GIVEN_MODEL.name}, "
+                            f"taken without -mp, is; or train one with configs/model_given.json and "
+                            f"configs/training_given.json")
 
     def make(self, task: Task, config: GenConfig, seeds: Sequence[int]) -> list[Any]:
         """A `sampling.Sampled` for each seed."""
