@@ -97,6 +97,8 @@ class Studio:
         from inference import prepared
 
         self.path, self.device, self.dtype = path, pick_device(device_name), dtype
+        if dtype == "int8" and self.device.type != "cpu":
+            raise UserError(f"--dtype int8 plays on the CPU alone, not on {self.device}; add -d cpu, or take bf16")
         model, vocabulary, _ = load_model(path, self.device)
         self.model: PooledTransformer = prepared(model, dtype)
         self.tokenizer, self.hash = MidiTokenizerPooled(vocabulary), file_hash(path)
@@ -159,7 +161,8 @@ def build_parser() -> argparse.ArgumentParser:
                         help="make a song of generate.py again, from its recipe")
     what = parser.add_argument_group("what to play")
     what.add_argument("--given", metavar="PARTS", help="parts of the prompt that are played to: bass,piano")
-    what.add_argument("--make", metavar="PARTS", help="parts to make (default: all that are not given)")
+    what.add_argument("--make", metavar="PARTS", help="parts to make (default: all that are not given; with --fill, "
+                      "those of the song)")
     what.add_argument("--same-parts", action="store_true", help="make the parts that the prompt has, and no others")
     what.add_argument("--fill", metavar="BARS", help="make these bars of the prompt anew, from 1: 5-8")
     what.add_argument("--bars", type=int, metavar="N", help="exactly N new bars")
@@ -218,6 +221,8 @@ def check_arguments(args: argparse.Namespace) -> None:
         raise UserError(f"--bars {args.bars} must be at least 1")
     if args.fill is not None:
         parse_bars(args.fill)
+    if args.force and args.prompt and args.prompt.resolve().parent == args.output.resolve():
+        raise UserError(f"-p {args.prompt}: --force would overwrite songs beside it, perhaps itself; give another -o")
     for option, value in (("--given", args.given), ("--fill", args.fill)):
         if value is not None and not args.prompt:
             raise UserError(f"{option} needs a song to play to; give one with -p")
@@ -279,8 +284,10 @@ def make_songs(studio: Studio, task: Task, config: GenConfig, seeds: Sequence[in
     """A song for each seed, a batch at a time."""
     for start in range(0, len(seeds), BATCH):
         batch, began = tuple(seeds[start:start + BATCH]), time.monotonic()
-        for seed, sampled in zip(batch, studio.make(task, config, batch), strict=True):
-            yield Made(sampled.notes, sampled.nats, seed, batch, (time.monotonic() - began) / len(batch))
+        made = studio.make(task, config, batch)
+        seconds = (time.monotonic() - began) / len(batch)
+        for seed, sampled in zip(batch, made, strict=True):
+            yield Made(sampled.notes, sampled.nats, seed, batch, seconds)
 
 
 def best(songs: Sequence[Made], n: int, task: Task, tokenizer: MidiTokenizerPooled) -> list[Made]:
@@ -289,7 +296,8 @@ def best(songs: Sequence[Made], n: int, task: Task, tokenizer: MidiTokenizerPool
 
     known = np.concatenate([task.prompt, task.given])
     ranked = rank([song.notes for song in songs], [song.nats for song in songs], known, tokenizer.vocabulary)
-    return [dataclasses.replace(songs[i], score=score.describe()) for i, score in ranked[:n]]
+    empty = [song for song in songs if not len(song.notes)]
+    return [*(dataclasses.replace(songs[i], score=score.describe()) for i, score in ranked), *empty][:n]
 
 
 def write_songs(args: argparse.Namespace, studio: Studio, wish: Wish, task: Task, config: GenConfig, prompt: Prompt,

@@ -128,10 +128,6 @@ class Reading(NamedTuple):
     memory: list[tuple[Tensor, Tensor]]  # for each late block, (B, H, L, C) keys and values of L ≥ T notes
     visible: Tensor | None = None  # (B, 1, T, L) which of them each note sees, None where it is all before it
 
-    def last(self) -> Reading:
-        """Of the last note alone, which still sees all those before it."""
-        return Reading(self.states[:, -1:], self.memory, None if self.visible is None else self.visible[:, :, -1:])
-
 
 class PooledTransformer(nn.Module):
     """From notes to a distribution over the next note's families.
@@ -323,6 +319,8 @@ def window_losses(model: Callable[[Tensor, Tensor], list[Tensor]], config: Model
     n_fields = len(FIELDS)
     rows, given = rows[..., :n_fields], rows[..., n_fields].bool() if rows.shape[-1] > n_fields else None
     rows = with_relative_bars(rows) if config.bars == "relative" else rows
+    if given is None and config.given:  # all of the model takes part, as several processes want it
+        given = torch.zeros_like(rows[..., 0], dtype=torch.bool)
     if given is None:
         return note_losses(model(rows[:, :-1], rows[:, 1:]), rows[:, 1:])
     targets = rows[:, 1:].masked_fill(given[:, 1:, None], PAD)

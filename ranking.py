@@ -7,8 +7,8 @@ likely   whether the song surprised the model as much as its rivals did: 1 for n
 in key   the share of new notes, drums left out, in the major or minor scale that the known notes fit best.
 groove   how alike the places in the bar are at which new notes and known ones begin: 1 minus half the sum of the
          differences of their shares (total variation), a mean over the new bars.
-fresh    whether bars are new: 1 as long as half of them at most copy, note for note, a known bar or one before; 0 if
-         all do.
+fresh    whether bars are new: 1 as long as half of them at most copy, note for note, a known bar of the same parts or
+         one before; 0 if all do.
 
 Known are the prompt and the given notes; a song from scratch is measured against itself.
 """
@@ -65,7 +65,9 @@ def rank(songs: Sequence[np.ndarray], nats: Sequence[np.ndarray], known: np.ndar
 
 def _score(new: np.ndarray, mean: float, likely: float, known: np.ndarray, vocabulary: Vocabulary) -> Score:
     key, in_key = key_mark(new, known, vocabulary)
-    copied = copied_share(new, known)
+    parts = vocabulary.part_of_id
+    same_parts = np.isin(parts[known[:, PITCH_INSTRUMENT]], parts[new[:, PITCH_INSTRUMENT]])
+    copied = copied_share(new, known[same_parts])
     groove = groove_mark(new, known if len(known) else new, vocabulary.steps_per_bar)
     return Score(likely, in_key, groove, min(1.0, 2 * (1 - copied)), mean, key, copied)
 

@@ -94,6 +94,8 @@ class Rules:
         self.monophonic = [p for p, name in enumerate(names) if name in config.monophonic]
         given = np.zeros((0, len(vocabulary.sizes)), np.int64) if given is None else given
         self.sounding_bars = frozenset((given[:, BAR] - FIRST_ID).tolist())
+        followed = config.no_empty_bars and len(given)
+        self.gaps = sorted(set(range(first_bar, end_bar)) - self.sounding_bars) if followed else []
         longest = [self._longest(p, loop, given) for p in range(len(names))]
         self.apart = list(zip(self.of_part, longest, strict=True))
         self.together = [(slice(0, len(self.pitches)), longest[0])]  # whose durations nobody asks for
@@ -122,7 +124,9 @@ class Rules:
     # ------------------------------------------------------------ masks
 
     def may_end(self, so_far: SoFar) -> bool:
-        """Whether the song may end here although notes could follow."""
+        """Whether the song may end here although notes could follow: given ones perhaps, after bars left empty."""
+        if self.gaps and so_far.time < self.gaps[-1] * self.vocabulary.steps_per_bar:
+            return False
         return not self.exact or self.last_bar_id - FIRST_ID in self.sounding_bars or self.in_last_bar(so_far)
 
     @property

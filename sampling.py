@@ -31,7 +31,8 @@ class Request:
     """One song to be made.
 
     rules: what its notes must keep to.
-    seed: same seed, same song, on the same machine and versions, whatever else is in the batch.
+    seed: same seed, same song, on the same machine and versions, whatever else is in the batch; in int8, where what
+        comes into a layer is rounded for the whole batch, only with the same songs beside it.
     prompt: (N, F) note ids in order that it goes on from; special rows left out.
     given: (M, F) note ids in order that sound besides, for a model that is trained for them.
     """
@@ -131,16 +132,15 @@ class Song:
         self.rows: list[Note] = []  # all that is read, in the order of reading, given notes where they are due
         self.flags: list[bool] = []  # which of them are given
         self.start = 0  # rows before it are forgotten
-        self.bar_offset = 0  # what the model's bars are less than the song's
+        self.bar_offset = 0  # what the model's bars are less than the song's, if they are relative
+        self.counted_from: int | None = None  # the `start` that this is of
         self.so_far, self.copies = SoFar.nothing(v), Copies()
         self.notes: list[Note] = []
         self.nats: list[float] = []
         self._read([(BOS,) * len(FIELDS)], given=False)
-        if len(request.prompt):
-            self._read(self.given.due(0), given=True)
+        self._read(self.given.due(0), given=True)
         for note in request.prompt.tolist():
             self.add(tuple(note))
-        self._read(self.given.due(max(self.so_far.time, self.rules.first) // v.steps_per_bar), given=True)
 
     def _read(self, rows: list[Note], given: bool) -> None:
         self.rows += rows
@@ -152,6 +152,16 @@ class Song:
         self.copies.add(note)
         self._read([note], given=False)
         self._read(self.given.due(self.so_far.time // self.vocabulary.steps_per_bar), given=True)
+
+    def count_bars(self) -> None:
+        """Take the bars of a window that has another beginning than the last from the lowest of it.
+
+        Where all its rows are given ones, notes are still to be made in earlier bars.
+        """
+        if self.counted_from != self.start:
+            next_bar = max(self.so_far.time, self.rules.first) // self.vocabulary.steps_per_bar
+            self.bar_offset = min(int(bar_offsets(torch.tensor([self.rows[self.start:]]))), next_bar)
+            self.counted_from = self.start
 
     def window(self) -> tuple[list[Note], list[bool]]:
         return self.rows[self.start:], self.flags[self.start:]
@@ -194,13 +204,14 @@ class Reader:
 
     def _read_windows(self, songs: Sequence[Song], places: Sequence[int]) -> Tensor:
         """Read windows from their beginnings, equal ones once; returns the last states (B, 1, D)."""
+        if self.model.config.bars == "relative":
+            for song in songs:
+                song.count_bars()
         windows = [song.window() for song in songs]
         distinct: dict[tuple, int] = {}
-        sources = [distinct.setdefault((*rows, *flags), len(distinct)) for rows, flags in windows]
+        sources = [distinct.setdefault((song.bar_offset, *rows, *flags), len(distinct))
+                   for song, (rows, flags) in zip(songs, windows, strict=True)]
         firsts = [sources.index(i) for i in range(len(distinct))]
-        if self.model.config.bars == "relative":
-            for song, (rows, _) in zip(songs, windows, strict=True):
-                song.bar_offset = int(bar_offsets(torch.tensor([rows])))
         cache = self.model.new_cache(len(firsts))
         states = self._states([windows[i][0] for i in firsts], [windows[i][1] for i in firsts],
                               [songs[i].bar_offset for i in firsts], cache)
@@ -283,7 +294,7 @@ def _draw_notes(model: PooledTransformer, reading: Reading, songs: Sequence[Song
     offsets = [song.bar_offset for song in songs]
     for k, family in enumerate(model.order):
         masks = np.stack([_mask(song, family, *told) for song, *told in zip(songs, chosen, stretches, strict=True)])
-        logits = model.head(k, reading.states, hidden)[:, 0].double().cpu().numpy()
+        logits = model.head(k, reading.states, hidden)[:, 0].cpu().double().numpy()
         if family == BAR:
             if k == 0:
                 for song, of_song, mask in zip(songs, logits, masks, strict=True):

@@ -397,7 +397,8 @@ def test_songs_of_different_lengths_in_one_batch_are_read_as_alone(kind):
     reading = model.last_read(model.read(ids, cache).states, cache)
     following = {family: torch.full((2, 1), 7) for family in range(len(FIELDS))}
     for b, (song, first) in enumerate(zip(wanted, firsts, strict=True)):
-        alone, hidden = model.read(song[None, :first + 1]).last(), reading.states
+        alone, hidden = model.read(song[None, :first + 1]), reading.states
+        alone = alone._replace(states=alone.states[:, -1:])  # of the last note, which sees all those before it
         hidden_alone = alone.states
         for k in range(len(model.order)):
             in_batch, by_itself = model.head(k, reading.states, hidden)[b], model.head(k, alone.states, hidden_alone)[0]

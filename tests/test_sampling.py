@@ -10,8 +10,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from random_songs import random_song
+from random_songs import random_song, whole
 
+from anticipation import Anticipation
 from errors import UserError
 from generation_args import SAMPLING_FNS, GenConfig, RuleConfig
 from model import BARS, HEADS, POSITIONS, ModelConfig, PooledTransformer, with_relative_bars
@@ -333,8 +334,36 @@ def test_given_notes_are_read_when_they_are_due():
     assert not under_way.flags[-1] or under_way.rows[-1][BAR] == FIRST_ID + 4
     under_way.add((FIRST_ID + 3, FIRST_ID + 6, 10, 20))
     assert not under_way.flags[-1]  # the rest of the bar is predicted from the last made note
-    filling = Song(request([[FIRST_ID, FIRST_ID, 5, 20]], v, 0, 7, given_rows, first_bar=5), model)
-    assert sum(filling.flags) == sum(bar <= 6 for bar in bars)
+
+
+@pytest.mark.parametrize(("first", "last"), [(0, 1), (3, 5), (7, 7)])
+def test_bars_to_fill_are_read_in_the_order_of_training(first, last):
+    v, rows = load_vocabulary(), random_song(first, 120, 8)
+    model = tiny_model(v, block_size=200, given=True, lookahead_bars=2, positions="metre")
+    bars = rows[:, BAR] - FIRST_ID
+    before, after = rows[bars < first], rows[bars > last]
+    song = Song(request(before, v, 0, last + 1 - first, after, first_bar=first), model)
+    for note in rows[(bars >= first) & (bars <= last)].tolist():
+        song.add(tuple(note))
+    tasks = Anticipation(v, 2, 1.0)
+    flagged = np.concatenate([whole(rows), np.zeros((len(rows) + 2, 1), np.int64)], 1)
+    trained = tasks.filled(flagged, first + FIRST_ID, last + FIRST_ID, np.ones(len(v.parts), bool))
+    n_read = len(song.rows)
+    assert song.rows == [tuple(row) for row in trained[:n_read, :-1].tolist()]
+    assert song.flags == trained[:n_read, -1].astype(bool).tolist()
+    assert trained[n_read, BAR] == EOS
+
+
+def test_dense_given_notes_hide_no_bar_that_is_still_to_be_made():
+    """A window may hold given notes alone, later than the bars to be made, which relative bars must still reach."""
+    v = load_vocabulary()
+    model = tiny_model(v, block_size=32, sharpness=1, given=True, lookahead_bars=2, positions="metre", bars="relative")
+    given_rows = random_song(1, 240, 8)
+    for first_bar in (0, 2):
+        wanted = request((), v, 0, 4, given_rows[given_rows[:, BAR] >= FIRST_ID + first_bar + 1], first_bar=first_bar)
+        made = sample_songs(never_end(model), [wanted], GenConfig(**HOT | {"max_steps": 20}))[0].notes
+        assert made[0, BAR] < FIRST_ID + 4
+        assert len(made)
 
 
 # ---------------------------------------------------------------- settings
