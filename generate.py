@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
 SEEDS = 2**32  # seeds are drawn from 0 to this, exclusive
 BATCH = 16  # songs made at a time
+PARAMETERS_PER_CORE = 16_000_000
 REPRODUCE_TAKES = ("reproduce", "prompt", "model_path", "output", "device")
 
 
@@ -100,8 +101,16 @@ class Studio:
         if dtype == "int8" and self.device.type != "cpu":
             raise UserError(f"--dtype int8 plays on the CPU alone, not on {self.device}; add -d cpu, or take bf16")
         model, vocabulary, _ = load_model(path, self.device)
+        self.n_parameters = model.n_parameters()  # before its layers are packed
         self.model: PooledTransformer = prepared(model, dtype)
         self.tokenizer, self.hash = MidiTokenizerPooled(vocabulary), file_hash(path)
+
+    def take_few_cores(self) -> None:
+        """As many as the model has work for: a second one brings a small model a sixth, and where other programs run,
+        waiting for it costs a multiple."""
+        import torch
+
+        torch.set_num_threads(min(torch.get_num_threads(), 1 + self.n_parameters // PARAMETERS_PER_CORE))
 
     def check(self, wish: Wish) -> None:
         if wish.needs_given and not self.model.config.given:
@@ -127,7 +136,9 @@ def open_studio(args: argparse.Namespace, dtype: str, needs_given: bool) -> Stud
     """With the model that is asked for, or the one in this repository that can do what is needed."""
     path = args.model_path or (GIVEN_MODEL if needs_given else BUNDLED_MODEL)
     check_file(path)
-    return Studio(path, args.device, dtype)
+    studio = Studio(path, args.device, dtype)
+    studio.take_few_cores()
+    return studio
 
 
 # ---------------------------------------------------------------- command

@@ -729,3 +729,17 @@ def test_a_model_that_was_not_trained_for_given_notes_says_how_to_get_one(run, t
 
 def test_help_needs_no_torch():
     assert "Example  python generate.py" in help_without("generate", "torch")
+
+
+def test_a_small_model_takes_one_core_and_a_large_one_all(model_path):
+    threads = torch.get_num_threads()
+    try:
+        for n_parameters, wanted in ((10**6, 1), (39 * 10**6, 3), (10**9, 4)):
+            torch.set_num_threads(4)
+            studio = generate.Studio(model_path, "cpu")
+            assert studio.n_parameters > 1000
+            studio.n_parameters = n_parameters
+            studio.take_few_cores()
+            assert torch.get_num_threads() == wanted
+    finally:
+        torch.set_num_threads(threads)
