@@ -71,7 +71,7 @@ class Anticipation:
 
     def _task(self, row: np.ndarray, length: int, random: np.random.Generator) -> np.ndarray:
         """(T, F + 1) another order and choice of the rows (L, F + 1) of one window, cut or filled to `length`."""
-        row = row[row[:, BAR] != PAD].copy()
+        row = row[row[:, BAR] != PAD]
         begins = np.flatnonzero(row[:, BAR] == BOS)
         begins = np.concatenate([[0], begins[begins > 0]])
         pieces = np.split(row, begins[1:])

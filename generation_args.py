@@ -53,7 +53,7 @@ class GenConfig:
         tenth, rounded up). For "top_p" the probability mass kept (Holtzman et al. 2020). For "min_p" the least
         probability kept, as a share of the highest (Nguyen et al. 2024). For "none" it has no meaning.
     top_p, min_p: such filters besides, with a number per family; [] for none.
-    variety: against loops: for each bar in a row that copies one of the eight before it (`repetition.Copies`) the
+    variety: against loops: for each bar in a row that copies one shortly before it (`repetition.Copies`) the
         temperature grows by this share of itself, until a bar is new; 0: never.
     rules: what the song must keep to.
     num_bars: from scratch, bars 0 to num_bars − 1; after a prompt, the rest of its last bar and so many more.
