@@ -1,8 +1,15 @@
-"""Measure a model's loss on the songs it was not trained on: nats per note, in all, for each family, and by context.
+"""Measure a model and its songs: losses on songs it was not trained on, and whether what it writes passes for real.
 
-Input    a model (.pth or .safetensors) and the dataset .pt it was trained with
-Output   the table on stdout; with -o a .json and a .md of it
+Input    a model (.pth or .safetensors) and the dataset .pt it was trained with: nats per note of the held-out songs,
+         for each family and part, by place in the song and in the context; and, or, a folder of generated songs and a
+         --reference, a folder of real songs (MIDI or token files) or a dataset .pt, whose held-out songs are taken
+Output   tables on stdout; with -o a .json and a .md of them and, of songs, a .png
 Example  python evaluate.py -mp musictransformer/best.pth --dataset_path dataset.pt
+         python evaluate.py generated --reference real_songs -o result
+
+Songs are compared measure by measure: is the mean over the generated ones where that of as many real ones would be, 95
+times in 100? The real songs are cut to the lengths of the generated ones first. And by a classifier that sees all
+measures: how well does it tell songs apart that it was not fitted to?
 """
 
 from __future__ import annotations
@@ -10,66 +17,179 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from tqdm import tqdm
+
 from errors import UserError, reports_user_errors
 from files import BUNDLED_MODEL, check_file, check_new, check_writable, write_bytes
-from vocab import FIELDS
+from judging import Difference, Verdict, cut_alike, judge, tell_apart
+from measures import measure
+from song_sets import Songs, held_out, read_folder
+from tokenizer import MidiTokenizerPooled
+from vocab import FIELDS, Vocabulary
+
+ENOUGH = 100  # songs, for a verdict to mean much
+GIVEAWAYS = 5  # measures named by which generated songs are told from real ones
 
 
-def as_markdown(result: dict[str, Any]) -> str:
-    """Two tables of losses in nats: of all notes, and by how many rows stand before a note in its context."""
-    error = result["standard_error"]
+# ---------------------------------------------------------------- losses
+
+
+def losses(model_path: Path, dataset_path: Path, every: bool, batch_size: int, device: str) -> dict[str, Any]:
+    """Of the held-out songs of a dataset, or of `every` song."""
+    from checkpoints import load_model, pick_device  # brings torch
+    from dataset import load_dataset
+    from evaluation import by_context, by_position, held_out_songs, measure_losses, nats_per_note, of_notes
+
+    model, vocabulary, facts = load_model(model_path, pick_device(device))
+    dataset = load_dataset(dataset_path, vocabulary)
+    songs = list(range(dataset.n_songs)) if every else held_out_songs(facts, dataset, model_path)
+    found = measure_losses(model, dataset, songs, batch_size)
+    parts = {name: found.by_part[:, p] for p, name in enumerate(vocabulary.part_names)}
+    return {"model": str(model_path), "dataset": str(dataset_path), "songs": len(songs),
+            "notes": int(found.by_song[:, -1].sum()), **nats_per_note(found.by_song),
+            "by_part": {name: of_notes(sums) for name, sums in parts.items() if sums[:, -1].any()},
+            "by_position": by_position(found.by_position, model.config.block_size),
+            "by_context": by_context(found.by_context)}
+
+
+def losses_as_markdown(result: dict[str, Any]) -> str:
+    """Tables of losses in nats per note: of all notes, of each part, by place in the song and in the context."""
+    def with_interval(mean: float, interval: Sequence[float] | None) -> str:
+        return f"{mean:.3f}" + (f" ({interval[0]:.3f}–{interval[1]:.3f})" if interval else "")
+
+    intervals = result.get("intervals") or {}
     of_all = {"songs": f"{result['songs']:,}", "notes": f"{result['notes']:,}",
-              "nats per note": f"{result['nats_per_note']:.3f}" + (f" ± {error:.3f}" if error is not None else ""),
-              **{field: f"{result[field]:.3f}" for field in FIELDS}}
-    context = {"rows before": "nats per note", **{key: f"{loss:.3f}" for key, loss in result["by_context"].items()}}
-    return "\n".join("\n".join(f"| {' | '.join(cells)} |" for cells in (table, ["---"] * len(table), table.values()))
-                     + "\n" for table in (of_all, context))
+              "nats per note": with_interval(result["nats_per_note"], result["interval"]),
+              **{field: with_interval(result[field], intervals.get(field)) for field in FIELDS}}
+    tables = [of_all]
+    for title, key in (("part", "by_part"), ("notes of the song", "by_position")):
+        tables.append({title: "nats per note", **{name: with_interval(of_notes["nats_per_note"], of_notes["interval"])
+                                                  for name, of_notes in result[key].items()}})
+    tables.append({"rows before": "nats per note", **{name: f"{loss:.3f}" for name, loss in
+                                                      result["by_context"].items()}})
+    return "\n".join(_table(table, [table.values()]) for table in tables)
+
+
+# ---------------------------------------------------------------- songs
+
+
+def compare(generated: Songs, real: Songs, vocabulary: Vocabulary) -> dict[str, Any]:
+    """How generated songs differ from the beginnings, as long as they are, of real ones."""
+    kinds = [[measure(rows, vocabulary) for rows in tqdm(songs, unit="song", leave=False, disable=None)]
+             for songs in (generated.rows, cut_alike(real.rows, generated.rows))]
+    names = list(kinds[0][0])
+    ours, theirs = (np.array([[song[name] for name in names] for song in songs]) for songs in kinds)
+    verdicts, difference = judge(names, theirs, ours), tell_apart(names, theirs, ours)
+    return {"generated": len(generated.rows), "real": len(real.rows),
+            "left_out": {"generated": generated.left_out, "real": real.left_out},
+            "inside": sum(verdict.inside for verdict in verdicts), "measures": [each._asdict() for each in verdicts],
+            "told_apart": difference._asdict() if difference else None}
+
+
+def songs_as_markdown(result: dict[str, Any]) -> str:
+    """The verdicts, and how generated songs are told from real ones."""
+    verdicts = [Verdict(**each) for each in result["measures"]]
+    rows = [[each.name, f"{each.real:.3f}", f"{each.low:.3f} – {each.high:.3f}", f"{each.generated:.3f}",
+             "inside" if each.inside else "**outside**"] for each in verdicts]
+    lines = [f"{result['generated']} generated songs beside {result['real']} real ones cut to their lengths: "
+             f"{result['inside']} of {len(verdicts)} measures inside the band of real songs "
+             f"({result['inside'] / len(verdicts):.0%}).", "",
+             _table(["mean of", "real songs", "band", "generated", ""], rows)]
+    for kind, reasons in result["left_out"].items():
+        if reasons:
+            lines.append(f"Left out: {len(reasons)} {kind} songs; the first: {reasons[0]}\n")
+    if result["told_apart"]:
+        difference = Difference(**result["told_apart"])
+        giveaways = ", ".join(f"{name} ({area:.2f})" for name, area in difference.by_measure[:GIVEAWAYS])
+        lines.append(f"A random forest on all measures tells them apart with an AUC of {difference.auc:.3f} "
+                     f"({difference.low:.3f}–{difference.high:.3f}; 0.5: not at all; between two halves of the real "
+                     f"songs {difference.control:.3f}). By one measure alone: {giveaways}; above 0.5, generated songs "
+                     f"have more of it.\n")
+    return "\n".join(lines)
+
+
+def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    head = list(head)
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in (head, ["---"] * len(head), *rows))
+
+
+# ---------------------------------------------------------------- command
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("generated", type=Path, nargs="?", help="folder of songs to judge, .mid or token .json")
+    parser.add_argument("--reference", type=Path, metavar="REAL",
+                        help="real songs to compare them with: a folder, or a dataset .pt, whose held-out songs count")
     parser.add_argument("-mp", "--model_path", type=Path, default=BUNDLED_MODEL,
                         help="model: .safetensors or .pth (default: the one in this repository)")
-    parser.add_argument("--dataset_path", type=Path, required=True, help="dataset with the held-out songs")
-    parser.add_argument("--all", action="store_true", help="evaluate on every song of the dataset")
+    parser.add_argument("--dataset_path", type=Path, help="dataset with the held-out songs, for the losses")
+    parser.add_argument("--all", action="store_true", help="losses on every song of the dataset")
+    parser.add_argument("--vocab", type=Path, help="vocabulary JSON of the songs (default: configs/vocab.json)")
     parser.add_argument("-b", "--batch_size", type=int, default=8, help="windows at a time (default: %(default)s)")
-    parser.add_argument("-o", "--output", type=Path, help="write OUTPUT.json and OUTPUT.md too")
+    parser.add_argument("-o", "--output", type=Path, help="write OUTPUT.json, OUTPUT.md and, of songs, OUTPUT.png too")
     parser.add_argument("-d", "--device", default="auto", help="auto, cuda, mps or cpu (default: %(default)s)")
     parser.add_argument("--force", action="store_true", help="overwrite the output")
     return parser
 
 
-@reports_user_errors
-def main(argv: Sequence[str] | None = None) -> int:
-    args = build_parser().parse_args(argv)
+def check_arguments(args: argparse.Namespace) -> list[Path]:
+    """The files to write. Raises UserError about what is wrong whatever the files hold."""
     if args.batch_size < 1:
         raise UserError(f"-b {args.batch_size}: at least one window")
-    for path in (args.model_path, args.dataset_path):
+    if not (args.generated or args.dataset_path):
+        raise UserError("nothing to measure; give a folder of songs and a --reference, or a --dataset_path")
+    if (args.generated is None) != (args.reference is None):
+        raise UserError("a folder of generated songs and the --reference to compare them with: give both or none")
+    if args.all and not args.dataset_path:
+        raise UserError("--all: is about losses; give a --dataset_path")
+    needs_model = args.dataset_path or (args.reference and not args.reference.is_dir())
+    for path in ((args.model_path, args.dataset_path) if args.dataset_path else (args.model_path,) if needs_model
+                 else ()):
         check_file(path)
-    outputs = [args.output.with_name(args.output.name + suffix) for suffix in (".json", ".md")] if args.output else []
+    if args.reference and not args.reference.is_dir():
+        check_file(args.reference)
+    suffixes = (".json", ".md") + ((".png",) if args.generated else ())
+    outputs = [args.output.with_name(args.output.name + suffix) for suffix in suffixes] if args.output else []
     check_new(outputs, args.force)
     for path in outputs:
         check_writable(path.parent)
+    return outputs
 
-    from checkpoints import load_model, pick_device  # brings torch
-    from dataset import load_dataset
-    from evaluation import by_context, held_out_songs, measure_losses, nats_per_note
 
-    model, vocabulary, facts = load_model(args.model_path, pick_device(args.device))
-    dataset = load_dataset(args.dataset_path, vocabulary)
-    songs = list(range(dataset.n_songs)) if args.all else held_out_songs(facts, dataset, args.model_path)
-    losses = measure_losses(model, dataset, songs, args.batch_size)
-    result = {"model": str(args.model_path), "dataset": str(args.dataset_path), "songs": len(songs),
-              "notes": int(losses.by_song[:, -1].sum()), **nats_per_note(losses.by_song),
-              "by_context": by_context(losses.by_context)}
-    for path, text in zip(outputs, (json.dumps(result, indent=2) + "\n", as_markdown(result)), strict=False):
-        write_bytes(path, text.encode())
-    print(as_markdown(result), end="")
+@reports_user_errors
+def main(argv: Sequence[str] | None = None) -> int:
+    args = build_parser().parse_args(argv)
+    outputs = check_arguments(args)
+    result, texts = {}, []
+    if args.dataset_path:
+        result = losses(args.model_path, args.dataset_path, args.all, args.batch_size, args.device)
+        texts.append(losses_as_markdown(result))
+    if args.generated:
+        tokenizer = MidiTokenizerPooled(args.vocab)
+        generated = read_folder(args.generated, tokenizer)
+        real = read_folder(args.reference, tokenizer) if args.reference.is_dir() else held_out(args.reference,
+                                                                                              args.model_path)
+        if len(generated.rows) < ENOUGH:
+            print(f"notice: {len(generated.rows)} songs say little; make {ENOUGH} or more", file=sys.stderr)
+        result["songs_compared"] = of_songs = compare(generated, real, tokenizer.vocabulary)
+        texts.append(songs_as_markdown(of_songs))
+    text = "\n".join(texts)
+    if outputs:
+        write_bytes(outputs[0], (json.dumps(result, indent=2) + "\n").encode())
+        write_bytes(outputs[1], text.encode())
+        if args.generated:
+            from pictures import measures_in_bands  # brings matplotlib
+
+            verdicts = [Verdict(**each) for each in of_songs["measures"]]
+            write_bytes(outputs[2], measures_in_bands(verdicts, f"{args.generated} beside real songs"))
+    print(text, end="")
     return 0
 
 

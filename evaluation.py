@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from dataset import Dataset
 from errors import UserError
+from judging import bootstrap, interval
 from model import PooledTransformer, window_losses
-from vocab import FIELDS, PAD
+from vocab import FIELDS, PAD, PITCH_INSTRUMENT
 
 
 def held_out_songs(facts: dict[str, Any], dataset: Dataset, where: Path) -> list[int]:
@@ -49,6 +51,8 @@ class Losses(NamedTuple):
 
     by_song: Tensor  # (n_songs, F + 1)
     by_context: Tensor  # (T, F + 1), by the number of rows before the note in its window, from 1 on
+    by_part: Tensor  # (n_songs, n_parts, F + 1); a song's EOS is of no part
+    by_position: Tensor  # (n_songs, windows of the longest, F + 1), by the window of the song that the note is in
 
 
 @torch.inference_mode()
@@ -59,19 +63,27 @@ def measure_losses(model: PooledTransformer, dataset: Dataset, songs: Sequence[i
     """
     device = next(model.parameters()).device
     size = model.config.block_size
-    windows, owners = [], []
+    windows, owners, numbers = [], [], []
     for i, song in enumerate(songs):
         of_song = cut_windows(song_rows(dataset, song), size)
         windows += of_song
         owners += [i] * len(of_song)
-    result = Losses(torch.zeros(len(songs), len(FIELDS) + 1, dtype=torch.float64),
-                    torch.zeros(size, len(FIELDS) + 1, dtype=torch.float64))
+        numbers += range(len(of_song))
+    part_of_id = torch.from_numpy(dataset.vocabulary.part_of_id)
+    shapes = ((len(songs),), (size,), (len(songs), len(dataset.vocabulary.parts)), (len(songs), 1 + max(numbers)))
+    result = Losses(*(torch.zeros(*shape, len(FIELDS) + 1, dtype=torch.float64) for shape in shapes))
     for start in tqdm(range(0, len(windows), batch_size), unit="batch", disable=None):
-        batch = torch.stack(windows[start:start + batch_size]).to(device)
+        batch = torch.stack(windows[start:start + batch_size])
         counted = (batch[:, 1:, :1] != PAD)
-        losses = torch.cat([window_losses(model, model.config, batch), counted], dim=-1).double().cpu()  # (B, T, F + 1)
-        result.by_song.index_add_(0, torch.tensor(owners[start:start + batch_size]), losses.sum(1))
+        losses = window_losses(model, model.config, batch.to(device)).cpu()
+        losses = torch.cat([losses, counted], dim=-1).double()  # (B, T, F + 1)
+        owner, number = (torch.tensor(of_window[start:start + batch_size]) for of_window in (owners, numbers))
+        result.by_song.index_add_(0, owner, losses.sum(1))
         result.by_context.add_(losses.sum(0))
+        result.by_position.index_put_((owner, number), losses.sum(1), accumulate=True)
+        parts = part_of_id[batch[:, 1:, PITCH_INSTRUMENT]]  # (B, T)
+        for part in range(result.by_part.shape[1]):
+            result.by_part[:, part].index_add_(0, owner, (losses * (parts == part)[..., None]).sum(1))
     return result
 
 
@@ -80,25 +92,52 @@ def by_context(sums: Tensor, first_limit: int = 64) -> dict[str, float]:
 
     `sums`: `Losses.by_context`.
     """
-    found, first, limit = {}, 0, first_limit
-    while first < len(sums):
-        part = sums[first:limit].sum(0)
-        if part[-1]:
-            found[f"{first + 1}–{min(limit, len(sums))}"] = float(part[:-1].sum() / part[-1])
-        first, limit = limit, 2 * limit
-    return found
+    places = ((slice(first, limit), f"{first + 1}–{min(limit, len(sums))}")
+              for first, limit in _octaves(first_limit, len(sums)))
+    return {name: float(part[:-1].sum() / part[-1]) for where, name in places if (part := sums[where].sum(0))[-1]}
 
 
-def nats_per_note(sums: Tensor) -> dict[str, float | None]:
-    """Mean loss of each family over all notes of all songs, their sum, and its standard error over songs.
+def by_position(sums: Tensor, size: int) -> dict[str, dict[str, Any]]:
+    """Nats per note by its place in the song: "1–512", "513–1024", "1025–2048" and so on in octaves of windows.
 
-    One song alone has no standard error: None.
+    `sums`: `Losses.by_position`; `size`: notes of a window.
     """
-    notes = sums[:, -1]
-    means = sums[:, :-1].sum(0) / notes.sum()
-    total = sums[:, :-1].sum(1)
-    # Ratio estimator over songs: notes of one song are not independent of each other.
-    residual = total - means.sum() * notes
-    error = float(residual.square().sum().sqrt() / notes.sum()) if len(sums) > 1 else None
-    return {"nats_per_note": float(means.sum()), "standard_error": error,
-            **{field: float(mean) for field, mean in zip(FIELDS, means, strict=True)}}
+    return {f"{first * size + 1}–{limit * size}": of_notes(part) for first, limit in _octaves(1, sums.shape[1])
+            if (part := sums[:, first:limit].sum(1))[:, -1].any()}
+
+
+def _octaves(first_limit: int, end: int) -> Iterator[tuple[int, int]]:
+    """0 to `first_limit`, from there to its double, and so on until `end` is reached; ends are exclusive."""
+    first, limit = 0, first_limit
+    while first < end:
+        yield first, limit
+        first, limit = limit, 2 * limit
+
+
+def of_notes(sums: Tensor) -> dict[str, Any]:
+    """Nats per note of all songs (n_songs, F + 1), and between which two figures it lies; see `nats_per_note`."""
+    result = nats_per_note(sums)
+    return {"notes": int(sums[:, -1].sum()), **{key: result[key] for key in ("nats_per_note", "interval")}}
+
+
+def nats_per_note(sums: Tensor) -> dict[str, Any]:
+    """Mean loss of each family over all notes of all songs, and their sum, from sums (n_songs, F + 1).
+
+    `standard_error` and `interval`: how far the sum would differ were other songs of the kind held out, and where 95 %
+    of such sums lie, by bootstrap over songs, since the notes of one song are not independent of each other. One song
+    alone has neither: None. `intervals`: the same of each family.
+    """
+    means = _per_note(sums.sum(0))
+    families = {field: float(mean) for field, mean in zip(FIELDS, means, strict=True)}
+    if len(sums) == 1:
+        return {"nats_per_note": float(means.sum()), **families, **dict.fromkeys(("standard_error", "interval"))}
+    drawn = torch.stack([sums[draw].sum(0) for draw in bootstrap(len(sums), len(sums))])  # (DRAWS, F + 1)
+    draws = _per_note(drawn[drawn[:, -1] > 0]).numpy()
+    low, high = interval(draws.sum(-1))
+    return {"nats_per_note": float(means.sum()), **families,
+            "standard_error": float(draws.sum(-1).std()), "interval": [float(low), float(high)],
+            "intervals": dict(zip(FIELDS, np.stack(interval(draws), -1).tolist(), strict=True))}
+
+
+def _per_note(sums: Tensor) -> Tensor:
+    return sums[..., :-1] / sums[..., -1:]

@@ -6,6 +6,7 @@ The only module that draws, so that the others start without matplotlib.
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter
 
+from judging import Verdict
 from vocab import BAR, FIELDS, FIRST_ID, NOTE_DUR, PITCH_INSTRUMENT, START_POS, Part, Vocabulary
 
 # Names of the General MIDI 1 percussion map that are worth room on an axis.
@@ -29,6 +31,7 @@ DRUM_NAMES = {
 SEMITONES = 12
 PALE = 0.35  # opacity
 FEW_POINTS = 50  # on a loss curve
+FARTHEST = 6  # half widths of a band; what lies farther is an arrow at the edge
 
 
 def loss_curves(rows: list[dict[str, Any]]) -> bytes:
@@ -78,6 +81,36 @@ def _loss_axes(axes: Axes) -> None:
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
     axes.yaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def measures_in_bands(verdicts: Sequence[Verdict], title: str) -> bytes:
+    """A PNG that shows for each measure where generated songs lie, in widths of the band of real songs."""
+    figure = Figure(figsize=(8, 1 + 0.22 * len(verdicts)), layout="constrained")
+    axes = figure.add_subplot()
+    axes.axvspan(-1, 1, color="0.9", label="real songs: the central 95 %")
+    for inside, color, label in ((True, "tab:green", "generated, inside"), (False, "tab:red", "generated, outside")):
+        axes.plot([], [], "o", color=color, label=label)
+        for y, verdict in enumerate(verdicts):
+            if verdict.inside == inside:
+                x = _in_half_widths(verdict)
+                marker = "o" if abs(x) <= FARTHEST else "<" if x < 0 else ">"
+                axes.plot(np.clip(x, -FARTHEST, FARTHEST), y, marker, color=color)
+    axes.set_yticks(range(len(verdicts)), [verdict.name for verdict in verdicts], fontsize=7)
+    axes.set_ylim(len(verdicts) - 0.5, -0.5)
+    axes.set_xlim(-FARTHEST - 0.5, FARTHEST + 0.5)
+    axes.grid(alpha=0.3)
+    axes.set_axisbelow(True)
+    axes.set_xlabel("distance from the middle of the band, in halves of its width")
+    axes.set_title(title)
+    axes.legend(loc="lower right", fontsize=7)
+    return _png(figure)
+
+
+def _in_half_widths(verdict: Verdict) -> float:
+    """−1 and 1 are the ends of the band."""
+    half = (verdict.high - verdict.low) / 2
+    distance = verdict.generated - (verdict.high + verdict.low) / 2
+    return distance / half if half else float(np.sign(distance)) * (FARTHEST + 1) if not verdict.inside else 0.0
 
 
 def piano_roll(rows: np.ndarray, vocabulary: Vocabulary, n_prompt: int = 0, title: str = "",

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from random_songs import to_songs
+from commands import fails
+from random_songs import random_song as random_notes
+from random_songs import to_songs, whole, write_tokens
 from test_sampling import tiny_model
 
 import evaluate
 import release
 from checkpoints import load_model, save_checkpoint
 from dataset import load_dataset, write_dataset
-from evaluation import by_context, measure_losses, song_rows
+from evaluation import by_context, by_position, measure_losses, nats_per_note, song_rows
 from model import note_losses
-from vocab import FIELDS, load_vocabulary
+from song_sets import read_folder
+from tokenizer import MidiTokenizerPooled
+from vocab import FIELDS, FIRST_ID, NOTE_DUR, load_vocabulary
 
 VOCABULARY = load_vocabulary()
 N_SONGS, HELD_OUT = 5, ["song 3", "song 4"]
@@ -76,6 +82,33 @@ def test_losses_by_context_agree_with_one_song_at_a_time(folder):
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
+def test_losses_by_part_and_position_add_up(folder):
+    model, _, _ = load_model(folder / "best.pth")
+    found = measure_losses(model, load_dataset(folder / "data.pt"), [1, 3, 4])
+    torch.testing.assert_close(found.by_position.sum(1), found.by_song)
+    ends = found.by_song[:, -1] - found.by_part.sum(1)[:, -1]
+    assert ends.tolist() == [1, 1, 1]  # EOS is of no part
+    assert (found.by_part[..., -1] > 0).all()
+    notes = song_rows(load_dataset(folder / "data.pt"), 1)[1:-1]
+    of_part = VOCABULARY.part_of_id[notes[:, -1].numpy()]
+    assert found.by_part[0, :, -1].tolist() == np.bincount(of_part, minlength=3).tolist()
+    assert found.by_position[0, :, -1].tolist() == [16, 12, 0, 0, 0]  # 27 notes and EOS, in windows of 16
+    assert list(by_position(found.by_position, 16)) == ["1–16", "17–32", "33–64", "65–128"]
+
+
+def test_intervals_come_from_songs():
+    sums = torch.ones(40, len(FIELDS) + 1, dtype=torch.float64)
+    alike = nats_per_note(sums)
+    assert alike["interval"] == [4, 4]
+    sums[:20] *= torch.tensor([3, 1, 1, 1, 1])
+    result = nats_per_note(sums)
+    assert result["interval"][0] == pytest.approx(5 - 1.96 / 40 ** 0.5, abs=0.07)
+    assert result["intervals"]["bar"][1] == pytest.approx(2 + 1.96 / 40 ** 0.5, abs=0.07)
+    assert result["intervals"]["note_dur"] == [1, 1]
+    assert result["standard_error"] == pytest.approx(1 / 40 ** 0.5, rel=0.1)
+    assert nats_per_note(sums[:1])["interval"] is None
+
+
 def test_octaves_of_context():
     sums = torch.zeros(12, len(FIELDS) + 1)
     sums[:, 0], sums[:, -1] = 2 * torch.arange(1, 13), 2  # a note after k rows costs k nats, two are after each
@@ -111,6 +144,103 @@ def test_release_keeps_the_held_out_list_and_nearly_the_loss(folder, tmp_path):
         results.append(json.loads((tmp_path / "r.json").read_text()))
     assert results[0]["notes"] == results[1]["notes"]
     assert results[1]["nats_per_note"] == pytest.approx(results[0]["nats_per_note"], rel=0.01)
+
+
+# ---------------------------------------------------------------- songs
+
+
+@pytest.fixture(scope="module")
+def songs(tmp_path_factory):
+    """Two folders of songs: MIDI with stems and a prompt beside them, and token files."""
+    folder, tokenizer = tmp_path_factory.mktemp("songs"), MidiTokenizerPooled()
+    (folder / "made").mkdir()
+    for i in range(12):
+        midi = tokenizer.create_midi_from_tokens(whole(in_file(i)))
+        midi.dump(str(folder / "made" / f"{i}.mid"))
+        for name in ("drums", "prompt"):
+            midi.dump(str(folder / "made" / f"{i}-{name}.mid"))
+        write_tokens(folder / "real" / "deep" / f"{i}.json", in_file(100 + i))
+    return folder
+
+
+def in_file(seed: int) -> np.ndarray:
+    """Notes that last a step, so that a MIDI file holds them."""
+    rows = random_notes(seed, 60, 8)
+    rows[:, NOTE_DUR] = FIRST_ID
+    return rows
+
+
+def test_songs_are_read_without_their_stems(songs):
+    tokenizer = MidiTokenizerPooled()
+    made, real = read_folder(songs / "made", tokenizer), read_folder(songs / "real", tokenizer)
+    assert len(made.rows) == len(real.rows) == 12
+    assert sorted(Path(name).name for name in made.names) == sorted(f"{i}.mid" for i in range(12))
+    np.testing.assert_array_equal(made.rows[0], in_file(0))
+    assert real.left_out == []
+
+
+def test_a_stem_alone_is_a_song(songs, tmp_path):
+    shutil.copy(songs / "made" / "0-drums.mid", tmp_path)
+    assert len(read_folder(tmp_path, MidiTokenizerPooled()).rows) == 1
+
+
+def test_songs_are_judged(songs, tmp_path, capsys):
+    assert evaluate.main([str(songs / "made"), "--reference", str(songs / "real"), "-o", str(tmp_path / "r")]) == 0
+    captured = capsys.readouterr()
+    assert "12 songs say little" in captured.err
+    assert (tmp_path / "r.md").read_text() == captured.out
+    result = json.loads((tmp_path / "r.json").read_text())["songs_compared"]
+    names = [each["name"] for each in result["measures"]]
+    assert {"groove similarity", "piano: polyphony", "drums: pattern regularity", "self-similarity 4"} <= set(names)
+    assert result["generated"] == result["real"] == 12
+    assert 0.5 * len(names) < result["inside"] == sum(each["inside"] for each in result["measures"])  # of one kind
+    assert (tmp_path / "r.png").read_bytes().startswith(b"\x89PNG")
+    assert "12 generated songs beside 12 real ones" in captured.out
+
+
+def test_a_dataset_lends_its_held_out_songs(folder, songs, tmp_path):
+    assert evaluate.main([str(songs / "made"), "--reference", str(folder / "data.pt"), "-mp",
+                          str(folder / "best.pth"), "-o", str(tmp_path / "r")]) == 0
+    result = json.loads((tmp_path / "r.json").read_text())["songs_compared"]
+    assert result["real"] == len(HELD_OUT)
+    assert result["told_apart"] is None  # two are too few
+
+
+def test_losses_and_songs_in_one_run(folder, songs, tmp_path, capsys):
+    assert evaluate.main([str(songs / "made"), "--reference", str(songs / "real"), "-mp", str(folder / "best.pth"),
+                          "--dataset_path", str(folder / "data.pt"), "-d", "cpu", "-o", str(tmp_path / "r")]) == 0
+    result = json.loads((tmp_path / "r.json").read_text())
+    assert result["songs"] == 2
+    assert result["songs_compared"]["generated"] == 12
+    assert list(result["by_part"]) == list(VOCABULARY.part_names)
+    assert "| part | drums | bass | piano |" in capsys.readouterr().out
+
+
+def test_bad_songs_are_left_out_with_a_reason(songs, tmp_path, capsys):
+    shutil.copytree(songs / "made", tmp_path / "made")
+    (tmp_path / "made" / "12.mid").write_bytes(b"not MIDI")
+    assert evaluate.main([str(tmp_path / "made"), "--reference", str(songs / "real")]) == 0
+    assert "Left out: 1 generated songs; the first: " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("content", "text"), [
+    (None, "no songs in this folder"), (b"not MIDI", "none of its 1 files is a song of drums, bass, piano")])
+def test_folders_without_songs(songs, tmp_path, capsys, content, text):
+    (tmp_path / "made").mkdir()
+    if content:
+        (tmp_path / "made" / "0.mid").write_bytes(content)
+    assert text in fails(evaluate.main, [tmp_path / "made", "--reference", songs / "real"], capsys)
+
+
+@pytest.mark.parametrize(("argv", "text"), [
+    ([], "nothing to measure"),
+    (["."], "give both or none"),
+    (["--reference", ".", "--dataset_path", "x.pt"], "give both or none"),
+    ([".", "--reference", "missing"], "missing: no such file"),
+    (["missing", "--reference", "."], "missing: no such folder"),
+    ([".", "--reference", ".", "--all"], "--all")])
+def test_what_to_measure_must_be_said(argv, text, capsys):
+    assert text in fails(evaluate.main, argv, capsys)
 
 
 @pytest.mark.parametrize(("command", "text"), [

@@ -1,0 +1,91 @@
+"""Which sampling settings write songs that lie among real ones? A grid of them, judged as evaluate.py judges.
+
+Example  python -m benchmarks.bench_sampling dataset.pt models/bundled.safetensors grid.json --songs 100
+
+`grid.json`: a list of settings as --genconfig takes them, each with a "name" besides. For each the same seeds make
+songs from scratch; beside the held-out songs of the dataset, cut to their lengths: the measures inside the band of
+real songs, how well a classifier tells the two apart, the nats that the notes surprised the model by (of the held-out
+songs: its loss), and the longest run of notes that is in a training song too, where --copies gives the index.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+from tqdm import tqdm
+
+from checkpoints import load_model
+from errors import UserError, reports_user_errors
+from evaluate import compare
+from files import read_input
+from generation_args import GenConfig
+from inference import prepared
+from model import PooledTransformer
+from sampling import Request, Sampled, sample_songs
+from settings import config_from_dict
+from song_sets import Songs, held_out
+from tasks import Wish, make_task
+from vocab import FIELDS, Vocabulary
+
+BATCH = 32
+
+
+def read_grid(path: Path) -> dict[str, GenConfig]:
+    """Settings by name. Raises UserError."""
+    try:
+        grid = orjson.loads(read_input(path))
+        return {each.pop("name"): config_from_dict(GenConfig, each, f"{path}: {i}") for i, each in enumerate(grid)}
+    except (orjson.JSONDecodeError, AttributeError, KeyError, TypeError):
+        raise UserError(f"{path}: must be a list of settings, each an object with a name; correct it") from None
+
+
+def make_songs(model: PooledTransformer, config: GenConfig, n_songs: int, vocabulary: Vocabulary) -> list[Sampled]:
+    """Songs from scratch with the seeds 0, 1, …"""
+    task = make_task(Wish(), np.zeros((0, len(FIELDS)), np.int64), vocabulary, config)
+    requests = [Request(task.rules, seed, task.prompt, task.given) for seed in range(n_songs)]
+    made: list[Sampled] = []
+    for start in tqdm(range(0, n_songs, BATCH), unit="batch", leave=False, disable=None):
+        made += sample_songs(model, requests[start:start + BATCH], config)
+    return made
+
+
+def line(name: str, made: list[Sampled], real: Songs, vocabulary: Vocabulary) -> str:
+    rows = [song.notes for song in made if len(song.notes)]
+    result: dict[str, Any] = compare(Songs([""] * len(rows), rows, []), real, vocabulary)
+    apart, nats = result["told_apart"], float(np.concatenate([song.nats for song in made]).mean())
+    area = f"{apart['auc']:.3f} ({apart['low']:.3f}–{apart['high']:.3f})" if apart else ""
+    outside = [each["name"] for each in result["measures"] if not each["inside"]]
+    return (f"| {name} | {np.mean([len(of_song) for of_song in rows]):.0f} | {nats:.3f} | "
+            f"{result['inside']} of {len(result['measures'])} | {area} | {', '.join(outside[:4])} |")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("dataset", type=Path, help="dataset .pt with songs the model was not trained on")
+    parser.add_argument("model", type=Path, help="checkpoint or released weights")
+    parser.add_argument("grid", type=Path, help="JSON list of sampling settings")
+    parser.add_argument("--songs", type=int, default=100, help="of each setting (default: %(default)s)")
+    return parser
+
+
+@reports_user_errors
+def main(argv: Sequence[str] | None = None) -> int:
+    args = build_parser().parse_args(argv)
+    grid = read_grid(args.grid)
+    model, vocabulary, _ = load_model(args.model)
+    model, real = prepared(model, "fp32"), held_out(args.dataset, args.model)
+    print("| | notes | nats per note | inside | told apart, AUC | outside, the first |\n|---|---:|---:|---:|---:|---|")
+    for name, config in grid.items():
+        print(line(name, make_songs(model, config, args.songs, vocabulary), real, vocabulary), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

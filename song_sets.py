@@ -1,0 +1,97 @@
+"""Sets of songs to compare: those of a folder, of MIDI or token files, and the ones held out of a dataset."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from errors import UserError
+from files import MIDI_SUFFIXES
+from tokenizer import MidiTokenizerPooled, read_tokens
+from vocab import BAR, FIRST_ID
+
+TOKENS = ".json"  # suffix of token files
+PROMPT = "prompt"  # beside the stems
+
+
+class Songs(NamedTuple):
+    """Songs that have notes: a name and the (N, F) note ids of each; and why others of the place were left out."""
+
+    names: list[str]
+    rows: list[np.ndarray]
+    left_out: list[str]
+
+
+def read_folder(folder: Path, tokenizer: MidiTokenizerPooled) -> Songs:
+    """All MIDI songs in a folder and below it, or, where there are none, all token files.
+
+    Stems and prompts that stand beside their whole song (`0-drums.mid` beside `0.mid`) are no songs.
+
+    Raises UserError if no song can be read.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; give one with songs, .mid or token .json")
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+    found = [path for path in paths if path.suffix.lower() in MIDI_SUFFIXES]
+    read: Callable[[Path], np.ndarray] = tokenizer_reader(tokenizer)
+    if not found:
+        found, read = [path for path in paths if path.suffix.lower() == TOKENS], token_reader(tokenizer)
+    whole = list(_without_stems(found, tokenizer.vocabulary.part_names))
+    if not whole:
+        raise UserError(f"{folder}: no songs in this folder or below it ({', '.join(MIDI_SUFFIXES)} or token "
+                        f"{TOKENS}); give another")
+    songs = Songs([], [], [])
+    for path in tqdm(whole, unit="song", leave=False, disable=None):
+        try:
+            rows = read(path)
+            if not len(rows):
+                raise UserError(f"{path}: has no notes")
+        except UserError as err:
+            songs.left_out.append(str(err))
+            continue
+        songs.names.append(str(path))
+        songs.rows.append(rows)
+    if not songs.rows:
+        raise UserError(f"{folder}: none of its {len(whole)} files is a song of "
+                        f"{', '.join(tokenizer.vocabulary.part_names)}; the first: {songs.left_out[0]}")
+    return songs
+
+
+def tokenizer_reader(tokenizer: MidiTokenizerPooled) -> Callable[[Path], np.ndarray]:
+    from midi_reader import read_song
+
+    return lambda path: tokenizer.song_rows(read_song(path), str(path))
+
+
+def token_reader(tokenizer: MidiTokenizerPooled) -> Callable[[Path], np.ndarray]:
+    return lambda path: read_tokens(path, tokenizer)[0]
+
+
+def _without_stems(paths: list[Path], part_names: tuple[str, ...]) -> Iterator[Path]:
+    there, stem = set(paths), re.compile(rf"(.+)-(?:{'|'.join(map(re.escape, (*part_names, PROMPT)))})")
+    for path in paths:
+        match = stem.fullmatch(path.stem)
+        if not match or path.with_stem(match[1]) not in there:
+            yield path
+
+
+def held_out(path: Path, model_path: Path) -> Songs:
+    """The songs of a dataset that a model was not trained on, counted from bar 0 as in their files."""
+    from checkpoints import load_model  # brings torch
+    from dataset import load_dataset
+    from evaluation import held_out_songs, song_rows
+
+    _, vocabulary, facts = load_model(model_path)
+    dataset, songs = load_dataset(path, vocabulary), Songs([], [], [])
+    for song in held_out_songs(facts, dataset, model_path):
+        rows = song_rows(dataset, song).numpy().astype(np.int64)
+        rows = rows[rows[:, BAR] >= FIRST_ID]
+        if len(rows):
+            songs.names.append(dataset.songs[song])
+            songs.rows.append(rows)
+    return songs
