@@ -27,17 +27,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tqdm import tqdm
 
-from arranging import check_playable
 from errors import UserError, reports_user_errors
 from files import BUNDLED_MODEL, GIVEN_MODEL, check_file, check_writable, file_hash, write_bytes
 from generation_args import DTYPES, GenConfig
-from midi_reader import read_song
+from prompts import Prompt, open_prompt, read_prompt
 from recipes import Recipe, differences, read_recipe, surroundings
 from settings import config_from_file, config_to_dict
 from song_files import describe, log_run, next_number, remove_song, song_bytes, write_song
-from songs import DEFAULT_TEMPO, TICKS_PER_QUARTER, Song, parts_to_bytes
+from songs import TICKS_PER_QUARTER, parts_to_bytes
 from tasks import Task, Wish, make_task, parse_bars, parse_parts, parts_of, split_names
-from tokenizer import MidiTokenizerPooled, parse_token_file, token_ids
+from tokenizer import MidiTokenizerPooled
 from vocab import Vocabulary
 
 if TYPE_CHECKING:
@@ -47,44 +46,6 @@ SEEDS = 2**32  # seeds are drawn from 0 to this, exclusive
 BATCH = 16  # songs made at a time
 PARAMETERS_PER_CORE = 16_000_000
 REPRODUCE_TAKES = ("reproduce", "prompt", "model_path", "output", "device")
-
-
-@dataclasses.dataclass(frozen=True)
-class Prompt:
-    """A song to play to. `rows`: (N, F) note ids in order; N = 0 for none."""
-
-    rows: np.ndarray
-    tempo: float
-    path: str = ""
-    hash: str = ""
-    n_rows: int = 0  # kept of the file; 0: all
-
-
-# ---------------------------------------------------------------- prompt
-
-
-def open_prompt(path: Path) -> Song | dict[str, Any]:
-    """Parse a prompt as far as that goes without a vocabulary. Raises UserError about the file."""
-    if path.suffix.lower() == ".json":
-        return parse_token_file(path)
-    song = read_song(path)
-    check_playable(song, str(path))
-    return song
-
-
-def read_prompt(opened: Song | dict[str, Any] | None, path: Path, n_rows: int, tokenizer: MidiTokenizerPooled,
-                ) -> Prompt:
-    """The prompt in ids; `n_rows` keeps the first so many rows, BOS counted, in the order of the file; 0 keeps all."""
-    if opened is None:
-        return Prompt(np.zeros((0, len(tokenizer.vocabulary.sizes)), np.int64), DEFAULT_TEMPO)
-    if isinstance(opened, Song):
-        ids, tempo = np.array(tokenizer.rows_to_ids(tokenizer.song_rows(opened, str(path)))), opened.main_tempo()
-    else:
-        ids, tempo = token_ids(opened, path, tokenizer)
-    rows = tokenizer.ids_to_rows(ids[:n_rows] if n_rows else ids, str(path))
-    if not len(rows) and n_rows != 1:
-        raise UserError(f"{path}: has no notes to continue; give another prompt, or more of its rows with -pi")
-    return Prompt(rows, tempo, str(path), file_hash(path), n_rows)
 
 
 # ---------------------------------------------------------------- making songs
