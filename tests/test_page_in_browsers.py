@@ -20,6 +20,9 @@ from stars import read_originals
 from vocab import NOTE_DUR
 from votes import read_votes
 
+# Instead of a download, which would end up in somebody's folder: the file's name and text in `window.saved`.
+CATCH_FILES = """(URL.createObjectURL = (blob) => { window.blob = blob; return "#"; }, window.saved = 0,
+  HTMLAnchorElement.prototype.click = function () { saved = blob.text().then((text) => [this.download, text]); }, 0)"""
 FAST = 240  # beats per minute
 FIREFOX_CLOCK = """(window.AudioContext = class extends OfflineAudioContext {
   constructor() { super(1, 441000, 44100); this.began = performance.now(); }
@@ -262,7 +265,12 @@ def test_stars_and_notes_are_kept_and_exported(shown, folder, tmp_path):
     assert shown.js("document.querySelector('.card:nth-child(2) .note').value") == "the 3 bridge"
     stars = shown.js("page.stars()")
     assert [(song["file"], song["note"]) for song in stars["songs"]] == [("1.mid", "the 3 bridge")]
-    (tmp_path / "stars.json").write_text(json.dumps(stars))
+    shown.js(CATCH_FILES)
+    shown.click(".actions button:last-child")
+    name, text = shown.js("window.saved")
+    assert name == "stars.json" and json.loads(text) == stars
+    assert "--reproduce stars.json" in shown.js("document.getElementById('message').textContent")
+    (tmp_path / name).write_text(text)
     (star,), (song,) = read_originals(tmp_path / "stars.json"), read_originals(folder / "1.mid")
     assert (star.recipe, star.hash) == (song.recipe, song.hash)
     shown.click(".actions button:first-child")  # starred ones alone
@@ -290,7 +298,11 @@ def test_blind_pairs_ask_and_export_votes(tab, tmp_path, monkeypatch):
     tab.click(".pair:nth-child(1) [value=second]")
     tab.click(".pair:nth-child(2) [value=neither]")
     assert "2 votes of 2" in tab.js("document.body.innerText")
-    (tmp_path / "votes.csv").write_text(tab.js("page.votes()"))
+    tab.js(CATCH_FILES)
+    tab.click(".actions button")
+    name, text = tab.js("window.saved")
+    assert name == "votes.csv" and text == tab.js("page.votes()")
+    (tmp_path / name).write_text(text)
     votes = read_votes(tmp_path / "votes.csv")
     assert [(vote.question, vote.answer, set(vote.folders)) for vote in votes] == [
         ("real", "second", {"a", "b"}), ("real", "neither", {"a", "b"})]

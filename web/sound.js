@@ -162,7 +162,7 @@ function held(desk, out, time, level, sustain, halfLife, seconds, release) {
 }
 
 function bass(desk, out, time, pitch, seconds) {
-  const [gain, end] = held(desk, out, time, 0.4, 0.55, 0.25, seconds, 0.12);
+  const [gain, end] = held(desk, out, time, 0.3, 0.55, 0.25, seconds, 0.12);
   const lowpass = filter(desk, gain, "lowpass", 260, 2);
   lowpass.frequency.setValueAtTime(1500, time);
   lowpass.frequency.setTargetAtTime(320, time, 0.09); // the pluck
@@ -172,7 +172,7 @@ function bass(desk, out, time, pitch, seconds) {
 
 /** A soft electric piano: a sine, and a bell above it that dies first. Low strings ring longer than high ones. */
 function keys(desk, out, time, pitch, seconds) {
-  const [gain, end] = held(desk, out, time, 0.22, 0.05, 1.1 * 2 ** ((60 - pitch) / 24), seconds, 0.25);
+  const [gain, end] = held(desk, out, time, 0.24, 0.05, 1.1 * 2 ** ((60 - pitch) / 24), seconds, 0.25);
   tone(desk, gain, "triangle", hertz(pitch), time, end - time);
   const bell = decaying(desk, gain, time, 0.35, 0.5);
   tone(desk, bell, "sine", 4 * hertz(pitch), time, 0.5);
