@@ -2,134 +2,52 @@
 
 Input    a model (.safetensors or .pth; by default the one in this repository); perhaps a song, .mid or token .json
 Output   in the output folder, for each song: 0.mid, its stems 0-drums.mid, 0-bass.mid, 0-piano.mid (a stem per part
-         of the model's vocabulary), with -sp 0-prompt.mid, with --png 0.png; genconfigs.txt says how each was made
+         of the model's vocabulary), with -sp 0-prompt.mid, with --png 0.png; index.html to see and hear all songs
+         of the folder in a browser; genconfigs.txt says how each was made
 Example  python generate.py -o generated -n 3
          python generate.py -p prompt.mid -o generated -n 3
          python generate.py -p song.mid --given bass,piano --make drums
          python generate.py -p song.mid --fill 5-8
          python generate.py --bars 8 --loop --key A --scale minor --best-of 16 -n 4
          python generate.py --reproduce generated/0.mid
+         python generate.py --reproduce stars.json
 
-A song carries its recipe, from which --reproduce makes the same bytes again on the same machine and versions.
+A song carries its recipe, from which --reproduce makes the same bytes again on the same machine and versions; so do the
+stars that index.html exports.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import hashlib
 import secrets
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
-from arranging import check_playable
 from errors import UserError, reports_user_errors
 from files import BUNDLED_MODEL, GIVEN_MODEL, check_file, check_writable, file_hash, write_bytes
 from generation_args import DTYPES, GenConfig
-from midi_reader import read_song
-from recipes import Recipe, differences, read_recipe, surroundings
+from page import PAGE_NAME, check_page, write_page
+from prompts import Prompt, open_prompt, read_prompt
+from recipes import Recipe, differences, surroundings
 from settings import config_from_file, config_to_dict
 from song_files import describe, log_run, next_number, remove_song, song_bytes, write_song
-from songs import DEFAULT_TEMPO, TICKS_PER_QUARTER, Song, parts_to_bytes
+from songs import TICKS_PER_QUARTER, parts_to_bytes
+from stars import Original, read_originals
+from studio import Studio
 from tasks import Task, Wish, make_task, parse_bars, parse_parts, parts_of, split_names
-from tokenizer import MidiTokenizerPooled, parse_token_file, token_ids
+from tokenizer import MidiTokenizerPooled
 from vocab import Vocabulary
-
-if TYPE_CHECKING:
-    from model import PooledTransformer
 
 SEEDS = 2**32  # seeds are drawn from 0 to this, exclusive
 BATCH = 16  # songs made at a time
-PARAMETERS_PER_CORE = 16_000_000
-REPRODUCE_TAKES = ("reproduce", "prompt", "model_path", "output", "device")
-
-
-@dataclasses.dataclass(frozen=True)
-class Prompt:
-    """A song to play to. `rows`: (N, F) note ids in order; N = 0 for none."""
-
-    rows: np.ndarray
-    tempo: float
-    path: str = ""
-    hash: str = ""
-    n_rows: int = 0  # kept of the file; 0: all
-
-
-# ---------------------------------------------------------------- prompt
-
-
-def open_prompt(path: Path) -> Song | dict[str, Any]:
-    """Parse a prompt as far as that goes without a vocabulary. Raises UserError about the file."""
-    if path.suffix.lower() == ".json":
-        return parse_token_file(path)
-    song = read_song(path)
-    check_playable(song, str(path))
-    return song
-
-
-def read_prompt(opened: Song | dict[str, Any] | None, path: Path, n_rows: int, tokenizer: MidiTokenizerPooled,
-                ) -> Prompt:
-    """The prompt in ids; `n_rows` keeps the first so many rows, BOS counted, in the order of the file; 0 keeps all."""
-    if opened is None:
-        return Prompt(np.zeros((0, len(tokenizer.vocabulary.sizes)), np.int64), DEFAULT_TEMPO)
-    if isinstance(opened, Song):
-        ids, tempo = np.array(tokenizer.rows_to_ids(tokenizer.song_rows(opened, str(path)))), opened.main_tempo()
-    else:
-        ids, tempo = token_ids(opened, path, tokenizer)
-    rows = tokenizer.ids_to_rows(ids[:n_rows] if n_rows else ids, str(path))
-    if not len(rows) and n_rows != 1:
-        raise UserError(f"{path}: has no notes to continue; give another prompt, or more of its rows with -pi")
-    return Prompt(rows, tempo, str(path), file_hash(path), n_rows)
-
-
-# ---------------------------------------------------------------- making songs
-
-
-class Studio:
-    """A model, and all that says how it plays."""
-
-    def __init__(self, path: Path, device_name: str = "auto", dtype: str = DTYPES[0]) -> None:
-        from checkpoints import load_model, pick_device  # brings torch, which wrong arguments need not wait for
-        from inference import prepared
-
-        self.path, self.device, self.dtype = path, pick_device(device_name), dtype
-        if dtype == "int8" and self.device.type != "cpu":
-            raise UserError(f"--dtype int8 plays on the CPU alone, not on {self.device}; add -d cpu, or take bf16")
-        model, vocabulary, _ = load_model(path, self.device)
-        self.n_parameters = model.n_parameters()  # before its layers are packed
-        self.model: PooledTransformer = prepared(model, dtype)
-        self.tokenizer, self.hash = MidiTokenizerPooled(vocabulary), file_hash(path)
-
-    def take_few_cores(self) -> None:
-        """As many as the model has work for: a second one brings a small model a sixth, and where other programs run,
-        waiting for it costs a multiple."""
-        import torch
-
-        torch.set_num_threads(min(torch.get_num_threads(), 1 + self.n_parameters // PARAMETERS_PER_CORE))
-
-    def check(self, wish: Wish) -> None:
-        if wish.needs_given and not self.model.config.given:
-            raise UserError(f"{self.path}: not trained to play to given notes (--given, --fill); {GIVEN_MODEL.name}, "
-                            f"taken without -mp, is; or train one with configs/model_given.json and "
-                            f"configs/training_given.json")
-
-    def make(self, task: Task, config: GenConfig, seeds: Sequence[int]) -> list[Any]:
-        """A `sampling.Sampled` for each seed."""
-        from sampling import Request, sample_songs
-
-        requests = [Request(task.rules, seed, task.prompt, task.given) for seed in seeds]
-        with tqdm(total=task.max_steps * len(seeds), unit="note", leave=False, disable=None) as bar:
-            return sample_songs(self.model, requests, dataclasses.replace(config, max_steps=task.max_steps),
-                                on_note=bar.update)
-
-    def recipe(self, wish: Wish, config: GenConfig, prompt: Prompt, made: Made) -> Recipe:
-        return Recipe(made.seed, made.batch, wish, config, self.path.name, self.hash, self.dtype, prompt.path,
-                      prompt.hash, prompt.n_rows, surroundings(self.device.type))
+REPRODUCE_TAKES = ("reproduce", "prompt", "model_path", "output", "device", "page")
 
 
 def open_studio(args: argparse.Namespace, dtype: str, needs_given: bool) -> Studio:
@@ -161,6 +79,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("-sp", "--save_prompt", action="store_true", help="also write the prompt as NUMBER-prompt.mid")
     parser.add_argument("-pe", "--print_events", action="store_true", help="print the new notes' events")
     parser.add_argument("--png", action="store_true", help="also draw each song as a piano roll, NUMBER.png")
+    parser.add_argument("--no-page", dest="page", action="store_false", help="do not write index.html")
     parser.add_argument("-d", "--device", default="auto", help="auto, cuda, mps or cpu (default: %(default)s)")
     parser.add_argument("--dtype", choices=DTYPES, default=DTYPES[0],
                         help="of the weights: the smaller, the faster, and the less exact (default: %(default)s)")
@@ -168,8 +87,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--force", action="store_true", help="number songs from 0, over those that are there")
     parser.add_argument("--best-of", type=int, default=0, metavar="M",
                         help="make M songs and write the -n best of them, by a score that is printed")
-    parser.add_argument("--reproduce", type=Path, metavar="SONG",
-                        help="make a song of generate.py again, from its recipe")
+    parser.add_argument("--reproduce", type=Path, metavar="FILE",
+                        help="make a song of generate.py again from its recipe, or all those of a stars.json")
     what = parser.add_argument_group("what to play")
     what.add_argument("--given", metavar="PARTS", help="parts of the prompt that are played to: bass,piano")
     what.add_argument("--make", metavar="PARTS", help="parts to make (default: all that are not given; with --fill, "
@@ -202,7 +121,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     studio.check(wish)
     task = make_task(wish, prompt.rows, studio.tokenizer.vocabulary, config)
     check_rules_matter(args, task.made, studio.tokenizer.vocabulary)
-    check_writable(args.output)
+    check_output(args)
     block_size = studio.model.config.block_size
     if len(task.prompt) >= block_size:
         print(f"notice: the prompt has {len(task.prompt)} notes, more than the model sees at once ({block_size}); "
@@ -237,6 +156,13 @@ def check_arguments(args: argparse.Namespace) -> None:
     for option, value in (("--given", args.given), ("--fill", args.fill)):
         if value is not None and not args.prompt:
             raise UserError(f"{option} needs a song to play to; give one with -p")
+
+
+def check_output(args: argparse.Namespace) -> None:
+    """Make sure, before slow work begins, that songs and page can be written."""
+    check_writable(args.output)
+    if args.page:
+        check_page(args.output / PAGE_NAME)
 
 
 def gen_config(args: argparse.Namespace) -> GenConfig:
@@ -322,14 +248,15 @@ def write_songs(args: argparse.Namespace, studio: Studio, wish: Wish, task: Task
     try:
         chosen = best(list(songs), args.num_samples, task, studio.tokenizer) if args.best_of else songs
         for number, made in enumerate(chosen, first):
-            recipe = studio.recipe(wish, config, prompt, made)
+            recipe = studio.recipe(wish, config, prompt, made.seed, made.batch)
             write_one(args, studio, task, prompt, made, recipe, number)
             record["songs"].append({"file": f"{number}.mid", "seed": made.seed, "score": made.score or None})
     finally:  # also when interrupted: what is written can be made again
         if record["songs"]:
             log_run(args.output, record)
-    stems = ", ".join(f"{first}-{name}.mid" for name in studio.tokenizer.vocabulary.part_names)
-    print(f"seed {seed}; stems beside each song: {stems}")
+            stems = ", ".join(f"{first}-{name}.mid" for name in studio.tokenizer.vocabulary.part_names)
+            print(f"seed {seed}; stems beside each song: {stems}")
+            show_page(args, studio.tokenizer.vocabulary)
     return 0
 
 
@@ -357,42 +284,86 @@ def write_one(args: argparse.Namespace, studio: Studio, task: Task, prompt: Prom
           + (f"; {made.score}" if made.score else ""))
 
 
+def show_page(args: argparse.Namespace, vocabulary: Vocabulary) -> None:
+    """Write the page of the output folder, and say where it is."""
+    if args.page:
+        print(f"{write_page(args.output, vocabulary)}: open it in a browser to see, hear and choose")
+
+
 # ---------------------------------------------------------------- making a song again
 
 
 def reproduce(args: argparse.Namespace) -> int:
-    """Make the song again whose recipe a file holds; 0 if its bytes come out the same, 1 if not."""
+    """Make the songs again whose recipes a file holds; 0 if all bytes come out the same, 1 if not."""
     defaults = vars(build_parser().parse_args([]))
     ignored = [name for name, value in vars(args).items() if value != defaults[name] and name not in REPRODUCE_TAKES]
     if ignored:
         raise UserError(f"--reproduce takes all that makes the song from its recipe: leave out {', '.join(ignored)}")
-    recipe, original = read_recipe(args.reproduce), args.reproduce.read_bytes()
-    studio = open_studio(args, recipe.dtype, recipe.wish.needs_given)
+    studios: dict[tuple[str, bool], Studio] = {}
+    jobs = [open_job(original, args, studios) for original in read_originals(args.reproduce)]
+    check_output(args)
+    takes: dict[str, list[Any]] = {}
+    same = [make_again(job, args.output, takes) for job in jobs]
+    show_page(args, jobs[0].studio.tokenizer.vocabulary)
+    return 0 if all(same) else 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """A song to make again, and all that it takes."""
+
+    original: Original
+    studio: Studio
+    prompt: Prompt
+    task: Task
+
+
+def open_job(original: Original, args: argparse.Namespace, studios: dict[tuple[str, bool], Studio]) -> Job:
+    """A song with its model, which is opened if it is not among `studios` yet, and its prompt.
+
+    Raises UserError if either is not the one that the song was made with.
+    """
+    name, recipe = original.name, original.recipe
+    kind = recipe.dtype, recipe.wish.needs_given
+    if kind not in studios:
+        studios[kind] = open_studio(args, *kind)
+    studio = studios[kind]
     if studio.hash != recipe.model_hash:
-        raise UserError(f"{args.reproduce}: made by another model, {recipe.model} ({recipe.model_hash}), not by "
+        raise UserError(f"{name}: made by another model, {recipe.model} ({recipe.model_hash}), not by "
                         f"{studio.path} ({studio.hash}); name it with -mp")
     path, opened = args.prompt or Path(recipe.prompt), None
     if args.prompt and not recipe.prompt:
-        raise UserError(f"-p {args.prompt}: {args.reproduce} was made without a prompt; leave it out")
+        raise UserError(f"-p {args.prompt}: {name} was made without a prompt; leave it out")
     if recipe.prompt:
         if not path.is_file():
-            raise UserError(f"{path}: no such file; say with -p where the prompt of {args.reproduce} is now")
+            raise UserError(f"{path}: no such file; say with -p where the prompt of {name} is now")
         if file_hash(path) != recipe.prompt_hash:
-            raise UserError(f"{path}: not the prompt that {args.reproduce} was made of; name that one with -p")
+            raise UserError(f"{path}: not the prompt that {name} was made of; name that one with -p")
         opened = open_prompt(path)
     prompt = read_prompt(opened, path, recipe.prompt_rows, studio.tokenizer)
     task = make_task(recipe.wish, prompt.rows, studio.tokenizer.vocabulary, recipe.genconfig)
-    check_writable(args.output)
-    made = studio.make(task, recipe.genconfig, recipe.batch)[recipe.batch.index(recipe.seed)]
-    files = song_bytes(task.song(made.notes), studio.tokenizer, prompt.tempo, recipe, task.n_bars)
-    whole = write_song(args.output, next_number(args.output), files)
-    if original in files.values():
-        print(f"{whole}: the same bytes as {args.reproduce}")
-        return 0
+    return Job(original, studio, prompt, task)
+
+
+def make_again(job: Job, folder: Path, takes: dict[str, list[Any]]) -> bool:
+    """Write the song, and say whether its bytes came out the same, which is returned.
+
+    `takes` holds the batches that were made, so that songs of one batch are made together, as they were then.
+    """
+    original, recipe, studio = job.original, job.original.recipe, job.studio
+    batch = repr(dataclasses.replace(recipe, seed=recipe.batch[0]))
+    if batch not in takes:
+        takes[batch] = studio.make(job.task, recipe.genconfig, recipe.batch)
+    made = takes[batch][recipe.batch.index(recipe.seed)]
+    files = song_bytes(job.task.song(made.notes), studio.tokenizer, job.prompt.tempo, recipe, job.task.n_bars)
+    whole = write_song(folder, next_number(folder), files)
+    if original.hash in (hashlib.sha256(data).hexdigest() for data in files.values()):
+        print(f"{whole}: the same bytes as {original.name}")
+        return True
     changed = differences(recipe.surroundings, surroundings(studio.device.type))
-    print(f"{whole}: not the same bytes as {args.reproduce}"
+    print(f"{whole}: not the same bytes as {original.name}"
           + (f": {'; '.join(changed)}" if changed else "; nothing that it depends on has changed: was it edited?"))
-    return 1
+    return False
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import io
 import json
 import platform
 from pathlib import Path
+from typing import Any
 
 import mido
 
@@ -52,10 +53,24 @@ class Recipe:
             raise UserError(f"dtype {self.dtype!r} must be one of {', '.join(DTYPES)}")
 
 
+def recipe_to_dict(recipe: Recipe) -> dict[str, Any]:
+    """The recipe as JSON data, which `recipe_from_dict` reads back."""
+    return {"format": MARK, "version": VERSION, **config_to_dict(recipe)}
+
+
+def recipe_from_dict(data: dict[str, Any], where: str) -> Recipe:
+    """Raises UserError if the data are no recipe, or one of another version; `where` begins its text."""
+    if data.get("format") != MARK or data.get("version") != VERSION:
+        raise UserError(f"{where}: its recipe is of version {data.get('version')!r:.40}, this program reads {VERSION}; "
+                        f"use the version that wrote it")
+    facts = {key: value for key, value in data.items() if key not in ("format", "version")}
+    return config_from_dict(Recipe, facts, f"{where}: recipe")
+
+
 def with_recipe(midi: bytes, recipe: Recipe, end_tick: int = 0) -> bytes:
     """A MIDI file with `recipe` in it, each track of which ends with its last note, and not before `end_tick`."""
     file = mido.MidiFile(file=io.BytesIO(midi))
-    text = json.dumps({"format": MARK, "version": VERSION, **config_to_dict(recipe)}, separators=(",", ":"))
+    text = json.dumps(recipe_to_dict(recipe), separators=(",", ":"))
     file.tracks[0].insert(0, mido.MetaMessage("text", text=text, time=0))
     for track in file.tracks:
         *music, end = track
@@ -80,11 +95,7 @@ def read_recipe(path: Path) -> Recipe:
         found = json.loads(text)
     except (ValueError, RecursionError):
         raise UserError(f"{path}: its recipe is damaged; give the song as generate.py wrote it") from None
-    if found.get("version") != VERSION:
-        raise UserError(f"{path}: its recipe is of version {found.get('version')!r:.40}, this program reads {VERSION}; "
-                        f"use the version that wrote it")
-    facts = {key: value for key, value in found.items() if key not in ("format", "version")}
-    return config_from_dict(Recipe, facts, f"{path}: recipe")
+    return recipe_from_dict(found, str(path))
 
 
 def surroundings(device: str) -> dict[str, str]:

@@ -43,11 +43,11 @@ import workers
 from arranging import ALL, CUT, MOST_NOTES, NONE, RANGES, SKIP, Choices
 from clean_midi import CleanSong
 from errors import EXIT_USER_ERROR, UserError, reports_user_errors
-from generate import open_prompt, read_prompt
 from listing import Task
 from merge_midi import choose_tempo, join, read_stem
 from midi_reader import read_song
 from prepare import ReadSong
+from prompts import open_prompt, read_prompt
 from quality import Cleaning
 from songs import Song, parts_to_bytes
 from tokenizer import MidiTokenizerPooled, SongTokens, read_tokens

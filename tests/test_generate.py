@@ -13,15 +13,17 @@ import numpy as np
 import pytest
 import torch
 from commands import help_without
+from pages import page_data
 from random_songs import random_song
 from test_sampling import tiny_model
 
 import generate
 from checkpoints import save_checkpoint, save_release
 from errors import EXIT_INTERRUPTED
+from files import file_hash
 from generation_args import DTYPES, GenConfig
 from midi_reader import read_song
-from recipes import read_recipe, surroundings
+from recipes import read_recipe, recipe_to_dict, surroundings
 from sampling import sample_songs
 from settings import config_from_file
 from songs import TICKS_PER_QUARTER
@@ -79,14 +81,14 @@ def one_error(capsys) -> str:
 # ---------------------------------------------------------------- what is written
 
 
-def test_from_scratch_writes_songs_stems_and_a_log(run, tmp_path, capsys):
+def test_from_scratch_writes_songs_stems_a_page_and_a_log(run, tmp_path, capsys):
     assert run("-o", "out", "-n", 2, "--seed", 5) == 0
     out = tmp_path / "out"
     names = {f"{i}{stem}.mid" for i in range(2) for stem in ("", *(f"-{part}" for part in PARTS))}
-    assert {path.name for path in out.iterdir()} == {*names, "genconfigs.txt"}
+    assert {path.name for path in out.iterdir()} == {*names, "index.html", "genconfigs.txt"}
     printed = capsys.readouterr().out
     assert "out/0.mid" in printed.replace(os.sep, "/")
-    assert "seed 5" in printed
+    assert "seed 5" in printed and "out/index.html: open it" in printed.replace(os.sep, "/")
     log = (out / "genconfigs.txt").read_text()
     assert '"seed": 5' in log
     assert '"max_steps": 24' in log
@@ -147,6 +149,27 @@ def test_png_is_drawn(run, tmp_path):
     assert (tmp_path / "out/0.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_without_a_page(run, tmp_path, capsys):
+    run("-o", "out", "--no-page")
+    assert not (tmp_path / "out/index.html").exists() and "index.html" not in capsys.readouterr().out
+
+
+def test_a_page_of_someone_else_is_found_before_anything_is_made(run, tmp_path, capsys):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/index.html").write_text("<h1>My band</h1>")
+    assert run("-o", "out") == 2
+    assert "not a page of this program" in one_error(capsys)
+    assert [path.read_text() for path in (tmp_path / "out").iterdir()] == ["<h1>My band</h1>"]
+
+
+def test_the_page_shows_all_songs_of_the_folder(run, tmp_path):
+    run("-o", "out", "-n", 2, "--seed", 5)
+    run("-p", prompt_file(tmp_path), "-o", "out", "--seed", 6)
+    ideas = page_data(tmp_path / "out/index.html")["ideas"]
+    assert [(idea["file"], idea["recipe"]["seed"]) for idea in ideas] == [("0.mid", 5), ("1.mid", 6), ("2.mid", 6)]
+    assert [bool(idea["fresh"]) for idea in ideas] == [False, False, True]
+
+
 def test_an_interrupted_run_records_the_songs_it_wrote(run, tmp_path, monkeypatch):
     def second_is_interrupted(*arguments, **named):
         if (tmp_path / "out/0.mid").exists():
@@ -160,6 +183,7 @@ def test_an_interrupted_run_records_the_songs_it_wrote(run, tmp_path, monkeypatc
     assert '"seed": 6' in log
     assert '"0.mid"' in log
     assert '"1.mid"' not in log
+    assert len(page_data(tmp_path / "out/index.html")["ideas"]) == 1
 
 
 # ---------------------------------------------------------------- prompts
@@ -531,6 +555,43 @@ def test_songs_made_again_are_numbered_on(play, tmp_path):
     before = (tmp_path / "out/0.mid").read_bytes()
     assert play("--reproduce", "out/0.mid", "-o", "out") == 0
     assert (tmp_path / "out/1.mid").read_bytes() == before == (tmp_path / "out/0.mid").read_bytes()
+
+
+def stars_file(*songs: str) -> None:
+    """stars.json as the page exports it."""
+    starred = [{"file": Path(song).name, "hash": file_hash(Path(song)), "note": "",
+                "recipe": recipe_to_dict(read_recipe(Path(song)))} for song in songs]
+    Path("stars.json").write_text(json.dumps({"format": "pooled-stars", "version": 1, "songs": starred}))
+
+
+def test_stars_are_made_again_one_after_another(play, tmp_path, capsys):
+    play("-n", 3, "-o", "a", "--seed", 5)
+    play("-p", "song.mid", "--given", "bass", "-o", "a", "--seed", 8)
+    stars_file("a/2.mid", "a/0.mid", "a/3.mid")
+    capsys.readouterr()
+    assert play("--reproduce", "stars.json", "-o", "b") == 0
+    assert capsys.readouterr().out.count("the same bytes as") == 3
+    for number, original in enumerate((2, 0, 3)):
+        assert (tmp_path / f"b/{number}.mid").read_bytes() == (tmp_path / f"a/{original}.mid").read_bytes()
+    assert (tmp_path / "b/index.html").exists()
+
+
+def test_one_star_that_comes_out_otherwise_is_enough_to_say_so(play, tmp_path, capsys):
+    play("-n", 2, "-o", "a", "--seed", 5)
+    edit(tmp_path / "a/1.mid")
+    stars_file("a/0.mid", "a/1.mid")
+    assert play("--reproduce", "stars.json", "-o", "b") == 1
+    assert "not the same bytes as 1.mid" in capsys.readouterr().out
+
+
+def test_nothing_is_made_again_before_every_star_can_be(play, tmp_path, capsys):
+    play("-o", "a", "--seed", 5)
+    play("-p", "song.mid", "--given", "bass", "-o", "a", "--seed", 8)
+    stars_file("a/0.mid", "a/1.mid")
+    Path("song.mid").unlink()
+    capsys.readouterr()
+    assert play("--reproduce", "stars.json", "-o", "b") == 2
+    assert "say with -p where the prompt of 1.mid is now" in one_error(capsys) and not (tmp_path / "b").exists()
 
 
 def test_a_prompt_that_was_moved_is_named_anew(play, tmp_path, capsys):

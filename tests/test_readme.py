@@ -44,7 +44,7 @@ def checkout(tmp_path_factory):
     folder = tmp_path_factory.mktemp("checkout")
     for path in ROOT.glob("*.py"):
         shutil.copy(path, folder)
-    for name in ("configs", "examples", "models"):
+    for name in ("configs", "examples", "models", "web"):
         shutil.copytree(ROOT / name, folder / name)
     tiny = tiny_model(load_vocabulary(), block_size=32, sharpness=1)  # stands in for the bundled model, for speed
     save_release(folder / "models/bundled.safetensors", tiny, load_vocabulary(), {})
@@ -70,10 +70,10 @@ def test_documented_commands_run_in_order(checkout):
         done = subprocess.run([sys.executable, *command.split()[1:]], cwd=checkout, capture_output=True, text=True,
                               check=False)
         assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
-    for path in ("generated/2.mid", "prompt/merged.mid", "prompt/tokens/merged.json", "continued/1-prompt.mid",
-                 "continued/0.png", "cleaned/2.mid", "tokens/2.json", "dataset.pt", "musictransformer/best.pth",
-                 "musictransformer/losses.png", "mine/2-piano.mid", "new_drums/0.png", "other_middle/0.mid",
-                 "longer/0.mid", "loops/1.mid", "again/0-drums.mid"):
+    for path in ("generated/2.mid", "generated/index.html", "prompt/merged.mid", "prompt/tokens/merged.json",
+                 "continued/1-prompt.mid", "continued/0.png", "cleaned/2.mid", "tokens/2.json", "dataset.pt",
+                 "musictransformer/best.pth", "musictransformer/losses.png", "mine/2-piano.mid", "new_drums/0.png",
+                 "other_middle/0.mid", "longer/0.mid", "loops/1.mid", "again/0-drums.mid"):
         assert (checkout / path).exists(), path
 
 

@@ -1,0 +1,65 @@
+"""A model loaded and ready to play, and what is made with it. Torch is imported when a model is opened."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tqdm import tqdm
+
+from errors import UserError
+from files import GIVEN_MODEL, file_hash
+from generation_args import DTYPES, GenConfig
+from prompts import Prompt
+from recipes import Recipe, surroundings
+from tasks import Task, Wish
+from tokenizer import MidiTokenizerPooled
+
+if TYPE_CHECKING:
+    from model import PooledTransformer
+
+PARAMETERS_PER_CORE = 16_000_000
+
+
+class Studio:
+    """A model, and all that says how it plays."""
+
+    def __init__(self, path: Path, device_name: str = "auto", dtype: str = DTYPES[0]) -> None:
+        from checkpoints import load_model, pick_device  # brings torch, which wrong arguments need not wait for
+        from inference import prepared
+
+        self.path, self.device, self.dtype = path, pick_device(device_name), dtype
+        if dtype == "int8" and self.device.type != "cpu":
+            raise UserError(f"--dtype int8 plays on the CPU alone, not on {self.device}; add -d cpu, or take bf16")
+        model, vocabulary, _ = load_model(path, self.device)
+        self.n_parameters = model.n_parameters()  # before its layers are packed
+        self.model: PooledTransformer = prepared(model, dtype)
+        self.tokenizer, self.hash = MidiTokenizerPooled(vocabulary), file_hash(path)
+
+    def take_few_cores(self) -> None:
+        """As many as the model has work for: a second one brings a small model a sixth, and where other programs run,
+        waiting for it costs a multiple."""
+        import torch
+
+        torch.set_num_threads(min(torch.get_num_threads(), 1 + self.n_parameters // PARAMETERS_PER_CORE))
+
+    def check(self, wish: Wish) -> None:
+        if wish.needs_given and not self.model.config.given:
+            raise UserError(f"{self.path}: not trained to play to given notes (--given, --fill); {GIVEN_MODEL.name}, "
+                            f"taken without -mp, is; or train one with configs/model_given.json and "
+                            f"configs/training_given.json")
+
+    def make(self, task: Task, config: GenConfig, seeds: Sequence[int]) -> list[Any]:
+        """A `sampling.Sampled` for each seed."""
+        from sampling import Request, sample_songs
+
+        requests = [Request(task.rules, seed, task.prompt, task.given) for seed in seeds]
+        with tqdm(total=task.max_steps * len(seeds), unit="note", leave=False, disable=None) as bar:
+            return sample_songs(self.model, requests, dataclasses.replace(config, max_steps=task.max_steps),
+                                on_note=bar.update)
+
+    def recipe(self, wish: Wish, config: GenConfig, prompt: Prompt, seed: int, batch: tuple[int, ...]) -> Recipe:
+        return Recipe(seed, batch, wish, config, self.path.name, self.hash, self.dtype, prompt.path, prompt.hash,
+                      prompt.n_rows, surroundings(self.device.type))

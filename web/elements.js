@@ -1,0 +1,75 @@
+"use strict";
+// What the other files make the page of.
+
+/** An element with attributes, and children that are elements or text. Attributes that are null are left out. */
+function element(tag, attributes = {}, ...children) {
+  const made = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name.startsWith("on")) made.addEventListener(name.slice(2), value);
+    else if (value !== null && value !== undefined) made.setAttribute(name, value);
+  }
+  made.append(...children.filter((child) => child !== null && child !== undefined));
+  return made;
+}
+
+const ICONS = { // 24 × 24, filled
+  play: "M8 5v14l11-7z",
+  pause: "M7 5h4v14H7zM13 5h4v14h-4z",
+  stop: "M6 6h12v12H6z",
+  star: "M12 2.8l2.85 5.9 6.4.9-4.65 4.5 1.15 6.4L12 17.4l-5.75 3.1 1.15-6.4L2.75 9.6l6.4-.9z",
+  loop: "M7 7h10v3l4-4-4-4v3H5v6h2zM17 17H7v-3l-4 4 4 4v-3h12v-6h-2z",
+  file: "M11 3h2v9.2l3.3-3.3 1.4 1.4L12 16l-5.7-5.7 1.4-1.4 3.3 3.3zM5 18h14v2H5z",
+};
+
+function icon(name) {
+  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+  svg.setAttribute("viewBox", "0 0 24 24");
+  svg.setAttribute("aria-hidden", "true");
+  const path = document.createElementNS("http://www.w3.org/2000/svg", "path");
+  path.setAttribute("d", ICONS[name]);
+  svg.append(path);
+  return svg;
+}
+
+/** A button with an icon and a name for screen readers. */
+function iconButton(name, label, onclick, attributes = {}) {
+  return element("button", { type: "button", class: "icon", "aria-label": label, title: label, onclick, ...attributes }, icon(name));
+}
+
+/** Let the browser save `text` as a file. */
+function saveFile(name, type, text) {
+  const url = URL.createObjectURL(new Blob([text], { type }));
+  const link = element("a", { href: url, download: name });
+  document.body.append(link);
+  link.click();
+  link.remove();
+  setTimeout(() => URL.revokeObjectURL(url), 10000);
+}
+
+function say(text) {
+  document.getElementById("message").textContent = text;
+}
+
+function count(n, what) {
+  return `${n} ${what}${n === 1 ? "" : "s"}`;
+}
+
+/** What the page keeps in this browser, as JSON by key; only while it is open where the browser keeps nothing. */
+const memory = {
+  kept: new Map(),
+  get(key) {
+    try {
+      return JSON.parse(localStorage.getItem(key)) ?? this.kept.get(key);
+    } catch {
+      return this.kept.get(key);
+    }
+  },
+  set(key, value) {
+    this.kept.set(key, value);
+    try {
+      localStorage.setItem(key, JSON.stringify(value));
+    } catch {
+      say("This browser keeps nothing for this page: export before you close it.");
+    }
+  },
+};

@@ -1,0 +1,225 @@
+"use strict";
+// What plays: one player for the whole page, on the clock of the audio hardware.
+//
+// A timer wakes up now and then and hands all notes of the next moment to the audio system, each with its exact time.
+// How late the timer is therefore cannot be heard. Positions in a song are in beats (quarter notes) from its start.
+
+const AHEAD = 0.25; // seconds that are handed over in advance
+const AHEAD_HIDDEN = 2.5; // in a tab out of sight, where browsers let timers run once a second
+const WAKE = 50; // milliseconds
+const PATIENCE = 2000; // milliseconds until it is said that no sound comes
+const START_DELAY = 0.06; // seconds, so that the first notes are not late
+const REMEMBERED = 4096; // scheduled notes kept for whoever looks (tests)
+
+class Player {
+  /**
+   * `parts`: [{name, drum, program}]. `onChange` is called whenever what the page shows may have changed, `onSilence`
+   * if the browser gets no sound out.
+   */
+  constructor(parts, onChange, onSilence) {
+    this.parts = parts;
+    this.onSilence = onSilence;
+    this.instruments = parts.map(instrumentOf);
+    this.onChange = onChange;
+    this.audio = null; // made at the first touch: browsers allow no sound before
+    this.desk = null;
+    this.idea = null;
+    this.playing = false;
+    this.loop = false;
+    this.volume = 0.8;
+    this.muted = new Set();
+    this.soloed = new Set();
+    this.tempos = new Map(); // of the ideas whose tempo was changed
+    this.scheduled = [];
+    this.restPosition = 0;
+    this.marks = []; // {time, beat, tempo}: how the song runs from `time` on, the newest last
+    this.until = 0; // beat up to which notes are handed over
+  }
+
+  // ---------------------------------------------------------- what is so
+
+  tempo(idea = this.idea) {
+    return this.tempos.get(idea) ?? idea.tempo;
+  }
+
+  /** 1 where a part is heard, else 0. Solos win over mutes. */
+  gains() {
+    return this.parts.map((_, p) => Number(this.soloed.size ? this.soloed.has(p) : !this.muted.has(p)));
+  }
+
+  /** The beat that is heard now. */
+  position() {
+    if (!this.playing || !this.marks.length) return this.restPosition;
+    const heard = this.audio.currentTime - (this.audio.outputLatency || 0);
+    while (this.marks.length > 1 && this.marks[1].time <= heard) this.marks.shift();
+    const mark = this.marks[0];
+    return Math.min(mark.beat + Math.max(heard - mark.time, 0) * mark.tempo / 60, this.idea.beats);
+  }
+
+  timeOf(beat) {
+    const mark = this.marks[this.marks.length - 1];
+    return mark.time + (beat - mark.beat) * 60 / mark.tempo;
+  }
+
+  // ---------------------------------------------------------- commands
+
+  select(idea, beat = 0) {
+    if (idea === this.idea) return;
+    const wasPlaying = this.playing;
+    this.halt();
+    this.idea = idea;
+    this.restPosition = beat;
+    if (wasPlaying) this.play();
+    this.onChange();
+  }
+
+  async play() {
+    const idea = this.idea;
+    this.audio ??= new AudioContext({ latencyHint: "playback" });
+    this.playing = true;
+    this.marks = [];
+    this.onChange();
+    const waiting = setTimeout(() => this.onSilence(), PATIENCE);
+    await this.audio.resume();
+    clearTimeout(waiting);
+    if (!this.playing || this.idea !== idea || this.marks.length) return; // stopped while the device woke up
+    this.begin(this.restPosition < idea.beats ? this.restPosition : 0);
+  }
+
+  stop() {
+    this.halt();
+    this.restPosition = 0;
+    this.onChange();
+  }
+
+  /** Stop, but stay where it is. */
+  pause() {
+    this.halt();
+    this.onChange();
+  }
+
+  toggle() {
+    if (this.playing) this.pause();
+    else this.play();
+  }
+
+  seek(beat) {
+    const wasPlaying = this.playing;
+    this.halt();
+    this.restPosition = Math.min(Math.max(beat, 0), this.idea.beats);
+    if (wasPlaying) this.play();
+    this.onChange();
+  }
+
+  /** Takes effect after the notes that are handed over already, a quarter of a second later. */
+  setTempo(tempo) {
+    this.tempos.set(this.idea, tempo);
+    if (this.playing && this.marks.length) this.marks.push({ time: this.timeOf(this.until), beat: this.until, tempo });
+    this.onChange();
+  }
+
+  setVolume(volume) {
+    this.volume = volume;
+    this.desk?.main.gain.setTargetAtTime(volume, this.audio.currentTime, 0.01);
+  }
+
+  setLoop(loop) {
+    this.loop = loop;
+    this.onChange();
+  }
+
+  /** Mute or unmute a part; with `set` = `soloed`, the same for its solo. */
+  togglePart(p, set = this.muted) {
+    if (!set.delete(p)) set.add(p);
+    this.gains().forEach((gain, i) => this.desk?.faders[i].gain.setTargetAtTime(gain, this.audio.currentTime, 0.01));
+    this.onChange();
+  }
+
+  // ---------------------------------------------------------- the clock
+
+  begin(beat) {
+    this.release(); // of a song whose last notes ring on
+    this.desk = mixingDesk(this.audio, this.gains(), this.volume);
+    this.scheduled = [];
+    this.marks = [{ time: this.audio.currentTime + START_DELAY, beat, tempo: this.tempo() }];
+    this.until = beat;
+    for (const note of this.idea.notes) { // chords that would sound here
+      const drum = this.parts[note.part].drum;
+      if (!drum && note.onset < beat && note.end > beat + 0.1) this.hand(note, this.marks[0].time, note.end - beat);
+    }
+    this.wake();
+    this.timer = setInterval(() => this.wake(), WAKE);
+  }
+
+  /** Let go of everything, also of notes handed over for later. */
+  halt() {
+    this.restPosition = this.position();
+    this.playing = false;
+    this.marks = [];
+    clearInterval(this.timer);
+    this.release();
+  }
+
+  release() {
+    if (!this.desk) return;
+    const { main } = this.desk;
+    main.gain.setTargetAtTime(0, this.audio.currentTime, 0.01); // cutting the sound off would click
+    setTimeout(() => main.disconnect(), 100);
+    this.desk = null;
+  }
+
+  /** Hand over the notes up to the horizon, over the end of the song and on from its start in a loop. */
+  wake() {
+    const now = this.audio.currentTime;
+    const horizon = now + (document.hidden ? AHEAD_HIDDEN : AHEAD);
+    const ended = this.until >= this.idea.beats && !this.loop;
+    if (ended && now >= this.timeOf(this.idea.beats)) {
+      this.finish();
+      return;
+    }
+    if (!ended && this.timeOf(this.until) < now) { // the computer slept: go on from here, and not with all it missed at once
+      this.marks.push({ time: now + START_DELAY, beat: this.until, tempo: this.tempo() });
+    }
+    while (this.until < this.idea.beats || this.loop) {
+      if (this.until >= this.idea.beats) {
+        this.marks.push({ time: this.timeOf(this.idea.beats), beat: 0, tempo: this.tempo() });
+        this.until = 0;
+      }
+      const mark = this.marks[this.marks.length - 1];
+      const end = Math.min(mark.beat + (horizon - mark.time) * mark.tempo / 60, this.idea.beats);
+      if (end <= this.until) break;
+      for (const note of this.idea.notes) {
+        if (note.onset >= this.until && note.onset < end) this.hand(note, this.timeOf(note.onset), note.end - note.onset);
+      }
+      this.until = end;
+      if (end < this.idea.beats) break;
+    }
+  }
+
+  hand(note, time, beats) {
+    const seconds = beats * 60 / this.tempo();
+    this.instruments[note.part](this.desk, this.desk.faders[note.part], time, note.pitch, seconds);
+    this.scheduled.push({ part: note.part, pitch: note.pitch, onset: note.onset, time, seconds });
+    if (this.scheduled.length > REMEMBERED) this.scheduled.shift();
+  }
+
+  /** The end, where last notes may ring on. */
+  finish() {
+    clearInterval(this.timer);
+    this.playing = false;
+    this.marks = [];
+    this.restPosition = 0;
+    this.onChange();
+  }
+}
+
+/** The first `seconds` of an idea as samples, through the same instruments and faders. */
+async function render(player, idea, seconds) {
+  const audio = new OfflineAudioContext(1, Math.ceil(seconds * 22050), 22050);
+  const desk = mixingDesk(audio, player.gains(), player.volume);
+  const beat = 60 / player.tempo(idea);
+  for (const { part, pitch, onset, end } of idea.notes) {
+    if (onset * beat < seconds) player.instruments[part](desk, desk.faders[part], onset * beat, pitch, (end - onset) * beat);
+  }
+  return (await audio.startRendering()).getChannelData(0);
+}

@@ -1,0 +1,178 @@
+"use strict";
+// The piano roll of an idea: a canvas with a lane for each part, and over it the cursor, which moves without redrawing.
+
+const RULER = 22; // heights and widths in CSS pixels
+const LANE_GAP = 10;
+const DRUM_ROW = 9;
+const STROKE = [2, 5]; // least and most of a drum: how long it rings says nothing
+const MELODIC_LANE = [60, 128]; // least and most
+const SEMITONE = 5;
+const MIN_BAR = 40; // narrower, and the roll scrolls
+const MIN_LABELED = 34; // between the numbers of bars
+const COLORS = 8; // that the style sheet has
+
+class Roll {
+  /** `onSeek(beat)` is called on a click. The canvas is drawn when it comes into sight. */
+  constructor(idea, parts, beatsPerBar, onSeek) {
+    this.idea = idea;
+    this.parts = parts;
+    this.beatsPerBar = beatsPerBar;
+    this.lanes = layOut(idea, parts);
+    const last = this.lanes[this.lanes.length - 1];
+    this.height = last ? last.top + last.height + LANE_GAP / 2 : RULER;
+    this.canvas = element("canvas");
+    this.cursor = element("div", { class: "cursor" });
+    this.sheet = element("div", { class: "sheet", style: `height: ${this.height}px`, tabindex: 0, role: "slider",
+      "aria-label": `Position in ${idea.title}`,
+      "aria-valuemin": 0, "aria-valuemax": idea.beats, "aria-valuenow": 0 }, this.canvas, this.cursor);
+    this.scroller = element("div", { class: "scroller" }, this.sheet);
+    this.root = element("div", { class: "roll" }, this.gutter(), this.scroller);
+    this.sheet.addEventListener("click", (event) => {
+      onSeek((event.clientX - this.sheet.getBoundingClientRect().left) / this.beatWidth);
+    });
+    this.visible = false;
+    this.muted = new Set();
+  }
+
+  get beatWidth() {
+    return this.sheet.clientWidth / this.idea.beats;
+  }
+
+  gutter() {
+    const labels = this.lanes.map(({ part, top, height }) => element("div", {
+      class: "lane-label", style: `top: ${top}px; height: ${height}px; --color: var(--part-${part % COLORS})` },
+    this.parts[part].name));
+    return element("div", { class: "gutter", "aria-hidden": "true" }, ...labels);
+  }
+
+  /** Wide enough to be read; call when the page's width has changed. */
+  resize() {
+    this.sheet.style.width = `max(100%, ${this.idea.beats / this.beatsPerBar * MIN_BAR}px)`;
+    if (this.visible) this.draw();
+  }
+
+  show(visible) {
+    if (visible && !this.visible) this.draw();
+    this.visible = visible;
+  }
+
+  setAudible(gains) {
+    this.muted = new Set(gains.flatMap((gain, p) => (gain ? [] : [p])));
+    if (this.visible) this.draw();
+  }
+
+  moveCursor(beat, follow) {
+    const x = beat * this.beatWidth;
+    this.cursor.style.transform = `translateX(${x}px)`;
+    const bar = Math.floor(beat / this.beatsPerBar);
+    this.sheet.setAttribute("aria-valuenow", Math.round(beat * 4) / 4);
+    this.sheet.setAttribute("aria-valuetext", `bar ${bar + 1}, beat ${Math.floor(beat - bar * this.beatsPerBar) + 1}`);
+    const { scrollLeft, clientWidth } = this.scroller;
+    if (follow && (x < scrollLeft || x > scrollLeft + 0.9 * clientWidth)) this.scroller.scrollLeft = x - 0.1 * clientWidth;
+  }
+
+  draw() {
+    const width = this.sheet.clientWidth;
+    const ratio = Math.min(window.devicePixelRatio || 1, 32000 / width); // browsers refuse wider canvases
+    this.canvas.width = Math.round(width * ratio);
+    this.canvas.height = Math.round(this.height * ratio);
+    const pen = this.canvas.getContext("2d");
+    pen.scale(ratio, ratio);
+    const style = getComputedStyle(document.documentElement);
+    const color = (name) => style.getPropertyValue(name).trim();
+    this.drawGround(pen, width, color);
+    this.drawGrid(pen, width, color);
+    for (const lane of this.lanes) this.drawLane(pen, lane, color);
+    this.drawNew(pen, color);
+  }
+
+  /** Lanes, and darker what was there before the new music. */
+  drawGround(pen, width, color) {
+    for (const { top, height } of this.lanes) {
+      pen.fillStyle = color("--lane");
+      pen.fillRect(0, top, width, height);
+      if (!this.idea.fresh) continue;
+      const [from, to] = this.idea.fresh.map((beat) => beat * this.beatWidth);
+      pen.fillStyle = color("--lane-old");
+      pen.fillRect(0, top, from, height);
+      pen.fillRect(to, top, width - to, height);
+    }
+  }
+
+  drawGrid(pen, width, color) {
+    const bar = this.beatWidth * this.beatsPerBar;
+    const every = 2 ** Math.max(0, Math.ceil(Math.log2(MIN_LABELED / bar))); // bars between numbers
+    pen.font = `500 11px ${color("--font")}`;
+    pen.textBaseline = "middle";
+    for (let beat = 0; beat <= this.idea.beats; beat++) {
+      const isBar = beat % this.beatsPerBar === 0;
+      if (!isBar && this.beatWidth < 7) continue;
+      const x = Math.min(Math.round(beat * this.beatWidth), width - 1);
+      pen.fillStyle = color(isBar ? "--bar-line" : "--beat-line");
+      for (const { top, height } of this.lanes) pen.fillRect(x, top, 1, height);
+      const number = beat / this.beatsPerBar;
+      if (!isBar || number % every || beat === this.idea.beats) continue;
+      pen.fillStyle = color("--faint");
+      pen.fillText(String(number + 1), x + 3, RULER / 2);
+    }
+  }
+
+  drawLane(pen, { part, top, height, rows, rowHeight }, color) {
+    const drum = this.parts[part].drum;
+    const silent = this.muted.has(part);
+    const size = Math.max(rowHeight - 1, 2);
+    const stroke = between(this.beatWidth / 5, STROKE);
+    pen.fillStyle = silent ? color("--faint") : color(`--part-${part % COLORS}`);
+    for (const note of this.idea.notes) {
+      if (note.part !== part) continue;
+      pen.globalAlpha = (note.old ? 0.4 : 1) * (silent ? 0.45 : 1);
+      const x = note.onset * this.beatWidth;
+      const y = top + height - (rows.get(note.pitch) + 1) * rowHeight - (height - rows.size * rowHeight) / 2;
+      const long = drum ? stroke : Math.max((note.end - note.onset) * this.beatWidth - 1, 2);
+      pen.beginPath();
+      pen.roundRect(x, y + (rowHeight - size) / 2, long, size, Math.min(2, size / 2));
+      pen.fill();
+    }
+    pen.globalAlpha = 1;
+  }
+
+  /** Where the new music begins, and where it ends if something follows. */
+  drawNew(pen, color) {
+    if (!this.idea.fresh) return;
+    const [from, to] = this.idea.fresh;
+    pen.fillStyle = color("--accent");
+    pen.font = `600 11px ${color("--font")}`;
+    for (const beat of to < this.idea.beats ? [from, to] : [from]) pen.fillRect(beat * this.beatWidth - 1, 4, 2, this.height - 4);
+    const x = from * this.beatWidth;
+    const width = pen.measureText("new").width + 10;
+    pen.beginPath();
+    pen.roundRect(x - 1, 3, width, 16, [0, 4, 4, 0]);
+    pen.fill();
+    pen.fillStyle = color("--on-accent");
+    pen.fillText("new", x + 4, RULER / 2 + 0.5);
+  }
+}
+
+function between(value, [least, most]) {
+  return Math.min(Math.max(value, least), most);
+}
+
+/** A lane for each part that has notes: where it is, and the row of each pitch, from the bottom. */
+function layOut(idea, parts) {
+  const lanes = [];
+  let top = RULER;
+  parts.forEach((part, p) => {
+    const pitches = [...new Set(idea.notes.filter((note) => note.part === p).map((note) => note.pitch))].sort((a, b) => a - b);
+    if (!pitches.length) return;
+    const low = pitches[0];
+    const rows = new Map();
+    if (part.drum) pitches.forEach((pitch, row) => rows.set(pitch, row)); // a row for each piece in use
+    else for (let pitch = low; pitch <= pitches[pitches.length - 1]; pitch++) rows.set(pitch, pitch - low);
+    const height = part.drum ? Math.max(rows.size * DRUM_ROW, 3 * DRUM_ROW) + 8
+      : between(rows.size * SEMITONE, MELODIC_LANE);
+    const rowHeight = part.drum ? DRUM_ROW : Math.min((height - 6) / rows.size, 1.6 * SEMITONE);
+    lanes.push({ part: p, top, height, rows, rowHeight });
+    top += height + LANE_GAP;
+  });
+  return lanes;
+}
