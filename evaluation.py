@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -13,12 +14,17 @@ from tqdm import tqdm
 from dataset import Dataset
 from errors import UserError
 from model import PooledTransformer, window_losses
-from vocab import FIELDS, PAD
+from vocab import BAR, FIELDS, FIRST_ID, PAD
+
+
+def held_out_names(facts: dict[str, Any]) -> list[str]:
+    """Names of the songs that a model was not trained on, by what its file says of its training; none: not known."""
+    return facts.get("held_out_songs") or facts.get("facts", {}).get("held_out_songs") or []
 
 
 def held_out_songs(facts: dict[str, Any], dataset: Dataset, where: Path) -> list[int]:
     """Indices of the dataset's songs that the model was not trained on, by the list its file carries."""
-    names = facts.get("held_out_songs") or facts.get("facts", {}).get("held_out_songs")
+    names = held_out_names(facts)
     if not names:
         raise UserError(f"{where}: carries no list of held-out songs; --all evaluates on every song of the dataset")
     wanted = set(names)
@@ -33,6 +39,12 @@ def song_rows(dataset: Dataset, song: int) -> Tensor:
     """(N, F) rows of one song, those of BOS and EOS included; the last song may be cut off by the last full block."""
     end = dataset.song_starts[song + 1] if song + 1 < dataset.n_songs else len(dataset.notes)
     return dataset.notes[dataset.song_starts[song]:end].long()
+
+
+def song_notes(dataset: Dataset, song: int) -> np.ndarray:
+    """(N, F) int64 ids of the notes of one song, without BOS and EOS."""
+    rows = song_rows(dataset, song).numpy()
+    return rows[rows[:, BAR] >= FIRST_ID]
 
 
 def cut_windows(rows: Tensor, size: int) -> list[Tensor]:
