@@ -15,12 +15,17 @@ from dataset import Dataset
 from errors import UserError
 from judging import bootstrap, interval
 from model import PooledTransformer, window_losses
-from vocab import FIELDS, PAD, PITCH_INSTRUMENT
+from vocab import BAR, FIELDS, FIRST_ID, PAD, PITCH_INSTRUMENT
+
+
+def held_out_names(facts: dict[str, Any]) -> list[str]:
+    """Names of the songs that a model was not trained on, by what its file says of its training; none: not known."""
+    return facts.get("held_out_songs") or facts.get("facts", {}).get("held_out_songs") or []
 
 
 def held_out_songs(facts: dict[str, Any], dataset: Dataset, where: Path) -> list[int]:
     """Indices of the dataset's songs that the model was not trained on, by the list its file carries."""
-    names = facts.get("held_out_songs") or facts.get("facts", {}).get("held_out_songs")
+    names = held_out_names(facts)
     if not names:
         raise UserError(f"{where}: carries no list of held-out songs; --all evaluates on every song of the dataset")
     wanted = set(names)
@@ -35,6 +40,12 @@ def song_rows(dataset: Dataset, song: int) -> Tensor:
     """(N, F) rows of one song, those of BOS and EOS included; the last song may be cut off by the last full block."""
     end = dataset.song_starts[song + 1] if song + 1 < dataset.n_songs else len(dataset.notes)
     return dataset.notes[dataset.song_starts[song]:end].long()
+
+
+def song_notes(dataset: Dataset, song: int) -> np.ndarray:
+    """(N, F) int64 ids of the notes of one song, without BOS and EOS."""
+    rows = song_rows(dataset, song).numpy()
+    return rows[rows[:, BAR] >= FIRST_ID]
 
 
 def cut_windows(rows: Tensor, size: int) -> list[Tensor]:

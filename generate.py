@@ -9,6 +9,7 @@ Example  python generate.py -o generated -n 3
          python generate.py -p song.mid --given bass,piano --make drums
          python generate.py -p song.mid --fill 5-8
          python generate.py --bars 8 --loop --key A --scale minor --best-of 16 -n 4
+         python generate.py --check-copies --max-copy 40
          python generate.py --reproduce generated/0.mid
          python generate.py --reproduce stars.json
 
@@ -30,8 +31,9 @@ from typing import Any
 
 import numpy as np
 
+from copies import WINDOW, CopyCheck
 from errors import UserError, reports_user_errors
-from files import BUNDLED_MODEL, GIVEN_MODEL, check_file, check_writable, file_hash, write_bytes
+from files import BUNDLED_COPIES, BUNDLED_MODEL, GIVEN_MODEL, check_file, check_writable, file_hash, write_bytes
 from generation_args import DTYPES, GenConfig
 from page import PAGE_NAME, check_page, write_page
 from prompts import Prompt, open_prompt, read_prompt
@@ -47,6 +49,7 @@ from vocab import Vocabulary
 
 SEEDS = 2**32  # seeds are drawn from 0 to this, exclusive
 BATCH = 16  # songs made at a time
+TRIES = 10  # songs made at most, for each that is wanted
 REPRODUCE_TAKES = ("reproduce", "prompt", "model_path", "output", "device", "page")
 
 
@@ -87,6 +90,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--force", action="store_true", help="number songs from 0, over those that are there")
     parser.add_argument("--best-of", type=int, default=0, metavar="M",
                         help="make M songs and write the -n best of them, by a score that is printed")
+    parser.add_argument("--check-copies", type=Path, nargs="?", const=BUNDLED_COPIES, metavar="INDEX",
+                        help="say how many new notes in a row are in training songs, by an index of copies.py "
+                             f"(default: models/{BUNDLED_COPIES.name} of this repository)")
+    parser.add_argument("--max-copy", type=int, metavar="NOTES",
+                        help="--check-copies, and pass over songs with more such notes, for those of further seeds")
     parser.add_argument("--reproduce", type=Path, metavar="FILE",
                         help="make a song of generate.py again from its recipe, or all those of a stars.json")
     what = parser.add_argument_group("what to play")
@@ -121,6 +129,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     studio.check(wish)
     task = make_task(wish, prompt.rows, studio.tokenizer.vocabulary, config)
     check_rules_matter(args, task.made, studio.tokenizer.vocabulary)
+    copying = None
+    if args.check_copies or args.max_copy is not None:
+        copying = CopyCheck(studio.copy_index(args.check_copies or BUNDLED_COPIES), args.max_copy)
     check_output(args)
     block_size = studio.model.config.block_size
     if len(task.prompt) >= block_size:
@@ -128,7 +139,7 @@ def main(argv: Sequence[str] | None = None) -> int:
               f"it continues from the last of them", file=sys.stderr)
     if task.dropped:
         print(f"notice: left out of the prompt: {', '.join(task.dropped)}", file=sys.stderr)
-    return write_songs(args, studio, wish, task, config, prompt)
+    return write_songs(args, studio, wish, task, config, prompt, copying)
 
 
 def check_arguments(args: argparse.Namespace) -> None:
@@ -143,6 +154,8 @@ def check_arguments(args: argparse.Namespace) -> None:
         raise UserError(f"--seed {args.seed}: must be from 0 to {SEEDS - 1}")
     if args.best_of and args.best_of < args.num_samples:
         raise UserError(f"--best-of {args.best_of}: at least as many as -n {args.num_samples}")
+    if args.max_copy is not None and args.max_copy < WINDOW:
+        raise UserError(f"--max-copy {args.max_copy}: an index tells no fewer than {WINDOW} notes; allow as many")
     if args.same_parts and (args.make is not None or not args.prompt):
         raise UserError("--same-parts takes the parts of a prompt (-p), in place of --make")
     if args.same_parts and args.fill is not None:
@@ -215,16 +228,35 @@ class Made:
     batch: tuple[int, ...]
     seconds: float  # its share of the batch's
     score: str = ""
+    copied: str = ""  # what it shares with training songs
 
 
-def make_songs(studio: Studio, task: Task, config: GenConfig, seeds: Sequence[int]) -> Iterator[Made]:
-    """A song for each seed, a batch at a time."""
-    for start in range(0, len(seeds), BATCH):
-        batch, began = tuple(seeds[start:start + BATCH]), time.monotonic()
+def make_songs(studio: Studio, task: Task, config: GenConfig, seed: int, n: int, copying: CopyCheck | None,
+               ) -> Iterator[Made]:
+    """`n` songs, a batch at a time: those of the seeds from `seed` on, but for what copies more than it may.
+
+    Raises UserError where too few of TRIES times as many seeds make such songs.
+    """
+    n_found, following, end = 0, seed, seed + TRIES * n
+    while n_found < n:
+        batch = tuple(range(following, min(following + min(n - n_found, BATCH), end)))
+        if not batch:
+            raise UserError(f"--max-copy {copying.most}: of {TRIES * n} songs {n_found} share no more, where {n} are "
+                            f"wanted; allow more notes, or a higher temperature (--genconfig)")
+        following, began = batch[-1] + 1, time.monotonic()
         made = studio.make(task, config, batch)
         seconds = (time.monotonic() - began) / len(batch)
-        for seed, sampled in zip(batch, made, strict=True):
-            yield Made(sampled.notes, sampled.nats, seed, batch, seconds)
+        for of_seed, sampled in zip(batch, made, strict=True):
+            song = Made(sampled.notes, sampled.nats, of_seed, batch, seconds)
+            if copying:
+                rows = task.song(song.notes)  # all of it, but what was given is nobody's copy
+                run = copying.index.longest_run(rows, ~task.was_there(rows))
+                song = dataclasses.replace(song, copied=copying.index.describe(run, len(song.notes)))
+                if copying.refuses(run):
+                    print(f"notice: the song of seed {of_seed} is passed over: {song.copied}", file=sys.stderr)
+                    continue
+            n_found += 1
+            yield song
 
 
 def best(songs: Sequence[Made], n: int, task: Task, tokenizer: MidiTokenizerPooled) -> list[Made]:
@@ -238,19 +270,20 @@ def best(songs: Sequence[Made], n: int, task: Task, tokenizer: MidiTokenizerPool
 
 
 def write_songs(args: argparse.Namespace, studio: Studio, wish: Wish, task: Task, config: GenConfig, prompt: Prompt,
-                ) -> int:
+                copying: CopyCheck | None) -> int:
     seed = args.seed if args.seed is not None else secrets.randbelow(SEEDS)
     first = 0 if args.force else next_number(args.output)
     record = {"genconfig": config_to_dict(config), "wish": config_to_dict(wish), "model": str(studio.path),
               "prompt": prompt.path or None, "prompt_idx": args.prompt_idx, "prompt_notes": len(prompt.rows),
               "tempo": prompt.tempo, "seed": seed, "device": args.device, "dtype": args.dtype, "songs": []}
-    songs = make_songs(studio, task, config, [seed + i for i in range(args.best_of or args.num_samples)])
+    songs = make_songs(studio, task, config, seed, args.best_of or args.num_samples, copying)
     try:
         chosen = best(list(songs), args.num_samples, task, studio.tokenizer) if args.best_of else songs
         for number, made in enumerate(chosen, first):
             recipe = studio.recipe(wish, config, prompt, made.seed, made.batch)
             write_one(args, studio, task, prompt, made, recipe, number)
-            record["songs"].append({"file": f"{number}.mid", "seed": made.seed, "score": made.score or None})
+            record["songs"].append({"file": f"{number}.mid", "seed": made.seed, "score": made.score or None,
+                                    "copied": made.copied or None})
     finally:  # also when interrupted: what is written can be made again
         if record["songs"]:
             log_run(args.output, record)
@@ -281,7 +314,7 @@ def write_one(args: argparse.Namespace, studio: Studio, task: Task, prompt: Prom
     if args.print_events:
         print("\n".join(" ".join(events) for events in tokenizer.tokens_to_events(made.notes)))
     print(f"{whole}: {describe(rows, len(made.notes), tokenizer)}, {prompt.tempo:g} BPM, {made.seconds:.1f} s"
-          + (f"; {made.score}" if made.score else ""))
+          + "".join(f"; {said}" for said in (made.score, made.copied) if said))
 
 
 def show_page(args: argparse.Namespace, vocabulary: Vocabulary) -> None:

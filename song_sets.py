@@ -13,7 +13,6 @@ from tqdm import tqdm
 from errors import UserError
 from files import MIDI_SUFFIXES
 from tokenizer import MidiTokenizerPooled, read_tokens
-from vocab import BAR, FIRST_ID
 
 TOKENS = ".json"  # suffix of token files
 PROMPT = "prompt"  # beside the stems
@@ -84,13 +83,12 @@ def held_out(path: Path, model_path: Path) -> Songs:
     """The songs of a dataset that a model was not trained on, counted from bar 0 as in their files."""
     from checkpoints import load_model  # brings torch
     from dataset import load_dataset
-    from evaluation import held_out_songs, song_rows
+    from evaluation import held_out_songs, song_notes
 
     _, vocabulary, facts = load_model(model_path)
     dataset, songs = load_dataset(path, vocabulary), Songs([], [], [])
     for song in held_out_songs(facts, dataset, model_path):
-        rows = song_rows(dataset, song).numpy().astype(np.int64)
-        rows = rows[rows[:, BAR] >= FIRST_ID]
+        rows = song_notes(dataset, song)
         if len(rows):
             songs.names.append(dataset.songs[song])
             songs.rows.append(rows)

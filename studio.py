@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
+from copies import CopyIndex, read_index, split_digest
 from errors import UserError
 from files import GIVEN_MODEL, file_hash
 from generation_args import DTYPES, GenConfig
@@ -33,7 +35,7 @@ class Studio:
         self.path, self.device, self.dtype = path, pick_device(device_name), dtype
         if dtype == "int8" and self.device.type != "cpu":
             raise UserError(f"--dtype int8 plays on the CPU alone, not on {self.device}; add -d cpu, or take bf16")
-        model, vocabulary, _ = load_model(path, self.device)
+        model, vocabulary, self.facts = load_model(path, self.device)
         self.n_parameters = model.n_parameters()  # before its layers are packed
         self.model: PooledTransformer = prepared(model, dtype)
         self.tokenizer, self.hash = MidiTokenizerPooled(vocabulary), file_hash(path)
@@ -50,6 +52,17 @@ class Studio:
             raise UserError(f"{self.path}: not trained to play to given notes (--given, --fill); {GIVEN_MODEL.name}, "
                             f"taken without -mp, is; or train one with configs/model_given.json and "
                             f"configs/training_given.json")
+
+    def copy_index(self, path: Path) -> CopyIndex:
+        """The index at `path`, with a notice where it is of other songs than the model was trained on."""
+        from evaluation import held_out_names
+
+        index = read_index(path, self.tokenizer.vocabulary)
+        held_out = held_out_names(self.facts)
+        if not held_out or split_digest(held_out) != index.split:
+            print(f"notice: {path} may be of other songs than {self.path} was trained on; make its own with copies.py",
+                  file=sys.stderr)
+        return index
 
     def make(self, task: Task, config: GenConfig, seeds: Sequence[int]) -> list[Any]:
         """A `sampling.Sampled` for each seed."""

@@ -18,6 +18,7 @@ from test_sampling import SMALL_VOCABULARY, tiny_model
 
 import train_pool
 from checkpoints import load_plain, save_release
+from copies import build_index, split_digest, write_index
 from dataset import write_dataset
 
 GOLDEN = Path(__file__).parent / "golden" / "formats.json"
@@ -34,6 +35,13 @@ def described(value: Any) -> Any:
     return value if isinstance(value, str) and value.startswith("pooled-") else type(value).__name__
 
 
+def described_safetensors(path: Path) -> dict[str, Any]:
+    with safetensors.safe_open(path, framework="pt") as file:
+        header = {key: described(json.loads(text)) if text.startswith("{") else text
+                  for key, text in sorted(file.metadata().items())}
+        return {"header": header, "tensors": {name: described(file.get_tensor(name)) for name in sorted(file.keys())}}
+
+
 def test_files_hold_what_the_golden_description_says(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     random = np.random.default_rng(0)
@@ -44,13 +52,12 @@ def test_files_hold_what_the_golden_description_says(tmp_path, monkeypatch):
     assert train_pool.main(["--dataset_path", "data.pt", "--model_config", "model.json", "--training_args",
                             "training.json", "-d", "cpu", "--train_split", "0.5"]) == 0
     save_release(Path("model.safetensors"), tiny_model(n_layers=1), SMALL_VOCABULARY, {})
-    with safetensors.safe_open("model.safetensors", framework="pt") as file:
-        header = {key: described(json.loads(text)) if text.startswith("{") else text
-                  for key, text in sorted(file.metadata().items())}
-        tensors = {name: described(file.get_tensor(name)) for name in sorted(file.keys())}
+    index = build_index(songs[:1], songs[1:], SMALL_VOCABULARY, split_digest(["song1"]))
+    write_index(Path("copies.safetensors"), index)
     found = {"dataset .pt": described(load_plain(Path("data.pt"))),
              "checkpoint .pth": described(load_plain(Path("run/last.pth"))),
-             "release .safetensors": {"header": header, "tensors": tensors},
+             "release .safetensors": described_safetensors(Path("model.safetensors")),
+             "copies .safetensors": described_safetensors(Path("copies.safetensors")),
              "train_losses.csv": Path("run/train_losses.csv").read_text().splitlines()[0],
              "hyperparameters.json": sorted(json.loads(Path("run/hyperparameters.json").read_text()))}
     if not GOLDEN.exists():
