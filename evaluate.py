@@ -2,19 +2,24 @@
 
 Input    a model (.pth or .safetensors) and the dataset .pt it was trained with: nats per note of the held-out songs,
          for each family and part, by place in the song and in the context; and, or, a folder of generated songs and a
-         --reference, a folder of real songs (MIDI or token files) or a dataset .pt, whose held-out songs are taken
+         --reference, a folder of real songs (MIDI or token files) or a dataset .pt, whose held-out songs are taken;
+         and, or, votes that a blind page (page.py --blind) exported
 Output   tables on stdout; with -o a .json and a .md of them and, of songs, a .png
 Example  python evaluate.py -mp musictransformer/best.pth --dataset_path dataset.pt
          python evaluate.py generated --reference real_songs -o result
+         python evaluate.py generated --reference dataset.pt --copies
+         python evaluate.py --votes votes.csv
 
 Songs are compared measure by measure: is the mean over the generated ones where that of as many real ones would be, 95
 times in 100? The real songs are cut to the lengths of the generated ones first. And by a classifier that sees all
-measures: how well does it tell songs apart that it was not fitted to?
+measures: how well does it tell songs apart that it was not fitted to? With --copies also by the longest run of notes
+that is in the training songs too: new songs should share no more with them than real ones that were held out.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import sys
 from collections.abc import Iterable, Sequence
@@ -24,13 +29,15 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from copies import MARKED, PERCENTILES, CopyIndex, read_index
 from errors import UserError, reports_user_errors
-from files import BUNDLED_MODEL, check_file, check_new, check_writable, write_bytes
+from files import BUNDLED_COPIES, BUNDLED_MODEL, check_file, check_new, check_writable, write_bytes
 from judging import Difference, Verdict, cut_alike, judge, tell_apart
 from measures import measure
 from song_sets import Songs, held_out, read_folder
 from tokenizer import MidiTokenizerPooled
 from vocab import FIELDS, Vocabulary
+from votes import Share, folder_shares, read_votes
 
 ENOUGH = 100  # songs, for a verdict to mean much
 GIVEAWAYS = 5  # measures named by which generated songs are told from real ones
@@ -78,17 +85,33 @@ def losses_as_markdown(result: dict[str, Any]) -> str:
 # ---------------------------------------------------------------- songs
 
 
-def compare(generated: Songs, real: Songs, vocabulary: Vocabulary) -> dict[str, Any]:
-    """How generated songs differ from the beginnings, as long as they are, of real ones."""
+def compare(generated: Songs, real: Songs, vocabulary: Vocabulary, index: CopyIndex | None = None) -> dict[str, Any]:
+    """How generated songs differ from the beginnings, as long as they are, of real ones.
+
+    `index`: of the training songs, to look for copies.
+    """
+    as_long = cut_alike(real.rows, generated.rows)
     kinds = [[measure(rows, vocabulary) for rows in tqdm(songs, unit="song", leave=False, disable=None)]
-             for songs in (generated.rows, cut_alike(real.rows, generated.rows))]
+             for songs in (generated.rows, as_long)]
     names = list(kinds[0][0])
     ours, theirs = (np.array([[song[name] for name in names] for song in songs]) for songs in kinds)
     verdicts, difference = judge(names, theirs, ours), tell_apart(names, theirs, ours)
     return {"generated": len(generated.rows), "real": len(real.rows),
             "left_out": {"generated": generated.left_out, "real": real.left_out},
             "inside": sum(verdict.inside for verdict in verdicts), "measures": [each._asdict() for each in verdicts],
-            "told_apart": difference._asdict() if difference else None}
+            "told_apart": difference._asdict() if difference else None,
+            "copies": copying(generated.rows, as_long, index) if index else None}
+
+
+def copying(generated: Sequence[np.ndarray], real: Sequence[np.ndarray], index: CopyIndex) -> dict[str, Any]:
+    """Notes of the longest runs that songs share with training songs, by percentile; 0: under a window of the index.
+
+    above: the share of generated songs with a longer run than real ones have at the highest percentile.
+    """
+    ours, theirs = (np.array([index.longest_run(rows).n_notes for rows in songs]) for songs in (generated, real))
+    by_percentile = {name: {str(share): float(np.percentile(runs, share)) for share in PERCENTILES}
+                     for name, runs in (("generated", ours), ("real", theirs))}
+    return {**by_percentile, "above": float((ours > np.percentile(theirs, MARKED)).mean())}
 
 
 def songs_as_markdown(result: dict[str, Any]) -> str:
@@ -110,7 +133,20 @@ def songs_as_markdown(result: dict[str, Any]) -> str:
                      f"({difference.low:.3f}–{difference.high:.3f}; 0.5: not at all; between two halves of the real "
                      f"songs {difference.control:.3f}). By one measure alone: {giveaways}; above 0.5, generated songs "
                      f"have more of it.\n")
+    if result["copies"]:
+        found = result["copies"]
+        rows = [[kind, *(f"{found[name][str(share)]:.0f}" for share in PERCENTILES)]
+                for kind, name in (("generated", "generated"), ("real songs", "real"))]
+        lines += [_table(["longest run shared with training songs, in notes", *(f"percentile {share}" for share in
+                                                                               PERCENTILES)], rows),
+                  f"{found['above']:.1%} of the generated songs share more than real ones do at percentile {MARKED}.\n"]
     return "\n".join(lines)
+
+
+def votes_as_markdown(shares: dict[str, Share]) -> str:
+    rows = [[folder, f"{share.chosen} of {share.n}", f"{share.share:.0%} ({share.low:.0%}–{share.high:.0%})"]
+            for folder, share in shares.items()]
+    return _table(["chosen, of votes that decide", "votes", "share, and where 95 % of such polls put it"], rows)
 
 
 def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
@@ -127,6 +163,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("generated", type=Path, nargs="?", help="folder of songs to judge, .mid or token .json")
     parser.add_argument("--reference", type=Path, metavar="REAL",
                         help="real songs to compare them with: a folder, or a dataset .pt, whose held-out songs count")
+    parser.add_argument("--copies", type=Path, nargs="?", const=BUNDLED_COPIES, metavar="INDEX",
+                        help="also look for copies of training songs, by an index of copies.py (default: that of the "
+                             "model in this repository); the real songs must be held-out ones")
+    parser.add_argument("--votes", type=Path, nargs="+", default=[], metavar="CSV", help="votes of a blind page")
     parser.add_argument("-mp", "--model_path", type=Path, default=BUNDLED_MODEL,
                         help="model: .safetensors or .pth (default: the one in this repository)")
     parser.add_argument("--dataset_path", type=Path, help="dataset with the held-out songs, for the losses")
@@ -143,18 +183,19 @@ def check_arguments(args: argparse.Namespace) -> list[Path]:
     """The files to write. Raises UserError about what is wrong whatever the files hold."""
     if args.batch_size < 1:
         raise UserError(f"-b {args.batch_size}: at least one window")
-    if not (args.generated or args.dataset_path):
-        raise UserError("nothing to measure; give a folder of songs and a --reference, or a --dataset_path")
+    if not (args.generated or args.dataset_path or args.votes):
+        raise UserError("nothing to measure; give a folder of songs and a --reference, a --dataset_path, or --votes")
     if (args.generated is None) != (args.reference is None):
         raise UserError("a folder of generated songs and the --reference to compare them with: give both or none")
+    if args.copies and not args.generated:
+        raise UserError("--copies: is about generated songs; give a folder of them and a --reference")
     if args.all and not args.dataset_path:
         raise UserError("--all: is about losses; give a --dataset_path")
-    needs_model = args.dataset_path or (args.reference and not args.reference.is_dir())
-    for path in ((args.model_path, args.dataset_path) if args.dataset_path else (args.model_path,) if needs_model
-                 else ()):
-        check_file(path)
-    if args.reference and not args.reference.is_dir():
-        check_file(args.reference)
+    songs_of_dataset = args.reference and not args.reference.is_dir()
+    for path, is_read in ((args.dataset_path, args.dataset_path), (args.reference, songs_of_dataset),
+                          (args.model_path, args.dataset_path or songs_of_dataset)):
+        if is_read:
+            check_file(path)
     suffixes = (".json", ".md") + ((".png",) if args.generated else ())
     outputs = [args.output.with_name(args.output.name + suffix) for suffix in suffixes] if args.output else []
     check_new(outputs, args.force)
@@ -163,32 +204,42 @@ def check_arguments(args: argparse.Namespace) -> list[Path]:
     return outputs
 
 
+def judge_songs(args: argparse.Namespace) -> dict[str, Any]:
+    tokenizer = MidiTokenizerPooled(args.vocab)
+    index = read_index(args.copies, tokenizer.vocabulary) if args.copies else None
+    generated = read_folder(args.generated, tokenizer)
+    is_folder = args.reference.is_dir()
+    real = read_folder(args.reference, tokenizer) if is_folder else held_out(args.reference, args.model_path)
+    if len(generated.rows) < ENOUGH:
+        print(f"notice: {len(generated.rows)} songs say little; make {ENOUGH} or more", file=sys.stderr)
+    return compare(generated, real, tokenizer.vocabulary, index)
+
+
 @reports_user_errors
 def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     outputs = check_arguments(args)
-    result, texts = {}, []
+    result: dict[str, Any] = {}
+    texts = []
+    if args.votes:
+        shares = folder_shares([vote for path in args.votes for vote in read_votes(path)])
+        result["votes"] = {folder: dataclasses.asdict(share) for folder, share in shares.items()}
+        texts.append(votes_as_markdown(shares))
     if args.dataset_path:
-        result = losses(args.model_path, args.dataset_path, args.all, args.batch_size, args.device)
+        result |= losses(args.model_path, args.dataset_path, args.all, args.batch_size, args.device)
         texts.append(losses_as_markdown(result))
     if args.generated:
-        tokenizer = MidiTokenizerPooled(args.vocab)
-        generated = read_folder(args.generated, tokenizer)
-        real = read_folder(args.reference, tokenizer) if args.reference.is_dir() else held_out(args.reference,
-                                                                                              args.model_path)
-        if len(generated.rows) < ENOUGH:
-            print(f"notice: {len(generated.rows)} songs say little; make {ENOUGH} or more", file=sys.stderr)
-        result["songs_compared"] = of_songs = compare(generated, real, tokenizer.vocabulary)
-        texts.append(songs_as_markdown(of_songs))
+        result["songs_compared"] = judge_songs(args)
+        texts.append(songs_as_markdown(result["songs_compared"]))
     text = "\n".join(texts)
     if outputs:
         write_bytes(outputs[0], (json.dumps(result, indent=2) + "\n").encode())
         write_bytes(outputs[1], text.encode())
-        if args.generated:
-            from pictures import measures_in_bands  # brings matplotlib
+    if outputs and args.generated:
+        from pictures import measures_in_bands  # brings matplotlib
 
-            verdicts = [Verdict(**each) for each in of_songs["measures"]]
-            write_bytes(outputs[2], measures_in_bands(verdicts, f"{args.generated} beside real songs"))
+        verdicts = [Verdict(**each) for each in result["songs_compared"]["measures"]]
+        write_bytes(outputs[2], measures_in_bands(verdicts, f"{args.generated} beside real songs"))
     print(text, end="")
     return 0
 

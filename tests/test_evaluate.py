@@ -17,6 +17,7 @@ from test_sampling import tiny_model
 import evaluate
 import release
 from checkpoints import load_model, save_checkpoint
+from copies import build_index, write_index
 from dataset import load_dataset, write_dataset
 from evaluation import by_context, by_position, measure_losses, nats_per_note, song_rows
 from model import note_losses
@@ -216,6 +217,29 @@ def test_losses_and_songs_in_one_run(folder, songs, tmp_path, capsys):
     assert "| part | drums | bass | piano |" in capsys.readouterr().out
 
 
+def test_copies_are_counted(songs, tmp_path):
+    """Songs that the index was made of are copies as a whole, where the real ones share nothing."""
+    trained = [in_file(i) for i in range(6)]
+    index = build_index(trained, [in_file(100)], VOCABULARY, "")
+    write_index(tmp_path / "index.safetensors", index)
+    assert evaluate.main([str(songs / "made"), "--reference", str(songs / "real"), "--copies",
+                          str(tmp_path / "index.safetensors"), "-o", str(tmp_path / "r")]) == 0
+    found = json.loads((tmp_path / "r.json").read_text())["songs_compared"]["copies"]
+    assert found["generated"]["90"] == found["generated"]["99"] == 60
+    assert found["real"]["99"] <= 12  # a window that the filter took for another
+    assert found["above"] == 0.5
+    assert "50.0% of the generated songs" in (tmp_path / "r.md").read_text()
+
+
+def test_votes_are_read(tmp_path, capsys):
+    lines = ["pair,question,first,second,answer", *(f"{i},prefer,a/{i}.mid,b/{i}.mid,first" for i in range(3)),
+             "4,prefer,b/4.mid,a/4.mid,first"]
+    (tmp_path / "votes.csv").write_text("\n".join(lines) + "\n")
+    assert evaluate.main(["--votes", str(tmp_path / "votes.csv"), "-o", str(tmp_path / "r")]) == 0
+    assert "| a | 3 of 4 | 75% (30%–95%) |" in capsys.readouterr().out
+    assert json.loads((tmp_path / "r.json").read_text())["votes"]["b"]["chosen"] == 1
+
+
 def test_bad_songs_are_left_out_with_a_reason(songs, tmp_path, capsys):
     shutil.copytree(songs / "made", tmp_path / "made")
     (tmp_path / "made" / "12.mid").write_bytes(b"not MIDI")
@@ -238,7 +262,9 @@ def test_folders_without_songs(songs, tmp_path, capsys, content, text):
     (["--reference", ".", "--dataset_path", "x.pt"], "give both or none"),
     ([".", "--reference", "missing"], "missing: no such file"),
     (["missing", "--reference", "."], "missing: no such folder"),
-    ([".", "--reference", ".", "--all"], "--all")])
+    ([".", "--reference", ".", "--all"], "--all"),
+    (["--votes", "missing.csv", "--copies"], "--copies"),
+    (["--votes", "missing.csv"], "missing.csv: no such file")])
 def test_what_to_measure_must_be_said(argv, text, capsys):
     assert text in fails(evaluate.main, argv, capsys)
 
