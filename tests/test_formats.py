@@ -52,7 +52,8 @@ def test_files_hold_what_the_golden_description_says(tmp_path, monkeypatch):
     assert train_pool.main(["--dataset_path", "data.pt", "--model_config", "model.json", "--training_args",
                             "training.json", "-d", "cpu", "--train_split", "0.5"]) == 0
     save_release(Path("model.safetensors"), tiny_model(n_layers=1), SMALL_VOCABULARY, {})
-    write_index(Path("copies.safetensors"), build_index(songs[:1], songs[1:], SMALL_VOCABULARY, split_digest(["song1"])))
+    index = build_index(songs[:1], songs[1:], SMALL_VOCABULARY, split_digest(["song1"]))
+    write_index(Path("copies.safetensors"), index)
     found = {"dataset .pt": described(load_plain(Path("data.pt"))),
              "checkpoint .pth": described(load_plain(Path("run/last.pth"))),
              "release .safetensors": described_safetensors(Path("model.safetensors")),
