@@ -10,7 +10,7 @@ and however the melodic parts are moved together. How long notes ring is left ou
 every window is in the training songs. These may be different songs: a run may be longer than any that one song shares.
 
 The index holds no notes: its windows are bits of a Bloom filter (Bloom 1970), which knows all windows it was given and
-takes a few others for known.
+takes a few others for known: a run no longer than a window, or by a note, may be chance.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ from vocab import BAR, FIRST_ID, PITCH_INSTRUMENT, START_POS, Vocabulary
 
 FORMAT, VERSION = "pooled-copies", 1
 REMEDY = "make one with copies.py"
-WINDOW = 12  # notes; measured in benchmarks/bench_copies.py
-BITS_PER_WINDOW, N_BITS_SET = 8, 6  # of the filter: one strange window in 46 is taken for known
+WINDOW = 12  # notes. By benchmarks/bench_copies.py shorter ones join runs of many songs, and longer ones cost more
+BITS_PER_WINDOW, N_BITS_SET = 8, 6  # of the filter: one unknown window in 46 passes, (1 − e^(−6/8))⁶
 EXCERPTS = (128, 256, 512)  # notes that held-out songs are cut to: what is shared grows with the length
 PERCENTILES = (50, 90, 99)
 MARKED = 99  # percentile of real songs' longest runs above which a song is marked
@@ -165,12 +165,16 @@ class CopyIndex:
         return round(np.percentile(self.real_runs[row], percentile))
 
     def describe(self, run: Run, n_notes: int) -> str:
-        """In words, for a song of `n_notes` new notes; a run longer than real songs' is marked."""
+        """In words, for a song of `n_notes` new notes; a run longer than real songs' is marked.
+
+        One window alone is not told: in most songs the filter takes one for known.
+        """
         usual = self.usual(n_notes)
         bars = f"bar {run.first_bar}" if run.first_bar == run.last_bar else f"bars {run.first_bar}–{run.last_bar}"
-        length = f"{run.n_notes} notes, {bars}" if run.n_notes else f"under {WINDOW} notes"
-        return (f"{'COPIED? ' if run.n_notes > usual else ''}longest run shared with training songs: {length} "
-                f"(real songs: {usual or f'under {WINDOW}'} at the {MARKED}th percentile)")
+        told, length = run.n_notes > WINDOW, f"{run.n_notes} notes, {bars}"
+        return (f"{'COPIED? ' if told and run.n_notes > usual else ''}longest run shared with training songs: "
+                f"{length if told else f'at most {WINDOW} notes'} (real songs: "
+                f"{usual if usual > WINDOW else f'at most {WINDOW}'} at the {MARKED}th percentile)")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -284,7 +288,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                         split_digest(held_out_names(facts)))
     write_index(args.out, index)
     print(f"{args.out}: {len(training)} songs, {args.out.stat().st_size / 1e6:.1f} MB")
-    print(f"longest run of {len(held_out)} held-out songs, in notes (0: under {WINDOW}), by percentile:")
+    print(f"longest run of {len(held_out)} held-out songs, in notes, by percentile; up to {WINDOW} may be fewer:")
     print("\n".join([f"| first notes | {' | '.join(map(str, PERCENTILES))} |", "|---:" * (1 + len(PERCENTILES)) + "|",
                      *(f"| {n} | {' | '.join(str(index.usual(n, share)) for share in PERCENTILES)} |"
                        for n in EXCERPTS)]))

@@ -211,8 +211,10 @@ def test_a_run_is_measured_by_real_songs_of_its_length():
     assert index.describe(Run(199, 5, 5), 512).startswith("COPIED? longest run shared with training songs: 199 notes, "
                                                           "bar 5 (")
     plain = index_of([rows], [rows[:5]])
-    assert plain.describe(Run(), 9) == (f"longest run shared with training songs: under {WINDOW} notes (real songs: "
-                                        f"under {WINDOW} at the 99th percentile)")
+    assert plain.describe(Run(), 9) == (f"longest run shared with training songs: at most {WINDOW} notes (real "
+                                        f"songs: at most {WINDOW} at the 99th percentile)")
+    assert plain.describe(Run(WINDOW, 1, 2), 9) == plain.describe(Run(), 9)
+    assert plain.describe(Run(WINDOW + 1, 1, 2), 9).startswith("COPIED?")
 
 
 def test_a_check_refuses_longer_runs_alone():
