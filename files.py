@@ -16,7 +16,6 @@ import orjson
 from errors import UserError
 
 BUNDLED_MODEL = Path(__file__).parent / "models" / "bundled.safetensors"
-GIVEN_MODEL = BUNDLED_MODEL.with_name("given.safetensors")  # plays to given notes
 BUNDLED_COPIES = BUNDLED_MODEL.with_name("bundled_copies.safetensors")  # index of the songs it was trained on
 MIDI_SUFFIXES = (".mid", ".midi", ".kar", ".rmi")
 

@@ -33,7 +33,7 @@ import numpy as np
 
 from copies import WINDOW, CopyCheck
 from errors import UserError, reports_user_errors
-from files import BUNDLED_COPIES, BUNDLED_MODEL, GIVEN_MODEL, check_file, check_writable, file_hash, write_bytes
+from files import BUNDLED_COPIES, BUNDLED_MODEL, check_file, check_writable, file_hash, write_bytes
 from generation_args import DTYPES, GenConfig
 from page import PAGE_NAME, check_page, write_page
 from prompts import Prompt, open_prompt, read_prompt
@@ -53,11 +53,9 @@ TRIES = 10  # songs made at most, for each that is wanted
 REPRODUCE_TAKES = ("reproduce", "prompt", "model_path", "output", "device", "page")
 
 
-def open_studio(args: argparse.Namespace, dtype: str, needs_given: bool) -> Studio:
-    """With the model that is asked for, or the one in this repository that can do what is needed."""
-    path = args.model_path or (GIVEN_MODEL if needs_given else BUNDLED_MODEL)
-    check_file(path)
-    studio = Studio(path, args.device, dtype)
+def open_studio(args: argparse.Namespace, dtype: str) -> Studio:
+    check_file(args.model_path)
+    studio = Studio(args.model_path, args.device, dtype)
     studio.take_few_cores()
     return studio
 
@@ -72,9 +70,8 @@ def build_parser() -> argparse.ArgumentParser:
                         help="song to play to or to continue: .mid or token .json (default: from scratch)")
     parser.add_argument("-pi", "--prompt_idx", type=int, default=0, metavar="N",
                         help="keep the first N rows of the prompt, its BOS row counted (default: all)")
-    parser.add_argument("-mp", "--model_path", type=Path,
-                        help="model: .safetensors or a .pth of train_pool.py (default: models/bundled.safetensors of "
-                             "this repository; for --given and --fill models/given.safetensors)")
+    parser.add_argument("-mp", "--model_path", type=Path, default=BUNDLED_MODEL,
+                        help="model: .safetensors or a .pth of train_pool.py (default: the one in this repository)")
     parser.add_argument("-o", "--output", type=Path, default=Path("generated"), help="folder (default: %(default)s)")
     parser.add_argument("-n", "--num_samples", type=int, default=1, help="songs to write (default: %(default)s)")
     parser.add_argument("--genconfig", type=Path,
@@ -123,7 +120,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_arguments(args)
     config = gen_config(args)
     opened = open_prompt(args.prompt) if args.prompt else None
-    studio = open_studio(args, args.dtype, needs_given=bool(args.given or args.fill))
+    studio = open_studio(args, args.dtype)
     prompt = read_prompt(opened, args.prompt, args.prompt_idx, studio.tokenizer)
     wish = make_wish(args, prompt, studio)
     studio.check(wish)
@@ -332,7 +329,7 @@ def reproduce(args: argparse.Namespace) -> int:
     ignored = [name for name, value in vars(args).items() if value != defaults[name] and name not in REPRODUCE_TAKES]
     if ignored:
         raise UserError(f"--reproduce takes all that makes the song from its recipe: leave out {', '.join(ignored)}")
-    studios: dict[tuple[str, bool], Studio] = {}
+    studios: dict[str, Studio] = {}
     jobs = [open_job(original, args, studios) for original in read_originals(args.reproduce)]
     check_output(args)
     takes: dict[str, list[Any]] = {}
@@ -351,16 +348,15 @@ class Job:
     task: Task
 
 
-def open_job(original: Original, args: argparse.Namespace, studios: dict[tuple[str, bool], Studio]) -> Job:
+def open_job(original: Original, args: argparse.Namespace, studios: dict[str, Studio]) -> Job:
     """A song with its model, which is opened if it is not among `studios` yet, and its prompt.
 
     Raises UserError if either is not the one that the song was made with.
     """
     name, recipe = original.name, original.recipe
-    kind = recipe.dtype, recipe.wish.needs_given
-    if kind not in studios:
-        studios[kind] = open_studio(args, *kind)
-    studio = studios[kind]
+    if recipe.dtype not in studios:
+        studios[recipe.dtype] = open_studio(args, recipe.dtype)
+    studio = studios[recipe.dtype]
     if studio.hash != recipe.model_hash:
         raise UserError(f"{name}: made by another model, {recipe.model} ({recipe.model_hash}), not by "
                         f"{studio.path} ({studio.hash}); name it with -mp")

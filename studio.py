@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from copies import CopyIndex, read_index, split_digest
 from errors import UserError
-from files import GIVEN_MODEL, file_hash
+from files import BUNDLED_MODEL, file_hash
 from generation_args import DTYPES, GenConfig
 from prompts import Prompt
 from recipes import Recipe, surroundings
@@ -49,9 +49,9 @@ class Studio:
 
     def check(self, wish: Wish) -> None:
         if wish.needs_given and not self.model.config.given:
-            raise UserError(f"{self.path}: not trained to play to given notes (--given, --fill); {GIVEN_MODEL.name}, "
-                            f"taken without -mp, is; or train one with configs/model_given.json and "
-                            f"configs/training_given.json")
+            raise UserError(f"{self.path}: not trained to play to given notes (--given, --fill); the model of "
+                            f"this repository, taken without -mp ({BUNDLED_MODEL.name}), is; or train one with "
+                            f"configs/model_bundled.json and configs/training_bundled.json")
 
     def copy_index(self, path: Path) -> CopyIndex:
         """The index at `path`, with a notice where it is of other songs than the model was trained on."""

@@ -16,7 +16,7 @@ import pytest
 import merge_midi
 import tokenizer
 from errors import EXIT_USER_ERROR
-from files import GIVEN_MODEL, file_hash
+from files import BUNDLED_MODEL, file_hash
 from midi_reader import read_song
 from recipes import read_recipe
 from songs import end_at_next_onset
@@ -155,7 +155,7 @@ def test_only_the_part_that_was_made_is_another(made):
     assert len(song[made]) > 20
     recipe = read_recipe(EXAMPLES / "given" / f"{made}.mid")
     assert recipe.wish == Wish(given=tuple(name for name in prompt if name != made), make=(made,))
-    assert recipe.model_hash == file_hash(GIVEN_MODEL)
+    assert recipe.model_hash == file_hash(BUNDLED_MODEL)
 
 
 def test_only_the_bars_that_were_made_are_others():
@@ -163,4 +163,4 @@ def test_only_the_bars_that_were_made_are_others():
                     for path in (EXAMPLES / "prompt.mid", EXAMPLES / "given" / "bars_3-4.mid"))
     changed = {row[BAR] - FIRST_ID + 1 for row in prompt ^ song}
     assert changed == {3, 4}
-    assert read_recipe(EXAMPLES / "given" / "bars_3-4.mid").model_hash == file_hash(GIVEN_MODEL)
+    assert read_recipe(EXAMPLES / "given" / "bars_3-4.mid").model_hash == file_hash(BUNDLED_MODEL)

@@ -785,7 +785,7 @@ def test_wishes_that_cannot_be(play, tmp_path, capsys, arguments, text):
 def test_a_model_that_was_not_trained_for_given_notes_says_how_to_get_one(run, tmp_path, capsys, wish):
     assert run("-p", prompt_file(tmp_path), *wish, "-o", "out") == 2
     message = one_error(capsys)
-    assert "tiny.safetensors: not trained" in message and "given.safetensors" in message and "-mp" in message
+    assert "tiny.safetensors: not trained" in message and "bundled.safetensors" in message and "-mp" in message
     assert not (tmp_path / "out").exists()
 
 
