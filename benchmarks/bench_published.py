@@ -29,12 +29,14 @@ from songs import DEFAULT_TEMPO, TICKS_PER_QUARTER, parts_to_bytes
 from tokenizer import MidiTokenizerPooled, in_order
 from vocab import BAR, BOS, FIELDS, FIRST_ID, PITCH_INSTRUMENT, START_POS
 
+PUBLISHED = GenConfig(temperature=(0.8, 0.6, 0.6, 0.8), sampling_fn="top_k", threshold=(0.9,) * len(FIELDS))
+
 
 @torch.inference_mode()
 def sample(model: PooledTransformer, n_songs: int, n_rows: int, seed: int) -> np.ndarray:
     """(n_songs, n_rows, F) ids, BOS left out. Keys and values are kept while the context has room, then it is read
     again a half at a time, as sampling.py does: the published way reads it again for every row."""
-    config, random, size = GenConfig(), np.random.default_rng(seed), model.config.block_size
+    config, random, size = PUBLISHED, np.random.default_rng(seed), model.config.block_size
     rows = torch.full((n_songs, 1, len(FIELDS)), BOS)
     cache, unread = model.new_cache(n_songs), rows
     heat = np.ones(n_songs)
@@ -79,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if model.config.heads != "parallel" or model.config.late_layers or model.config.bars != "absolute":
         raise UserError(f"{args.model}: not of the published architecture; give one with parallel heads")
     check_writable(args.output)
-    songs = sample(model.eval(), args.songs, GenConfig().max_steps, args.seed)
+    songs = sample(model.eval(), args.songs, PUBLISHED.max_steps, args.seed)
     tokenizer = MidiTokenizerPooled(vocabulary)
     wrong = np.array([invalid(rows).sum() for rows in songs])
     for number, rows in enumerate(songs):
