@@ -42,6 +42,8 @@ def read_grid(path: Path) -> dict[str, GenConfig]:
     """Settings by name. Raises UserError."""
     try:
         grid = orjson.loads(read_input(path))
+        if not isinstance(grid, list):
+            raise TypeError
         return {each.pop("name"): config_from_dict(GenConfig, each, f"{path}: {i}") for i, each in enumerate(grid)}
     except (orjson.JSONDecodeError, AttributeError, KeyError, TypeError):
         raise UserError(f"{path}: must be a list of settings, each an object with a name; correct it") from None
