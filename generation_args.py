@@ -46,6 +46,8 @@ class RuleConfig:
 class GenConfig:
     """How notes are sampled; `temperature` and `threshold` hold one number per family, in `vocab.FIELDS` order.
 
+    The defaults are what benchmarks/bench_sampling.py found best for the bundled model.
+
     Masks come first (`rules`), then the filter `sampling_fn`, then `top_p` and `min_p` where they are set, then the
     temperature. Filters before the temperature are as in the published system.
 
@@ -60,11 +62,11 @@ class GenConfig:
     max_steps: most new notes, where it is not said how many bars they are to fill.
     """
 
-    temperature: tuple[float, ...] = (0.8, 0.6, 0.6, 0.8)
+    temperature: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0)
     num_bars: int = 32
     max_steps: int = 512
-    sampling_fn: str = "top_k"
-    threshold: tuple[float, ...] = (0.9, 0.9, 0.9, 0.9)
+    sampling_fn: str = "top_p"
+    threshold: tuple[float, ...] = (0.98, 0.98, 0.98, 0.96)
     top_p: tuple[float, ...] = ()
     min_p: tuple[float, ...] = ()
     variety: float = 0.0

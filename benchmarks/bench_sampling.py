@@ -28,6 +28,7 @@ from evaluate import compare
 from files import read_input
 from generation_args import GenConfig
 from inference import prepared
+from judging import Verdict
 from model import PooledTransformer
 from sampling import Request, Sampled, sample_songs
 from settings import config_from_dict
@@ -36,6 +37,7 @@ from tasks import Wish, make_task
 from vocab import FIELDS, Vocabulary
 
 BATCH = 32
+FARTHEST = 5  # measures named
 
 
 def read_grid(path: Path) -> dict[str, GenConfig]:
@@ -64,10 +66,20 @@ def line(name: str, made: list[Sampled], real: Songs, vocabulary: Vocabulary, in
     result: dict[str, Any] = compare(Songs([""] * len(rows), rows, []), real, vocabulary, index)
     apart, nats = result["told_apart"], float(np.concatenate([song.nats for song in made]).mean())
     area = f"{apart['auc']:.3f} ({apart['low']:.3f}–{apart['high']:.3f})" if apart else ""
-    outside = [each["name"] for each in result["measures"] if not each["inside"]]
+    outside = sorted((Verdict(**each) for each in result["measures"] if not each["inside"]), key=distance)[::-1]
     copied = f"{result['copies']['generated']['90']:.0f}, {result['copies']['above']:.0%}" if index else ""
     return (f"| {name} | {np.mean([len(of_song) for of_song in rows]):.0f} | {nats:.3f} | "
-            f"{result['inside']} of {len(result['measures'])} | {area} | {copied} | {', '.join(outside[:4])} |")
+            f"{result['inside']} of {len(result['measures'])} | {area} | {copied} | "
+            f"{', '.join(map(signed, outside[:FARTHEST]))} |")
+
+
+def distance(verdict: Verdict) -> float:
+    """Of the generated songs' mean from the real songs', in halves of the band's width."""
+    return 2 * abs(verdict.generated - verdict.real) / max(verdict.high - verdict.low, 1e-9)
+
+
+def signed(verdict: Verdict) -> str:
+    return f"{verdict.name} {'+' if verdict.generated > verdict.real else '−'}"
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -88,7 +100,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     model, vocabulary, _ = load_model(args.model)
     index = read_index(args.copies, vocabulary) if args.copies else None
     model, real = prepared(model, "fp32"), held_out(args.dataset, args.model)
-    print("| | notes | nats per note | inside | told apart, AUC | copied | outside, the first |\n"
+    print("| | notes | nats per note | inside | told apart, AUC | copied | outside, the farthest |\n"
           "|---|---:|---:|---:|---:|---:|---|")
     for name, config in grid.items():
         print(line(name, make_songs(model, config, args.songs, vocabulary), real, vocabulary, index), flush=True)
