@@ -17,6 +17,7 @@ import merge_midi
 import tokenizer
 from errors import EXIT_USER_ERROR
 from files import BUNDLED_MODEL, file_hash
+from generation_args import GenConfig
 from midi_reader import read_song
 from recipes import read_recipe
 from songs import end_at_next_onset
@@ -164,3 +165,14 @@ def test_only_the_bars_that_were_made_are_others():
     changed = {row[BAR] - FIRST_ID + 1 for row in prompt ^ song}
     assert changed == {3, 4}
     assert read_recipe(EXAMPLES / "given" / "bars_3-4.mid").model_hash == file_hash(BUNDLED_MODEL)
+
+
+@pytest.mark.parametrize(("folder", "n", "prompt"), [("scratch", 10, ""), ("continued", 6, "examples/prompt.mid")])
+def test_samples_are_the_first_seeds_of_the_bundled_model_as_it_plays(folder, n, prompt):
+    """None is picked: seeds 0, 1, … with the default settings."""
+    assert sorted(path.name for path in (EXAMPLES / folder).glob("*.mid")) == [f"{i}.mid" for i in range(n)]
+    for i in range(n):
+        recipe = read_recipe(EXAMPLES / folder / f"{i}.mid")
+        assert (recipe.seed, recipe.prompt, recipe.model_hash) == (i, prompt, file_hash(BUNDLED_MODEL))
+        assert (recipe.wish, recipe.genconfig) == (Wish(), GenConfig())
+        assert (EXAMPLES / folder / f"{i}.png").is_file()
