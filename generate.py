@@ -8,6 +8,7 @@ Example  python generate.py -o generated -n 3
          python generate.py -p prompt.mid -o generated -n 3
          python generate.py -p song.mid --given bass,piano --make drums
          python generate.py -p song.mid --fill 5-8
+         python generate.py --watch drop_here --missing
          python generate.py --bars 8 --loop --key A --scale minor --best-of 16 -n 4
          python generate.py --check-copies --max-copy 40
          python generate.py --reproduce generated/0.mid
@@ -40,12 +41,13 @@ from prompts import Prompt, open_prompt, read_prompt
 from recipes import Recipe, differences, surroundings
 from settings import config_from_file, config_to_dict
 from song_files import describe, log_run, next_number, remove_song, song_bytes, write_song
-from songs import TICKS_PER_QUARTER, parts_to_bytes
+from songs import TICKS_PER_QUARTER, Song, parts_to_bytes
 from stars import Original, read_originals
 from studio import Studio
-from tasks import Task, Wish, make_task, parse_bars, parse_parts, parts_of, split_names
+from tasks import Task, Wish, incomplete_parts, make_task, parse_bars, parse_parts, parts_of, split_names
 from tokenizer import MidiTokenizerPooled
 from vocab import Vocabulary
+from watching import Watcher, check_folder, folder_beside, watch
 
 SEEDS = 2**32  # seeds are drawn from 0 to this, exclusive
 BATCH = 16  # songs made at a time
@@ -72,7 +74,10 @@ def build_parser() -> argparse.ArgumentParser:
                         help="keep the first N rows of the prompt, its BOS row counted (default: all)")
     parser.add_argument("-mp", "--model_path", type=Path, default=BUNDLED_MODEL,
                         help="model: .safetensors or a .pth of train_pool.py (default: the one in this repository)")
-    parser.add_argument("-o", "--output", type=Path, default=Path("generated"), help="folder (default: %(default)s)")
+    parser.add_argument("--watch", type=Path, metavar="FOLDER", help="until Ctrl-C, take each MIDI file in FOLDER, "
+                        "dropped there or changed, as -p; its songs go to a folder of its name in that of -o")
+    parser.add_argument("-o", "--output", type=Path,
+                        help="folder (default: generated; with --watch FOLDER-generated, beside it)")
     parser.add_argument("-n", "--num_samples", type=int, default=1, help="songs to write (default: %(default)s)")
     parser.add_argument("--genconfig", type=Path,
                         help="JSON with sampling settings (default: those of configs/genconfig.json)")
@@ -98,6 +103,7 @@ def build_parser() -> argparse.ArgumentParser:
     what.add_argument("--given", metavar="PARTS", help="parts of the prompt that are played to: bass,piano")
     what.add_argument("--make", metavar="PARTS", help="parts to make (default: all that are not given; with --fill, "
                       "those of the song)")
+    what.add_argument("--missing", action="store_true", help="make the parts that the prompt lacks, to those it has")
     what.add_argument("--same-parts", action="store_true", help="make the parts that the prompt has, and no others")
     what.add_argument("--fill", metavar="BARS", help="make these bars of the prompt anew, from 1: 5-8")
     what.add_argument("--bars", type=int, metavar="N", help="exactly N new bars")
@@ -115,20 +121,38 @@ def build_parser() -> argparse.ArgumentParser:
 @reports_user_errors
 def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
+    args.output = args.output or (folder_beside(args.watch, "-generated") if args.watch else Path("generated"))
     if args.reproduce:
         return reproduce(args)
     check_arguments(args)
     config = gen_config(args)
     opened = open_prompt(args.prompt) if args.prompt else None
+    if args.watch:
+        check_folder(args.watch)
     studio = open_studio(args, args.dtype)
+    copying = None
+    if args.check_copies or args.max_copy is not None:
+        copying = CopyCheck(studio.copy_index(args.check_copies or BUNDLED_COPIES), args.max_copy)
+    if not args.watch:
+        return play(args, studio, config, opened, copying)
+    make_wish(args, read_prompt(None, Path(), 0, studio.tokenizer), studio)  # what is wrong with it for any file
+    check_writable(args.output)
+
+    def play_to(path: Path, output: Path) -> None:
+        of_file = argparse.Namespace(**vars(args) | {"prompt": path, "output": output})
+        play(of_file, studio, config, open_prompt(path), copying)
+
+    return watch(Watcher(args.watch, args.output, play_to), again=args.force)
+
+
+def play(args: argparse.Namespace, studio: Studio, config: GenConfig, opened: Song | dict[str, Any] | None,
+         copying: CopyCheck | None) -> int:
+    """Make the songs of one prompt, or from scratch."""
     prompt = read_prompt(opened, args.prompt, args.prompt_idx, studio.tokenizer)
     wish = make_wish(args, prompt, studio)
     studio.check(wish)
     task = make_task(wish, prompt.rows, studio.tokenizer.vocabulary, config)
     check_rules_matter(args, task.made, studio.tokenizer.vocabulary)
-    copying = None
-    if args.check_copies or args.max_copy is not None:
-        copying = CopyCheck(studio.copy_index(args.check_copies or BUNDLED_COPIES), args.max_copy)
     check_output(args)
     block_size = studio.model.config.block_size
     if len(task.prompt) >= block_size:
@@ -141,11 +165,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def check_arguments(args: argparse.Namespace) -> None:
     """Raise UserError about what is wrong whatever the files say."""
+    has_prompt = bool(args.prompt or args.watch)
+    if args.watch and args.prompt:
+        raise UserError("--watch takes the files of a folder for prompts; leave out -p")
     if args.num_samples < 1:
         raise UserError(f"-n {args.num_samples}: at least one song")
-    if args.prompt_idx < 0 or (args.prompt_idx and not args.prompt):
+    if args.prompt_idx < 0 or (args.prompt_idx and not has_prompt):
         raise UserError(f"-pi {args.prompt_idx}: a number of rows to keep of a prompt (-p)")
-    if args.save_prompt and not args.prompt:
+    if args.save_prompt and not has_prompt:
         raise UserError("-sp: there is no prompt to save; give one with -p")
     if args.seed is not None and not 0 <= args.seed < SEEDS:
         raise UserError(f"--seed {args.seed}: must be from 0 to {SEEDS - 1}")
@@ -153,10 +180,14 @@ def check_arguments(args: argparse.Namespace) -> None:
         raise UserError(f"--best-of {args.best_of}: at least as many as -n {args.num_samples}")
     if args.max_copy is not None and args.max_copy < WINDOW:
         raise UserError(f"--max-copy {args.max_copy}: an index tells no fewer than {WINDOW} notes; allow as many")
-    if args.same_parts and (args.make is not None or not args.prompt):
+    if args.same_parts and (args.make is not None or not has_prompt):
         raise UserError("--same-parts takes the parts of a prompt (-p), in place of --make")
     if args.same_parts and args.fill is not None:
         raise UserError("--same-parts: --fill makes the parts that the song has anyhow; leave it out")
+    if args.missing and (not has_prompt or args.same_parts
+                         or (args.given, args.make, args.fill, args.bars) != (None,) * 4):
+        raise UserError("--missing takes the parts of a prompt (-p), in place of --given, --make, --same-parts, --fill "
+                        "and --bars")
     if args.bars is not None and args.bars < 1:
         raise UserError(f"--bars {args.bars} must be at least 1")
     if args.fill is not None:
@@ -164,7 +195,7 @@ def check_arguments(args: argparse.Namespace) -> None:
     if args.force and args.prompt and args.prompt.resolve().parent == args.output.resolve():
         raise UserError(f"-p {args.prompt}: --force would overwrite songs beside it, perhaps itself; give another -o")
     for option, value in (("--given", args.given), ("--fill", args.fill)):
-        if value is not None and not args.prompt:
+        if value is not None and not has_prompt:
             raise UserError(f"{option} needs a song to play to; give one with -p")
 
 
@@ -207,7 +238,9 @@ def check_rules_matter(args: argparse.Namespace, made: Sequence[str], vocabulary
 def make_wish(args: argparse.Namespace, prompt: Prompt, studio: Studio) -> Wish:
     v = studio.tokenizer.vocabulary
     given, make = (() if text is None else parse_parts(text, v) for text in (args.given, args.make))
-    if args.same_parts:
+    if args.missing and args.prompt:
+        given = incomplete_parts(prompt.rows, v)
+    if args.same_parts and args.prompt:  # there is none yet where a folder is watched
         make = tuple(name for name in parts_of(prompt.rows, v) if name not in given)
         if not make:
             raise UserError("--same-parts: the prompt has no parts" + (" besides those given" if given else "")

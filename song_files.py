@@ -12,7 +12,7 @@ import numpy as np
 
 from files import write_bytes
 from recipes import Recipe, with_recipe
-from songs import TICKS_PER_QUARTER, parts_to_bytes
+from songs import TICKS_PER_QUARTER, end_at_next_onset, parts_to_bytes
 from tokenizer import MidiTokenizerPooled
 from vocab import BAR, FIRST_ID, PITCH_INSTRUMENT, QUARTERS_PER_BAR
 
@@ -41,11 +41,13 @@ def song_bytes(rows: np.ndarray, tokenizer: MidiTokenizerPooled, tempo: float, r
                n_bars: int = 0) -> dict[str, bytes]:
     """The MIDI files of (N, F) note ids by what is added to the song's number: "" the whole, "-drums" a stem.
 
-    They last `n_bars` at least.
+    All tracks of all of them last the same whole bars, until the last note has ended and `n_bars` at least: imported
+    into a DAW, or looped there, they stay together.
     """
     v = tokenizer.vocabulary
-    parts = tokenizer.rows_to_parts(rows, TICKS_PER_QUARTER)
-    end_tick = n_bars * QUARTERS_PER_BAR * TICKS_PER_QUARTER
+    parts = [end_at_next_onset(part) for part in tokenizer.rows_to_parts(rows, TICKS_PER_QUARTER)]
+    bar = QUARTERS_PER_BAR * TICKS_PER_QUARTER
+    end_tick = bar * max(n_bars, -(-max(int(part[:, 1].max(initial=0)) for part in parts) // bar))
     which = {"": None} | {f"-{part.name}": p for p, part in enumerate(v.parts)}
     return {name: with_recipe(parts_to_bytes(parts, v, TICKS_PER_QUARTER, tempo, only=p), recipe, end_tick)
             for name, p in which.items()}

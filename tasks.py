@@ -168,6 +168,15 @@ def parts_of(rows: np.ndarray, vocabulary: Vocabulary) -> tuple[str, ...]:
     return tuple(name for p, name in enumerate(vocabulary.part_names) if p in present)
 
 
+def incomplete_parts(rows: np.ndarray, vocabulary: Vocabulary) -> tuple[str, ...]:
+    """Names of the parts of a song that lacks some. Raises UserError if it lacks none."""
+    present = parts_of(rows, vocabulary)
+    if len(present) == len(vocabulary.parts):
+        raise UserError("--missing: the prompt has all parts; leave it out to go on from it, or say with --given what "
+                        "to play to")
+    return present
+
+
 def _plays(rows: np.ndarray, parts: tuple[str, ...], vocabulary: Vocabulary) -> np.ndarray:
     """(N,) bool: which of (N, F) rows `parts` play."""
     wanted = [p for p, name in enumerate(vocabulary.part_names) if name in parts]

@@ -651,9 +651,9 @@ def test_reproduce_needs_the_model_and_the_prompt_it_was_made_with(play, model_p
 @pytest.mark.parametrize("arguments", [
     ["-n", 2], ["--seed", 0], ["--dtype", "bf16"], ["--genconfig", "free.json"], ["-pi", 3], ["-sp"], ["-pe"],
     ["--png"], ["--force"], ["--best-of", 4], ["--check-copies"],
-    ["--max-copy", 40], ["--given", "bass"], ["--make", "bass"], ["--same-parts"],
-    ["--fill", "1"], ["--bars", 2], ["--loop"], ["--key", "A"], ["--scale", "minor"], ["--pitches", "bass=40"],
-    ["--mono", "bass"], ["--no-empty-bars"]])
+    ["--max-copy", 40], ["--given", "bass"], ["--make", "bass"], ["--same-parts"], ["--missing"],
+    ["--watch", "."], ["--fill", "1"], ["--bars", 2], ["--loop"], ["--key", "A"], ["--scale", "minor"],
+    ["--pitches", "bass=40"], ["--mono", "bass"], ["--no-empty-bars"]])
 def test_reproduce_refuses_what_it_would_ignore(run, play, capsys, arguments):
     play("-o", "out", "--seed", 3)
     capsys.readouterr()
