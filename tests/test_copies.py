@@ -325,7 +325,8 @@ def test_help_needs_no_torch():
 def play(model_path, tmp_path, monkeypatch):
     """Call generate.main in an empty folder, with the tiny model and at most 60 new notes."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "short.json").write_text(json.dumps({"max_steps": 60}))
+    (tmp_path / "short.json").write_text(json.dumps({
+        "max_steps": 60, "temperature": [0.8, 0.6, 0.6, 0.8], "sampling_fn": "top_k", "threshold": [0.9] * 4}))
 
     def call(*arguments: object) -> int:
         return generate.main(["-mp", str(model_path), "--genconfig", "short.json", "-d", "cpu", "--seed", "0",

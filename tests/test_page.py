@@ -78,7 +78,7 @@ def test_recipe_links_and_parts(tmp_path):
     assert (recipe.seed, recipe.genconfig.rules.key) == (100, "A")
     rows = dict(idea["recipe_rows"])
     assert rows["seed"] == "100" and rows["key"] == "A minor" and rows["pitches"] == "bass 28-52"
-    assert rows["again"] == "python generate.py --reproduce 0.mid" and "temperature 0.8 0.6" in idea["recipe_summary"]
+    assert rows["again"] == "python generate.py --reproduce 0.mid" and "temperature 1 1" in idea["recipe_summary"]
     parts = page_data(tmp_path / "index.html")["parts"]
     assert parts == [{"name": part.name, "drum": part.is_drum, "program": part.program} for part in V.parts]
 
