@@ -135,7 +135,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         copying = CopyCheck(studio.copy_index(args.check_copies or BUNDLED_COPIES), args.max_copy)
     if not args.watch:
         return play(args, studio, config, opened, copying)
-    make_wish(args, read_prompt(None, Path(), 0, studio.tokenizer), studio)  # what is wrong with it for any file
+    studio.check(make_wish(args, read_prompt(None, Path(), 0, studio.tokenizer), studio))  # wrong for any file
     check_writable(args.output)
 
     def play_to(path: Path, output: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from commands import fails
 from pages import page_data
-from test_generate import PARTS, given_path, notes, of_parts, part_of, song_file  # noqa: F401  given_path: a fixture
+from test_generate import PARTS, given_path, model_path, notes, of_parts, part_of, song_file  # noqa: F401  fixtures
 
 import generate
 import watching
@@ -275,6 +275,11 @@ def test_a_second_watch_does_what_is_new_or_changed_and_force_does_all(watching_
 def test_what_is_wrong_for_any_file_is_said_at_once(given_path, folder, capsys, arguments, text):  # noqa: F811
     song_file(Path("song.mid"))
     assert text in fails(generate.main, ["-mp", given_path, "-d", "cpu", *arguments], capsys)
+
+
+def test_a_model_that_cannot_play_to_given_notes_is_found_at_once(model_path, folder, capsys):  # noqa: F811
+    assert "not trained" in fails(generate.main, ["-mp", model_path, "-d", "cpu", "--watch", "in", "--given", "bass"],
+                                  capsys)
 
 
 def test_a_watch_in_a_process_of_its_own_until_ctrl_c(given_path, folder):  # noqa: F811
