@@ -1,8 +1,8 @@
 """Which sampling settings write songs that lie among real ones? A grid of them, judged as evaluate.py judges.
 
-Example  python -m benchmarks.bench_sampling dataset.pt models/bundled.safetensors grid.json --songs 100
+Example  python -m benchmarks.bench_sampling dataset.pt models/bundled.safetensors benchmarks/sampling_grid.json
 
-`grid.json`: a list of settings as --genconfig takes them, each with a "name" besides. For each the same seeds make
+The grid is a list of settings as --genconfig takes them, each with a "name" besides. For each the same seeds make
 songs from scratch; beside the held-out songs of the dataset, cut to their lengths: the measures inside the band of
 real songs, how well a classifier tells the two apart, the nats that the notes surprised the model by (of the held-out
 songs: its loss), and, where --copies gives the index, the longest run that is in training songs too (percentile 90),

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from commands import fails, succeeds
+from commands import ROOT, fails, succeeds
 from random_songs import VOCABULARY, make_dataset, random_song
 from test_sampling import tiny_model
 
 from benchmarks import bench_published, bench_sampling
 from checkpoints import save_checkpoint
+from generation_args import GenConfig
 from song_sets import read_folder
 from tokenizer import MidiTokenizerPooled
 from vocab import BAR, FIRST_ID, NOTE_DUR
@@ -33,6 +34,10 @@ def test_each_setting_is_a_row(folder, capsys):
     assert [row[0] for row in rows] == ["| cold", "| warm"]
     assert float(rows[0][2]) < float(rows[1][2])  # cold songs surprise their model less
     assert all(" of " in row[3] for row in rows)
+
+
+def test_the_default_is_in_the_committed_grid():
+    assert GenConfig() in bench_sampling.read_grid(ROOT / "benchmarks" / "sampling_grid.json").values()
 
 
 @pytest.mark.parametrize("text", ["{", "{}", "[1]", '[{"temperature": [1, 1, 1, 1]}]', '[{"name": "a", "warmth": 1}]'])
