@@ -104,7 +104,7 @@ def compare(generated: Songs, real: Songs, vocabulary: Vocabulary, index: CopyIn
 
 
 def copying(generated: Sequence[np.ndarray], real: Sequence[np.ndarray], index: CopyIndex) -> dict[str, Any]:
-    """Notes of the longest runs that songs share with training songs, by percentile; 0: under a window of the index.
+    """Notes of the longest runs that songs share with training songs, by percentile; see `CopyIndex`.
 
     above: the share of generated songs with a longer run than real ones have at the highest percentile.
     """

@@ -26,6 +26,12 @@ class Verdict(NamedTuple):
     generated: float
     inside: bool
 
+    @property
+    def half_widths(self) -> float:
+        """How far generated songs lie from the middle of the band, in halves of its width: −1 and 1 are its ends."""
+        half, distance = (self.high - self.low) / 2, self.generated - (self.high + self.low) / 2
+        return distance / half if half else 0.0 if self.inside else float(np.copysign(np.inf, distance))
+
 
 class Difference(NamedTuple):
     """How well a classifier tells generated songs from real ones.

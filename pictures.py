@@ -92,7 +92,7 @@ def measures_in_bands(verdicts: Sequence[Verdict], title: str) -> bytes:
         axes.plot([], [], "o", color=color, label=label)
         for y, verdict in enumerate(verdicts):
             if verdict.inside == inside:
-                x = _in_half_widths(verdict)
+                x = verdict.half_widths
                 marker = "o" if abs(x) <= FARTHEST else "<" if x < 0 else ">"
                 axes.plot(np.clip(x, -FARTHEST, FARTHEST), y, marker, color=color)
     axes.set_yticks(range(len(verdicts)), [verdict.name for verdict in verdicts], fontsize=7)
@@ -104,13 +104,6 @@ def measures_in_bands(verdicts: Sequence[Verdict], title: str) -> bytes:
     axes.set_title(title)
     axes.legend(loc="lower right", fontsize=7)
     return _png(figure)
-
-
-def _in_half_widths(verdict: Verdict) -> float:
-    """−1 and 1 are the ends of the band."""
-    half = (verdict.high - verdict.low) / 2
-    distance = verdict.generated - (verdict.high + verdict.low) / 2
-    return distance / half if half else float(np.sign(distance)) * (FARTHEST + 1) if not verdict.inside else 0.0
 
 
 def piano_roll(rows: np.ndarray, vocabulary: Vocabulary, n_prompt: int = 0, title: str = "",

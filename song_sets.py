@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from errors import UserError
 from files import MIDI_SUFFIXES
+from midi_reader import read_song
 from tokenizer import MidiTokenizerPooled, read_tokens
 
 TOKENS = ".json"  # suffix of token files
@@ -37,9 +38,7 @@ def read_folder(folder: Path, tokenizer: MidiTokenizerPooled) -> Songs:
         raise UserError(f"{folder}: no such folder; give one with songs, .mid or token .json")
     paths = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
     found = [path for path in paths if path.suffix.lower() in MIDI_SUFFIXES]
-    read: Callable[[Path], np.ndarray] = tokenizer_reader(tokenizer)
-    if not found:
-        found, read = [path for path in paths if path.suffix.lower() == TOKENS], token_reader(tokenizer)
+    found = found or [path for path in paths if path.suffix.lower() == TOKENS]
     whole = list(_without_stems(found, tokenizer.vocabulary.part_names))
     if not whole:
         raise UserError(f"{folder}: no songs in this folder or below it ({', '.join(MIDI_SUFFIXES)} or token "
@@ -47,7 +46,7 @@ def read_folder(folder: Path, tokenizer: MidiTokenizerPooled) -> Songs:
     songs = Songs([], [], [])
     for path in tqdm(whole, unit="song", leave=False, disable=None):
         try:
-            rows = read(path)
+            rows = read_rows(path, tokenizer)
             if not len(rows):
                 raise UserError(f"{path}: has no notes")
         except UserError as err:
@@ -61,14 +60,11 @@ def read_folder(folder: Path, tokenizer: MidiTokenizerPooled) -> Songs:
     return songs
 
 
-def tokenizer_reader(tokenizer: MidiTokenizerPooled) -> Callable[[Path], np.ndarray]:
-    from midi_reader import read_song
-
-    return lambda path: tokenizer.song_rows(read_song(path), str(path))
-
-
-def token_reader(tokenizer: MidiTokenizerPooled) -> Callable[[Path], np.ndarray]:
-    return lambda path: read_tokens(path, tokenizer)[0]
+def read_rows(path: Path, tokenizer: MidiTokenizerPooled) -> np.ndarray:
+    """(N, F) note ids of a song, MIDI or a token file. Raises UserError."""
+    if path.suffix.lower() == TOKENS:
+        return read_tokens(path, tokenizer)[0]
+    return tokenizer.song_rows(read_song(path), str(path))
 
 
 def _without_stems(paths: list[Path], part_names: tuple[str, ...]) -> Iterator[Path]:

@@ -21,7 +21,7 @@ import numpy as np
 from checkpoints import load_model
 from dataset import load_dataset
 from errors import reports_user_errors
-from evaluation import held_out_songs, song_rows
+from evaluation import held_out_songs, song_notes
 from generation_args import GenConfig, RuleConfig
 from inference import prepared
 from repetition import copies_in_a_row
@@ -38,8 +38,7 @@ def real_songs(path: Path, model_path: Path, n_notes: int) -> list[np.ndarray]:
     _, vocabulary, facts = load_model(model_path)
     dataset, found = load_dataset(path, vocabulary), []
     for song in held_out_songs(facts, dataset, model_path):
-        rows = song_rows(dataset, song).numpy().astype(np.int64)
-        rows = rows[rows[:, BAR] >= FIRST_ID][:n_notes]
+        rows = song_notes(dataset, song)[:n_notes]
         if len(rows) == n_notes:
             rows[:, BAR] -= rows[0, BAR] - FIRST_ID
             found.append(rows)

@@ -66,20 +66,16 @@ def line(name: str, made: list[Sampled], real: Songs, vocabulary: Vocabulary, in
     result: dict[str, Any] = compare(Songs([""] * len(rows), rows, []), real, vocabulary, index)
     apart, nats = result["told_apart"], float(np.concatenate([song.nats for song in made]).mean())
     area = f"{apart['auc']:.3f} ({apart['low']:.3f}–{apart['high']:.3f})" if apart else ""
-    outside = sorted((Verdict(**each) for each in result["measures"] if not each["inside"]), key=distance)[::-1]
+    outside = sorted((Verdict(**each) for each in result["measures"] if not each["inside"]),
+                     key=lambda verdict: -abs(verdict.half_widths))
     copied = f"{result['copies']['generated']['90']:.0f}, {result['copies']['above']:.0%}" if index else ""
     return (f"| {name} | {np.mean([len(of_song) for of_song in rows]):.0f} | {nats:.3f} | "
             f"{result['inside']} of {len(result['measures'])} | {area} | {copied} | "
             f"{', '.join(map(signed, outside[:FARTHEST]))} |")
 
 
-def distance(verdict: Verdict) -> float:
-    """Of the generated songs' mean from the real songs', in halves of the band's width."""
-    return 2 * abs(verdict.generated - verdict.real) / max(verdict.high - verdict.low, 1e-9)
-
-
 def signed(verdict: Verdict) -> str:
-    return f"{verdict.name} {'+' if verdict.generated > verdict.real else '−'}"
+    return f"{verdict.name} {'+' if verdict.half_widths > 0 else '−'}"
 
 
 def build_parser() -> argparse.ArgumentParser:
