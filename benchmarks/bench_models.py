@@ -80,6 +80,7 @@ ROWS = {
     "late-chain": Row(LATE | {"heads": "chain"}),
     "late-music_time": Row(LATE | {"positions": "music_time"}),
     "late-relative": Row(LATE | {"bars": "relative"}),
+    "late-3-relative": Row(LATE | {"late_layers": 3, "bars": "relative"}),
     "late-augmented": Row(LATE, {"transpose": (-5, 6), "random_crops": True}),
     "late-dropped": Row(LATE, {"drop_parts": 0.1}),
     "late-1024": Row(LATE, length=1024),
