@@ -2,8 +2,8 @@
 
 Input    a model (.safetensors or .pth; by default the one in this repository); perhaps a song, .mid or token .json
 Output   in the output folder, for each song: 0.mid, its stems 0-drums.mid, 0-bass.mid, 0-piano.mid (a stem per part
-         of the model's vocabulary), with -sp 0-prompt.mid, with --png 0.png; index.html to see and hear all songs
-         of the folder in a browser; genconfigs.txt says how each was made
+         of the model's vocabulary), with -sp 0-prompt.mid, with --png 0.png, with --wav 0.wav; index.html to see
+         and hear all songs of the folder in a browser; genconfigs.txt says how each was made
 Example  python generate.py -o generated -n 3
          python generate.py -p prompt.mid -o generated -n 3
          python generate.py -p song.mid --given bass,piano --make drums
@@ -42,6 +42,7 @@ from recipes import Recipe, differences, surroundings
 from settings import config_from_file, config_to_dict
 from song_files import describe, log_run, next_number, remove_song, song_bytes, write_song
 from songs import TICKS_PER_QUARTER, Song, parts_to_bytes
+from sounding import find_synthesizer
 from stars import Original, read_originals
 from studio import Studio
 from tasks import Task, Wish, incomplete_parts, make_task, parse_bars, parse_parts, parts_of, split_names
@@ -84,6 +85,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("-sp", "--save_prompt", action="store_true", help="also write the prompt as NUMBER-prompt.mid")
     parser.add_argument("-pe", "--print_events", action="store_true", help="print the new notes' events")
     parser.add_argument("--png", action="store_true", help="also draw each song as a piano roll, NUMBER.png")
+    parser.add_argument("--wav", action="store_true",
+                        help="also write each song as sound, NUMBER.wav; needs FluidSynth and a SoundFont")
+    parser.add_argument("--soundfont", type=Path, metavar="SF2",
+                        help="SoundFont for --wav (default: one where systems keep them)")
     parser.add_argument("--no-page", dest="page", action="store_false", help="do not write index.html")
     parser.add_argument("-d", "--device", default="auto", help="auto, cuda, mps or cpu (default: %(default)s)")
     parser.add_argument("--dtype", choices=DTYPES, default=DTYPES[0],
@@ -197,6 +202,10 @@ def check_arguments(args: argparse.Namespace) -> None:
     for option, value in (("--given", args.given), ("--fill", args.fill)):
         if value is not None and not has_prompt:
             raise UserError(f"{option} needs a song to play to; give one with -p")
+    if args.soundfont and not args.wav:
+        raise UserError(f"--soundfont {args.soundfont}: is for --wav; add that, or leave it out")
+    if args.wav:
+        find_synthesizer(args.soundfont).try_out()
 
 
 def check_output(args: argparse.Namespace) -> None:
@@ -328,7 +337,8 @@ def write_one(args: argparse.Namespace, studio: Studio, task: Task, prompt: Prom
     """Write a song and what was asked for beside it, and say so."""
     tokenizer, rows = studio.tokenizer, task.song(made.notes)
     remove_song(args.output, number)  # under --force: the one that had this number
-    whole = write_song(args.output, number, song_bytes(rows, tokenizer, prompt.tempo, recipe, task.n_bars))
+    files = song_bytes(rows, tokenizer, prompt.tempo, recipe, task.n_bars)
+    whole = write_song(args.output, number, files)
     if not len(made.notes):
         print(f"notice: {whole} is the prompt alone: nothing more fits", file=sys.stderr)
     if args.save_prompt:
@@ -341,6 +351,8 @@ def write_one(args: argparse.Namespace, studio: Studio, task: Task, prompt: Prom
         given = task.was_there(rows) if len(task.given) else None
         write_bytes(whole.with_suffix(".png"), piano_roll(rows, tokenizer.vocabulary, len(task.prompt),
                                                           f"{whole.name}, seed {made.seed}", given))
+    if args.wav:
+        write_bytes(whole.with_suffix(".wav"), find_synthesizer(args.soundfont).wav(files[""]))
     if args.print_events:
         print("\n".join(" ".join(events) for events in tokenizer.tokens_to_events(made.notes)))
     print(f"{whole}: {describe(rows, len(made.notes), tokenizer)}, {prompt.tempo:g} BPM, {made.seconds:.1f} s"

@@ -137,10 +137,10 @@ def n_bars(song: Song, notes: Notes) -> int:
 
 
 def files_of(path: Path, vocabulary: Vocabulary) -> list[dict[str, Any]]:
-    """The song's files that are there: the whole, a stem per part, the prompt."""
+    """The song's files that are there: the whole, a stem per part, the prompt, the sound."""
     named = [("all parts", path.name, None),
              *((name, f"{path.stem}-{name}.mid", p) for p, name in enumerate(vocabulary.part_names)),
-             ("prompt", f"{path.stem}-prompt.mid", None)]
+             ("prompt", f"{path.stem}-prompt.mid", None), ("sound", f"{path.stem}.wav", None)]
     return [{"label": label, "file": file, "part": part} for label, file, part in named
             if (path.parent / file).is_file()]
 

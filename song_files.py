@@ -21,7 +21,7 @@ LOG_NAME = "genconfigs.txt"
 
 def song_number(path: Path) -> int:
     """The number of the song that a file in the output folder belongs to, −1 if it belongs to none."""
-    match = re.fullmatch(r"(\d+)(?:-\w+\.mid|\.mid|\.png)", path.name)
+    match = re.fullmatch(r"(\d+)(?:-\w+\.mid|\.mid|\.png|\.wav)", path.name)
     return int(match[1]) if match else -1
 
 

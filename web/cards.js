@@ -62,7 +62,8 @@ class Card {
         style: part === null ? null : `--color: var(--part-${part % COLORS})` },
       part === null ? icon("file") : element("span", { class: "dot", "aria-hidden": "true" }), label);
       link.addEventListener("dragstart", (event) => { // Chromium drops a real file; others the link
-        event.dataTransfer.setData("DownloadURL", `audio/midi:${file}:${link.href}`);
+        const type = file.endsWith(".wav") ? "audio/wav" : "audio/midi";
+        event.dataTransfer.setData("DownloadURL", `${type}:${file}:${link.href}`);
         event.dataTransfer.setData("text/uri-list", link.href);
       });
       return link;
