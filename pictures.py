@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from judging import Verdict
-from vocab import BAR, FIELDS, FIRST_ID, NOTE_DUR, PITCH_INSTRUMENT, START_POS, Part, Vocabulary
+from vocab import BAR, FIELDS, FIRST_ID, NOTE_DUR, PITCH_INSTRUMENT, QUARTERS_PER_BAR, START_POS, Part, Vocabulary
 
 # Names of the General MIDI 1 percussion map that are worth room on an axis.
 DRUM_NAMES = {
@@ -31,6 +31,8 @@ DRUM_NAMES = {
 SEMITONES = 12
 PALE = 0.35  # opacity
 FEW_POINTS = 50  # on a loss curve
+FEW_BARS, MANY_BARS = 24, 48  # in a piano roll
+STROKE = 0.05  # width of a drum's stroke, in bars: sixteenths stay apart
 FARTHEST = 6  # half widths of a band; what lies farther is an arrow at the edge
 
 
@@ -108,7 +110,7 @@ def measures_in_bands(verdicts: Sequence[Verdict], title: str) -> bytes:
 
 def piano_roll(rows: np.ndarray, vocabulary: Vocabulary, n_prompt: int = 0, title: str = "",
                given: np.ndarray | None = None) -> bytes:
-    """A PNG of a song: one panel per part, bars along the axis, drums by the name of the piece.
+    """A PNG of a song: one panel per part, bars along the axis, from 1 as --fill counts; drums by name of the piece.
 
     Args:
         rows: (N, F) note ids in order.
@@ -118,7 +120,7 @@ def piano_roll(rows: np.ndarray, vocabulary: Vocabulary, n_prompt: int = 0, titl
     onset = (rows[:, BAR] - FIRST_ID) + (rows[:, START_POS] - FIRST_ID) / vocabulary.steps_per_bar  # in bars
     length = (rows[:, NOTE_DUR] - FIRST_ID + 1) / vocabulary.steps_per_bar
     first, last = (int(onset.min()), int(onset.max()) + 1) if len(rows) else (0, 1)
-    figure = Figure(figsize=(min(max(8, (last - first) * 0.5), 40), 2.2 * len(vocabulary.parts)), layout="constrained")
+    figure = Figure(figsize=(min(max(8, (last - first) * 0.4), 40), 2.2 * len(vocabulary.parts)), layout="constrained")
     panels = figure.subplots(len(vocabulary.parts), 1, sharex=True, squeeze=False)[:, 0]
     for p, (part, axes) in enumerate(zip(vocabulary.parts, panels, strict=True)):
         mine = vocabulary.part_of_id[rows[:, PITCH_INSTRUMENT]] == p
@@ -126,8 +128,7 @@ def piano_roll(rows: np.ndarray, vocabulary: Vocabulary, n_prompt: int = 0, titl
         strength = np.where(given[mine], PALE, 1.0) if given is not None else np.ones(len(pitch))
         _part_panel(axes, part, onset[mine], length[mine], pitch, [to_rgba(f"C{p}", alpha) for alpha in strength])
         axes.set_xlim(first, last)
-        axes.set_xticks(range(first, last + 1), minor=(last - first) > 48)
-        axes.grid(axis="x", alpha=0.4)
+        _bar_axis(axes, first, last)
         axes.set_axisbelow(True)
         if n_prompt:
             axes.axvspan(first, onset[min(n_prompt, len(rows) - 1)], color="0.92", zorder=0)
@@ -137,6 +138,20 @@ def piano_roll(rows: np.ndarray, vocabulary: Vocabulary, n_prompt: int = 0, titl
     return _png(figure)
 
 
+def _bar_axis(axes: Axes, first: int, last: int) -> None:
+    """A line where each bar begins, its number there; where bars are many, every fourth or sixteenth. Few get beats."""
+    n_bars = last - first
+    every = 1 if n_bars <= MANY_BARS else 4 if n_bars <= 4 * MANY_BARS else 16
+    begins = range(first, last)
+    axes.set_xticks(begins, [f"{bar + 1}" if bar % every == 0 else "" for bar in begins], fontsize=9)
+    axes.grid(axis="x", alpha=0.5)
+    if n_bars <= FEW_BARS:
+        beats = [bar + beat / QUARTERS_PER_BAR for bar in begins for beat in range(1, QUARTERS_PER_BAR)]
+        axes.set_xticks(beats, minor=True)
+        axes.tick_params(which="minor", length=0)
+        axes.grid(axis="x", which="minor", alpha=0.5, linestyle=":", linewidth=0.5)
+
+
 def _part_panel(axes: Axes, part: Part, onset: np.ndarray, length: np.ndarray, pitch: np.ndarray,
                 colors: list[tuple[float, ...]]) -> None:
     """Draw one part's notes as bars, each in its color; onsets and lengths are in bars of music."""
@@ -144,8 +159,8 @@ def _part_panel(axes: Axes, part: Part, onset: np.ndarray, length: np.ndarray, p
     if part.is_drum:  # a row per piece in use; how long a stroke rings says nothing
         pieces = np.unique(pitch)
         height = np.searchsorted(pieces, pitch)
-        axes.scatter(onset, height, s=9, marker="s", c=colors or None, linewidths=0)
-        axes.set_yticks(range(len(pieces)), [DRUM_NAMES.get(int(piece), str(piece)) for piece in pieces], fontsize=7)
+        axes.barh(height, STROKE, left=onset, height=0.5, color=colors, linewidth=0)
+        axes.set_yticks(range(len(pieces)), [DRUM_NAMES.get(int(piece), str(piece)) for piece in pieces], fontsize=8.5)
         axes.set_ylim(-1, max(len(pieces), 1))
         return
     axes.barh(pitch, length, left=onset, height=0.8, color=colors, linewidth=0)
@@ -153,7 +168,7 @@ def _part_panel(axes: Axes, part: Part, onset: np.ndarray, length: np.ndarray, p
         low, high = int(pitch.min()) - 2, max(int(pitch.max()) + 2, int(pitch.min()) + SEMITONES)
         octaves = range(-(-low // SEMITONES), high // SEMITONES + 1)
         names = [f"C{octave - 1}" for octave in octaves]
-        axes.set_yticks([SEMITONES * octave for octave in octaves], names, fontsize=7)
+        axes.set_yticks([SEMITONES * octave for octave in octaves], names, fontsize=8.5)
         axes.set_ylim(low, high)
 
 

@@ -1,0 +1,81 @@
+"""pictures.py: what a piano roll says, read off the figure before it becomes a PNG."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from random_songs import random_song
+
+import pictures
+from vocab import BAR, FIRST_ID, PITCH_INSTRUMENT, START_POS, load_vocabulary
+
+V = load_vocabulary()
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """Call piano_roll and get its figure, drawn."""
+    def call(*arguments, **named) -> Figure:
+        figures = []
+        with monkeypatch.context() as patch:
+            patch.setattr(pictures, "_png", figures.append)
+            pictures.piano_roll(*arguments, **named)
+        figures[0].canvas.draw()
+        return figures[0]
+
+    return call
+
+
+def labels(axis) -> list[str]:
+    return [label.get_text() for label in axis.get_ticklabels() if label.get_text()]
+
+
+def test_bars_count_from_one_and_drums_have_names(drawn):
+    rows = random_song(0, 200, 8)
+    drums, *others = drawn(rows, V).axes
+    assert labels(others[-1].xaxis) == [str(bar) for bar in range(1, 9)]
+    pitches = np.unique(V.pitch_of_id[rows[V.part_of_id[rows[:, PITCH_INSTRUMENT]] == 0, PITCH_INSTRUMENT]])
+    assert labels(drums.yaxis) == [pictures.DRUM_NAMES.get(int(pitch), str(pitch)) for pitch in pitches]
+    assert [axes.get_ylabel() for axes in (drums, *others)] == list(V.part_names)
+
+
+def test_every_note_stands_where_it_begins(drawn):
+    rows = random_song(1, 200, 8)
+    onsets = rows[:, BAR] - FIRST_ID + (rows[:, START_POS] - FIRST_ID) / V.steps_per_bar
+    for p, axes in enumerate(drawn(rows, V).axes):
+        mine = V.part_of_id[rows[:, PITCH_INSTRUMENT]] == p
+        assert sorted(patch.get_x() for patch in axes.containers[0]) == pytest.approx(sorted(onsets[mine]))
+
+
+def test_the_prompt_is_shaded_up_to_the_first_new_note(drawn):
+    rows = random_song(2, 200, 8)
+    n_prompt = int(np.searchsorted(rows[:, BAR], FIRST_ID + 4))
+    for axes in drawn(rows, V, n_prompt).axes:
+        shade = axes.patches[-1]
+        assert shade.get_x() == 0 and shade.get_width() == pytest.approx(
+            4 + (rows[n_prompt, START_POS] - FIRST_ID) / V.steps_per_bar)
+    assert "prompt" in axes.get_xlabel()
+
+
+def test_given_notes_are_pale(drawn):
+    rows = random_song(3, 60, 4)
+    given = np.arange(len(rows)) % 2 == 0
+    bars = drawn(rows, V, given=given).axes[0].containers[0]
+    mine = V.part_of_id[rows[:, PITCH_INSTRUMENT]] == 0
+    assert [patch.get_facecolor()[3] < 1 for patch in bars] == given[mine].tolist()
+
+
+@pytest.mark.parametrize("n_bars", [1, 30, 100, 256])
+def test_numbers_of_bars_do_not_run_into_one_another(drawn, n_bars):
+    rows = random_song(4, 500, n_bars)
+    figure = drawn(rows, V)
+    boxes = [label.get_window_extent() for label in figure.axes[-1].get_xticklabels() if label.get_text()]
+    assert len(boxes) >= min(n_bars, 16) - 1
+    assert all(left.x1 < right.x0 for left, right in itertools.pairwise(boxes))
+
+
+def test_a_song_without_notes_is_drawn(drawn):
+    assert labels(drawn(random_song(0, 1, 1)[:0], V).axes[-1].xaxis) == ["1"]
