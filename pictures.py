@@ -114,7 +114,7 @@ def piano_roll(rows: np.ndarray, vocabulary: Vocabulary, n_prompt: int = 0, titl
 
     Args:
         rows: (N, F) note ids in order.
-        n_prompt: how many of the notes at the beginning are the prompt's; they stand on a grey ground.
+        n_prompt: how many of the notes at the beginning are the prompt's; they stand on a grey ground, unless `given`.
         given: (N,) bool, which notes are to be drawn pale, because they were there before.
     """
     onset = (rows[:, BAR] - FIRST_ID) + (rows[:, START_POS] - FIRST_ID) / vocabulary.steps_per_bar  # in bars
@@ -130,7 +130,7 @@ def piano_roll(rows: np.ndarray, vocabulary: Vocabulary, n_prompt: int = 0, titl
         axes.set_xlim(first, last)
         _bar_axis(axes, first, last)
         axes.set_axisbelow(True)
-        if n_prompt:
+        if n_prompt and given is None:
             axes.axvspan(first, onset[min(n_prompt, len(rows) - 1)], color="0.92", zorder=0)
     meaning = " (pale: what was given)" if given is not None else " (grey: the prompt)" if n_prompt else ""
     panels[-1].set_xlabel("bar" + meaning)
