@@ -1,6 +1,6 @@
 """Pictures for people: loss curves and piano rolls.
 
-The only module that draws, so that the others start without matplotlib.
+Besides diagram.py, which draws the model, the only module that draws: the others start without matplotlib.
 """
 
 from __future__ import annotations
