@@ -14,7 +14,7 @@ else
 BIN := $(VENV)/bin
 endif
 
-.PHONY: help generate test lint slow fuzz clean
+.PHONY: help generate test lint walkthrough slow fuzz clean
 
 help:
 	@sed -n '2,3s/^#   //p' Makefile
@@ -28,6 +28,10 @@ test: lint
 
 lint: $(VENV)/developers
 	$(BIN)/ruff check .
+
+# Every command of the README, typed in a copy of the repository: less than ten minutes.
+walkthrough: $(VENV)/developers
+	$(BIN)/python tests/walkthrough.py
 
 # Checks that take minutes: the whole chain on the corpora beside the repository.
 slow: $(VENV)/developers

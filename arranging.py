@@ -32,7 +32,7 @@ NO_PART, OUT_OF_RANGE, OTHER_METERS = "in tracks that play no part", "outside th
     "in bars that are not four quarters long, or too few of these"
 STRUCK_TWICE = "struck twice at once"
 
-OPTIONS = """Which tracks play a part (--part NAME=TRACKS, once per part), in place of the rule in the README:
+OPTIONS = """Which tracks play a part (--part NAME=TRACKS, once per part), in place of the rule in DATA.md:
   all, most-notes   all candidates by name and program joined, or the one with the most notes
   '*strings*'       tracks whose name fits this pattern, in any letter case, joined
   24-31 or 33       of the tracks with these programs (counted from 0), the one with the most notes

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -13,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from test_sampling import tiny_model
+from walkthrough import commands
 
 from checkpoints import save_release
 from generation_args import GenConfig, RuleConfig
@@ -25,17 +28,15 @@ from vocab import load_vocabulary
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 DATA = (ROOT / "DATA.md").read_text(encoding="utf-8")
+SETTINGS = (ROOT / "configs/README.md").read_text(encoding="utf-8")
+LONG = re.compile("--watch|lmd_full|--reproduce stars")  # tested elsewhere, and by the walkthrough
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
-
-
-def commands() -> list[str]:
-    """Every documented command of the toolkit, in the README's order."""
-    lines = [line for block in blocks("sh") for line in block.splitlines()]
-    return [line.replace(".venv/bin/python", "python") for line in lines
-            if re.match(r"(\.venv/bin/)?python \w+\.py", line)]
+def quick_commands() -> list[str]:
+    """The commands of scripts up to the experiments, which `make walkthrough` types with all others."""
+    begin, _, _ = README.partition("## Experiments")
+    return [command for command in dict.fromkeys(commands(begin))
+            if re.match(r"(\.venv/bin/)?python \w+\.py", command) and not LONG.search(command)]
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +47,7 @@ def checkout(tmp_path_factory):
         shutil.copy(path, folder)
     for name in ("configs", "examples", "models", "web"):
         shutil.copytree(ROOT / name, folder / name)
-    tiny = tiny_model(load_vocabulary(), block_size=64, sharpness=1, given=True)  # in its place, for speed
+    tiny = tiny_model(load_vocabulary(), block_size=512, sharpness=1, given=True)  # in its place, for speed
     save_release(folder / "models/bundled.safetensors", tiny, load_vocabulary(), {})
     random, tokenizer = np.random.default_rng(0), MidiTokenizerPooled()
     (folder / "my_midi").mkdir()
@@ -55,7 +56,8 @@ def checkout(tmp_path_factory):
                          np.concatenate([random.integers(4, 51, 200), random.integers(60, 90, 200),
                                          random.integers(150, 200, 200)])], axis=1)
         tokenizer.create_midi_from_tokens(rows).dump(folder / f"my_midi/{i}.mid")
-    for name, changes in (("training_args", {"num_epochs": 1}), ("genconfig", {"max_steps": 20}),
+    for name, changes in (("training_args", {"num_epochs": 1}), ("training_finetune", {"num_epochs": 1}),
+                          ("genconfig", {"max_steps": 20}),
                           ("model_config", {"n_layers": 3, "d_model": 32, "emb_sizes": [8, 8, 8, 8]})):
         path = folder / f"configs/{name}.json"
         path.write_text(json.dumps(json.loads(path.read_text()) | changes))
@@ -63,29 +65,57 @@ def checkout(tmp_path_factory):
 
 
 def test_documented_commands_run_in_order(checkout):
-    assert len(commands()) >= 9
-    for command in commands():
+    assert len(quick_commands()) >= 15
+    for command in quick_commands():
         done = subprocess.run([sys.executable, *command.split()[1:]], cwd=checkout, capture_output=True, text=True,
                               check=False)
         assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
     for path in ("generated/2.mid", "generated/index.html", "prompt/merged.mid", "prompt/tokens/merged.json",
                  "continued/1-prompt.mid", "continued/0.png", "cleaned/2.mid", "tokens/2.json", "dataset.pt",
+                 "finetuned/best.pth", "mine.safetensors", "mine/5.mid",
                  "musictransformer/best.pth", "musictransformer/losses.png", "mine/2-piano.mid", "new_drums/0.png",
                  "other_middle/0.mid", "longer/0.mid", "loops/1.mid", "again/0-drums.mid"):
         assert (checkout / path).exists(), path
 
 
 def test_documented_python_runs(checkout):
-    code = "\n".join(blocks("python"))
+    code = "\n".join(re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL))
     done = subprocess.run([sys.executable, "-c", code], cwd=checkout, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "(1, 1, 1, 1)" in done.stdout
 
 
+@pytest.mark.parametrize("page", ["README.md", "TRAINING.md", "models/MODEL_CARD.md"])
+def test_options_of_documented_commands_exist(page):
+    """Of all pages; that the commands of the README also run, `make walkthrough` shows."""
+    found = 0
+    for command in commands((ROOT / page).read_text(encoding="utf-8")):
+        script = re.match(r"(?:\.venv/bin/)?python (\w+)\.py (.*)|torchrun \S+ (train_pool).py (.*)", command)
+        if script and "--help" not in command:
+            name, arguments = script[1] or script[3], script[2] or script[4]
+            importlib.import_module(name).build_parser().parse_args(shlex.split(arguments))  # else it exits
+            found += 1
+    assert found
+
+
+@pytest.mark.parametrize("page", [*ROOT.glob("*.md"), *ROOT.glob("*/README.md"), ROOT / "models/MODEL_CARD.md"],
+                         ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_links_lead_somewhere(page):
+    text = page.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        path, _, heading = target.partition("#")
+        if not path.startswith("http"):
+            linked = page.parent / path if path else page
+            assert linked.exists(), target
+            if heading:
+                titles = re.findall(r"^#+ (.*)", linked.read_text(encoding="utf-8"), re.MULTILINE)
+                assert heading in {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles}, target
+
+
 @pytest.mark.parametrize("settings", [ModelConfig, TrainingArgs, GenConfig, RuleConfig])
 def test_every_setting_is_explained(settings):
     for field in dataclasses.fields(settings):
-        assert f"`{field.name}`" in README, field.name
+        assert f"`{field.name}`" in SETTINGS, field.name
 
 
 def test_every_choice_and_limit_of_cleaning_is_explained():
