@@ -12,13 +12,14 @@ import shutil
 import pytest
 from browsers import Browser, browser
 from commands import succeeds
-from pages import V, notes_by_pretty_midi, write_idea
+from pages import V, notes_by_pretty_midi, notes_of_rows, write_idea
 from random_songs import random_song
 
 import page
 from inline import player
+from songs import TICKS_PER_QUARTER
 from stars import read_originals
-from vocab import FIRST_ID, NOTE_DUR, QUARTERS_PER_BAR
+from vocab import NOTE_DUR
 from votes import read_votes
 
 # Instead of a download, which would end up in somebody's folder: the file's name and text in `window.saved`.
@@ -224,9 +225,8 @@ def test_a_player_inside_another_page_plays_and_reaches_nothing_around_it(tab, t
     tab.click(".dock .play")
     tab.wait("page.player.position() > 2")
     until, notes = tab.js("[page.player.until, page.player.scheduled]")
-    onsets = (rows[:, :2] - FIRST_ID) @ [QUARTERS_PER_BAR, 1 / V.steps_per_quarter]
-    written = zip(V.part_of_id[rows[:, -1]].tolist(), onsets.tolist(), V.pitch_of_id[rows[:, -1]].tolist(), strict=True)
-    assert sorted((n["part"], n["onset"], n["pitch"]) for n in notes) == sorted(n for n in written if n[1] < until)
+    expected = [(part, onset / TICKS_PER_QUARTER, pitch) for part, onset, _, pitch in notes_of_rows(rows)]
+    assert sorted((n["part"], n["onset"], n["pitch"]) for n in notes) == sorted(n for n in expected if n[1] < until)
     for beyond in ("parent.document", "localStorage"):
         assert tab.js(f"(() => {{ try {{ return !{beyond}; }} catch (error) {{ return error.name; }} }})()") == \
             "SecurityError"
