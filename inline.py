@@ -14,7 +14,7 @@ import numpy as np
 
 from errors import UserError
 from page import common_data, music_data, page_bytes
-from songs import DEFAULT_TEMPO, TICKS_PER_QUARTER, Song
+from songs import DEFAULT_TEMPO, TICKS_PER_QUARTER, Song, check_tempo
 from tokenizer import MidiTokenizerPooled
 from vocab import PITCH_INSTRUMENT, Vocabulary
 
@@ -44,10 +44,11 @@ def player(songs: Mapping[str, Any], vocabulary: Vocabulary, tempo: float = DEFA
         tempo: beats per minute.
         kept: (M, F) note ids; where songs have them they are pale, because they were there before.
     Raises:
-        UserError: no songs, or ids outside the vocabulary.
+        UserError: no songs, a tempo that MIDI cannot hold, or ids outside the vocabulary.
     """
     if not songs:
         raise UserError("player: no songs to show; give a title and token ids for each")
+    check_tempo(tempo, "player")
     tokenizer = MidiTokenizerPooled(vocabulary)
     ideas = []
     for title, ids in songs.items():

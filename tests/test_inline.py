@@ -61,6 +61,8 @@ def test_what_cannot_be_shown():
         player({}, V)
     with pytest.raises(UserError, match=r"A song: row 0 .* is outside the vocabulary"):
         player({"A song": [[4, 4, 4, 9999]]}, V)
+    with pytest.raises(UserError, match="player: tempo must be"):
+        player({"A song": random_song(1, 20, 2)}, V, tempo=0)
 
 
 def test_it_needs_neither_torch_nor_jupyter():
