@@ -12,10 +12,12 @@ import shutil
 import pytest
 from browsers import Browser, browser
 from commands import succeeds
-from pages import notes_by_pretty_midi, write_idea
+from pages import V, notes_by_pretty_midi, notes_of_rows, write_idea
 from random_songs import random_song
 
 import page
+from inline import player
+from songs import TICKS_PER_QUARTER
 from stars import read_originals
 from vocab import NOTE_DUR
 from votes import read_votes
@@ -198,6 +200,37 @@ def test_seeking_by_click_and_keys(shown, folder):
     assert shown.js("[page.player.idea.title, page.player.playing]") == ["Idea 1", True]
     shown.press("space", "up")
     assert shown.js("[page.player.idea.title, page.player.playing]") == ["Idea 0", False]
+
+
+# ---------------------------------------------------------------- in a notebook
+
+# As strict as editors that show notebooks may be: nothing is loaded from anywhere.
+STRICT = """<meta http-equiv="Content-Security-Policy" content="default-src 'none'; script-src 'unsafe-inline';
+  style-src 'unsafe-inline'; img-src data:">"""
+
+
+@pytest.mark.parametrize("policy", ["", STRICT])
+def test_a_player_inside_another_page_plays_and_reaches_nothing_around_it(tab, tmp_path, monkeypatch, policy):
+    rows = random_song(5, 60, 4)
+    cell = player({"One": rows, "Two": random_song(6, 60, 4)}, V)._repr_html_()
+    (tmp_path / "cell.html").write_text(f"<!doctype html>{policy}<h1>A notebook</h1>{cell}", encoding="utf-8")
+    opened(tab, tmp_path / "cell.html")
+    (frame,) = tab.send("browsingContext.getTree", root=tab.context)["contexts"][0]["children"]
+    monkeypatch.setattr(tab, "context", frame["context"])
+    if tab.name == "firefox":
+        tab.js(FIREFOX_CLOCK)
+    tab.wait("page.cards[0].roll.canvas.width === page.cards[0].roll.sheet.clientWidth")
+    assert tab.js("[...document.querySelectorAll('h2')].map(e => e.textContent)") == ["One", "Two"]
+    assert tab.js("document.querySelectorAll('.star, .file, .note, .recipe, .actions button').length") == 0
+    tab.click(".dock .play")
+    tab.wait("page.player.position() > 2")
+    until, notes = tab.js("[page.player.until, page.player.scheduled]")
+    expected = [(part, onset / TICKS_PER_QUARTER, pitch) for part, onset, _, pitch in notes_of_rows(rows)]
+    assert sorted((n["part"], n["onset"], n["pitch"]) for n in notes) == sorted(n for n in expected if n[1] < until)
+    for beyond in ("parent.document", "localStorage"):
+        assert tab.js(f"(() => {{ try {{ return !{beyond}; }} catch (error) {{ return error.name; }} }})()") == \
+            "SecurityError"
+    assert tab.errors == []
 
 
 # ---------------------------------------------------------------- sound

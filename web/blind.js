@@ -5,17 +5,9 @@ const QUESTIONS = { prefer: "Which do you prefer?", real: "Which is the real one
 const ANSWERS = { first: "The first", second: "The second", neither: "Can’t tell" };
 
 /** A card that gives nothing away. */
-class BlindCard extends Card {
+class BlindCard extends PlainCard {
   facts() {
     return "";
-  }
-
-  headExtras() {
-    return [];
-  }
-
-  extras() {
-    return [];
   }
 }
 

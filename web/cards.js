@@ -110,3 +110,14 @@ class Card {
     this.roll.moveCursor(this.isCurrent ? this.player.position() : 0, follow);
   }
 }
+
+/** A card of a song that is in no file: to see and hear, with nothing to save or to mark. */
+class PlainCard extends Card {
+  headExtras() {
+    return [];
+  }
+
+  extras() {
+    return [];
+  }
+}

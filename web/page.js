@@ -129,10 +129,18 @@ function ideasPage(data) {
   return { ...parts, stars: () => starsOf(parts.cards, data.stars) };
 }
 
+/** Songs inside another page, which has a heading of its own. */
+function plainPage(data) {
+  document.body.classList.add("plain");
+  return setUp(data, (cards) => document.getElementById("list").append(...cards.map((card) => card.root)),
+    (...about) => new PlainCard(...about));
+}
+
 {
   const data = JSON.parse(document.getElementById("data").textContent);
   document.title = data.title;
   document.getElementById("title").textContent = data.title;
   document.getElementById("summary").textContent = data.summary;
-  window.page = data.pairs ? blindPage(data) : ideasPage(data);
+  const makePage = data.pairs ? blindPage : data.plain ? plainPage : ideasPage;
+  window.page = makePage(data);
 }
