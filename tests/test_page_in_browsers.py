@@ -26,6 +26,7 @@ from votes import read_votes
 CATCH_FILES = """(URL.createObjectURL = (blob) => { window.blob = blob; return "#"; }, window.saved = 0,
   HTMLAnchorElement.prototype.click = function () { saved = blob.text().then((text) => [this.download, text]); }, 0)"""
 FAST = 240  # beats per minute
+STEPS = V.steps_per_quarter
 FIREFOX_CLOCK = """(window.AudioContext = class extends OfflineAudioContext {
   constructor() { super(1, 441000, 44100); this.began = performance.now(); }
   get currentTime() { return (performance.now() - this.began) / 1000; }
@@ -86,6 +87,23 @@ def test_it_loads_without_errors_and_draws_what_is_in_sight(tab, tmp_path, n):
     tab.wait(f"{sheets}.length >= {min(n, 2)}")
     assert tab.js(f"{sheets}.length") <= min(n, 9)
     assert tab.js("performance.getEntriesByType('navigation')[0].domComplete") < 5000  # milliseconds
+    assert tab.errors == []
+
+
+def test_the_longest_song_is_drawn_scrolled_and_played(tab, tmp_path):
+    path = write_idea(tmp_path, 0, random_song(0, 20_000, 256))
+    succeeds(page.main, [tmp_path])
+    opened(tab, tmp_path / "index.html")
+    tab.wait("page.cards[0].roll.canvas.width > 10_000")
+    tab.js("page.player.setTempo(240)")
+    tab.js("page.player.seek(1000)")  # near the end: 256 bars are 1024 beats
+    tab.press("space")
+    tab.wait("page.player.position() > 1004")
+    until, notes = tab.js("[page.player.until, page.player.scheduled.filter(n => n.onset >= 1000)]")
+    there = {(part, round(STEPS * onset), pitch) for part, onset, pitch in struck(path, until + 1, 1000)}
+    assert {(n["part"], STEPS * n["onset"], n["pitch"]) for n in notes} == {n for n in there if n[1] < STEPS * until}
+    assert tab.js("page.cards[0].roll.sheet.parentElement.scrollLeft") > 1000  # the cursor stays in sight
+    tab.press("space")
     assert tab.errors == []
 
 
