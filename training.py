@@ -202,6 +202,8 @@ class Run:
         if self.facts["weights"]:
             text += f"\n{self.folder}: held out before {held_out[0]['held_out_loss']:.3f}, after " \
                     f"{held_out[-1]['held_out_loss']:.3f} nats/note"
+            if held_out[0]["held_out_loss"] <= done.best:
+                text += f"; no step lowered it, so {BEST} is what the run began with, and {LAST} what it learned"
         return text
 
     def _train(self, bar: tqdm) -> None:

@@ -794,6 +794,16 @@ def test_a_fine_tuned_run_of_three_songs_ends_with_before_and_after(capsys):
     assert settings["weights_hash"] == file_hash(first / BEST)
 
 
+def test_fine_tuning_that_lowers_no_loss_says_which_file_holds_what(capsys):
+    first = train()
+    capsys.readouterr()
+    succeeds(train_pool.main, [*arguments(filename="worse", lr=1.0), "-fp", first / BEST])
+    losses = column(Path("worse"), "held_out_loss")
+    assert min(losses) == losses[0] < losses[-1]
+    assert capsys.readouterr().out.endswith("so best.pth is what the run began with, and last.pth what it learned\n")
+    assert same(weights(Path("worse"), BEST), weights(first, BEST))
+
+
 def test_a_run_can_take_the_place_of_the_one_whose_weights_it_starts_from():
     best = load_checkpoint(train() / BEST)["weights"]
     succeeds(train_pool.main, [*arguments(lr=1e-9), "-fp", "run/best.pth", "--force"])
