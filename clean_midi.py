@@ -23,7 +23,7 @@ import numpy as np
 import arranging
 import folder_run
 from arranging import STRUCK_TWICE, Piece, arrange, choices_of
-from errors import UserError, reports_user_errors
+from errors import Parser, UserError, reports_user_errors
 from quality import Cleaning, check_quality, measure
 from settings import config_from_file
 from songs import Song, parts_to_bytes
@@ -79,8 +79,7 @@ class CleanSong:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=f"{__doc__}\n{arranging.OPTIONS}", allow_abbrev=False,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(f"{__doc__}\n{arranging.OPTIONS}")
     parser.add_argument("inputs", type=Path, nargs="+", metavar="MIDI", help="files and folders to clean")
     parser.add_argument("-o", "--output", type=Path, default=Path("cleaned"),
                         help="folder for the songs (default: %(default)s)")

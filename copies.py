@@ -28,7 +28,7 @@ import safetensors
 import safetensors.numpy
 from tqdm import tqdm
 
-from errors import UserError, reports_user_errors
+from errors import Parser, UserError, reports_user_errors
 from files import BUNDLED_COPIES, BUNDLED_MODEL, check_file, check_new, check_writable, replacing
 from vocab import BAR, FIRST_ID, PITCH_INSTRUMENT, START_POS, Vocabulary
 
@@ -174,7 +174,7 @@ class CopyIndex:
         told, length = run.n_notes > WINDOW, f"{run.n_notes} notes, {bars}"
         return (f"{'COPIED? ' if told and run.n_notes > usual else ''}longest run shared with training songs: "
                 f"{length if told else f'at most {WINDOW} notes'} (real songs: "
-                f"{usual if usual > WINDOW else f'at most {WINDOW}'} at the {MARKED}th percentile)")
+                f"{usual if usual > WINDOW else f'at most {WINDOW}'} at the {MARKED}th percentile of songs this long)")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -252,8 +252,7 @@ def read_index(path: Path, vocabulary: Vocabulary) -> CopyIndex:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("out", type=Path, nargs="?", default=BUNDLED_COPIES,
                         help="index to write, ending in .safetensors (default: that of the model in this repository)")
     parser.add_argument("-mp", "--model_path", type=Path, default=BUNDLED_MODEL,

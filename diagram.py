@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from errors import UserError, reports_user_errors
+from errors import Parser, UserError, reports_user_errors
 from files import check_file, check_new, check_writable, write_bytes
 from settings import config_from_file
 from vocab import BAR, FIELDS
@@ -253,8 +253,7 @@ def png(figure: Figure) -> bytes:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--model_config", type=Path, default=CONFIG, help="config to draw (default: the bundled model's)")
     what.add_argument("-mp", "--model_path", type=Path, help="model to draw instead: .safetensors, or checkpoint .pth")

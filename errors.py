@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import functools
 import os
 import sys
 from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
 
 EXIT_USER_ERROR = 2
 EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE
@@ -14,6 +16,18 @@ EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
 class UserError(Exception):
     """Something the user can fix: its text is the whole message (what, where, remedy)."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Of a command line: the script's docstring is its help, names are not cut short, and an error is a UserError."""
+
+    def __init__(self, description: str = "", **settings: Any) -> None:
+        defaults = {"allow_abbrev": False, "formatter_class": argparse.RawDescriptionHelpFormatter}
+        super().__init__(**defaults | {"description": description} | settings)
+
+    def error(self, message: str) -> NoReturn:
+        """Instead of the whole usage, and then what is wrong."""
+        raise UserError(f"{message}; {self.prog} --help says what there is")
 
 
 def reports_user_errors(main: Callable[..., int]) -> Callable[..., int]:

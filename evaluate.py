@@ -30,7 +30,7 @@ import numpy as np
 from tqdm import tqdm
 
 from copies import MARKED, PERCENTILES, CopyIndex, read_index
-from errors import UserError, reports_user_errors
+from errors import Parser, UserError, reports_user_errors
 from files import BUNDLED_COPIES, BUNDLED_MODEL, check_file, check_new, check_writable, write_bytes
 from judging import Difference, Verdict, cut_alike, judge, tell_apart
 from measures import measure
@@ -158,8 +158,7 @@ def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("generated", type=Path, nargs="?", help="folder of songs to judge, .mid or token .json")
     parser.add_argument("--reference", type=Path, metavar="REAL",
                         help="real songs to compare them with: a folder, or a dataset .pt, whose held-out songs count")

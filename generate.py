@@ -33,8 +33,8 @@ from typing import Any
 import numpy as np
 
 from copies import WINDOW, CopyCheck
-from errors import UserError, reports_user_errors
-from files import BUNDLED_COPIES, BUNDLED_MODEL, check_file, check_writable, file_hash, write_bytes
+from errors import Parser, UserError, reports_user_errors
+from files import BUNDLED_COPIES, BUNDLED_MODEL, check_file, check_writable, file_hash, make_folder, write_bytes
 from generation_args import DTYPES, GenConfig
 from page import PAGE_NAME, check_page, write_page
 from prompts import Prompt, open_prompt, read_prompt
@@ -45,10 +45,21 @@ from songs import TICKS_PER_QUARTER, Song, parts_to_bytes
 from sounding import find_synthesizer
 from stars import Original, read_originals
 from studio import Studio
-from tasks import Task, Wish, incomplete_parts, make_task, parse_bars, parse_parts, parts_of, split_names
+from tasks import (
+    Task,
+    Wish,
+    incomplete_parts,
+    lacking_parts,
+    make_task,
+    parse_bars,
+    parse_parts,
+    parts_of,
+    resting_parts,
+    split_names,
+)
 from tokenizer import MidiTokenizerPooled
 from vocab import Vocabulary
-from watching import Watcher, check_folder, folder_beside, watch
+from watching import Watcher, folder_beside, watch
 
 SEEDS = 2**32  # seeds are drawn from 0 to this, exclusive
 BATCH = 16  # songs made at a time
@@ -67,8 +78,7 @@ def open_studio(args: argparse.Namespace, dtype: str) -> Studio:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("-p", "--prompt", type=Path,
                         help="song to play to or to continue: .mid or token .json (default: from scratch)")
     parser.add_argument("-pi", "--prompt_idx", type=int, default=0, metavar="N",
@@ -133,7 +143,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = gen_config(args)
     opened = open_prompt(args.prompt) if args.prompt else None
     if args.watch:
-        check_folder(args.watch)
+        make_folder(args.watch)
     studio = open_studio(args, args.dtype)
     copying = None
     if args.check_copies or args.max_copy is not None:
@@ -165,6 +175,10 @@ def play(args: argparse.Namespace, studio: Studio, config: GenConfig, opened: So
               f"it continues from the last of them", file=sys.stderr)
     if task.dropped:
         print(f"notice: left out of the prompt: {', '.join(task.dropped)}", file=sys.stderr)
+    resting = resting_parts(wish, task, studio.tokenizer.vocabulary)
+    if resting:
+        print(f"notice: goes on with {' and '.join(wish.make)} alone, since --make says no more; to play to what is "
+              f"there, add --given {','.join(resting)}", file=sys.stderr)
     return write_songs(args, studio, wish, task, config, prompt, copying)
 
 
@@ -270,11 +284,12 @@ class Made:
     copied: str = ""  # what it shares with training songs
 
 
-def make_songs(studio: Studio, task: Task, config: GenConfig, seed: int, n: int, copying: CopyCheck | None,
-               ) -> Iterator[Made]:
-    """`n` songs, a batch at a time: those of the seeds from `seed` on, but for what copies more than it may.
+def make_songs(studio: Studio, wish: Wish, task: Task, config: GenConfig, seed: int, n: int,
+               copying: CopyCheck | None) -> Iterator[Made]:
+    """`n` songs, a batch at a time: those of the seeds from `seed` on, but for what lacks a part that was asked for, as
+    long as there are seeds left, and for what copies more than it may.
 
-    Raises UserError where too few of TRIES times as many seeds make such songs.
+    Raises UserError where too few of TRIES times as many seeds make songs that copy no more.
     """
     n_found, following, end = 0, seed, seed + TRIES * n
     while n_found < n:
@@ -287,6 +302,11 @@ def make_songs(studio: Studio, task: Task, config: GenConfig, seed: int, n: int,
         seconds = (time.monotonic() - began) / len(batch)
         for of_seed, sampled in zip(batch, made, strict=True):
             song = Made(sampled.notes, sampled.nats, of_seed, batch, seconds)
+            lacking = lacking_parts(wish, task, song.notes, studio.tokenizer.vocabulary)
+            if lacking and end - 1 - of_seed >= n - n_found:
+                print(f"notice: the song of seed {of_seed} is passed over: {' and '.join(lacking)} would be silent",
+                      file=sys.stderr)
+                continue
             if copying:
                 rows = task.song(song.notes)  # all of it, but what was given is nobody's copy
                 run = copying.index.longest_run(rows, ~task.was_there(rows))
@@ -298,12 +318,13 @@ def make_songs(studio: Studio, task: Task, config: GenConfig, seed: int, n: int,
             yield song
 
 
-def best(songs: Sequence[Made], n: int, task: Task, tokenizer: MidiTokenizerPooled) -> list[Made]:
+def best(songs: Sequence[Made], n: int, task: Task, config: GenConfig, tokenizer: MidiTokenizerPooled) -> list[Made]:
     """The `n` best, each with its score in words."""
     from ranking import rank
 
     known = np.concatenate([task.prompt, task.given])
-    ranked = rank([song.notes for song in songs], [song.nats for song in songs], known, tokenizer.vocabulary)
+    ranked = rank([song.notes for song in songs], [song.nats for song in songs], known, tokenizer.vocabulary,
+                  config.rules)
     empty = [song for song in songs if not len(song.notes)]
     return [*(dataclasses.replace(songs[i], score=score.describe()) for i, score in ranked), *empty][:n]
 
@@ -315,9 +336,9 @@ def write_songs(args: argparse.Namespace, studio: Studio, wish: Wish, task: Task
     record = {"genconfig": config_to_dict(config), "wish": config_to_dict(wish), "model": str(studio.path),
               "prompt": prompt.path or None, "prompt_idx": args.prompt_idx, "prompt_notes": len(prompt.rows),
               "tempo": prompt.tempo, "seed": seed, "device": args.device, "dtype": args.dtype, "songs": []}
-    songs = make_songs(studio, task, config, seed, args.best_of or args.num_samples, copying)
+    songs = make_songs(studio, wish, task, config, seed, args.best_of or args.num_samples, copying)
     try:
-        chosen = best(list(songs), args.num_samples, task, studio.tokenizer) if args.best_of else songs
+        chosen = best(list(songs), args.num_samples, task, config, studio.tokenizer) if args.best_of else songs
         for number, made in enumerate(chosen, first):
             recipe = studio.recipe(wish, config, prompt, made.seed, made.batch)
             write_one(args, studio, task, prompt, made, recipe, number)

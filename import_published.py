@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from errors import UserError, reports_user_errors
+from errors import Parser, UserError, reports_user_errors
 from files import check_file, check_new, check_writable, file_hash
 from published_pickle import Placeholder, read_published, shown
 from vocab import FIELDS, load_vocabulary
@@ -42,8 +42,7 @@ OPTIONS = {
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("checkpoint", type=Path, help="published checkpoint .pth")
     parser.add_argument("-o", "--output", type=Path, required=True, help="file to write, ending in .safetensors")
     parser.add_argument("--force", action="store_true", help="overwrite a file that exists")

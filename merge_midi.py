@@ -21,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 
 from arranging import check_playable
-from errors import UserError, reports_user_errors
+from errors import Parser, UserError, reports_user_errors
 from files import MIDI_SUFFIXES, check_new, check_writable, write_bytes
 from midi_reader import read_song
 from songs import (
@@ -135,8 +135,7 @@ def output_path(folder: Path, name: str) -> Path:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("out_dir", type=Path, metavar="OUT_DIR", help="folder for the song, made if it is not there")
     parser.add_argument("stems", type=Path, nargs="+", metavar="STEM", help="MIDI files to join")
     parser.add_argument("-n", "--name", default="merged.mid", help="file name of the song (default: %(default)s)")

@@ -49,7 +49,8 @@ def read_song(path: str | Path, data: bytes | None = None) -> Song:
         raise UserError(f"{path}: {len(data) >> 20} MB, larger than any song; give a Standard MIDI File")
     start = data.find(b"MThd")
     if start < 0:
-        raise UserError(f"{path}: not a MIDI file (no MThd header in it); give a Standard MIDI File")
+        what = "recorded sound" if data[8:12] == b"WAVE" or data[:3] == b"ID3" else "no MThd header in it"
+        raise UserError(f"{path}: not a MIDI file ({what}); give a Standard MIDI File")
     data = data[start:]
     if len(data) < 14:
         raise UserError(f"{path}: truncated MIDI file (its header is cut off); export it again")

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from arranging import assign_parts, check_meters
-from errors import UserError, reports_user_errors
+from errors import Parser, UserError, reports_user_errors
 from files import MIDI_SUFFIXES, check_new, check_writable, file_hash, json_bytes, read_input, write_bytes
 from midi_reader import read_song
 from prompts import open_prompt, read_prompt
@@ -306,8 +306,7 @@ def excerpt(data: dict[str, Any], most_bars: int) -> dict[str, Any]:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("folders", type=Path, nargs="+", metavar="FOLDER",
                         help="folder of songs; with --blind two, the second being what the first is compared with")
     parser.add_argument("--vocab", type=Path, help="vocabulary JSON (default: configs/vocab.json)")

@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 import workers
 from duplicates import cluster, exact_key, join_labels, signature, signature_shape
-from errors import UserError, reports_user_errors
+from errors import Parser, UserError, reports_user_errors
 from files import check_new, check_writable
 from listing import Listing, Task, mark, whole_of_piece
 from song_store import Entry, SongStore
@@ -87,8 +87,7 @@ def song_order(clusters: np.ndarray, kept: np.ndarray, seed: int) -> np.ndarray:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("out", type=Path, help="dataset file to write")
     parser.add_argument("-fp", "--file_path", type=Path, required=True, help="folder of token files")
     parser.add_argument("-b", "--block_size", type=int, default=512, help="notes per block (default: %(default)s)")

@@ -4,7 +4,8 @@ The score is the mean of four marks from 0 to 1; one that does not apply is left
 
 likely   whether the song surprised the model as much as its rivals did: 1 for nats per note within their middle half,
          and as far outside as this is wide 0. Less is a song that drones, more is one that lost its way.
-in key   the share of new notes, drums left out, in the major or minor scale that the known notes fit best.
+in key   the share of new notes, drums left out, in the scale asked for, or without in the major or minor scale that
+         the known notes fit best.
 groove   how alike the places in the bar are at which new notes and known ones begin: 1 minus half the sum of the
          differences of their shares (total variation), a mean over the new bars.
 fresh    whether bars are new: 1 as long as half of them at most copy, note for note, a known bar of the same parts or
@@ -20,7 +21,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from theory import OCTAVE, best_scale
+from generation_args import RuleConfig
+from theory import OCTAVE, best_scale, scale_pitch_classes
 from vocab import BAR, FIRST_ID, PITCH_INSTRUMENT, START_POS, Vocabulary
 
 
@@ -48,23 +50,25 @@ class Score:
 
 
 def rank(songs: Sequence[np.ndarray], nats: Sequence[np.ndarray], known: np.ndarray, vocabulary: Vocabulary,
-         ) -> list[tuple[int, Score]]:
+         rules: RuleConfig) -> list[tuple[int, Score]]:
     """Indices and scores of songs, the best first, the earlier first of equals; songs without a note are left out.
 
     Args:
         songs: of each the new notes, (N, F) ids in order.
         nats: of each what its notes surprised the model by, (N,).
         known: (M, F) ids of notes that were there before.
+        rules: what the songs keep to; a key among them is the one that counts.
     """
     playing = [i for i, rows in enumerate(songs) if len(rows)]
     means = [float(nats[i].mean()) for i in playing]
-    scores = [(i, _score(songs[i], mean, likelihood_mark(mean, means), known, vocabulary))
+    scores = [(i, _score(songs[i], mean, likelihood_mark(mean, means), known, vocabulary, rules))
               for i, mean in zip(playing, means, strict=True)]
     return sorted(scores, key=lambda scored: -scored[1].total)
 
 
-def _score(new: np.ndarray, mean: float, likely: float, known: np.ndarray, vocabulary: Vocabulary) -> Score:
-    key, in_key = key_mark(new, known, vocabulary)
+def _score(new: np.ndarray, mean: float, likely: float, known: np.ndarray, vocabulary: Vocabulary,
+           rules: RuleConfig) -> Score:
+    key, in_key = key_mark(new, known, vocabulary, rules)
     parts = vocabulary.part_of_id
     same_parts = np.isin(parts[known[:, PITCH_INSTRUMENT]], parts[new[:, PITCH_INSTRUMENT]])
     copied = copied_share(new, known[same_parts])
@@ -79,15 +83,20 @@ def likelihood_mark(mean: float, means: Sequence[float]) -> float:
     return 1.0 if outside <= 0 else max(0.0, 1.0 - outside / (high - low)) if high > low else 0.0
 
 
-def key_mark(new: np.ndarray, known: np.ndarray, vocabulary: Vocabulary) -> tuple[str, float | None]:
-    """The scale that the known notes fit best (or the new, where these are all drums), and the new notes' share in it.
+def key_mark(new: np.ndarray, known: np.ndarray, vocabulary: Vocabulary, rules: RuleConfig,
+             ) -> tuple[str, float | None]:
+    """The scale asked for, else the one that the known notes fit best (or the new, where these are all drums); and the
+    new notes' share in it.
 
     ("", None) where all new notes are drums.
     """
     ours, theirs = _pitch_classes(new, vocabulary), _pitch_classes(known, vocabulary)
     if not len(ours):
         return "", None
-    name, classes = best_scale(np.bincount(theirs if len(theirs) else ours, minlength=OCTAVE))
+    if rules.key:
+        name, classes = f"{rules.key} {rules.scale}", scale_pitch_classes(rules.key, rules.scale)
+    else:
+        name, classes = best_scale(np.bincount(theirs if len(theirs) else ours, minlength=OCTAVE))
     return name, float(np.isin(ours, list(classes)).mean())
 
 

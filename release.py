@@ -12,15 +12,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from errors import UserError, reports_user_errors
+from errors import Parser, UserError, reports_user_errors
 from files import check_file, check_new, check_writable
 
 LOCAL = ("dataset", "weights", "filename")  # paths of one machine, which say nothing to others
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("checkpoint", type=Path, help="checkpoint .pth")
     parser.add_argument("out", type=Path, help="file to write, ending in .safetensors")
     parser.add_argument("--note", default="", help="what the file should say of itself: data, licence, attribution")

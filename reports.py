@@ -178,11 +178,11 @@ def _source_bytes(row: dict[str, Any]) -> bytes:
 
 
 class Summary:
-    """Counts over the rows of a report."""
+    """Counts over the rows of a report; of other inputs, which runs before left there, only the kept ones."""
 
     def __init__(self, folder: Path, verb: str) -> None:
         self.folder, self.verb = folder, verb
-        self.n_rows = self.n_kept = 0
+        self.n_rows = self.n_kept = self.n_others = 0
         self.first_reason = ""
         self.reasons: Counter[str] = Counter()
         self.notes: Counter[str] = Counter()
@@ -207,6 +207,9 @@ class Summary:
             lines.append(f"{self.notes[KEPT]:,} of {total:,} notes kept")
             lines += [f"{count:12,d}  {count / total:6.1%}  {kind}" for kind, count in self.notes.most_common()
                       if count and kind != KEPT]
+        if self.n_others:
+            lines.append(f"beside them {self.folder} holds {self.n_others:,} {self.verb} before, from other files; "
+                         f"remove what you do not want read on")
         return "\n".join(lines)
 
     def finish(self) -> int:
@@ -261,6 +264,8 @@ def write_report(path: Path, log: Path, rows: Iterable[tuple[bool, bytes]], fold
             log_file.write(f"{row['source']}: {what}\n".encode("utf-8", "replace"))
             if counted:
                 summary.add(row)
+            else:
+                summary.n_others += row["verdict"] == KEPT
         log_file.write(f"{summary.text()}\n".encode("utf-8", "replace"))
     return summary
 

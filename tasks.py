@@ -168,6 +168,22 @@ def parts_of(rows: np.ndarray, vocabulary: Vocabulary) -> tuple[str, ...]:
     return tuple(name for p, name in enumerate(vocabulary.part_names) if p in present)
 
 
+def resting_parts(wish: Wish, task: Task, vocabulary: Vocabulary) -> tuple[str, ...]:
+    """Parts of the prompt that a wish for other ones silences in the rest of the song, which may not be meant."""
+    if not wish.make or wish.needs_given:
+        return ()
+    return tuple(name for name in parts_of(task.prompt, vocabulary) if name not in task.made)
+
+
+def lacking_parts(wish: Wish, task: Task, new: np.ndarray, vocabulary: Vocabulary) -> tuple[str, ...]:
+    """Parts that were asked for, by name or as those that given ones lack, and that a song of `new` notes has not.
+
+    From scratch, after a prompt, and in bars of the middle a part may rest.
+    """
+    asked = task.made if (wish.make or wish.given) and not wish.fill else ()
+    return tuple(name for name in asked if name not in parts_of(task.song(new), vocabulary))
+
+
 def incomplete_parts(rows: np.ndarray, vocabulary: Vocabulary) -> tuple[str, ...]:
     """Names of the parts of a song that lacks some. Raises UserError if it lacks none."""
     present = parts_of(rows, vocabulary)

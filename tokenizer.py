@@ -25,7 +25,7 @@ import orjson
 import arranging
 import folder_run
 from arranging import STRUCK_TWICE, Choices, arrange, choices_of, quantize_durations, quantize_onsets
-from errors import UserError, reports_user_errors
+from errors import Parser, UserError, reports_user_errors
 from files import json_bytes, read_json_object, write_bytes
 from midi_reader import read_song, song_from_miditoolkit
 from songs import (
@@ -339,8 +339,7 @@ def token_ids(data: dict[str, Any], path: Path, tokenizer: MidiTokenizerPooled) 
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=f"{__doc__}\n{arranging.OPTIONS}", allow_abbrev=False,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(f"{__doc__}\n{arranging.OPTIONS}")
     parser.add_argument("inputs", type=Path, nargs="+", metavar="MIDI", help="files and folders to tokenize")
     parser.add_argument("-td", "--tokens_dir", type=Path, default=Path("tokens"),
                         help="folder for the token files (default: %(default)s)")

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from errors import UserError, reports_user_errors
+from errors import Parser, UserError, reports_user_errors
 from files import check_file, check_writable, read_json_object
 from processes import Processes, joined
 from settings import config_from_dict
@@ -32,8 +32,7 @@ if TYPE_CHECKING:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("--dataset_path", type=Path,
                         help="dataset to train on (default: dataset_pitch_ins512.pt; with --resume: the run's own)")
     parser.add_argument("--model_config", type=Path,
@@ -73,7 +72,7 @@ def _start(args: argparse.Namespace, processes: Processes, command: Sequence[str
     run = Path(settings.filename)
     if any((run / name).exists() for name in (LAST, BEST, LOSSES)) and not args.force:
         raise UserError(f"{run} holds a run already; continue it with --resume {run}, replace it with --force, "
-                        f"or give another filename")
+                        f"or give another \"filename\" in --training_args")
     check_writable(run)
 
     from training import Run  # brings torch, which --help and wrong settings need not wait for

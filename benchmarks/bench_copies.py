@@ -22,7 +22,7 @@ from tqdm import tqdm
 from checkpoints import load_model
 from copies import in_filter, make_filter, window_hashes
 from dataset import load_dataset
-from errors import reports_user_errors
+from errors import Parser, reports_user_errors
 from evaluation import held_out_songs, song_notes
 from vocab import Vocabulary
 
@@ -104,8 +104,7 @@ def compare(size: int, queries: Sequence[np.ndarray], training: Sequence[np.ndar
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("dataset", type=Path, help="dataset .pt the model was trained with")
     parser.add_argument("model", type=Path, help="checkpoint or released weights")
     parser.add_argument("--windows", type=int, nargs="+", default=[8, 12, 16, 24, 32], metavar="NOTES",

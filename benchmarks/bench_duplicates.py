@@ -26,7 +26,7 @@ import numpy as np
 from tqdm import tqdm
 
 from duplicates import EMPTY, N_HASHES, THRESHOLD, cluster, exact_key, signature, similarity
-from errors import UserError, reports_user_errors
+from errors import Parser, UserError, reports_user_errors
 from listing import Listing
 from tokenizer import MidiTokenizerPooled, read_tokens, sorted_rows
 from vocab import BAR, FIRST_ID, NOTE_DUR, PITCH_INSTRUMENT, START_POS, Vocabulary
@@ -235,8 +235,7 @@ class PeakMemory:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("--tokens", type=Path, help="folder of token files, named by MD5")
     parser.add_argument("--songs", type=Path, help="lakh_songs.jsonl")
     parser.add_argument("--altered", type=int, default=300, help="songs to alter (default: %(default)s)")

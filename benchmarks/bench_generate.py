@@ -36,7 +36,7 @@ from tqdm import tqdm
 from benchmarks.bench_train import Published
 from checkpoints import load_model, pick_device
 from dataset import Dataset, load_dataset
-from errors import UserError, reports_user_errors
+from errors import Parser, UserError, reports_user_errors
 from evaluation import held_out_songs, nats_per_note, song_rows
 from files import BUNDLED_MODEL
 from generation_args import DTYPES, GenConfig, RuleConfig
@@ -228,8 +228,7 @@ def cached_losses(model: PooledTransformer, dataset: Dataset, songs: Sequence[in
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("what", nargs="?", choices=tuple(WORK), default="speed")
     parser.add_argument("--model_path", type=Path, default=BUNDLED_MODEL, help="of window and rounded")
     parser.add_argument("--dataset_path", type=Path, help="the model was trained on: of window and rounded")

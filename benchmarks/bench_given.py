@@ -26,7 +26,7 @@ from tqdm import tqdm
 from anticipation import Anticipation
 from checkpoints import load_model
 from dataset import Dataset, load_dataset
-from errors import UserError, reports_user_errors
+from errors import Parser, UserError, reports_user_errors
 from evaluation import held_out_songs, song_rows
 from generation_args import GenConfig
 from model import PooledTransformer, window_losses
@@ -217,8 +217,7 @@ def agree(args: argparse.Namespace) -> int:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("what", choices=("loss", "agree"))
     parser.add_argument("dataset", type=Path, help="dataset .pt that the models were trained on")
     parser.add_argument("models", type=Path, nargs="+", help="checkpoints or released weights")

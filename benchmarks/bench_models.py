@@ -34,7 +34,7 @@ from benchmarks.recurrence import RecurrentRun
 from benchmarks.sequential_model import SequentialRun, SequentialTransformer, families, flat_split
 from checkpoints import load_checkpoint
 from dataset import load_dataset, split_by_song
-from errors import UserError, reports_user_errors
+from errors import Parser, UserError, reports_user_errors
 from evaluation import by_context, measure_losses, nats_per_note
 from files import file_hash, write_bytes
 from model import ModelConfig, PooledTransformer
@@ -237,8 +237,7 @@ def table(args: argparse.Namespace) -> int:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     commands = parser.add_subparsers(required=True, metavar="train|table")
     for name, work, text in (("train", train, "train rows"), ("table", table, "evaluate, time and print them")):
         command = commands.add_parser(name, help=text, allow_abbrev=False)

@@ -20,7 +20,7 @@ import torch
 from tqdm import tqdm
 
 from checkpoints import load_model
-from errors import UserError, reports_user_errors
+from errors import Parser, UserError, reports_user_errors
 from files import check_writable, write_bytes
 from generation_args import GenConfig
 from model import PooledTransformer
@@ -65,8 +65,7 @@ def invalid(rows: np.ndarray) -> np.ndarray:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("model", type=Path, help="checkpoint of the reference architecture")
     parser.add_argument("output", type=Path, help="folder for the songs")
     parser.add_argument("--songs", type=int, default=100, help="default: %(default)s")

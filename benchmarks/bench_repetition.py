@@ -20,7 +20,7 @@ import numpy as np
 
 from checkpoints import load_model
 from dataset import load_dataset
-from errors import reports_user_errors
+from errors import Parser, reports_user_errors
 from evaluation import held_out_songs, song_notes
 from generation_args import GenConfig, RuleConfig
 from inference import prepared
@@ -64,8 +64,7 @@ def _distance(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("dataset", type=Path, help="dataset .pt with songs the model was not trained on")
     parser.add_argument("model", type=Path, help="checkpoint or released weights")
     parser.add_argument("--genconfig", type=Path, help="sampling settings (default: the default ones)")

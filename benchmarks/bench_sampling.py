@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from checkpoints import load_model
 from copies import CopyIndex, read_index
-from errors import UserError, reports_user_errors
+from errors import Parser, UserError, reports_user_errors
 from evaluate import compare
 from files import read_input
 from generation_args import GenConfig
@@ -79,8 +79,7 @@ def signed(verdict: Verdict) -> str:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("dataset", type=Path, help="dataset .pt with songs the model was not trained on")
     parser.add_argument("model", type=Path, help="checkpoint or released weights")
     parser.add_argument("grid", type=Path, help="JSON list of sampling settings")

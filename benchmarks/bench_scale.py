@@ -22,7 +22,7 @@ from shutil import rmtree
 import symusic
 from tqdm import tqdm
 
-from errors import UserError, reports_user_errors
+from errors import Parser, UserError, reports_user_errors
 from files import MIDI_SUFFIXES
 from listing import Listing
 
@@ -105,8 +105,7 @@ def measure(corpus: Path, work: Path, n_songs: int) -> list[str]:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("corpus", type=Path, help="folder of multitrack songs")
     parser.add_argument("work", type=Path, help="folder to work in, new or empty")
     parser.add_argument("-n", "--songs", type=int, nargs="+", default=[3125, 12500, 50000],

@@ -22,7 +22,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import tokenizer
-from errors import reports_user_errors
+from errors import Parser, reports_user_errors
 from files import MIDI_SUFFIXES
 from listing import Listing
 from workers import available_cores
@@ -94,8 +94,7 @@ def scale(folder: Path, rounds: int) -> list[str]:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("folder", type=Path, help="folder of three-part songs, from clean_midi.py")
     parser.add_argument("-n", "--files", type=int, default=200, help="songs for the comparison (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="times each is run (default: %(default)s)")

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from checkpoints import pick_device
-from errors import reports_user_errors
+from errors import Parser, reports_user_errors
 from model import HEADS, ModelConfig, PooledTransformer, sinusoids, window_losses
 from settings import config_from_file
 from vocab import BAR, FIRST_ID
@@ -167,8 +167,7 @@ def parts_of(step: Callable[[Tensor], object], rows: Tensor) -> str:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("--model_config", type=Path, default=CONFIGS / "model_config.json",
                         help="the model beside the reference (default: %(default)s)")
     parser.add_argument("--batch_size", type=int, default=12, help="rows of a step (default: %(default)s)")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import os
@@ -27,6 +28,7 @@ from recipes import read_recipe, recipe_to_dict, surroundings
 from sampling import sample_songs
 from settings import config_from_file
 from songs import TICKS_PER_QUARTER
+from studio import Studio
 from tasks import Wish
 from tokenizer import MidiTokenizerPooled
 from vocab import BAR, FIRST_ID, NOTE_DUR, PITCH_INSTRUMENT, QUARTERS_PER_BAR, START_POS, load_vocabulary
@@ -356,12 +358,12 @@ def test_parts_are_made_for_given_ones_which_stay_note_for_note(play, tmp_path, 
     song, whole = notes("song.mid"), notes("out/0.mid")
     assert of_parts(whole, given) == of_parts(song, given)
     new = [row for row in whole if part_of(row) not in given]
-    assert new and {part_of(row) for row in new} <= set(made)
+    assert {part_of(row) for row in new} == set(made)
     assert {bar_of(row) for row in new} <= set(range(1, 5))
     assert read_song(tmp_path / "out/0.mid").main_tempo() == 97
     captured = capsys.readouterr()
     dropped = ", ".join(part for part in PARTS if part not in given)
-    assert captured.err == f"notice: left out of the prompt: {dropped}\n"
+    assert captured.err.startswith(f"notice: left out of the prompt: {dropped}\n")  # and perhaps of songs passed over
     assert f"{len(whole)} notes, {len(new)} of them new" in captured.out
     assert json.loads(recipe_text(tmp_path / "out/0.mid"))["wish"] == {
         "given": list(given), "make": list(make), "fill": [], "bars": 0, "loop": False}
@@ -663,6 +665,35 @@ def test_reproduce_refuses_what_it_would_ignore(run, play, capsys, arguments):
 
 
 # ---------------------------------------------------------------- the recipe and the log
+
+
+@pytest.mark.parametrize("all_silent", [False, True])
+def test_songs_without_a_part_that_was_asked_for_are_passed_over(play, tmp_path, monkeypatch, capsys, all_silent):
+    make = Studio.make
+
+    def make_less(studio, task, config, batch):
+        for seed, song in zip(batch, make(studio, task, config, batch), strict=True):
+            stays = np.array([part_of(row) != "piano" for row in song.notes.tolist()]) | (not all_silent and seed != 1)
+            yield dataclasses.replace(song, notes=song.notes[stays], nats=song.nats[stays])
+
+    monkeypatch.setattr(Studio, "make", lambda *about: list(make_less(*about)))
+    song_file(tmp_path / "some.mid", ("drums",))
+    assert play("-p", "some.mid", "--missing", "-o", "out", "-n", 2, "--seed", 0, "--no-page") == 0
+    seeds = [read_recipe(tmp_path / f"out/{number}.mid").seed for number in range(2)]
+    passed_over = [int(seed) for seed in re.findall(r"seed (\d+) is passed over: .* silent", capsys.readouterr().err)]
+    assert 1 in passed_over and sorted(seeds + passed_over) == list(range(seeds[-1] + 1))
+    if all_silent:
+        assert seeds == [18, 19]  # the last of ten times as many
+    else:
+        assert all({part_of(row) for row in notes(f"out/{number}.mid")} == set(PARTS) for number in range(2))
+
+
+def test_other_parts_that_fall_silent_are_pointed_out(play, capsys):
+    play("-p", "song.mid", "--make", "drums", "-o", "out", "--bars", 1, "--no-page")
+    assert "goes on with drums alone" in (said := capsys.readouterr().err) and "--given bass,piano" in said
+    for arguments in (["--same-parts"], ["--make", "drums,bass,piano"]):
+        play("-p", "song.mid", *arguments, "-o", "out", "--bars", 1, "--no-page")
+        assert "alone" not in capsys.readouterr().err
 
 
 def test_recipe_and_log_say_what_was_asked_for(play, tmp_path, given_path):

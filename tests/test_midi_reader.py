@@ -451,3 +451,11 @@ def test_a_note_before_the_song_in_memory_is_named():
     midi.instruments[0].notes = [miditoolkit.Note(100, 60, -40, 10)]
     with pytest.raises(UserError, match="a note begins before the song does"):
         MidiTokenizerPooled()(midi)
+
+
+@pytest.mark.parametrize("data", [b"RIFF\x24\x00\x00\x00WAVEfmt ", b"ID3\x04" + bytes(40)])
+def test_recorded_sound_is_called_so(data, tmp_path):
+    path = tmp_path / "song.mid"
+    path.write_bytes(data)
+    with pytest.raises(UserError, match="recorded sound"):
+        read_song(path)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from generation_args import RuleConfig
 from ranking import Score, copied_share, groove_mark, key_mark, likelihood_mark, rank
 from theory import SCALES, best_scale, scale_pitch_classes
 from vocab import FIELDS, FIRST_ID, load_vocabulary
 
 VOCABULARY = load_vocabulary()
 STEPS = VOCABULARY.steps_per_bar
+NO_RULES = RuleConfig()
 NOTHING = np.zeros((0, len(FIELDS)), np.int64)
 
 
@@ -48,14 +50,16 @@ def test_likelihood_mark_is_1_in_the_middle_half_and_falls_on_both_sides():
 
 def test_key_mark_is_the_share_in_the_key_of_what_is_known():
     g_major, f_sharp_major = np.concatenate([scale_run(0, 7), notes((0, 30, "piano", 67))]), scale_run(1, 6)
-    assert key_mark(g_major, g_major, VOCABULARY) == ("G major", 1.0)
-    name, share = key_mark(f_sharp_major, g_major, VOCABULARY)
+    assert key_mark(g_major, g_major, VOCABULARY, NO_RULES) == ("G major", 1.0)
+    name, share = key_mark(f_sharp_major, g_major, VOCABULARY, NO_RULES)
     assert name == "G major"
     assert share == pytest.approx(2 / 7)  # B and F# are in both
     kicks = notes((0, 0, "drums", 36), (0, 8, "drums", 38))
-    assert key_mark(kicks, g_major, VOCABULARY) == ("", None)
-    assert key_mark(f_sharp_major, kicks, VOCABULARY) == key_mark(f_sharp_major, NOTHING, VOCABULARY)
-    assert key_mark(f_sharp_major, NOTHING, VOCABULARY)[1] == 1.0
+    assert key_mark(kicks, g_major, VOCABULARY, NO_RULES) == ("", None)
+    alone = key_mark(f_sharp_major, NOTHING, VOCABULARY, NO_RULES)
+    assert key_mark(f_sharp_major, kicks, VOCABULARY, NO_RULES) == alone and alone[1] == 1.0
+    asked = RuleConfig(key="E", scale="minor")  # the notes of G major
+    assert key_mark(g_major, f_sharp_major, VOCABULARY, asked) == ("E minor", 1.0)
 
 
 def test_groove_mark_compares_where_in_the_bar_notes_begin():
@@ -88,7 +92,7 @@ def test_the_best_come_first_and_say_why():
     good[2, 3] += 1  # E for the dorian's Eb
     silent = NOTHING
     surprise = [np.full(len(rows), 1.5) for rows in (off_key, silent, copy, good)]
-    ranked = rank([off_key, silent, copy, good], surprise, known, VOCABULARY)
+    ranked = rank([off_key, silent, copy, good], surprise, known, VOCABULARY, NO_RULES)
     assert ranked[0][0] == 3
     assert {i for i, _ in ranked} == {0, 2, 3}
     totals = [score.total for _, score in ranked]
@@ -97,7 +101,7 @@ def test_the_best_come_first_and_say_why():
     assert by_index[2].fresh == 0 and by_index[2].copied == 1 and by_index[3].fresh == 1
     text = by_index[2].describe()
     assert "1.50 nats/note" in text and "in C major" in text and "100% of the bars copied" in text
-    assert rank([silent], [np.zeros(0)], known, VOCABULARY) == []
+    assert rank([silent], [np.zeros(0)], known, VOCABULARY, NO_RULES) == []
 
 
 def test_a_mark_that_does_not_apply_is_left_out():

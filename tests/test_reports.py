@@ -109,6 +109,8 @@ def test_the_table_counts_files_by_reason_and_notes_by_where_they_went(tmp_path,
         "2,000 of 3,010 notes kept",
         "       1,000   33.2%  outside",
         "          10    0.3%  in files left out"]
+    summary.n_others = 1200
+    assert summary.text().splitlines()[-1].startswith(f"beside them {tmp_path} holds 1,200 tokenized before, from")
 
 
 @pytest.mark.parametrize(("reason", "kind"), [

@@ -849,7 +849,7 @@ def test_a_run_is_not_overwritten(capsys):
     run = train()
     before = {path.name: path.read_bytes() for path in run.iterdir()}
     message = fails(train_pool.main, arguments(lr=0.1), capsys)
-    assert f"continue it with --resume {run}, replace it with --force, or give another filename" in message
+    assert f"continue it with --resume {run}, replace it with --force, or give another \"filename\"" in message
     # Nor does --force destroy anything before the new run can begin.
     write_json(Path("training.json"), TINY_TRAINING)
     for bad in (["--dataset_path", "model.json"], ["-fp", "model.json"], ["--train_split", "2"]):

@@ -263,8 +263,14 @@ def test_a_second_watch_does_what_is_new_or_changed_and_force_does_all(watching_
     assert not Path("in-generated/same/1.mid").exists()
 
 
+def test_a_folder_that_is_not_there_is_made(watching_for, folder):
+    folder.rmdir()
+    assert watching_for("--bars", 1, steps=(lambda: song_file(folder / "a.mid"), lambda: None, lambda: None)) == 0
+    assert Path("in-generated/a/0.mid").is_file()
+
+
 @pytest.mark.parametrize(("arguments", "text"), [
-    (["--watch", "gone"], "gone: no such folder to watch; make it"), (["--watch", "song.mid"], "no such folder"),
+    (["--watch", "song.mid"], "song.mid: a file stands where a folder is needed"),
     (["--watch", "in", "-p", "song.mid"], "--watch takes the files"), (["--missing"], "--missing takes the parts"),
     (["--watch", "in", "--missing", "--given", "bass"], "--missing takes"),
     (["-p", "song.mid", "--missing", "--make", "bass"], "--missing takes"),
@@ -284,6 +290,7 @@ def test_a_model_that_cannot_play_to_given_notes_is_found_at_once(model_path, fo
 
 def test_a_watch_in_a_process_of_its_own_until_ctrl_c(given_path, folder):  # noqa: F811
     source = song_file(Path("song.mid")).read_bytes()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # tests in the background of a shell ignore it
     process = subprocess.Popen([sys.executable, ROOT / "generate.py", "--watch", "in", "-mp", given_path, "--bars", "1",
                                 "-d", "cpu"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
