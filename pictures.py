@@ -28,6 +28,8 @@ DRUM_NAMES = {
     63: "high conga", 64: "low conga", 65: "high timbale", 66: "low timbale", 67: "high agogo", 68: "low agogo",
     69: "cabasa", 70: "maracas", 75: "claves", 76: "high woodblock", 77: "low woodblock", 80: "mute triangle",
     81: "triangle"}
+PART_COLORS = ("#c4561f", "#3a63c8", "#12826b", "#a3408f", "#8a6a00", "#6b4fc0", "#237a99",
+               "#a83a4a")  # as on the page (web/page.css); they start over after the last
 SEMITONES = 12
 PALE = 0.35  # opacity
 FEW_POINTS = 50  # on a loss curve
@@ -126,7 +128,8 @@ def piano_roll(rows: np.ndarray, vocabulary: Vocabulary, n_prompt: int = 0, titl
         mine = vocabulary.part_of_id[rows[:, PITCH_INSTRUMENT]] == p
         pitch = vocabulary.pitch_of_id[rows[mine, PITCH_INSTRUMENT]]
         strength = np.where(given[mine], PALE, 1.0) if given is not None else np.ones(len(pitch))
-        _part_panel(axes, part, onset[mine], length[mine], pitch, [to_rgba(f"C{p}", alpha) for alpha in strength])
+        colors = [to_rgba(PART_COLORS[p % len(PART_COLORS)], alpha) for alpha in strength]
+        _part_panel(axes, part, onset[mine], length[mine], pitch, colors)
         axes.set_xlim(first, last)
         _bar_axis(axes, first, last)
         axes.set_axisbelow(True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -79,3 +81,8 @@ def test_numbers_of_bars_do_not_run_into_one_another(drawn, n_bars):
 
 def test_a_song_without_notes_is_drawn(drawn):
     assert labels(drawn(random_song(0, 1, 1)[:0], V).axes[-1].xaxis) == ["1"]
+
+
+def test_parts_have_the_colors_of_the_page():
+    style = (Path(pictures.__file__).parent / "web/page.css").read_text(encoding="utf-8")
+    assert re.findall(r"--part-\d: (#\w+); ", style)[:len(pictures.PART_COLORS)] == list(pictures.PART_COLORS)

@@ -83,6 +83,7 @@ def test_documented_python_runs(checkout):
     done = subprocess.run([sys.executable, "-c", code], cwd=checkout, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "(1, 1, 1, 1)" in done.stdout
+    assert (checkout / "listen.html").read_bytes() == (ROOT / "examples/listen.html").read_bytes()
 
 
 @pytest.mark.parametrize("page", ["README.md", "TRAINING.md", "models/MODEL_CARD.md"])
