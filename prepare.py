@@ -151,8 +151,8 @@ def _write(store: SongStore, n_files: int, args: argparse.Namespace) -> None:
     store.finish()
     sizes = np.unique(clusters[order], return_counts=True)[1]
     print(f"{args.out}: {len(order)} songs ({n_left_out} files left out, {len(lengths) - len(order)} duplicates), "
-          f"{counts.notes} notes, {counts.blocks} blocks of {args.block_size}; {counts.dropped} notes after the last "
-          f"full block dropped")
+          f"{counts.notes - 2 * len(order)} notes; with the first and last row of each song {counts.blocks} blocks of "
+          f"{args.block_size} rows, the {counts.dropped} after the last full block dropped")
     print(f"{int(sizes[sizes > 1].sum())} songs have near-duplicates, which stay on their side of the split: "
           f"{int((sizes > 1).sum())} clusters of 2 to {sizes.max()} songs" if sizes.max() > 1 else
           "no song has a near-duplicate")
