@@ -50,8 +50,8 @@ def test_blocks_are_the_songs_joined_in_the_stored_order(tokens, tmp_path, capsy
     assert dataset.song_starts.tolist() == starts[:-1].tolist()
     out, err = capsys.readouterr()
     assert out == (f"{tmp_path / 'd.pt'}: 5 songs (0 files left out, 0 duplicates), "
-                   f"{sum(map(len, SONGS.values()))} notes; with the first and last row of each song {kept // 32} blocks "
-                   f"of 32 rows, the {len(everything) - kept} after the last full block dropped\n"
+                   f"{sum(map(len, SONGS.values()))} notes; with the first and last row of each song {kept // 32} "
+                   f"blocks of 32 rows, the {len(everything) - kept} after the last full block dropped\n"
                    f"no song has a near-duplicate\n")
     assert dataset.clusters.tolist() == list(range(5))
     assert err == ""
