@@ -85,4 +85,4 @@ def test_a_song_without_notes_is_drawn(drawn):
 
 def test_parts_have_the_colors_of_the_page():
     style = (Path(pictures.__file__).parent / "web/page.css").read_text(encoding="utf-8")
-    assert re.findall(r"--part-\d: (#\w+); ", style)[:len(pictures.PART_COLORS)] == list(pictures.PART_COLORS)
+    assert re.findall(r"--part-\d: (#\w+);", style)[:len(pictures.PART_COLORS)] == list(pictures.PART_COLORS)
