@@ -25,17 +25,15 @@ import dataclasses
 import hashlib
 import secrets
 import sys
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from copies import WINDOW, CopyCheck
 from errors import Parser, UserError, reports_user_errors
 from files import BUNDLED_COPIES, BUNDLED_MODEL, check_file, check_writable, file_hash, make_folder, write_bytes
 from generation_args import DTYPES, GenConfig
+from making import Made, best, make_songs
 from page import PAGE_NAME, check_page, write_page
 from prompts import Prompt, open_prompt, read_prompt
 from recipes import Recipe, differences, surroundings
@@ -49,7 +47,6 @@ from tasks import (
     Task,
     Wish,
     incomplete_parts,
-    lacking_parts,
     make_task,
     parse_bars,
     parse_parts,
@@ -57,13 +54,10 @@ from tasks import (
     resting_parts,
     split_names,
 )
-from tokenizer import MidiTokenizerPooled
 from vocab import Vocabulary
 from watching import Watcher, folder_beside, watch
 
 SEEDS = 2**32  # seeds are drawn from 0 to this, exclusive
-BATCH = 16  # songs made at a time
-TRIES = 10  # songs made at most, for each that is wanted
 REPRODUCE_TAKES = ("reproduce", "prompt", "model_path", "output", "device", "page")
 
 
@@ -271,64 +265,6 @@ def make_wish(args: argparse.Namespace, prompt: Prompt, studio: Studio) -> Wish:
     return Wish(given, make, () if args.fill is None else parse_bars(args.fill), args.bars or 0, args.loop)
 
 
-@dataclasses.dataclass(frozen=True)
-class Made:
-    """A song made: its new notes, the nats that each surprised the model by, and the seeds of its batch."""
-
-    notes: np.ndarray
-    nats: np.ndarray
-    seed: int
-    batch: tuple[int, ...]
-    seconds: float  # its share of the batch's
-    score: str = ""
-    copied: str = ""  # what it shares with training songs
-
-
-def make_songs(studio: Studio, wish: Wish, task: Task, config: GenConfig, seed: int, n: int,
-               copying: CopyCheck | None) -> Iterator[Made]:
-    """`n` songs, a batch at a time: those of the seeds from `seed` on, but for what lacks a part that was asked for, as
-    long as there are seeds left, and for what copies more than it may.
-
-    Raises UserError where too few of TRIES times as many seeds make songs that copy no more.
-    """
-    n_found, following, end = 0, seed, seed + TRIES * n
-    while n_found < n:
-        batch = tuple(range(following, min(following + min(n - n_found, BATCH), end)))
-        if not batch:
-            raise UserError(f"--max-copy {copying.most}: of {TRIES * n} songs {n_found} share no more, where {n} are "
-                            f"wanted; allow more notes, or a higher temperature (--genconfig)")
-        following, began = batch[-1] + 1, time.monotonic()
-        made = studio.make(task, config, batch)
-        seconds = (time.monotonic() - began) / len(batch)
-        for of_seed, sampled in zip(batch, made, strict=True):
-            song = Made(sampled.notes, sampled.nats, of_seed, batch, seconds)
-            lacking = lacking_parts(wish, task, song.notes, studio.tokenizer.vocabulary)
-            if lacking and end - 1 - of_seed >= n - n_found:
-                print(f"notice: the song of seed {of_seed} is passed over: {' and '.join(lacking)} would be silent",
-                      file=sys.stderr)
-                continue
-            if copying:
-                rows = task.song(song.notes)  # all of it, but what was given is nobody's copy
-                run = copying.index.longest_run(rows, ~task.was_there(rows))
-                song = dataclasses.replace(song, copied=copying.index.describe(run, len(song.notes)))
-                if copying.refuses(run):
-                    print(f"notice: the song of seed {of_seed} is passed over: {song.copied}", file=sys.stderr)
-                    continue
-            n_found += 1
-            yield song
-
-
-def best(songs: Sequence[Made], n: int, task: Task, config: GenConfig, tokenizer: MidiTokenizerPooled) -> list[Made]:
-    """The `n` best, each with its score in words."""
-    from ranking import rank
-
-    known = np.concatenate([task.prompt, task.given])
-    ranked = rank([song.notes for song in songs], [song.nats for song in songs], known, tokenizer.vocabulary,
-                  config.rules)
-    empty = [song for song in songs if not len(song.notes)]
-    return [*(dataclasses.replace(songs[i], score=score.describe()) for i, score in ranked), *empty][:n]
-
-
 def write_songs(args: argparse.Namespace, studio: Studio, wish: Wish, task: Task, config: GenConfig, prompt: Prompt,
                 copying: CopyCheck | None) -> int:
     seed = args.seed if args.seed is not None else secrets.randbelow(SEEDS)
@@ -338,8 +274,9 @@ def write_songs(args: argparse.Namespace, studio: Studio, wish: Wish, task: Task
               "tempo": prompt.tempo, "seed": seed, "device": args.device, "dtype": args.dtype, "songs": []}
     songs = make_songs(studio, wish, task, config, seed, args.best_of or args.num_samples, copying)
     try:
-        chosen = best(list(songs), args.num_samples, task, config, studio.tokenizer) if args.best_of else songs
-        for number, made in enumerate(chosen, first):
+        if args.best_of:
+            songs = best(list(songs), args.num_samples, task, config, studio.tokenizer.vocabulary)
+        for number, made in enumerate(songs, first):
             recipe = studio.recipe(wish, config, prompt, made.seed, made.batch)
             write_one(args, studio, task, prompt, made, recipe, number)
             record["songs"].append({"file": f"{number}.mid", "seed": made.seed, "score": made.score or None,

@@ -20,6 +20,7 @@ from test_sampling import SMALL_VOCABULARY, tiny_model
 
 import copies
 import generate
+import making
 from benchmarks import bench_copies
 from checkpoints import save_release
 from copies import (
@@ -387,13 +388,13 @@ def test_the_best_are_chosen_among_songs_that_do_not_copy(play, tmp_path, capsys
 
 
 def test_where_all_copy_there_is_an_end(play, tmp_path, capsys):
-    play("-o", "plain", "-n", 2 * generate.TRIES)
+    play("-o", "plain", "-n", 2 * making.TRIES)
     index = save_index(tmp_path / "index.safetensors",
-                       [made_song(f"plain/{seed}.mid") for seed in range(2 * generate.TRIES) if seed != 3])
+                       [made_song(f"plain/{seed}.mid") for seed in range(2 * making.TRIES) if seed != 3])
     capsys.readouterr()
     assert play("-o", "out", "-n", 2, "--check-copies", index, "--max-copy", WINDOW) == 2
     error = capsys.readouterr().err.splitlines()[-1]
-    assert error.startswith(f"error: --max-copy {WINDOW}: of {2 * generate.TRIES} songs 1 share no more, where 2")
+    assert error.startswith(f"error: --max-copy {WINDOW}: of {2 * making.TRIES} songs 1 share no more, where 2")
     assert (made_song("out/0.mid") == made_song("plain/3.mid")).all() and not Path("out/1.mid").exists()
 
 

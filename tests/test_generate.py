@@ -178,7 +178,7 @@ def test_an_interrupted_run_records_the_songs_it_wrote(run, tmp_path, monkeypatc
             raise KeyboardInterrupt
         return sample_songs(*arguments, **named)
 
-    monkeypatch.setattr("generate.BATCH", 1)
+    monkeypatch.setattr("making.BATCH", 1)
     monkeypatch.setattr("sampling.sample_songs", second_is_interrupted)
     assert run("-o", "out", "-n", 3, "--seed", 6) == EXIT_INTERRUPTED
     log = (tmp_path / "out/genconfigs.txt").read_text()

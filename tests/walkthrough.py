@@ -1,7 +1,8 @@
 """Type every command of README.md, in its order, in a copy of the repository, with the bundled model.
 
 Example  python tests/walkthrough.py
-         python tests/walkthrough.py --only evaluate   # the commands that hold this word, in a copy kept from before
+         python tests/walkthrough.py --folder copy                   # keeps the copy
+         python tests/walkthrough.py --folder copy --only evaluate   # types the commands that hold this word in it
 
 What a reader brings is made first: songs of his own, stars and votes of a page. Commands are typed as they stand, but
 for those that would take hours (LESS). Those that set the machine up or run tests are not typed (SET_UP): the project's
@@ -33,8 +34,7 @@ LESS = (  # a command that holds the words gets the arguments too: the last of t
     ("bench_models table", "--steps 2 --songs 2 --rounds 1"),
     ("bench_published", "--songs 3"),
     ("bench_sampling", "--songs 5"),
-    ("generate.py -n 100", "-n 10"),
-    ("generate.py -mp musictransformer/best.pth -n 100", "-n 10"),
+    ("-n 100", "-n 10"),
     ("evaluate.py --dataset_path", "--all"),  # the bundled model held out none of the reader's songs
     ("evaluate.py gen100", "-mp musictransformer/best.pth --force"),
     ("torchrun --nproc_per_node=2 train_pool.py --dataset_path", "--force"),  # the same folder as on one device
@@ -159,7 +159,7 @@ def walk(folder: Path, only: str) -> list[str]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="", metavar="WORD", help="only commands that hold this")
+    parser.add_argument("--only", default="", metavar="WORD", help="only commands that hold this word")
     parser.add_argument("--folder", type=Path, help="keep the copy here, or go on in one that is there")
     args = parser.parse_args(argv)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job, and what it starts, ignore it
