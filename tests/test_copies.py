@@ -38,6 +38,7 @@ from copies import (
     window_hashes,
     write_index,
 )
+from tokenizer import MidiTokenizerPooled
 from vocab import BAR, FIRST_ID, NOTE_DUR, PITCH_INSTRUMENT, START_POS, load_vocabulary
 
 VOCABULARY = load_vocabulary()
@@ -208,12 +209,13 @@ def test_a_run_is_measured_by_real_songs_of_its_length():
     assert index.real_runs[:, 1].max() < WINDOW + ACCIDENTS
     assert [index.usual(n, 100) for n in (1, 128, 129, 10_000)] == [128, 128, 200, 200]
     said = index.describe(Run(23, 5, 7), 512)
-    assert said == "longest run shared with training songs: 23 notes, bars 5–7 (real songs: 198 at the 99th percentile)"
+    assert said == ("longest run shared with training songs: 23 notes, bars 5–7 (real songs: 198 at the 99th "
+                    "percentile of songs this long)")
     assert index.describe(Run(199, 5, 5), 512).startswith("COPIED? longest run shared with training songs: 199 notes, "
                                                           "bar 5 (")
     plain = index_of([rows], [rows[:5]])
     assert plain.describe(Run(), 9) == (f"longest run shared with training songs: at most {WINDOW} notes (real "
-                                        f"songs: at most {WINDOW} at the 99th percentile)")
+                                        f"songs: at most {WINDOW} at the 99th percentile of songs this long)")
     assert plain.describe(Run(WINDOW, 1, 2), 9) == plain.describe(Run(), 9)
     assert plain.describe(Run(WINDOW + 1, 1, 2), 9).startswith("COPIED?")
 
@@ -400,7 +402,7 @@ def test_where_all_copy_there_is_an_end(play, tmp_path, capsys):
 
 def test_what_was_given_is_no_copy(play, tmp_path, capsys):
     rows = random_song(3, 60)
-    generate.MidiTokenizerPooled().create_midi_from_tokens(rows).dump("prompt.mid")
+    MidiTokenizerPooled().create_midi_from_tokens(rows).dump("prompt.mid")
     prompt = made_song("prompt.mid")
     index = save_index(tmp_path / "index.safetensors", [prompt])
     assert play("-p", "prompt.mid", "-o", "out", "--check-copies", index, "--max-copy", WINDOW) == 0
