@@ -27,7 +27,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Instead of the whole usage, and then what is wrong."""
-        raise UserError(f"{message}; {self.prog} --help says what there is")
+        raise UserError(f"{message}; --help says what there is")
 
 
 def reports_user_errors(main: Callable[..., int]) -> Callable[..., int]:

@@ -97,7 +97,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("-d", "--device", default="auto", help="auto, cuda, mps or cpu (default: %(default)s)")
     parser.add_argument("--dtype", choices=DTYPES, default=DTYPES[0],
                         help="of the weights: the smaller, the faster, and the less exact (default: %(default)s)")
-    parser.add_argument("--seed", type=int, help="song i uses seed + i (default: drawn, printed and recorded)")
+    parser.add_argument("--seed", type=int, help="song i uses seed + i, unless that is passed over (default: drawn)")
     parser.add_argument("--force", action="store_true", help="number songs from 0, over those that are there")
     parser.add_argument("--best-of", type=int, default=0, metavar="M",
                         help="make M songs and write the -n best of them, by a score that is printed")
@@ -136,8 +136,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_arguments(args)
     config = gen_config(args)
     opened = open_prompt(args.prompt) if args.prompt else None
-    if args.watch:
-        make_folder(args.watch)
     studio = open_studio(args, args.dtype)
     copying = None
     if args.check_copies or args.max_copy is not None:
@@ -146,6 +144,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return play(args, studio, config, opened, copying)
     studio.check(make_wish(args, read_prompt(None, Path(), 0, studio.tokenizer), studio))  # wrong for any file
     check_writable(args.output)
+    make_folder(args.watch)
 
     def play_to(path: Path, output: Path) -> None:
         of_file = argparse.Namespace(**vars(args) | {"prompt": path, "output": output})
@@ -172,7 +171,7 @@ def play(args: argparse.Namespace, studio: Studio, config: GenConfig, opened: So
     resting = resting_parts(wish, task, studio.tokenizer.vocabulary)
     if resting:
         print(f"notice: goes on with {' and '.join(wish.make)} alone, since --make says no more; to play to what is "
-              f"there, add --given {','.join(resting)}", file=sys.stderr)
+              f"there, say --given {','.join(resting)}" + " in place of --bars" * bool(wish.bars), file=sys.stderr)
     return write_songs(args, studio, wish, task, config, prompt, copying)
 
 

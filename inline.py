@@ -15,6 +15,7 @@ import numpy as np
 from errors import UserError
 from page import common_data, music_data, page_bytes
 from songs import DEFAULT_TEMPO, TICKS_PER_QUARTER, Song, check_tempo
+from tasks import are_among
 from tokenizer import MidiTokenizerPooled
 from vocab import PITCH_INSTRUMENT, Vocabulary
 
@@ -53,7 +54,7 @@ def player(songs: Mapping[str, Any], vocabulary: Vocabulary, tempo: float = DEFA
     ideas = []
     for title, ids in songs.items():
         rows = tokenizer.ids_to_rows(ids, title)
-        old = np.zeros(len(rows), bool) if kept is None else (rows[:, None] == kept).all(-1).any(-1)  # from (N, M, F)
+        old = np.zeros(len(rows), bool) if kept is None else are_among(rows, kept)
         part = vocabulary.part_of_id[rows[:, PITCH_INSTRUMENT]]
         ideas.append({"title": title, "fresh": None,
                       **music_data(Song(TICKS_PER_QUARTER, (), ((0, tempo),)),

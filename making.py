@@ -21,6 +21,7 @@ from vocab import Vocabulary
 
 BATCH = 16  # songs made at a time
 TRIES = 10  # songs made at most, for each that is wanted
+STEP = 1_000_000  # from the seed of a song that is passed over to the next
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,41 +34,64 @@ class Made:
     batch: tuple[int, ...]
     seconds: float  # its share of the batch's
     score: str = ""
-    copied: str = ""  # what it shares with training songs
+    copied: str = ""  # what it shares with training songs, in words
+    copies: bool = False  # more than it may
 
 
 def make_songs(studio: Studio, wish: Wish, task: Task, config: GenConfig, seed: int, n: int,
                copying: CopyCheck | None) -> Iterator[Made]:
-    """`n` songs, a batch at a time: those of the seeds from `seed` on, but for what lacks a part that was asked for, as
-    long as there are seeds left, and for what copies more than it may.
+    """`n` songs, a batch at a time, the i-th of seed + i. In the place of one that lacks a part that was asked for, or
+    copies more than it may, comes that of a further seed, STEP on, and so forth: the same whatever `n` is.
 
-    Raises UserError where too few of TRIES times as many seeds make songs that copy no more.
+    Where each of TRIES lacks a part, the first is taken. Raises UserError, after the last song, where each copies.
     """
-    n_found, following, end = 0, seed, seed + TRIES * n
-    while n_found < n:
-        batch = tuple(range(following, min(following + min(n - n_found, BATCH), end)))
-        if not batch:
-            raise UserError(f"--max-copy {copying.most}: of {TRIES * n} songs {n_found} share no more, where {n} are "
-                            f"wanted; allow more notes, or a higher temperature (--genconfig)")
-        following, began = batch[-1] + 1, time.monotonic()
-        made = studio.make(task, config, batch)
-        seconds = (time.monotonic() - began) / len(batch)
-        for of_seed, sampled in zip(batch, made, strict=True):
-            song = Made(sampled.notes, sampled.nats, of_seed, batch, seconds)
-            lacking = lacking_parts(wish, task, song.notes, studio.tokenizer.vocabulary)
-            if lacking and end - 1 - of_seed >= n - n_found:
-                print(f"notice: the song of seed {of_seed} is passed over: {' and '.join(lacking)} would be silent",
-                      file=sys.stderr)
-                continue
-            if copying:
-                rows = task.song(song.notes)  # all of it, but what was given is nobody's copy
-                run = copying.index.longest_run(rows, ~task.was_there(rows))
-                song = dataclasses.replace(song, copied=copying.index.describe(run, len(song.notes)))
-                if copying.refuses(run):
-                    print(f"notice: the song of seed {of_seed} is passed over: {song.copied}", file=sys.stderr)
-                    continue
+    n_found = 0
+    for first in range(seed, seed + n, BATCH):
+        for song in _make_batch(studio, wish, task, config, range(first, min(first + BATCH, seed + n)), copying):
             n_found += 1
             yield song
+    if n_found < n:
+        raise UserError(f"--max-copy {copying.most}: {n - n_found} of {n} songs share more in each of {TRIES} tries; "
+                        f"allow more notes, or a higher temperature (--genconfig)")
+
+
+def _make_batch(studio: Studio, wish: Wish, task: Task, config: GenConfig, seeds: Sequence[int],
+                copying: CopyCheck | None) -> Iterator[Made]:
+    """A song for each of `seeds`, but for those whose tries all copy."""
+    good: dict[int, Made] = {}
+    lacking: dict[int, Made] = {}
+    for attempt in range(TRIES):
+        wanted = [seed for seed in seeds if seed not in good]
+        songs = _sampled(studio, task, config, [seed + attempt * STEP for seed in wanted], copying) if wanted else []
+        for seed, song in zip(wanted, songs, strict=True):
+            silent = lacking_parts(wish, task, song.notes, studio.tokenizer.vocabulary)
+            if not (song.copies or silent):
+                good[seed] = song
+                continue
+            if not song.copies:
+                lacking.setdefault(seed, song)
+            why = song.copied if song.copies else f"{' and '.join(silent)} would be silent"
+            print(f"notice: the song of seed {song.seed} is passed over: {why}", file=sys.stderr)
+    for seed, song in lacking.items():
+        if seed not in good:
+            print(f"notice: the song of seed {song.seed} is taken all the same, after {TRIES} tries", file=sys.stderr)
+    chosen = lacking | good
+    yield from (chosen[seed] for seed in seeds if seed in chosen)
+
+
+def _sampled(studio: Studio, task: Task, config: GenConfig, seeds: Sequence[int], copying: CopyCheck | None,
+             ) -> Iterator[Made]:
+    batch, began = tuple(seeds), time.monotonic()
+    made = studio.make(task, config, batch)
+    seconds = (time.monotonic() - began) / len(batch)
+    for seed, sampled in zip(batch, made, strict=True):
+        song = Made(sampled.notes, sampled.nats, seed, batch, seconds)
+        if copying:
+            rows = task.song(song.notes)  # all of it, but what was given is nobody's copy
+            run = copying.index.longest_run(rows, ~task.was_there(rows))
+            song = dataclasses.replace(song, copied=copying.index.describe(run, len(song.notes)),
+                                       copies=copying.refuses(run))
+        yield song
 
 
 def best(songs: Sequence[Made], n: int, task: Task, config: GenConfig, vocabulary: Vocabulary) -> list[Made]:

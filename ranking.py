@@ -35,7 +35,7 @@ class Score:
     groove: float
     fresh: float
     nats_per_note: float
-    key: str  # of the known notes: "A minor"
+    key: str  # asked for, or of the known notes: "A minor"
     copied: float  # share of the bars
 
     @property

@@ -265,7 +265,7 @@ def write_report(path: Path, log: Path, rows: Iterable[tuple[bool, bytes]], fold
             if counted:
                 summary.add(row)
             else:
-                summary.n_others += row["verdict"] == KEPT
+                summary.n_others += any((folder / name).is_file() for name in row.get("outputs", ()))
         log_file.write(f"{summary.text()}\n".encode("utf-8", "replace"))
     return summary
 

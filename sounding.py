@@ -71,16 +71,17 @@ class Synthesizer:
     def _play(self, midi: bytes) -> np.ndarray:
         """(samples, 2) float32, with what rings on after the song's end."""
         with tempfile.TemporaryDirectory() as folder:
-            song, raw = Path(folder, "song.mid"), Path(folder, "song.raw")
+            song, raw, config = (Path(folder, name) for name in ("song.mid", "song.raw", "config"))
             song.write_bytes(midi)
+            config.write_bytes(b"")  # instead of the user's own, which may load fonts and set levels
             # Floats, since at a gain of 1 full chords reach beyond what integers hold.
-            command = [self.program, "-ni", "-q", "-g", "1", "-r", str(SAMPLE_RATE),
+            command = [self.program, "-ni", "-q", "-f", config, "-g", "1", "-r", str(SAMPLE_RATE),
                        "-T", "raw", "-O", "float", "-E", "little", "-F", raw, self.font.resolve(), song]
             run = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,  # noqa: S603 no shell
                                  stderr=subprocess.STDOUT, check=False)
             said = run.stdout.decode(errors="replace").split("\n")
             # Where the font is damaged or the disk is full it says so, and yet reports success.
-            wrong = next((line.strip() for line in said if "error" in line.lower()), "")
+            wrong = next((line.strip() for line in said if line.startswith("fluidsynth: error")), "")
             if wrong or run.returncode or not raw.is_file():
                 raise UserError(f"--wav: FluidSynth cannot play with {self.font}: {wrong or f'exit {run.returncode}'}; "
                                 f"give another SoundFont with --soundfont, {ANYWAY}")

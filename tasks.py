@@ -77,8 +77,13 @@ class Task:
 
     def was_there(self, rows: np.ndarray) -> np.ndarray:
         """(N,) bool: which of (N, F) rows are kept ones."""
-        kept = set(map(tuple, self.kept.tolist()))
-        return np.array([tuple(row) in kept for row in rows.tolist()], bool)
+        return are_among(rows, self.kept)
+
+
+def are_among(rows: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """(N,) bool: which of (N, F) rows are also rows of (M, F) `others`."""
+    known = set(map(tuple, others.tolist()))
+    return np.array([tuple(row) in known for row in rows.tolist()], bool)
 
 
 def parse_bars(text: str) -> tuple[int, int]:
@@ -178,9 +183,10 @@ def resting_parts(wish: Wish, task: Task, vocabulary: Vocabulary) -> tuple[str, 
 def lacking_parts(wish: Wish, task: Task, new: np.ndarray, vocabulary: Vocabulary) -> tuple[str, ...]:
     """Parts that were asked for, by name or as those that given ones lack, and that a song of `new` notes has not.
 
-    From scratch, after a prompt, and in bars of the middle a part may rest.
+    Without --given, --missing or --make a part may rest, and in bars of the middle; a part that the prompt has does
+    not lack after it; and after a prompt that leaves no room there is nothing to ask for.
     """
-    asked = task.made if (wish.make or wish.given) and not wish.fill else ()
+    asked = task.made if wish.given or (wish.make and not wish.fill and len(new)) else ()
     return tuple(name for name in asked if name not in parts_of(task.song(new), vocabulary))
 
 

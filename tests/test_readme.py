@@ -94,7 +94,7 @@ def test_options_of_documented_commands_exist(page):
         script = re.match(r"(?:\.venv/bin/)?python (\w+)\.py (.*)|torchrun \S+ (train_pool).py (.*)", command)
         if script and "--help" not in command:
             name, arguments = script[1] or script[3], script[2] or script[4]
-            importlib.import_module(name).build_parser().parse_args(shlex.split(arguments))  # else it exits
+            importlib.import_module(name).build_parser().parse_args(shlex.split(arguments))
             found += 1
     assert found
 
