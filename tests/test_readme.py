@@ -33,10 +33,10 @@ LONG = re.compile("--watch|lmd_full|--reproduce stars")  # tested elsewhere, and
 
 
 def quick_commands() -> list[str]:
-    """The commands of scripts up to the experiments, which `make walkthrough` types with all others."""
+    """The scripts' commands in blocks up to the experiments; all others `make walkthrough` types too."""
     begin, _, _ = README.partition("## Experiments")
-    return [command for command in dict.fromkeys(commands(begin))
-            if re.match(r"(\.venv/bin/)?python \w+\.py", command) and not LONG.search(command)]
+    return [command for command in dict.fromkeys(commands(begin)) if f"\n{command}\n" in begin
+            and re.match(r"(\.venv/bin/)?python \w+\.py", command) and not LONG.search(command)]
 
 
 @pytest.fixture(scope="module")
