@@ -105,7 +105,7 @@ function starsOf(cards, stars) {
 function ideasPage(data) {
   const parts = setUp(data, (cards) => document.getElementById("list").append(...cards.map((card) => card.root)),
     (...about) => new Card(...about));
-  const only = element("button", { type: "button", class: "wide", "aria-pressed": "false", onclick: () => {
+  const only = element("button", { type: "button", class: "wide", "aria-pressed": "false", title: "Show the starred ideas alone", onclick: () => {
     only.setAttribute("aria-pressed", only.getAttribute("aria-pressed") === "false");
     show();
   } });
@@ -119,7 +119,8 @@ function ideasPage(data) {
   const show = () => {
     const starred = parts.cards.filter((card) => card.kept.star).length;
     only.replaceChildren(icon("star"), `${starred} starred`);
-    save.disabled = !starred;
+    if (!starred) only.setAttribute("aria-pressed", "false"); // else the page would be empty
+    only.disabled = save.disabled = !starred;
     const filter = only.getAttribute("aria-pressed") === "true";
     for (const card of parts.cards) card.root.hidden = filter && !card.kept.star;
   };
