@@ -62,7 +62,9 @@ def _make_batch(studio: Studio, wish: Wish, task: Task, config: GenConfig, seeds
     lacking: dict[int, Made] = {}
     for attempt in range(TRIES):
         wanted = [seed for seed in seeds if seed not in good]
-        songs = _sampled(studio, task, config, [seed + attempt * STEP for seed in wanted], copying) if wanted else []
+        if not wanted:
+            break
+        songs = _sampled(studio, task, config, [seed + attempt * STEP for seed in wanted], copying)
         for seed, song in zip(wanted, songs, strict=True):
             silent = lacking_parts(wish, task, song.notes, studio.tokenizer.vocabulary)
             if not (song.copies or silent):

@@ -240,7 +240,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = Parser(__doc__)
     commands = parser.add_subparsers(required=True, metavar="train|table")
     for name, work, text in (("train", train, "train rows"), ("table", table, "evaluate, time and print them")):
-        command = commands.add_parser(name, help=text, allow_abbrev=False)
+        command = commands.add_parser(name, help=text)
         command.set_defaults(work=work)
         command.add_argument("dataset", type=Path, help="dataset .pt")
         command.add_argument("runs", type=Path, help="folder of the runs")

@@ -3,8 +3,8 @@
 Example  python -m benchmarks.bench_published runs/reference-s0/best.pth published --songs 100
          python evaluate.py published --reference dataset.pt
 
-Each note's families are drawn apart (top_k with threshold 0.9, temperatures 0.8, 0.6, 0.6, 0.8), and a song ends after
-512 rows, whatever they say. A row that is no valid next note (it holds a special id, or does not come after the row
+Each note's families are drawn apart, by configs/genconfig_published.json, and a song ends after its `max_steps` rows,
+whatever they say. A row that is no valid next note (it holds a special id, or does not come after the row
 before) is counted and printed; into the MIDI file go all rows without special ids, in order.
 """
 
@@ -25,22 +25,23 @@ from files import check_writable, write_bytes
 from generation_args import GenConfig
 from model import PooledTransformer
 from sampling import draw
+from settings import config_from_file
 from songs import DEFAULT_TEMPO, TICKS_PER_QUARTER, parts_to_bytes
 from tokenizer import MidiTokenizerPooled, in_order
 from vocab import BAR, BOS, FIELDS, FIRST_ID, PITCH_INSTRUMENT, START_POS
 
-PUBLISHED = GenConfig(temperature=(0.8, 0.6, 0.6, 0.8), sampling_fn="top_k", threshold=(0.9,) * len(FIELDS))
+PUBLISHED = Path(__file__).parents[1] / "configs" / "genconfig_published.json"
 
 
 @torch.inference_mode()
-def sample(model: PooledTransformer, n_songs: int, n_rows: int, seed: int) -> np.ndarray:
-    """(n_songs, n_rows, F) ids, BOS left out. Keys and values are kept while the context has room, then it is read
+def sample(model: PooledTransformer, config: GenConfig, n_songs: int, seed: int) -> np.ndarray:
+    """(n_songs, max_steps, F) ids, BOS left out. Keys and values are kept while the context has room, then it is read
     again a half at a time, as sampling.py does: the published way reads it again for every row."""
-    config, random, size = PUBLISHED, np.random.default_rng(seed), model.config.block_size
+    random, size = np.random.default_rng(seed), model.config.block_size
     rows = torch.full((n_songs, 1, len(FIELDS)), BOS)
     cache, unread = model.new_cache(n_songs), rows
     heat = np.ones(n_songs)
-    for i in tqdm(range(n_rows), unit="row", leave=False, disable=None):
+    for i in tqdm(range(config.max_steps), unit="row", leave=False, disable=None):
         if i and i % (size // 2) == 0 and i >= size:
             cache, unread = model.new_cache(n_songs), rows[:, -(size // 2):]
         states = model.read(unread, cache).states[:, -1:]
@@ -80,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if model.config.heads != "parallel" or model.config.late_layers or model.config.bars != "absolute":
         raise UserError(f"{args.model}: not of the published architecture; give one with parallel heads")
     check_writable(args.output)
-    songs = sample(model.eval(), args.songs, PUBLISHED.max_steps, args.seed)
+    songs = sample(model.eval(), config_from_file(GenConfig, PUBLISHED), args.songs, args.seed)
     tokenizer = MidiTokenizerPooled(vocabulary)
     wrong = np.array([invalid(rows).sum() for rows in songs])
     for number, rows in enumerate(songs):

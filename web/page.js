@@ -102,9 +102,13 @@ function starsOf(cards, stars) {
   return { format: stars.format, version: stars.version, songs };
 }
 
+/** One card below the other. */
+function listOfCards(data, makeCard) {
+  return setUp(data, (cards) => document.getElementById("list").append(...cards.map((card) => card.root)), makeCard);
+}
+
 function ideasPage(data) {
-  const parts = setUp(data, (cards) => document.getElementById("list").append(...cards.map((card) => card.root)),
-    (...about) => new Card(...about));
+  const parts = listOfCards(data, (...about) => new Card(...about));
   const only = element("button", { type: "button", class: "wide", "aria-pressed": "false", title: "Show the starred ideas alone", onclick: () => {
     only.setAttribute("aria-pressed", only.getAttribute("aria-pressed") === "false");
     show();
@@ -133,8 +137,7 @@ function ideasPage(data) {
 /** Songs inside another page, which has a heading of its own. */
 function plainPage(data) {
   document.body.classList.add("plain");
-  return setUp(data, (cards) => document.getElementById("list").append(...cards.map((card) => card.root)),
-    (...about) => new PlainCard(...about));
+  return listOfCards(data, (...about) => new PlainCard(...about));
 }
 
 {
