@@ -26,6 +26,7 @@ from errors import UserError
 from explanations import compile_failure, is_compile_failure, is_out_of_memory, smaller_batches, too_large
 from files import file_hash, read_json_object, write_bytes
 from model import ModelConfig, PooledTransformer, counted, window_losses
+from optimization import Optimizers, WeightAverage, rate_share
 from processes import SEEDS, Processes, SharedError
 from provenance import surroundings
 from settings import config_from_dict, config_to_dict
@@ -33,7 +34,7 @@ from training_args import BEST, LAST, LOSSES, PICTURE, SETTINGS, TrainingArgs
 from vocab import FIELDS
 
 COLUMNS = ["steps", "train_loss", *(f"train_{field}" for field in FIELDS), "held_out_loss",
-           *(f"held_out_{field}" for field in FIELDS), "lr", "epoch", "notes_seen", "seconds"]
+           *(f"held_out_{field}" for field in FIELDS), "held_out_raw", "lr", "epoch", "notes_seen", "seconds"]
 
 
 @dataclasses.dataclass
@@ -64,11 +65,9 @@ class Run:
             except RuntimeError as err:  # not on this system, or not with this Python
                 raise UserError(compile_failure(err)) from None
         self.forward = self.model  # what `_losses` calls; several processes wrap it
-        matrices = [p for p in model.parameters() if p.ndim > 1]
-        others = [p for p in model.parameters() if p.ndim <= 1]
-        self.optimizer = torch.optim.AdamW([{"params": matrices, "weight_decay": settings.weight_decay},
-                                            {"params": others, "weight_decay": 0.0}], settings.lr, fused=True)
         self.rows_per_step = settings.batch_size * settings.accumulation
+        self.optimizers = Optimizers(model, settings, self.rows_per_step * (dataset.block_size - 1))
+        self.average = WeightAverage(model, settings.average) if settings.average else None
         self.steps_per_epoch = -(-len(split.train) // self.rows_per_step)
         self.transposition = Transposition(dataset.vocabulary, *settings.transpose) if settings.transpose else None
         self.part_dropping = PartDropping(dataset.vocabulary, settings.drop_parts) if settings.drop_parts else None
@@ -154,7 +153,10 @@ class Run:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from where `state` was saved: a checkpoint's "training"."""
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.optimizers.restore(state)
+        if self.average:
+            self.average.begin_again()
+            self.model.load_state_dict(state["raw_weights"])
         self.progress = Progress(**state["progress"])
         torch.set_rng_state(state["random"]["cpu"])
         if self.device.type == "cuda" and len(state["random"]["cuda"]) == torch.cuda.device_count():
@@ -208,7 +210,7 @@ class Run:
 
     def _train(self, bar: tqdm) -> None:
         if not self.progress.rows:
-            self._log(self.validate())
+            self._log(validate=True)
         notes, seconds = self.progress.notes_seen, self.progress.seconds
         for rows in self.batches():
             if self.processes.stopping or self.progress.step >= self.total_steps or self.has_lost_patience():
@@ -223,7 +225,7 @@ class Run:
             due = (done % self.steps_per_epoch == 0 or done == self.total_steps
                    or (args.validate_steps and done % args.validate_steps == 0))
             if due or done % args.loggingsteps == 0:
-                self._log(self.validate() if due else None)
+                self._log(validate=due)
 
     def has_lost_patience(self) -> bool:
         """Whether the last `patience` validations were all above the lowest held-out loss."""
@@ -263,8 +265,6 @@ class Run:
     def step(self, rows: Tensor) -> Tensor:
         """One optimizer step on (B, T, F) rows; returns each family's loss (F,) in nats."""
         progress = self.progress
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate()
         self.model.train()
         self.processes.seed_draws(self.settings.seed, progress.step)
         losses = torch.zeros(len(FIELDS))
@@ -281,30 +281,23 @@ class Run:
                     (of_batch.mean() * self.processes.count).backward()
                 losses += of_batch.detach().cpu()
             losses = self.processes.total(losses)
+            if not losses.isfinite().all():  # before the weights move, so that those in memory stay good
+                raise SharedError(f"the loss is no longer finite at step {progress.step + 1}; lower lr in the training "
+                                  f"settings, or use precision fp32")
             if self.settings.clip_norm:
                 torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip_norm)
-            self.optimizer.step()
-            self.optimizer.zero_grad()
-        if not losses.isfinite().all():
-            raise SharedError(f"the loss is no longer finite at step {progress.step + 1}; lower lr in the training "
-                            f"settings, or use precision fp32")
+            self.optimizers.step(rate_share(self.settings, progress.step, self.total_steps))
         progress.step += 1
+        if self.average:
+            self.average.update(progress.step)
         progress.notes_seen += rows.shape[0] * (rows.shape[1] - 1)
         progress.sums = [total + loss for total, loss in zip(progress.sums, losses.tolist(), strict=True)]
         progress.count += 1
         return losses
 
     def learning_rate(self) -> float:
-        """Linear warm-up, then a cosine from `lr` down to `lr × final_lr` at the last step.
-
-        A short run warms up for half of its steps at most, or it would never leave the warm-up.
-        """
-        args, step = self.settings, self.progress.step
-        warmup = min(args.warmup_steps, self.total_steps // 2)
-        if step < warmup:
-            return args.lr * (step + 1) / warmup
-        share = (step - warmup) / max(self.total_steps - warmup, 1)
-        return args.lr * (args.final_lr + (1 - args.final_lr) * (1 + math.cos(math.pi * share)) / 2)
+        """AdamW's rate in the next step."""
+        return self.settings.lr * rate_share(self.settings, self.progress.step, self.total_steps)
 
     def _losses(self, rows: Tensor) -> Tensor:
         rows = rows.to(self.device).long()
@@ -347,9 +340,14 @@ class Run:
 
     # ------------------------------------------------------------ the run folder
 
-    def _log(self, held_out: list[float] | None) -> None:
+    def _log(self, validate: bool) -> None:
         """Add a row to train_losses.csv, and save; with new held-out losses perhaps also best.pth."""
         progress = self.progress
+        held_out = raw_held_out = None
+        if validate:
+            with self._averaged():
+                held_out = self.validate()
+            raw_held_out = sum(self.validate()) if self.average else None
         train = [total / progress.count for total in progress.sums] if progress.count else None
         row = {"steps": progress.step, "lr": self.learning_rate(), "epoch": progress.step / self.steps_per_epoch,
                "notes_seen": progress.notes_seen, "seconds": round(progress.seconds, 1)}
@@ -357,6 +355,8 @@ class Run:
             if losses:
                 row |= {f"{name}_loss": sum(losses),
                         **{f"{name}_{field}": loss for field, loss in zip(FIELDS, losses, strict=True)}}
+        if raw_held_out is not None:
+            row["held_out_raw"] = raw_held_out
         progress.rows.append(row)
         progress.sums, progress.count = [0.0] * len(FIELDS), 0
         best = held_out is not None and sum(held_out) < progress.best
@@ -379,11 +379,17 @@ class Run:
         if name == LAST:  # what only continuing needs
             random = {"cpu": torch.get_rng_state(),
                       "cuda": torch.cuda.get_rng_state_all() if self.device.type == "cuda" else []}
-            state |= {"optimizer": self.optimizer.state_dict(), "random": random}
-        with self._room_needed():
+            state |= {**self.optimizers.state(), "random": random}
+            if self.average:  # those of the checkpoint are the average
+                state["raw_weights"] = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
+        with self._room_needed(), self._averaged():
             save_checkpoint(self.folder / name, self.model, self.dataset.vocabulary, state)
             if name == LAST:
                 self._write_table()
+
+    def _averaged(self) -> contextlib.AbstractContextManager[None]:
+        """Within the block the model's weights are their average, if the run keeps one."""
+        return self.average.in_place() if self.average else contextlib.nullcontext()
 
     def _write_table(self) -> None:
         """Write the CSV and the picture, unless they are as they should be."""

@@ -7,6 +7,8 @@ import dataclasses
 from errors import UserError
 
 PRECISIONS = ("fp32", "bf16")
+OPTIMIZERS = ("adamw", "muon")
+SCHEDULES = ("cosine", "constant")
 SEEDS = 2**32
 LAST, BEST, LOSSES, PICTURE, SETTINGS = "last.pth", "best.pth", "train_losses.csv", "losses.png", "hyperparameters.json"
 
@@ -17,13 +19,20 @@ class TrainingArgs:
 
     batch_size: int = 12
     num_epochs: int = 22
-    lr: float = 0.5e-4  # peak learning rate
+    lr: float = 0.5e-4  # peak learning rate of AdamW
+    optimizer: str = "adamw"  # "muon" moves the hidden matrices by Muon, and all else by AdamW
+    muon_lr: float = 0.02  # peak learning rate of Muon
+    momentum: float = 0.95  # of Muon
+    beta2_half_life: int = 0  # notes after which AdamW's mean of squared gradients has halved; 0: 693 steps
     filename: str = "musictransformer"  # run folder
     loggingsteps: int = 500  # optimizer steps between rows of train_losses.csv; last.pth is saved as often
     max_train_steps: int = 0  # stop after this many steps even if epochs are left; 0: no limit
-    warmup_steps: int = 100  # of linear warm-up, at most half of the run; then a cosine down to lr × final_lr
-    final_lr: float = 0.1  # share of lr at the last step; 1 keeps the rate constant after the warm-up
-    weight_decay: float = 0.01  # on matrices, never on biases and norms
+    warmup_steps: int = 100  # of linear warm-up, at most half of the run
+    schedule: str = "cosine"  # of the rates after it; "constant" stays at the peak, with a linear decay at the end
+    decay_share: float = 0.2  # share of the steps in which "constant" decays
+    final_lr: float = 0.1  # share of the rates at the last step
+    weight_decay: float = 0.01  # on matrices, never on biases and norms; a step takes off this times the rate
+    average: float = 0.0  # the model is an average of its weights over this share of the steps done; 0: the last ones
     clip_norm: float = 1.0  # gradients are scaled down to this norm; 0: never
     precision: str = "fp32"  # "bf16" computes under bfloat16 autocast
     validate_steps: int = 0  # steps between validations; 0: after each epoch only
@@ -42,7 +51,7 @@ class TrainingArgs:
             if getattr(self, name) < 1:
                 raise UserError(f"{name}={getattr(self, name)} must be at least 1")
         for name in ("max_train_steps", "warmup_steps", "weight_decay", "clip_norm", "validate_steps", "validate_rows",
-                     "patience"):
+                     "patience", "beta2_half_life"):
             if getattr(self, name) < 0:
                 raise UserError(f"{name}={getattr(self, name)} must not be negative")
         if self.transpose and not (len(self.transpose) == 2 and self.transpose[0] <= 0 <= self.transpose[1]):
@@ -50,15 +59,18 @@ class TrainingArgs:
                             f"or []")
         if not 0 <= self.seed < SEEDS:
             raise UserError(f"seed={self.seed} must be from 0 to {SEEDS - 1}")
-        for name in ("drop_parts", "given_tasks"):
+        for name in ("drop_parts", "given_tasks", "final_lr", "decay_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"{name}={getattr(self, name)} must be from 0 to 1")
-        if self.lr <= 0:
-            raise UserError(f"lr={self.lr} must be above 0")
-        if not 0 <= self.final_lr <= 1:
-            raise UserError(f"final_lr={self.final_lr} must be from 0 to 1")
-        if self.precision not in PRECISIONS:
-            raise UserError(f"precision={self.precision!r} must be one of {', '.join(PRECISIONS)}")
+        for name in ("lr", "muon_lr"):
+            if not getattr(self, name) > 0:
+                raise UserError(f"{name}={getattr(self, name)} must be above 0")
+        for name in ("momentum", "average"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UserError(f"{name}={getattr(self, name)} must be at least 0 and below 1")
+        for name, options in (("precision", PRECISIONS), ("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)):
+            if getattr(self, name) not in options:
+                raise UserError(f"{name}={getattr(self, name)!r} must be one of {', '.join(options)}")
         if not self.filename:
             raise UserError("filename must name the run's folder")
 

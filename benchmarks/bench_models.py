@@ -62,6 +62,8 @@ class Row:
 
 
 LATE = {"heads": "gru", "positions": "metre", "late_layers": 2}
+LATE_RELATIVE = LATE | {"bars": "relative"}
+MUON = {"optimizer": "muon", "muon_lr": 0.02}
 ROWS = {
     "reference": Row({}),
     "rotary": Row({"positions": "rotary"}),
@@ -79,12 +81,14 @@ ROWS = {
     "late-3": Row(LATE | {"late_layers": 3}),
     "late-chain": Row(LATE | {"heads": "chain"}),
     "late-music_time": Row(LATE | {"positions": "music_time"}),
-    "late-relative": Row(LATE | {"bars": "relative"}),
+    "late-relative": Row(LATE_RELATIVE),
     "late-3-relative": Row(LATE | {"late_layers": 3, "bars": "relative"}),
     "late-augmented": Row(LATE, {"transpose": (-5, 6), "random_crops": True}),
     "late-dropped": Row(LATE, {"drop_parts": 0.1}),
     "late-1024": Row(LATE, length=1024),
     "late-2048": Row(LATE, length=2048),
+    "muon": Row(LATE_RELATIVE, MUON),
+    "muon-decay": Row(LATE_RELATIVE, MUON | {"weight_decay": 0.1}),
     "given": Row(LATE | {"bars": "relative", "given": True}, {"given_tasks": 0.5}),
     "given-no_lookahead": Row(LATE | {"bars": "relative", "given": True, "lookahead_bars": 0}, {"given_tasks": 0.5}),
     "late-recurrent": Row(LATE, kind=RecurrentRun),

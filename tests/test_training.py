@@ -28,6 +28,7 @@ from dataset import load_dataset, split_by_song
 from errors import EXIT_INTERRUPTED, EXIT_USER_ERROR
 from files import file_hash
 from model import ModelConfig, PooledTransformer, note_losses, window_losses
+from optimization import WeightAverage, rate_share
 from processes import Processes
 from settings import config_from_dict, config_from_file, config_to_dict
 from training_args import BEST, LAST, LOSSES, PICTURE, SEEDS, SETTINGS, TrainingArgs
@@ -228,6 +229,50 @@ def test_learning_rate_warms_up_and_falls_along_a_cosine():
     assert column(run, "lr") == pytest.approx([0.02] * 4)
 
 
+def test_a_constant_rate_decays_in_a_straight_line_at_the_end():
+    args = TrainingArgs(schedule="constant", decay_share=0.4, warmup_steps=2, final_lr=0.1)
+    shares = [rate_share(args, step, 10) for step in range(11)]
+    assert shares == pytest.approx([0.5, 1, 1, 1, 1, 1, 1, 0.775, 0.55, 0.325, 0.1])
+    # So one run serves every length: until it decays, a longer one makes the same steps.
+    assert shares[:7] == [rate_share(args, step, 20) for step in range(7)]
+    assert rate_share(dataclasses.replace(args, decay_share=0.0), 9, 10) == 1
+
+
+def test_the_average_is_that_of_the_weights_over_a_share_of_the_steps():
+    model = torch.nn.Linear(1, 1, bias=False)
+    average = WeightAverage(model, 0.25)
+    values = torch.randn(20, generator=torch.Generator().manual_seed(0)).tolist()
+    for step, value in enumerate(values, 1):
+        model.weight.data.fill_(value)
+        average.update(step)
+    kept = [(1 - 1 / step) ** 4 for step in range(1, 21)]  # the recurrence, written out
+    weight = [(1 - kept[i]) * math.prod(kept[i + 1:]) for i in range(20)]
+    assert sum(weight) == pytest.approx(1)
+    assert 1 - sum(w * step for step, w in enumerate(weight, 1)) / 20 == pytest.approx(0.2, abs=0.05)  # its mean age
+    with average.in_place():
+        assert model.weight.item() == pytest.approx(sum(w * value for w, value in zip(weight, values, strict=True)))
+    assert model.weight.item() == pytest.approx(values[-1])
+
+
+def test_the_model_of_a_run_with_an_average_is_the_average():
+    run = train(average=0.5)
+    last = load_checkpoint(run / LAST)
+    assert same(last["training"]["raw_weights"], weights(train(filename="without")))
+    assert not same(last["weights"], last["training"]["raw_weights"])
+    assert slow_held_out(load_model(run / LAST)[0]) == pytest.approx(column(run, "held_out_loss")[-1], rel=1e-5)
+    assert column(run, "held_out_raw") == pytest.approx(column(Path("without"), "held_out_loss"))
+    assert "raw_weights" not in load_checkpoint(run / BEST)["training"]
+
+
+def test_muon_moves_the_hidden_matrices_alone():
+    state = load_checkpoint(train(optimizer="muon", model={"heads": "gru"}) / LAST)["training"]
+    by_name = dict(load_model(Path("run") / LAST)[0].named_parameters())
+    hidden = [name for name, p in by_name.items() if p.ndim == 2
+              and name.split(".")[0] not in ("embeddings", "chosen", "heads")]
+    assert len(state["muon"]["param_groups"][0]["params"]) == len(hidden)
+    assert sum(len(group["params"]) for group in state["optimizer"]["param_groups"]) == len(by_name) - len(hidden)
+
+
 # What shows that a setting has its effect: a change, and the columns in which it does.
 EFFECTS = {
     "batch_size": ({"batch_size": 4}, "notes_seen"),
@@ -249,16 +294,29 @@ EFFECTS = {
     "random_crops": ({"random_crops": True}, "train_loss"),
     "drop_parts": ({"drop_parts": 0.5}, "train_loss"),
     "given_tasks": ({"given_tasks": 0.9, "model": {"given": True}}, "train_loss"),
+    "optimizer": ({"optimizer": "muon"}, "train_loss"),
+    "muon_lr": ({"muon_lr": 0.2}, "train_loss"),
+    "momentum": ({"momentum": 0.5}, "train_loss"),
+    "beta2_half_life": ({"beta2_half_life": 50}, "train_loss"),
+    "schedule": ({"schedule": "constant"}, "lr"),
+    "decay_share": ({"decay_share": 0.8}, "lr"),
+    "average": ({"average": 0.5}, "held_out_loss"),
     "seed": ({"seed": 1}, "train_loss"),
     "compile": ({"compile": True}, "train_loss"),  # dropout draws otherwise; without, the losses are the same (below)
 }
+# Settings that matter beside these alone.
+BESIDE = {"muon_lr": {"optimizer": "muon"}, "momentum": {"optimizer": "muon"}, "decay_share": {"schedule": "constant"}}
 
 
 @pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(TrainingArgs)])
 def test_every_setting_has_its_effect(baseline, field, monkeypatch):
     compiled = without_inductor(monkeypatch)
     changes, shown_by = EFFECTS[field]
-    before, after = baseline, train(**{"filename": "after"} | changes)
+    beside = BESIDE.get(field, {})
+    before = train(filename="before", **beside) if beside else baseline
+    after = train(**{"filename": "after"} | beside | changes)
+    if shown_by == "held_out_loss":  # what is trained on is the same
+        assert column(after, "train_loss") == column(before, "train_loss")
     if shown_by is None:
         assert (after / LAST).is_file()
         assert column(after, "train_loss") == column(before, "train_loss")
@@ -446,6 +504,16 @@ def test_a_resumed_run_equals_one_never_stopped(monkeypatch, capsys, heads, stop
         assert f"stopped at step {stop}; continue with: python train_pool.py --resume run" in capsys.readouterr().out
         assert load_checkpoint(run / LAST)["training"]["progress"]["step"] == stop
         torch.manual_seed(99)  # what happens in between does not matter
+        succeeds(train_pool.main, ["--resume", run, "-d", "cpu"])
+    assert_same_run(run, whole)
+
+
+def test_a_resumed_run_with_muon_and_an_average_equals_one_never_stopped(monkeypatch):
+    settings = {"optimizer": "muon", "average": 0.3, "schedule": "constant", "decay_share": 0.5, "validate_steps": 2}
+    whole = train(filename="whole", **settings)
+    interrupt_after(monkeypatch, 2, 3)
+    run = train(**settings)
+    for _ in range(2):
         succeeds(train_pool.main, ["--resume", run, "-d", "cpu"])
     assert_same_run(run, whole)
 
