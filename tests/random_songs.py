@@ -9,11 +9,15 @@ from pathlib import Path
 import numpy as np
 
 from dataset import Songs, write_dataset
-from vocab import BOS, EOS, FIELDS, FIRST_ID, NOTE_DUR, PITCH_INSTRUMENT, Vocabulary, load_vocabulary
+from vocab import BOS, EOS, FIELDS, FIRST_ID, NOTE_DUR, PITCH_INSTRUMENT, Part, Vocabulary, load_vocabulary
 
 TINY_MODEL = {"emb_sizes": [8, 8, 8, 8], "n_layers": 2, "n_heads": 2, "d_model": 16, "block_size": 64}
 
 VOCABULARY = load_vocabulary()
+BAND = Vocabulary(40, 24, 100, (Part("drums", True, 0, (), 35, 50), Part("shaker", True, 0, (), 70, 82),  # seven parts
+                                *(Part(name, False, program, (), lowest, lowest + 40) for name, program, lowest in
+                                  [("bass", 33, 24), ("guitar", 25, 40), ("piano", 0, 30), ("strings", 48, 50),
+                                   ("lead", 80, 55)])))
 
 
 def random_song(seed: int, n_notes: int = 40, n_bars: int = 4, vocabulary: Vocabulary = VOCABULARY) -> np.ndarray:
