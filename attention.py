@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 CHUNK = 128  # queries at a time on a CPU
+QK_GAIN = 1.2  # of normed queries, or attention could hardly be sharp
 
 
 class Dropout(nn.Dropout):
@@ -99,12 +100,23 @@ class KeyValueCache:
             self.lengths[song] = other.lengths[there]
 
 
+def normed_query(query: Tensor) -> Tensor:
+    """(B, H, T, C) queries of equal length, so that their directions alone count (Henry et al. 2020, with RMS)."""
+    return nn.functional.rms_norm(query, query.shape[-1:]) * QK_GAIN
+
+
+def normed_key(key: Tensor) -> Tensor:
+    """The same of keys. Both are normed before they are rotated."""
+    return nn.functional.rms_norm(key, key.shape[-1:])
+
+
 class Attention(nn.Module):
     """Causal self-attention without biases, optionally with rotated queries and keys."""
 
-    def __init__(self, width: int, n_heads: int, dropout: float) -> None:
+    def __init__(self, width: int, n_heads: int, dropout: float, qk_norm: bool = False) -> None:
         super().__init__()
         self.n_heads, self.dropout = n_heads, Dropout(dropout)
+        self.qk_norm = qk_norm
         self.to_qkv = nn.Linear(width, 3 * width, bias=False)
         self.to_out = nn.Linear(width, width, bias=False)
 
@@ -113,6 +125,8 @@ class Attention(nn.Module):
         batch, length, width = x.shape
         query, key, value = (self.to_qkv(x).view(batch, length, 3, self.n_heads, width // self.n_heads)
                              .permute(2, 0, 3, 1, 4))  # each (B, H, T, C)
+        if self.qk_norm:
+            query, key = normed_query(query), normed_key(key)
         if rotation is not None:
             query, key = rotate(query, rotation), rotate(key, rotation)
         visible = None
@@ -163,9 +177,10 @@ def causal_attention(query: Tensor, key: Tensor, value: Tensor, dropout: Dropout
 class LateAttention(nn.Module):
     """From notes under way, of which the time is known, to the notes read, by how far apart in time they sound."""
 
-    def __init__(self, width: int, n_heads: int, dropout: float) -> None:
+    def __init__(self, width: int, n_heads: int, dropout: float, qk_norm: bool = False) -> None:
         super().__init__()
         self.n_heads, self.dropout = n_heads, Dropout(dropout)
+        self.qk_norm = qk_norm
         self.to_q = nn.Linear(width, width, bias=False)
         self.to_kv = nn.Linear(2 * width, 2 * width, bias=False)
         self.to_out = nn.Linear(width, width, bias=False)
@@ -173,12 +188,18 @@ class LateAttention(nn.Module):
     def keys_values(self, read: Tensor, rotation: Tensor) -> tuple[Tensor, Tensor]:
         """(B, H, T, C) keys and values of notes read, of which (B, T, 2·D) is known."""
         key, value = self.to_kv(read).unflatten(-1, (2, self.n_heads, -1)).permute(2, 0, 3, 1, 4)
+        key = normed_key(key) if self.qk_norm else key
         return rotate(key, rotation), value
+
+    def queries(self, x: Tensor, rotation: Tensor) -> Tensor:
+        """(B, H, T, C) of notes under way (B, T, D)."""
+        query = self.to_q(x).unflatten(-1, (self.n_heads, -1)).transpose(1, 2)
+        query = normed_query(query) if self.qk_norm else query
+        return rotate(query, rotation)
 
     def forward(self, x: Tensor, rotation: Tensor, key: Tensor, value: Tensor, visible: Tensor | None) -> Tensor:
         """(B, T, D) from (B, T, D): each note under way sees all that was read before it, L ≥ T notes in the end."""
-        query = self.to_q(x).unflatten(-1, (self.n_heads, -1)).transpose(1, 2)
-        out = causal_attention(rotate(query, rotation), key, value, self.dropout, visible)
+        out = causal_attention(self.queries(x, rotation), key, value, self.dropout, visible)
         return self.to_out(out.transpose(1, 2).flatten(2))
 
 

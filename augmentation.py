@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vocab import PAD, PITCH_INSTRUMENT, Vocabulary
+from controls import silenced, transposed
+from vocab import FIRST_CONTROL, PAD, PITCH_INSTRUMENT, Vocabulary
 
-REACH = 4  # rows ahead in which a row without a part finds its notes
+SPARE = 4  # times the notes of a row, in which a row without a part finds as many
 
 
 class Transposition:
@@ -15,6 +16,7 @@ class Transposition:
 
     def __init__(self, vocabulary: Vocabulary, lowest: int, highest: int) -> None:
         """`lowest` ≤ 0 ≤ `highest` semitones."""
+        self.vocabulary = vocabulary
         ids = torch.arange(vocabulary.sizes[PITCH_INSTRUMENT])
         part = torch.from_numpy(vocabulary.part_of_id)
         drums = torch.tensor([facts.is_drum for facts in vocabulary.parts])
@@ -32,6 +34,10 @@ class Transposition:
         drawn = torch.multinomial(fits.double(), 1, generator=generator)  # (B, 1); a shift of 0 always fits
         result = rows.clone()
         result[..., PITCH_INSTRUMENT] = self.moved[drawn, pitches].to(rows.dtype)
+        if rows.shape[-1] > FIRST_CONTROL:
+            for row, semitones in zip(result, self.shifts[drawn[:, 0]].tolist(), strict=True):
+                moved = transposed(row[:, FIRST_CONTROL:].numpy(), semitones, self.vocabulary)
+                row[:, FIRST_CONTROL:] = torch.from_numpy(moved)
         return result
 
 
@@ -39,35 +45,40 @@ class PartDropping:
     """Leaves a part out of a share of the rows, one drawn for each; the notes that follow fill the row up."""
 
     def __init__(self, vocabulary: Vocabulary, share: float) -> None:
+        self.vocabulary = vocabulary
         self.part_of_id = torch.from_numpy(vocabulary.part_of_id)
         self.n_parts, self.share = len(vocabulary.parts), share
 
-    def __call__(self, rows: Tensor, notes: Tensor, firsts: Tensor, generator: torch.Generator) -> Tensor:
-        """Of (B, T, F) `rows`, each begun by the note of (M, F) `notes` that (B,) `firsts` names, some without a part.
+    def __call__(self, rows: Tensor, length: int, generator: torch.Generator) -> Tensor:
+        """The first `length` T notes of each of (B, L, C) rows, in some of them without a part; L = SPARE × T.
 
         A row stays whole where the part left out makes up most of what follows.
         """
         drawn = torch.rand(len(rows), generator=generator) < self.share
         parts = torch.randint(self.n_parts, (len(rows),), generator=generator)
-        rows, length = rows.clone(), rows.shape[1]
+        result = rows[:, :length].clone()
         for row in drawn.nonzero().flatten().tolist():
-            following = notes[firsts[row]:firsts[row] + REACH * length]
-            kept = following[self.part_of_id[following[:, PITCH_INSTRUMENT].long()] != parts[row]][:length]
-            if len(kept) == length:
-                rows[row] = kept
-        return rows
+            following = rows[row]
+            ids = following[:, PITCH_INSTRUMENT].long()
+            kept = following[(ids != PAD) & (self.part_of_id[ids] != parts[row])][:length]
+            if len(kept) < length:
+                continue
+            result[row] = kept
+            if rows.shape[-1] > FIRST_CONTROL:
+                controls = silenced(kept[:, FIRST_CONTROL:].numpy(), [int(parts[row])], self.vocabulary)
+                result[row, :, FIRST_CONTROL:] = torch.from_numpy(controls)
+        return result
 
 
-def crops(notes: Tensor, length: int, generator: torch.Generator) -> Tensor:
-    """(N, T, F) rows of `length` T cut from (M, F) `notes`, from a first note drawn from the first T on."""
-    spare = min(length, len(notes) - length + 1)
-    start = int(torch.randint(max(spare, 1), (1,), generator=generator))
-    n_rows = (len(notes) - start) // length
-    return notes[start:start + n_rows * length].view(n_rows, length, -1)
+def crop_start(n_notes: int, length: int, generator: torch.Generator) -> int:
+    """A note from the first `length` on, from which rows of so many notes are cut from `n_notes`."""
+    spare = min(length, n_notes - length + 1)
+    return int(torch.randint(max(spare, 1), (1,), generator=generator))
 
 
-def longer(notes: Tensor, firsts: Tensor, length: int) -> Tensor:
-    """(B, T, F) rows of `length` T from (M, F) `notes`, from (B,) `firsts` on; PAD where the notes end."""
+def longer(notes: Tensor, firsts: Tensor, length: int, end: int | None = None) -> Tensor:
+    """(B, T, C) rows of `length` T from (M, C) `notes`, from (B,) `firsts` on; PAD from the note `end` on."""
+    end = len(notes) if end is None else end
     places = firsts[:, None] + torch.arange(length)
-    rows = notes[places.clamp(max=len(notes) - 1)]
-    return rows.masked_fill((places >= len(notes))[..., None], PAD)
+    rows = notes[places.clamp(max=end - 1)]
+    return rows.masked_fill((places >= end)[..., None], PAD)

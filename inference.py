@@ -18,7 +18,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from attention import Dropout, KeyValueCache, causal_attention, rotate
+from attention import Dropout, KeyValueCache, causal_attention, normed_key, normed_query, rotate
 from model import Block, PooledTransformer
 
 FEW_ROWS = 16  # what the packed weights are laid out for: a note of each song of a batch
@@ -197,6 +197,8 @@ class PlayingBlock(nn.Module):
     def forward(self, x: Tensor, rotation: Tensor | None, cache: PlayingCache, layer: int) -> Tensor:
         qkv = self.attention.to_qkv(self.attention_norm(x))
         query, key, value = qkv.view(*x.shape[:2], 3, self.attention.n_heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+        if self.attention.qk_norm:
+            query, key = normed_query(query), normed_key(key)
         if rotation is not None:
             query, key = rotate(query, rotation), rotate(key, rotation)
         cache.extend(layer, key, value)
@@ -212,8 +214,8 @@ class PlayingLateBlock(PlayingBlock):
     """The same of a late block."""
 
     def forward(self, x: Tensor, rotation: Tensor, cache: PlayingCache, layer: int, visible: Tensor | None) -> Tensor:
-        query = self.attention.to_q(self.attention_norm(x)).unflatten(-1, (self.attention.n_heads, -1)).transpose(1, 2)
-        return self.fed(x, cache.attend(layer, rotate(query, rotation), visible))
+        query = self.attention.queries(self.attention_norm(x), rotation)
+        return self.fed(x, cache.attend(layer, query, visible))
 
 
 # ---------------------------------------------------------------- models

@@ -14,13 +14,27 @@ import torch
 from torch import Tensor, nn
 
 from attention import Attention, Dropout, KeyValueCache, LateAttention
+from chords import CHORD_FIELDS, UNKNOWN
+from controls import fields
 from errors import UserError
-from vocab import BAR, BOS, CHOICE_ORDER, FIELDS, FIRST_ID, PAD, START_POS, load_vocabulary
+from vocab import (
+    BAR,
+    BOS,
+    CHOICE_ORDER,
+    FIELDS,
+    FIRST_CONTROL,
+    FIRST_ID,
+    GIVEN,
+    PAD,
+    START_POS,
+    load_vocabulary,
+)
 
 POOLINGS = ("concat", "sum")
 POSITIONS = ("sinusoidal", "rotary", "music_time", "metre")
 HEADS = ("parallel", "chain", "gru")
 BARS = ("absolute", "relative")
+GROWS = ("block_size", "given", "controls", "control_sizes")  # settings that may be raised without training anew
 FF_FACTOR = 4  # width of the feed-forward layer over d_model (Vaswani et al. 2017, section 3.3)
 CHAIN_FACTOR = 2  # the same between two heads of a chain
 # Periods in bars that music is made of, the most telling first: the bar, its beats and their parts, its multiples.
@@ -42,10 +56,13 @@ class ModelConfig:
     late_layers: how many of the `n_layers` come when the next note's time is chosen and its pitch is not: they look
         back from that time at the notes read, so that what sounds a beat, a bar or four bars before is found by its
         distance. Needs heads that choose the time first.
+    qk_norm: whether queries and keys are brought to equal length before they meet.
     bars: "absolute" reads and predicts bar numbers as they stand. "relative" counts them from the first bar of the
         notes in the context, unless the song begins there, so that no bar of a long song is a stranger.
     given: whether notes may be marked as given, by a learned vector that is added to them; they are read
         `lookahead_bars` ahead of the notes that are made (`anticipation.py`).
+    controls: whether it can be told what to play (`controls.py`): a learned vector for each control is added to the
+        notes read, and for the chord where the next note's time is chosen and its pitch is not. Needs late layers.
     """
 
     emb_sizes: tuple[int, ...] = (512, 128, 256, 512)
@@ -60,8 +77,11 @@ class ModelConfig:
     positions: str = "sinusoidal"
     bars: str = "absolute"
     late_layers: int = 0
+    qk_norm: bool = False
     given: bool = False
     lookahead_bars: int = 4
+    controls: bool = False
+    control_sizes: tuple[int, ...] = ()  # ids of each control; () means those of the default vocabulary's parts
     n_tokens: tuple[int, ...] = ()  # V_f; () means the default vocabulary's
     steps_per_bar: int = 0  # what a bar counts in music time; 0 means the default vocabulary's
 
@@ -70,6 +90,9 @@ class ModelConfig:
             object.__setattr__(self, "n_tokens", load_vocabulary().sizes)
         if not self.steps_per_bar:
             object.__setattr__(self, "steps_per_bar", load_vocabulary().steps_per_bar)
+        if self.controls and not self.control_sizes:
+            sizes = tuple(field.size for field in fields(load_vocabulary()))
+            object.__setattr__(self, "control_sizes", sizes)
         for name in ("n_layers", "n_heads", "d_model", "block_size", "steps_per_bar"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name}={getattr(self, name)} must be at least 1")
@@ -89,6 +112,8 @@ class ModelConfig:
         if self.late_layers and (self.heads == "parallel" or set(self.order[:2]) != {FIELDS[BAR], FIELDS[START_POS]}):
             raise UserError(f"late_layers={self.late_layers} needs heads other than parallel, and an order that begins "
                             f"with {FIELDS[BAR]} and {FIELDS[START_POS]}")
+        if self.controls and not self.late_layers:
+            raise UserError("controls: chords are told before the first late layer; set late_layers to at least 1")
         if self.lookahead_bars < 0:
             raise UserError(f"lookahead_bars={self.lookahead_bars} must be at least 0")
         if self.emb_pooling == "sum" and len(set(self.emb_sizes)) > 1:
@@ -109,7 +134,7 @@ class Block(nn.Module):
         super().__init__()
         width = config.d_model
         self.attention_norm = nn.LayerNorm(width)
-        self.attention = attention(width, config.n_heads, config.dropout)
+        self.attention = attention(width, config.n_heads, config.dropout, config.qk_norm)
         self.ff_norm = nn.LayerNorm(width)
         self.ff = nn.Sequential(nn.Linear(width, FF_FACTOR * width), nn.GELU(), Dropout(config.dropout),
                                 nn.Linear(FF_FACTOR * width, width))
@@ -119,6 +144,21 @@ class Block(nn.Module):
         """(B, T, D) from (B, T, D); `seen` is what the kind of attention takes besides."""
         x = x + self.dropout(self.attention(self.attention_norm(x), *seen))
         return x + self.dropout(self.ff(self.ff_norm(x)))
+
+
+class ControlVectors(nn.Module):
+    """The sum of a learned vector for each control of a note; all are zero before training."""
+
+    def __init__(self, sizes: Sequence[int], width: int) -> None:
+        super().__init__()
+        self.vectors = nn.Parameter(torch.zeros(sum(sizes), width))
+        firsts = torch.tensor([sum(sizes[:i]) for i in range(len(sizes))])
+        self.register_buffer("firsts", firsts, persistent=False)  # row of each control's id 0
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """(B, T, D) from (B, T, K) ids of K controls."""
+        rows = (ids + self.firsts).flatten(0, 1)
+        return nn.functional.embedding_bag(rows, self.vectors, mode="sum").unflatten(0, ids.shape[:2])
 
 
 class Reading(NamedTuple):
@@ -147,6 +187,10 @@ class PooledTransformer(nn.Module):
         self.in_norm = nn.LayerNorm(width)
         if config.given:
             self.given = nn.Parameter(torch.zeros(width))
+        if config.controls:
+            self.n_sheet_controls = len(config.control_sizes) - len(CHORD_FIELDS)
+            self.sheet_vectors = ControlVectors(config.control_sizes[:self.n_sheet_controls], width)
+            self.chord_vectors = ControlVectors(config.control_sizes[self.n_sheet_controls:], width)
         self.in_dropout = Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers - config.late_layers))
         self.out_norm = nn.LayerNorm(width)
@@ -168,18 +212,22 @@ class PooledTransformer(nn.Module):
     # ------------------------------------------------------------ trunk
 
     def read(self, ids: Tensor, cache: KeyValueCache | None = None, counts: Sequence[int] | None = None,
-             given: Tensor | None = None) -> Reading:
+             given: Tensor | None = None, sheet: Tensor | None = None) -> Reading:
         """Take in the notes `ids` (B, T, F), after those in `cache`, to which they are added.
 
         Args:
             counts: how many of them are each song's own, the rest being there to fill the batch; None: all.
             given: (B, T) bool, which of them are given; None: none.
+            sheet: (B, T, S) ids of the controls that come with notes read; None: all unknown.
         """
         embedded = [table(ids[..., f]) for f, table in enumerate(self.embeddings)]
         pooled = torch.cat(embedded, dim=-1) if self.config.emb_pooling == "concat" else torch.stack(embedded).sum(0)
         x = self.in_norm(self.in_linear(pooled))
         if self.config.given and given is not None:
             x = x + given[..., None].to(x.dtype) * self.given
+        if self.config.controls:
+            sheet = ids.new_full((*ids.shape[:2], self.n_sheet_controls), UNKNOWN) if sheet is None else sheet
+            x = x + self.sheet_vectors(sheet).to(x.dtype)
         n_rows = ids.shape[1]
         index = cache.begin(n_rows) if cache is not None else torch.arange(n_rows, device=ids.device)[None]
         rotation = None
@@ -224,7 +272,8 @@ class PooledTransformer(nn.Module):
 
     # ------------------------------------------------------------ heads
 
-    def forward(self, ids: Tensor, next_ids: Tensor | None = None, given: Tensor | None = None) -> list[Tensor]:
+    def forward(self, ids: Tensor, next_ids: Tensor | None = None, given: Tensor | None = None,
+                sheet: Tensor | None = None, chords: Tensor | None = None) -> list[Tensor]:
         """Logits of every family, F tensors (B, T, V_f) in `FIELDS` order.
 
         Args:
@@ -232,19 +281,21 @@ class PooledTransformer(nn.Module):
             next_ids: (B, T, F) notes to be predicted, needed by all heads but parallel ones: each knows of them the
                 families before its own in `order`.
             given: (B, T) bool, which of the notes read are given.
+            sheet: (B, T, S) ids of the controls that come with notes read; None: all unknown.
+            chords: (B, T, 3) ids of the chord that each note to be predicted sounds in; None: unknown.
         """
         if next_ids is None and self.config.heads != "parallel":
             raise ValueError(f"heads={self.config.heads!r} need next_ids")
-        return self.logits(self.read(ids, given=given), next_ids)
+        return self.logits(self.read(ids, given=given, sheet=sheet), next_ids, chords)
 
-    def logits(self, reading: Reading, next_ids: Tensor | None) -> list[Tensor]:
+    def logits(self, reading: Reading, next_ids: Tensor | None, chords: Tensor | None = None) -> list[Tensor]:
         """The same from what was made of the notes read."""
         logits: list[Tensor] = [reading.states] * len(self.order)
         hidden = reading.states
         for k, family in enumerate(self.order):
             logits[family] = self.head(k, reading.states, hidden)
             if k + 1 < len(self.order) and self.config.heads != "parallel":
-                hidden = self.advance(k, next_ids.unbind(-1), reading, hidden)
+                hidden = self.advance(k, next_ids.unbind(-1), reading, hidden, chords)
         return logits
 
     def last_read(self, states: Tensor, cache: KeyValueCache) -> Reading:
@@ -265,9 +316,14 @@ class PooledTransformer(nn.Module):
     def _seen(self, k: int, states: Tensor, hidden: Tensor) -> Tensor:
         return states + hidden if self.config.heads == "gru" and k else hidden
 
-    def advance(self, k: int, chosen: Sequence[Tensor] | dict[int, Tensor], reading: Reading,
-                hidden: Tensor) -> Tensor:
-        """(B, T, D) hidden state after the k-th family of `order` was chosen: `chosen` holds (B, T) ids by family."""
+    def advance(self, k: int, chosen: Sequence[Tensor] | dict[int, Tensor], reading: Reading, hidden: Tensor,
+                chords: Tensor | None = None) -> Tensor:
+        """(B, T, D) hidden state after the k-th family of `order` was chosen.
+
+        Args:
+            chosen: (B, T) ids by family.
+            chords: (B, T, 3) ids of the chord at the time chosen, which counts once that is known; None: unknown.
+        """
         if self.config.heads == "parallel":
             return hidden
         embedded = self.chosen[k](chosen[self.order[k]])
@@ -279,6 +335,9 @@ class PooledTransformer(nn.Module):
             seen = x = self._seen(2, reading.states, hidden)
             ids = torch.stack([chosen[BAR], chosen[START_POS]], -1)
             rotation = self._time_rotation(ids).to(x.dtype)
+            if self.config.controls:
+                chords = ids.new_full((*ids.shape[:2], len(CHORD_FIELDS)), UNKNOWN) if chords is None else chords
+                x = x + self.chord_vectors(chords).to(x.dtype)
             for block, pair in zip(self.late_blocks, reading.memory, strict=True):
                 x = block(x, rotation, *pair, reading.visible)
             hidden = hidden + (x - seen)
@@ -289,6 +348,22 @@ class PooledTransformer(nn.Module):
         config, like = self.config, self.in_norm.weight
         shape = (batch, config.n_heads, config.block_size + 1, config.d_model // config.n_heads)
         return self.cache_type(config.n_layers, shape, like.device, self.cache_dtype or like.dtype)
+
+    def differences(self, config: ModelConfig) -> list[str]:
+        """Names of the settings in which `config` is another model, and not this one with more that it can do."""
+        ours, theirs = dataclasses.asdict(self.config), dataclasses.asdict(config)
+        changed = {name for name in ours if ours[name] != theirs[name]}
+        more = {name for name in GROWS if theirs[name] >= ours[name]}
+        return sorted(changed - more - {"dropout"})
+
+    def grown(self, config: ModelConfig) -> PooledTransformer:
+        """This model with what `config` lets it do besides. It plays as before: the vectors added are zero.
+
+        `config` is one without `differences`.
+        """
+        model = PooledTransformer(config)
+        model.load_state_dict(self.state_dict(), strict=False)
+        return model
 
     def n_parameters(self) -> int:
         return sum(parameter.numel() for parameter in self.parameters())
@@ -314,23 +389,30 @@ def window_losses(model: Callable[[Tensor, Tensor], list[Tensor]], config: Model
 
     Args:
         model: a PooledTransformer, or what wraps one, with `config`.
-        rows: perhaps with one more column, in which given notes have a 1: what they cost is left out, as 0.
+        rows: perhaps with one more column, in which given notes have a 1: what they cost is left out, as 0; and behind
+            it perhaps those of the controls, which are unknown without.
     """
-    n_fields = len(FIELDS)
-    rows, given = rows[..., :n_fields], rows[..., n_fields].bool() if rows.shape[-1] > n_fields else None
-    rows = with_relative_bars(rows) if config.bars == "relative" else rows
+    notes = rows[..., :len(FIELDS)]
+    given = rows[..., GIVEN].bool() if rows.shape[-1] > GIVEN else None
+    notes = with_relative_bars(notes) if config.bars == "relative" else notes
     if given is None and config.given:  # all of the model takes part, as several processes want it
-        given = torch.zeros_like(rows[..., 0], dtype=torch.bool)
-    if given is None:
-        return note_losses(model(rows[:, :-1], rows[:, 1:]), rows[:, 1:])
-    targets = rows[:, 1:].masked_fill(given[:, 1:, None], PAD)
-    return note_losses(model(rows[:, :-1], targets, given[:, :-1]), targets)
+        given = torch.zeros_like(notes[..., 0], dtype=torch.bool)
+    targets = notes[:, 1:]
+    told = {}
+    if given is not None:
+        targets = targets.masked_fill(given[:, 1:, None], PAD)
+        told["given"] = given[:, :-1]
+    if config.controls and rows.shape[-1] > FIRST_CONTROL:
+        n_sheet = len(config.control_sizes) - len(CHORD_FIELDS)
+        controls = rows[..., FIRST_CONTROL:]
+        told["sheet"] = controls[:, :-1, :n_sheet]
+        told["chords"] = controls[:, 1:, n_sheet:]
+    return note_losses(model(notes[:, :-1], targets, **told), targets)
 
 
 def counted(rows: Tensor) -> int:
-    """How many notes of windows (B, T, F or F + 1) `window_losses` predicts."""
-    n_fields = len(FIELDS)
-    given = int(rows[:, 1:, n_fields].sum()) if rows.shape[-1] > n_fields else 0
+    """How many notes of windows (B, T, F or more) `window_losses` predicts."""
+    given = int(rows[:, 1:, GIVEN].sum()) if rows.shape[-1] > GIVEN else 0
     return rows.shape[0] * (rows.shape[1] - 1) - given
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -20,7 +21,8 @@ from generation_args import GenConfig
 from model import PooledTransformer, Reading, bar_offsets
 from repetition import Copies
 from rules import Rules, SoFar, Stretch
-from vocab import BAR, BOS, EOS, FIELDS, FIRST_ID
+from telling import Told, nothing_told
+from vocab import BAR, BOS, EOS, FIELDS, FIRST_ID, START_POS
 
 NEXT_BARS = 4  # songs seldom rest for longer
 Note = tuple[int, ...]
@@ -35,12 +37,14 @@ class Request:
         comes into a layer is rounded for the whole batch, only with the same songs beside it.
     prompt: (N, F) note ids in order that it goes on from; special rows left out.
     given: (M, F) note ids in order that sound besides, for a model that is trained for them.
+    told: what to play, for a model with controls; None: all unknown.
     """
 
     rules: Rules
     seed: int
     prompt: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0, len(FIELDS)), np.int64))
     given: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0, len(FIELDS)), np.int64))
+    told: Told | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,6 +126,15 @@ def window_start(n_rows: int, block_size: int) -> int:
     return half * -(-(n_rows - block_size) // half) if n_rows > block_size else 0
 
 
+class Rows(NamedTuple):
+    """Rows of one song that the model reads."""
+
+    notes: list[Note]
+    flags: list[bool]  # which of them are given
+    sheet: np.ndarray  # (N, S) uint8 ids of the controls that come with them
+    bar_offset: int  # what the model's bars are less than the song's
+
+
 class Song:
     """A song under way: what is read, what is drawn, and what may come next."""
 
@@ -131,6 +144,8 @@ class Song:
         self.given = GivenNotes(request.given, model.config.lookahead_bars)
         self.rows: list[Note] = []  # all that is read, in the order of reading, given notes where they are due
         self.flags: list[bool] = []  # which of them are given
+        self.bars: list[int] = []  # for each of them, the bar of the last note made, from 0
+        self.told = request.told if request.told is not None else nothing_told(v)
         self.start = 0  # rows before it are forgotten
         self.bar_offset = 0  # what the model's bars are less than the song's, if they are relative
         self.counted_from: int | None = None  # the `start` that this is of
@@ -145,6 +160,7 @@ class Song:
     def _read(self, rows: list[Note], given: bool) -> None:
         self.rows += rows
         self.flags += [given] * len(rows)
+        self.bars += [self.so_far.time // self.vocabulary.steps_per_bar] * len(rows)
 
     def add(self, note: Note) -> None:
         """One more note, of the prompt or drawn."""
@@ -163,8 +179,20 @@ class Song:
             self.bar_offset = min(int(bar_offsets(torch.tensor([self.rows[self.start:]]))), next_bar)
             self.counted_from = self.start
 
-    def window(self) -> tuple[list[Note], list[bool]]:
-        return self.rows[self.start:], self.flags[self.start:]
+    def newest(self, count: int) -> Rows:
+        """The last `count` rows read."""
+        return self._from(len(self.rows) - count)
+
+    def window(self) -> Rows:
+        """The rows that are not forgotten."""
+        return self._from(self.start)
+
+    def _from(self, first: int) -> Rows:
+        return Rows(self.rows[first:], self.flags[first:], self.told.by_bar[self.bars[first:]], self.bar_offset)
+
+    def chord(self, chosen: dict[int, int]) -> np.ndarray:
+        """(3,) ids of the chord told for the time `chosen`."""
+        return self.told.chord_at(chosen[BAR], chosen[START_POS], self.vocabulary)
 
 
 # ---------------------------------------------------------------- reading
@@ -193,9 +221,8 @@ class Reader:
                              dtype=self.model.in_norm.weight.dtype)
         if len(whole) < len(songs):
             counts = [0 if b in whole else count for b, count in enumerate(new)]
-            rows = [song.rows[len(song.rows) - count:] for song, count in zip(songs, counts, strict=True)]
-            flags = [song.flags[len(song.flags) - count:] for song, count in zip(songs, counts, strict=True)]
-            states = self._states(rows, flags, [song.bar_offset for song in songs], self.cache)
+            newest = [song.newest(count) for song, count in zip(songs, counts, strict=True)]
+            states = self._states(newest, self.cache)
         if whole:
             for b in whole:
                 songs[b].start = starts[b]
@@ -209,27 +236,30 @@ class Reader:
                 song.count_bars()
         windows = [song.window() for song in songs]
         distinct: dict[tuple, int] = {}
-        sources = [distinct.setdefault((song.bar_offset, *rows, *flags), len(distinct))
-                   for song, (rows, flags) in zip(songs, windows, strict=True)]
+        sources = [distinct.setdefault((rows.bar_offset, *rows.notes, *rows.flags, rows.sheet.tobytes()), len(distinct))
+                   for rows in windows]
         firsts = [sources.index(i) for i in range(len(distinct))]
         cache = self.model.new_cache(len(firsts))
-        states = self._states([windows[i][0] for i in firsts], [windows[i][1] for i in firsts],
-                              [songs[i].bar_offset for i in firsts], cache)
+        states = self._states([windows[i] for i in firsts], cache)
         self.cache.replace(places, cache, sources)
         return states[sources]
 
-    def _states(self, rows: Sequence[list[Note]], flags: Sequence[list[bool]], bar_offsets: Sequence[int],
-                cache: KeyValueCache) -> Tensor:
+    def _states(self, songs: Sequence[Rows], cache: KeyValueCache) -> Tensor:
         """Read rows of each song, as many as it has; returns the trunk's states of the last, (B, 1, D)."""
-        counts = [len(of_song) for of_song in rows]
+        counts = [len(rows.notes) for rows in songs]
         longest = max(counts)
         fill = (BOS,) * len(FIELDS)
-        ids = torch.tensor([of_song + [fill] * (longest - len(of_song)) for of_song in rows])
-        ids[..., BAR] -= torch.tensor(bar_offsets)[:, None] * (ids[..., BAR] >= FIRST_ID)
-        given = torch.tensor([of_song + [False] * (longest - len(of_song)) for of_song in flags])
-        states = self.model.read(ids.to(self.device), cache, counts, given.to(self.device)).states
+        ids = torch.tensor([rows.notes + [fill] * (longest - len(rows.notes)) for rows in songs])
+        offsets = torch.tensor([rows.bar_offset for rows in songs])[:, None]
+        ids[..., BAR] -= offsets * (ids[..., BAR] >= FIRST_ID)
+        given = torch.tensor([rows.flags + [False] * (longest - len(rows.flags)) for rows in songs])
+        sheet = None
+        if self.model.config.controls:
+            padded = [np.pad(rows.sheet, ((0, longest - len(rows.sheet)), (0, 0))) for rows in songs]
+            sheet = torch.from_numpy(np.stack(padded)).long().to(self.device)  # (B, T, S)
+        states = self.model.read(ids.to(self.device), cache, counts, given.to(self.device), sheet).states
         last = torch.tensor(counts, device=self.device).clamp(min=1) - 1
-        return states[torch.arange(len(rows), device=self.device), last][:, None]
+        return states[torch.arange(len(songs), device=self.device), last][:, None]
 
 
 # ---------------------------------------------------------------- many songs
@@ -316,6 +346,10 @@ def _draw_notes(model: PooledTransformer, reading: Reading, songs: Sequence[Song
             drawn = drawn - np.where(ended, 0, offsets)
         if k + 1 < len(model.order) and model.config.heads != "parallel":
             told_model[family] = torch.from_numpy(drawn)[:, None].to(reading.states.device)
-            hidden = model.advance(k, told_model, reading, hidden)
+            chords = None
+            if model.config.controls and k == 1:  # the time is chosen
+                told = [song.chord(of_song) for song, of_song in zip(songs, chosen, strict=True)]
+                chords = torch.from_numpy(np.stack(told)).long()[:, None].to(reading.states.device)
+            hidden = model.advance(k, told_model, reading, hidden, chords)
     return [None if over else (tuple(of_song[f] for f in range(len(FIELDS))), float(surprise))
             for over, of_song, surprise in zip(ended, chosen, nats, strict=True)]

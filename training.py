@@ -18,20 +18,21 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from anticipation import REACH, Anticipation
-from augmentation import PartDropping, Transposition, crops, longer
+from batches import Batches
 from checkpoints import load_model, save_checkpoint
+from control_tables import ControlTables, sheet_table
+from controls import fields
 from dataset import Dataset, Split, load_dataset, split_by_song
 from errors import UserError
 from explanations import compile_failure, is_compile_failure, is_out_of_memory, smaller_batches, too_large
 from files import file_hash, read_json_object, write_bytes
 from model import ModelConfig, PooledTransformer, counted, window_losses
 from optimization import Optimizers, WeightAverage, rate_share
-from processes import SEEDS, Processes, SharedError
+from processes import Processes, SharedError
 from provenance import surroundings
 from settings import config_from_dict, config_to_dict
-from training_args import BEST, LAST, LOSSES, PICTURE, SETTINGS, TrainingArgs
-from vocab import FIELDS
+from training_args import BEST, CONTROLS, LAST, LOSSES, PICTURE, SETTINGS, TrainingArgs
+from vocab import FIELDS, Vocabulary
 
 COLUMNS = ["steps", "train_loss", *(f"train_{field}" for field in FIELDS), "held_out_loss",
            *(f"held_out_{field}" for field in FIELDS), "held_out_raw", "lr", "epoch", "notes_seen", "seconds"]
@@ -55,7 +56,7 @@ class Run:
     """One training run: everything between its settings and its folder."""
 
     def __init__(self, folder: Path, settings: TrainingArgs, model: PooledTransformer, dataset: Dataset, split: Split,
-                 facts: dict[str, Any], processes: Processes) -> None:
+                 facts: dict[str, Any], processes: Processes, controls: ControlTables | None = None) -> None:
         self.folder, self.settings, self.dataset, self.split = folder, settings, dataset, split
         self.facts, self.processes, self.device = facts, processes, processes.device
         self.model = model.to(self.device)
@@ -65,19 +66,10 @@ class Run:
             except RuntimeError as err:  # not on this system, or not with this Python
                 raise UserError(compile_failure(err)) from None
         self.forward = self.model  # what `_losses` calls; several processes wrap it
-        self.rows_per_step = settings.batch_size * settings.accumulation
-        self.optimizers = Optimizers(model, settings, self.rows_per_step * (dataset.block_size - 1))
+        self.data = Batches(dataset, split, model.config, settings, controls)
+        self.total_steps, self.steps_per_epoch = self.data.total_steps, self.data.steps_per_epoch
+        self.optimizers = Optimizers(model, settings, self.data.rows_per_step * (self.data.length - 1))
         self.average = WeightAverage(model, settings.average) if settings.average else None
-        self.steps_per_epoch = -(-len(split.train) // self.rows_per_step)
-        self.transposition = Transposition(dataset.vocabulary, *settings.transpose) if settings.transpose else None
-        self.part_dropping = PartDropping(dataset.vocabulary, settings.drop_parts) if settings.drop_parts else None
-        if settings.given_tasks and not model.config.given:
-            raise UserError(f"given_tasks={settings.given_tasks} needs a model with \"given\": true")
-        self.anticipation = (Anticipation(dataset.vocabulary, model.config.lookahead_bars, settings.given_tasks)
-                             if settings.given_tasks else None)
-        self.total_steps = self.steps_per_epoch * settings.num_epochs
-        if settings.max_train_steps:
-            self.total_steps = min(self.total_steps, settings.max_train_steps)
         self.progress = Progress()
 
     # ------------------------------------------------------------ beginning
@@ -93,18 +85,17 @@ class Run:
         _ = processes.device  # the first thing to be wrong
         torch.manual_seed(settings.seed)
         facts = {"dataset": str(dataset_path), "train_split": train_split, "weights": str(weights) if weights else None}
-        model, vocabulary = load_model(weights)[:2] if weights else (None, None)
+        model, vocabulary, known = load_model(weights) if weights else (None, None, {})
         dataset = load_dataset(dataset_path, vocabulary)
         vocabulary = dataset.vocabulary
         config = model.config if model else None
         if model_settings is not None or config is None:
-            wanted = config_from_dict(ModelConfig, {"n_tokens": vocabulary.sizes,
-                                                    "steps_per_bar": vocabulary.steps_per_bar,
-                                                    **(model_settings or {})}, where)
+            wanted = config_from_dict(ModelConfig, known_sizes(vocabulary, model_settings or {}), where)
             if config is not None and wanted != config:
-                ours, theirs = config_to_dict(wanted), config_to_dict(config)
-                names = ", ".join(name for name in ours if ours[name] != theirs[name])
-                raise UserError(f"{where}: not the model settings of {weights} ({names}); leave out --model_config")
+                names = ", ".join(model.differences(wanted))
+                if names:
+                    raise UserError(f"{where}: not the model settings of {weights} ({names}); leave out --model_config")
+                model = model.grown(wanted)
             config = wanted
         if config.n_tokens != vocabulary.sizes:
             raise UserError(f"{where}: n_tokens are not the dataset's {list(vocabulary.sizes)}; leave them out")
@@ -116,7 +107,15 @@ class Run:
         facts["dataset_hash"] = file_hash(dataset_path)
         split = split_by_song(dataset, train_split)
         facts["held_out_songs"] = list(split.held_out_songs)
-        run = cls(folder, settings, model, dataset, split, facts, processes)
+        controls = None
+        if config.controls:
+            if processes.is_first:
+                (folder / CONTROLS).unlink(missing_ok=True)  # perhaps of another dataset
+            learned = sheet_table(known, vocabulary, weights)
+            controls = ControlTables.of(dataset, len(split.held_out_songs), folder, processes,
+                                        learned.levels if learned else None)
+            facts["controls"] = controls.table.to_facts()
+        run = cls(folder, settings, model, dataset, split, facts, processes, controls)
         run._announce()
         run._write_settings(command)
         return run
@@ -142,8 +141,12 @@ class Run:
         if file_hash(dataset_path) != facts["dataset_hash"]:
             raise UserError(f"{dataset_path}: not the dataset this run was started with")
         dataset = load_dataset(dataset_path, vocabulary)
-        run = cls(folder, settings, model, dataset, split_by_song(dataset, facts["train_split"]), facts,
-                  processes)
+        split = split_by_song(dataset, facts["train_split"])
+        controls = None
+        if model.config.controls:
+            levels = sheet_table(state, vocabulary, folder / LAST).levels
+            controls = ControlTables.of(dataset, len(split.held_out_songs), folder, processes, levels)
+        run = cls(folder, settings, model, dataset, split, facts, processes, controls)
         run.restore(state)
         run._announce()
         if run.progress.step < run.total_steps:
@@ -232,35 +235,8 @@ class Run:
         return bool(self.settings.patience) and self.progress.misses >= self.settings.patience
 
     def batches(self) -> Iterator[Tensor]:
-        """Batches (B, T, F) from where the run stands: each epoch all training rows, in an order of its own.
-
-        An epoch's order depends on the seed and its number alone, so a resumed run finds its place again.
-        """
-        while True:
-            epoch, done = divmod(self.progress.step, self.steps_per_epoch)
-            epoch_seed = self.settings.seed * 1_000_003 + epoch
-            generator = torch.Generator().manual_seed(epoch_seed)
-            order = torch.randperm(len(self.split.train), generator=generator).split(self.rows_per_step)
-            train = self._rows_of_epoch(generator)
-            for step, indices in enumerate(order[done:], done):
-                # One row comes twice where crops are one fewer.
-                yield self._augmented(train, indices % len(train), (epoch_seed * 1_000_003 + step) % SEEDS)
-
-    def _augmented(self, train: Tensor, indices: Tensor, seed: int) -> Tensor:
-        """The rows (B, T, F) of (N, T, F) `train` that a step takes, changed as the settings say."""
-        draws, length = torch.Generator().manual_seed(seed), train.shape[1]
-        notes, firsts = train.flatten(0, 1), indices * length
-        rows = longer(notes, firsts, REACH * length) if self.anticipation else train[indices]
-        if self.part_dropping:  # first: what fills its rows up comes from `train`, as it stands in the files
-            rows = self.part_dropping(rows, notes, firsts, draws)
-        if self.transposition:
-            rows = self.transposition(rows, draws)
-        return self.anticipation(rows, length, draws) if self.anticipation else rows
-
-    def _rows_of_epoch(self, generator: torch.Generator) -> Tensor:
-        """(N, T, F) training rows; with random crops from another first note on, and perhaps one row fewer."""
-        train = self.split.train
-        return crops(train.flatten(0, 1), train.shape[1], generator) if self.settings.random_crops else train
+        """Batches (B, T, C) from where the run stands."""
+        return self.data.from_step(self.progress.step)
 
     def step(self, rows: Tensor) -> Tensor:
         """One optimizer step on (B, T, F) rows; returns each family's loss (F,) in nats."""
@@ -425,7 +401,8 @@ class Run:
         weights = self.facts["weights"]
         text = {
             "model_config": config_to_dict(self.model.config), "training_args": config_to_dict(self.settings),
-            **self.facts, "weights_hash": file_hash(Path(weights)) if weights else None,
+            **{name: value for name, value in self.facts.items() if name != "controls"},
+            "weights_hash": file_hash(Path(weights)) if weights else None,
             "vocabulary_hash": self.dataset.vocabulary.digest, "seed": self.settings.seed,
             "parameters": self.model.n_parameters(),
             **surroundings(command, self.device, self.processes.count), "resumed": []}
@@ -451,3 +428,11 @@ def describe_losses(losses: list[float]) -> str:
     """Nats per note, and each family's share of them, on one line."""
     return f"{sum(losses):.3f} nats/note (" + ", ".join(
         f"{field} {loss:.3f}" for field, loss in zip(FIELDS, losses, strict=True)) + ")"
+
+
+def known_sizes(vocabulary: Vocabulary, settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings of a model with the sizes that its vocabulary gives, unless they say otherwise."""
+    sizes: dict[str, Any] = {"n_tokens": vocabulary.sizes, "steps_per_bar": vocabulary.steps_per_bar}
+    if settings.get("controls"):
+        sizes["control_sizes"] = tuple(field.size for field in fields(vocabulary))
+    return sizes | settings

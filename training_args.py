@@ -11,6 +11,7 @@ OPTIMIZERS = ("adamw", "muon")
 SCHEDULES = ("cosine", "constant")
 SEEDS = 2**32
 LAST, BEST, LOSSES, PICTURE, SETTINGS = "last.pth", "best.pth", "train_losses.csv", "losses.png", "hyperparameters.json"
+CONTROLS = "controls.npy"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +42,11 @@ class TrainingArgs:
     patience: int = 0  # stop after so many validations without a lower held-out loss; 0: never
     transpose: tuple[int, ...] = ()  # [lowest, highest] semitones by which each row is moved, drums apart, drawn anew
     random_crops: bool = False  # rows begin at another note in each epoch
+    row_notes: int = 0  # notes of each row; 0: those of the dataset's rows, of which they must be a part
+    whole_rows_from: float = 1.0  # share of the run after which rows have the dataset's length
+    song_starts: float = 0.0  # share of the rows that begin where a song begins
+    song_ends: float = 0.0  # share of the rows that are the last 4 to 32 bars of a song, as a song of their own
+    bar_lines: bool = False  # all other rows begin at a bar line
     drop_parts: float = 0.0  # share of the rows that lose one part, drawn anew
     given_tasks: float = 0.0  # share of the rows made into tasks with given notes, for a model with "given": true
     compile: bool = False  # by torch.compile: slow to start, perhaps faster then; on the CPU it needs a C++ compiler
@@ -51,7 +57,7 @@ class TrainingArgs:
             if getattr(self, name) < 1:
                 raise UserError(f"{name}={getattr(self, name)} must be at least 1")
         for name in ("max_train_steps", "warmup_steps", "weight_decay", "clip_norm", "validate_steps", "validate_rows",
-                     "patience", "beta2_half_life"):
+                     "patience", "beta2_half_life", "row_notes"):
             if getattr(self, name) < 0:
                 raise UserError(f"{name}={getattr(self, name)} must not be negative")
         if self.transpose and not (len(self.transpose) == 2 and self.transpose[0] <= 0 <= self.transpose[1]):
@@ -59,9 +65,12 @@ class TrainingArgs:
                             f"or []")
         if not 0 <= self.seed < SEEDS:
             raise UserError(f"seed={self.seed} must be from 0 to {SEEDS - 1}")
-        for name in ("drop_parts", "given_tasks", "final_lr", "decay_share"):
+        for name in ("drop_parts", "given_tasks", "final_lr", "decay_share", "whole_rows_from", "song_starts",
+                     "song_ends"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"{name}={getattr(self, name)} must be from 0 to 1")
+        if self.song_starts + self.song_ends > 1:
+            raise UserError(f"song_starts={self.song_starts} and song_ends={self.song_ends} make up more than all rows")
         for name in ("lr", "muon_lr"):
             if not getattr(self, name) > 0:
                 raise UserError(f"{name}={getattr(self, name)} must be above 0")

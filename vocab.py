@@ -24,6 +24,9 @@ from settings import config_from_dict
 
 FIELDS = ("bar", "start_pos", "note_dur", "pitch_instrument")
 BAR, START_POS, NOTE_DUR, PITCH_INSTRUMENT = range(len(FIELDS))
+# Behind a note's ids, rows of training may have a column that marks given notes, and behind that those of controls.
+GIVEN = len(FIELDS)
+FIRST_CONTROL = GIVEN + 1
 # The order of a note's families when one is chosen after another: when, what, how long.
 CHOICE_ORDER = (BAR, START_POS, PITCH_INSTRUMENT, NOTE_DUR)
 

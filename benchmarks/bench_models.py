@@ -89,6 +89,7 @@ ROWS = {
     "late-2048": Row(LATE, length=2048),
     "muon": Row(LATE_RELATIVE, MUON),
     "muon-decay": Row(LATE_RELATIVE, MUON | {"weight_decay": 0.1}),
+    "muon-qk": Row(LATE_RELATIVE | {"qk_norm": True}, MUON),
     "given": Row(LATE | {"bars": "relative", "given": True}, {"given_tasks": 0.5}),
     "given-no_lookahead": Row(LATE | {"bars": "relative", "given": True, "lookahead_bars": 0}, {"given_tasks": 0.5}),
     "late-recurrent": Row(LATE, kind=RecurrentRun),

@@ -24,8 +24,8 @@ class RecurrentRun(Run):
 
     def batches(self) -> Iterator[Tensor]:
         train = self.split.train
-        self.steps_per_epoch = len(train) // self.rows_per_step
-        firsts = torch.arange(self.rows_per_step) * self.steps_per_epoch
+        self.steps_per_epoch = len(train) // self.data.rows_per_step
+        firsts = torch.arange(self.data.rows_per_step) * self.steps_per_epoch
         while True:
             step = self.progress.step % self.steps_per_epoch
             if not step:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from random_songs import VOCABULARY, random_song
 
-from augmentation import PartDropping, Transposition, crops, longer
+from augmentation import SPARE, PartDropping, Transposition, crop_start, longer
 from vocab import FIELDS, PITCH_INSTRUMENT, load_vocabulary
 
 DRUMS, BASS, PIANO = range(3)
@@ -68,17 +68,10 @@ def test_chance_is_the_generators():
     assert len({transposition(rows, generator(seed)).numpy().tobytes() for seed in range(8)}) > 1
 
 
-def test_crops_are_rows_of_the_notes_from_every_possible_start():
-    notes = torch.arange(40 * 4).view(40, 4)
-    starts = set()
-    for seed in range(200):
-        rows = crops(notes, 8, generator(seed))
-        start = int(rows[0, 0, 0]) // 4
-        starts.add(start)
-        assert torch.equal(rows.flatten(0, 1), notes[start:start + rows.shape[0] * 8])
-        assert len(rows) == (40 - start) // 8
+def test_rows_are_cut_from_every_possible_start():
+    starts = {crop_start(40, 8, generator(seed)) for seed in range(200)}
     assert starts == set(range(8))
-    assert crops(notes[:8], 8, generator()).shape == (1, 8, 4)
+    assert crop_start(8, 8, generator()) == 0
 
 
 # ---------------------------------------------------------------- parts left out
@@ -87,8 +80,7 @@ def test_crops_are_rows_of_the_notes_from_every_possible_start():
 def test_rows_lose_one_part_and_go_on_with_the_notes_after():
     notes = torch.from_numpy(random_song(0, 400, n_bars=40))
     firsts = torch.arange(0, 400, 16)
-    rows = notes.view(-1, 16, len(FIELDS))
-    dropped = PartDropping(VOCABULARY, 1.0)(rows, notes, firsts, generator())
+    dropped = PartDropping(VOCABULARY, 1.0)(longer(notes, firsts, 16 * SPARE), 16, generator())
     part = torch.from_numpy(VOCABULARY.part_of_id)
     missing = []
     for row, first in zip(dropped, firsts, strict=True):
@@ -104,17 +96,17 @@ def test_rows_lose_one_part_and_go_on_with_the_notes_after():
 def test_as_many_rows_lose_a_part_as_the_share_says():
     notes = torch.from_numpy(random_song(1, 2000, n_bars=100))
     firsts = torch.arange(1000)
-    rows = torch.stack([notes[first:first + 16] for first in firsts])
-    changed = (PartDropping(VOCABULARY, 0.3)(rows, notes, firsts, generator()) != rows).any(2).any(1)
+    rows = longer(notes, firsts, 16 * SPARE)
+    changed = (PartDropping(VOCABULARY, 0.3)(rows, 16, generator()) != rows[:, :16]).any(2).any(1)
     assert 0.25 < changed.double().mean() < 0.35
-    assert torch.equal(PartDropping(VOCABULARY, 0.0)(rows, notes, firsts, generator()), rows)
+    assert torch.equal(PartDropping(VOCABULARY, 0.0)(rows, 16, generator()), rows[:, :16])
 
 
 def test_a_part_that_is_nearly_all_there_is_stays():
     notes = torch.full((100, len(FIELDS)), 4)
-    rows = notes.view(-1, 20, len(FIELDS))
-    found = [PartDropping(VOCABULARY, 1.0)(rows, notes, torch.arange(0, 100, 20), generator(seed)) for seed in range(9)]
-    assert all(torch.equal(rows, other) for other in found)
+    rows = longer(notes, torch.arange(0, 100, 20), 20 * SPARE)
+    found = [PartDropping(VOCABULARY, 1.0)(rows, 20, generator(seed)) for seed in range(9)]
+    assert all(torch.equal(rows[:, :20], other) for other in found)
 
 
 def test_longer_rows_go_on_with_the_notes_after_and_end_in_padding():

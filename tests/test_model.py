@@ -39,7 +39,8 @@ PUBLISHED = Path(__file__).parents[2] / "shared" / "compat" / "published_state_d
 PUBLISHED_PARAMETERS = 39_151_247
 SMALL = ModelConfig(emb_sizes=(8,) * 4, n_layers=2, n_heads=2, d_model=16, block_size=32, dropout=0.0)
 LATE = {"heads": "gru", "positions": "metre", "late_layers": 1}
-KINDS = [*({"positions": positions, "heads": heads} for positions in POSITIONS for heads in HEADS), LATE,
+NORMED = LATE | {"qk_norm": True}
+KINDS = [*({"positions": positions, "heads": heads} for positions in POSITIONS for heads in HEADS), LATE, NORMED,
          {"heads": "chain", "positions": "rotary", "late_layers": 1},
          {"heads": "chain", "order": ("pitch_instrument", "note_dur", "bar", "start_pos")}]
 
@@ -103,13 +104,17 @@ EFFECTS = {
     "heads": ({"heads": "parallel"}, "weights"),
     "positions": ({"positions": "rotary"}, "output"),
     "late_layers": ({"late_layers": 1}, "weights"),
+    "qk_norm": ({"qk_norm": True}, "output"),
     "bars": ({"bars": "relative"}, "losses"),
     "given": ({"given": True}, "weights"),
     "lookahead_bars": ({"lookahead_bars": 1}, "reading"),
     "order": ({"order": ("pitch_instrument", "bar", "start_pos", "note_dur")}, "output"),
     "n_tokens": ({"n_tokens": (300, 40, 140, 230)}, "weights"),
     "steps_per_bar": ({"steps_per_bar": 16}, "output"),
+    "controls": ({"controls": True}, "weights"),
+    "control_sizes": ({"control_sizes": (3, 10, 14, 10, 14)}, "weights"),
 }
+BESIDE = {"controls": {"late_layers": 1}, "control_sizes": {"late_layers": 1, "controls": True}}  # needed to matter
 
 
 def behaviour(**changes) -> dict[str, list]:
@@ -131,10 +136,73 @@ def behaviour(**changes) -> dict[str, list]:
 @pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(ModelConfig)])
 def test_every_setting_has_its_effect(field):
     changes, shown_by = EFFECTS[field]
-    before, after = behaviour(), behaviour(**changes)
+    beside = BESIDE.get(field, {})
+    before, after = behaviour(**beside), behaviour(**beside | changes)
     assert after[shown_by] != before[shown_by]
     if shown_by in ("cache", "training", "losses"):
         assert after["output"] == before["output"]
+
+
+# ---------------------------------------------------------------- controls
+
+
+def told_model(**changes) -> PooledTransformer:
+    return small_model(**LATE | {"controls": True} | changes)
+
+
+def random_controls(model: PooledTransformer, length: int) -> Tensor:
+    """(1, T, K) ids."""
+    generator = torch.Generator().manual_seed(5)
+    return torch.stack([torch.randint(size, (1, length), generator=generator) for size in model.config.control_sizes],
+                       dim=-1)
+
+
+def test_controls_begin_at_zero_so_a_model_grows_them_and_plays_as_before():
+    model = small_model(torch.float32, **LATE)
+    config = dataclasses.replace(model.config, controls=True, given=True, block_size=64)
+    assert model.differences(config) == []
+    grown = model.grown(config).eval()
+    ids = notes(0, 1)
+    told = random_controls(grown, ids.shape[1]).expand(2, -1, -1)
+    before, after = model(ids, ids), grown(ids, ids, sheet=told[..., :-3], chords=told[..., -3:])
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+    assert grown.differences(model.config) == ["block_size", "control_sizes", "controls", "given"]
+    assert model.differences(dataclasses.replace(model.config, d_model=32, controls=True)) == ["d_model"]
+
+
+def test_a_control_that_is_not_told_is_unknown():
+    model, ids = told_model(), notes(0)
+    unknown = torch.zeros((1, ids.shape[1], len(model.config.control_sizes)), dtype=torch.long)
+    assert all(torch.equal(a, b) for a, b in zip(model(ids, ids), model(
+        ids, ids, sheet=unknown[..., :-3], chords=unknown[..., -3:]), strict=True))
+
+
+def test_the_chord_reaches_what_comes_after_the_time_and_its_own_note_alone():
+    model, ids = told_model(), notes(0)
+    told = random_controls(model, ids.shape[1])
+    other = told.clone()
+    other[:, 4, -3:] = (told[:, 4, -3:] + 1) % torch.tensor(model.config.control_sizes[-3:])
+    one, two = (model(ids, ids, sheet=told[..., :-3], chords=controls[..., -3:]) for controls in (told, other))
+    for family, (a, b) in enumerate(zip(one, two, strict=True)):
+        changed = (a != b).any(-1)[0].nonzero().flatten().tolist()
+        assert changed == ([] if family in (BAR, START_POS) else [4])
+
+
+def test_the_sheet_reaches_the_notes_after_it():
+    model, ids = told_model(), notes(0)
+    told = random_controls(model, ids.shape[1])
+    other = told.clone()
+    other[:, 4, 0] = (told[:, 4, 0] + 1) % model.config.control_sizes[0]
+    for a, b in zip(*(model(ids, ids, sheet=controls[..., :-3]) for controls in (told, other)), strict=True):
+        assert (a != b).any(-1)[0].nonzero().flatten().tolist() == list(range(4, ids.shape[1]))
+
+
+def test_losses_take_the_sheet_of_the_note_read_and_the_chord_of_the_note_predicted():
+    model, ids = told_model(), notes(0)
+    told = random_controls(model, ids.shape[1])
+    rows = torch.cat([ids, torch.zeros_like(ids[..., :1]), told], -1)
+    expected = note_losses(model(ids[:, :-1], ids[:, 1:], sheet=told[:, :-1, :-3], chords=told[:, 1:, -3:]), ids[:, 1:])
+    assert torch.equal(window_losses(model, model.config, rows), expected)
 
 
 def test_dropout_reaches_every_layer_and_is_off_outside_training():
@@ -157,6 +225,7 @@ def test_dropout_reaches_every_layer_and_is_off_outside_training():
     ({"late_layers": 1, "heads": "parallel"}, "late_layers=1 needs heads other than parallel"),
     ({"late_layers": 1, "heads": "gru", "order": ["pitch_instrument", "bar", "start_pos", "note_dur"]},
      "an order that begins with bar and start_pos"),
+    ({"controls": True}, "chords are told before the first late layer; set late_layers to at least 1"),
     ({"bars": "both"}, "bars='both' must be one of absolute, relative"),
     ({"emb_pooling": "sum", "emb_sizes": [8, 8, 8, 9]}, "emb_pooling 'sum' needs equal emb_sizes, not [8, 8, 8, 9]"),
     ({"emb_sizes": [8, 8, 8]}, "emb_sizes=[8, 8, 8] must be 4 numbers of at least 1"),

@@ -294,6 +294,11 @@ EFFECTS = {
     "random_crops": ({"random_crops": True}, "train_loss"),
     "drop_parts": ({"drop_parts": 0.5}, "train_loss"),
     "given_tasks": ({"given_tasks": 0.9, "model": {"given": True}}, "train_loss"),
+    "row_notes": ({"row_notes": 16}, "notes_seen"),
+    "whole_rows_from": ({"whole_rows_from": 0.5}, "notes_seen"),
+    "song_starts": ({"song_starts": 0.9}, "train_loss"),
+    "song_ends": ({"song_ends": 0.9}, "train_loss"),
+    "bar_lines": ({"bar_lines": True}, "train_loss"),
     "optimizer": ({"optimizer": "muon"}, "train_loss"),
     "muon_lr": ({"muon_lr": 0.2}, "train_loss"),
     "momentum": ({"momentum": 0.5}, "train_loss"),
@@ -305,7 +310,8 @@ EFFECTS = {
     "compile": ({"compile": True}, "train_loss"),  # dropout draws otherwise; without, the losses are the same (below)
 }
 # Settings that matter beside these alone.
-BESIDE = {"muon_lr": {"optimizer": "muon"}, "momentum": {"optimizer": "muon"}, "decay_share": {"schedule": "constant"}}
+BESIDE = {"muon_lr": {"optimizer": "muon"}, "momentum": {"optimizer": "muon"}, "decay_share": {"schedule": "constant"},
+          "whole_rows_from": {"row_notes": 16, "batch_size": 4}, "bar_lines": {"random_crops": True}}
 
 
 @pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(TrainingArgs)])
@@ -407,7 +413,7 @@ def test_notes_that_are_given_do_not_count(folder):
         model = PooledTransformer(ModelConfig(**TINY_MODEL, given=True, dropout=0.0))
         run = training.Run(folder, TrainingArgs(given_tasks=1.0, batch_size=batch_size, lr=1e-9), model, dataset,
                            split, {}, Processes("cpu"))
-        rows = run._augmented(split.train, torch.arange(6), 0)
+        rows = run.data.rows(torch.arange(6) * T, T, len(split.train) * T, 0)
         made = rows[:, 1:, -1] == 0
         assert 0.1 < made.double().mean() < 0.9
         with torch.no_grad():
@@ -427,7 +433,7 @@ def test_rows_that_lose_a_part_are_filled_up_from_their_own_song(folder):
     dataset = load_dataset(folder / "dataset.pt")
     split, model = split_by_song(dataset, 0.8), PooledTransformer(ModelConfig(**TINY_MODEL))
     run = training.Run(folder, TrainingArgs(drop_parts=1.0), model, dataset, split, {}, Processes("cpu"))
-    lost = run._augmented(split.train, torch.tensor([2, 5]), 0)
+    lost = run.data.rows(torch.tensor([2, 5]) * T, T, len(split.train) * T, 0)
     for row, index in zip(lost, (2, 5), strict=True):
         after = split.train.flatten(0, 1)[index * T:].tolist()
         assert len(row) < after.index(row[-1].tolist()) + 1  # some were left out
@@ -442,9 +448,9 @@ def test_rows_that_lose_a_part_are_transposed_too(folder):
     train[..., PITCH_INSTRUMENT] = middle[torch.arange(5 * T).view(5, T) % len(middle)]
     pitches = []
     for transpose in ((), (-5, 6)):
-        run = training.Run(folder, TrainingArgs(drop_parts=1.0, transpose=transpose), model, dataset, split, {},
-                           Processes("cpu"))
-        pitches.append(torch.stack([run._augmented(train, torch.tensor([0]), seed)[0, :, PITCH_INSTRUMENT]
+        run = training.Run(folder, TrainingArgs(drop_parts=1.0, transpose=transpose), model, dataset,
+                           dataclasses.replace(split, train=train), {}, Processes("cpu"))
+        pitches.append(torch.stack([run.data.rows(torch.tensor([0]), T, 5 * T, seed)[0, :, PITCH_INSTRUMENT]
                                     for seed in range(40)]))
     assert all(len(row.unique()) == len(middle) - 1 for row in pitches[0])  # each has lost a part
     assert (pitches[0] != pitches[1]).any(1).double().mean() > 0.7
