@@ -115,7 +115,8 @@ def build_parser() -> argparse.ArgumentParser:
     what.add_argument("--missing", action="store_true", help="make the parts that the prompt lacks, to those it has")
     what.add_argument("--same-parts", action="store_true", help="make the parts that the prompt has, and no others")
     what.add_argument("--fill", metavar="BARS", help="make these bars of the prompt anew, from 1: 5-8")
-    what.add_argument("--bars", type=int, metavar="N", help="exactly N new bars")
+    what.add_argument("--bars", type=int, metavar="N", help="exactly N new bars (default: "
+                      f"{GenConfig.num_bars} from scratch, up to as many after a prompt)")
     what.add_argument("--loop", action="store_true", help="no new note rings on past the last bar made")
     rules = parser.add_argument_group("rules, which --genconfig holds under \"rules\" too")
     rules.add_argument("--key", help="tonic of all parts but drums: C, F#, Bb")

@@ -58,19 +58,33 @@ class GenConfig:
     variety: against loops: for each bar in a row that copies one shortly before it (`repetition.Copies`) the
         temperature grows by this share of itself, until a bar is new; 0: never.
     rules: what the song must keep to.
-    num_bars: from scratch, bars 0 to num_bars − 1; after a prompt, the rest of its last bar and so many more.
-    max_steps: most new notes, where it is not said how many bars they are to fill.
+    num_bars: from scratch, so many; after a prompt, the rest of its last bar and at most so many more.
+    max_steps: most new notes; 0: as many as the bars need.
+
+    What people ask for without saying so, each of which can be switched off, for songs as the model plays them:
+
+    start_at_once: from scratch, a note begins with bar 1, as the first one of 79 in 100 real songs does with its bar.
+    all_bars: from scratch there are no fewer than `num_bars`; false: the model may end before.
+    all_parts: from scratch, a song in which a part hardly plays is passed over (`tasks.lacking_parts`).
+    go_on: after a prompt, a song that soon ends is passed over (`tasks.ends_soon`).
+    whole_bars: `max_steps` counts whatever is asked for, and cuts at the bar line before it; false: it cuts where it
+        is reached, and does not count where --bars, --given or --fill says how many bars there are.
     """
 
     temperature: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0)
-    num_bars: int = 32
-    max_steps: int = 512
+    num_bars: int = 16
+    max_steps: int = 0
     sampling_fn: str = "top_p"
     threshold: tuple[float, ...] = (0.98, 0.98, 0.98, 0.96)
     top_p: tuple[float, ...] = ()
     min_p: tuple[float, ...] = ()
     variety: float = 0.0
     rules: RuleConfig = RuleConfig()
+    start_at_once: bool = True
+    all_bars: bool = True
+    all_parts: bool = True
+    go_on: bool = True
+    whole_bars: bool = True
 
     def __post_init__(self) -> None:
         for name in ("temperature", "threshold"):
@@ -89,6 +103,6 @@ class GenConfig:
                 raise UserError(f"{name}={list(values)} must be {len(FIELDS)} numbers from 0 to 1, or []")
         if not 0 <= self.variety < math.inf:
             raise UserError(f"variety={self.variety} must be at least 0")
-        for name in ("num_bars", "max_steps"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name}={getattr(self, name)} must be at least 1")
+        for name, least in (("num_bars", 1), ("max_steps", 0)):
+            if getattr(self, name) < least:
+                raise UserError(f"{name}={getattr(self, name)} must be at least {least}")

@@ -16,7 +16,7 @@ from copies import CopyCheck
 from errors import UserError
 from generation_args import GenConfig
 from studio import Studio
-from tasks import Task, Wish, lacking_parts
+from tasks import SOON, Task, Wish, ends_soon, lacking_parts
 from vocab import Vocabulary
 
 BATCH = 16  # songs made at a time
@@ -36,14 +36,15 @@ class Made:
     score: str = ""
     copied: str = ""  # what it shares with training songs, in words
     copies: bool = False  # more than it may
+    cut: int = 0  # see `sampling.Sampled`
 
 
 def make_songs(studio: Studio, wish: Wish, task: Task, config: GenConfig, seed: int, n: int,
                copying: CopyCheck | None) -> Iterator[Made]:
-    """`n` songs, a batch at a time, the i-th of seed + i. In the place of one that lacks a part that was asked for, or
+    """`n` songs, a batch at a time, the i-th of seed + i. In the place of one that lacks a part, ends too soon or
     copies more than it may, comes that of a further seed, STEP on, and so forth: the same whatever `n` is.
 
-    Where each of TRIES lacks a part, the first is taken. Raises UserError, after the last song, where each copies.
+    Where none of TRIES is as asked, the first is taken. Raises UserError, after the last song, where each copies.
     """
     n_found = 0
     for first in range(seed, seed + n, BATCH):
@@ -59,26 +60,38 @@ def _make_batch(studio: Studio, wish: Wish, task: Task, config: GenConfig, seeds
                 copying: CopyCheck | None) -> Iterator[Made]:
     """A song for each of `seeds`, but for those whose tries all copy."""
     good: dict[int, Made] = {}
-    lacking: dict[int, Made] = {}
+    second_best: dict[int, Made] = {}
     for attempt in range(TRIES):
         wanted = [seed for seed in seeds if seed not in good]
         if not wanted:
             break
         songs = _sampled(studio, task, config, [seed + attempt * STEP for seed in wanted], copying)
         for seed, song in zip(wanted, songs, strict=True):
-            silent = lacking_parts(wish, task, song.notes, studio.tokenizer.vocabulary)
-            if not (song.copies or silent):
+            fault = song.copied if song.copies else _fault(wish, task, config, song, studio.tokenizer.vocabulary)
+            if not fault:
                 good[seed] = song
                 continue
             if not song.copies:
-                lacking.setdefault(seed, song)
-            why = song.copied if song.copies else f"{' and '.join(silent)} would be silent"
-            print(f"notice: the song of seed {song.seed} is passed over: {why}", file=sys.stderr)
-    for seed, song in lacking.items():
+                second_best.setdefault(seed, song)
+            print(f"notice: the song of seed {song.seed} is passed over: {fault}", file=sys.stderr)
+    for seed, song in second_best.items():
         if seed not in good:
             print(f"notice: the song of seed {song.seed} is taken all the same, after {TRIES} tries", file=sys.stderr)
-    chosen = lacking | good
-    yield from (chosen[seed] for seed in seeds if seed in chosen)
+    chosen = second_best | good
+    for song in (chosen[seed] for seed in seeds if seed in chosen):
+        if song.cut:
+            print(f"notice: the song of seed {song.seed} would have more than {task.max_steps} new notes (max_steps); "
+                  f"cut at the bar line, new bars left: {task.n_new_bars(song.cut)}", file=sys.stderr)
+        yield song
+
+
+def _fault(wish: Wish, task: Task, config: GenConfig, song: Made, vocabulary: Vocabulary) -> str:
+    """In what a song is not as asked, in words; "" for one that is."""
+    if silent := lacking_parts(wish, task, config, song.notes, vocabulary):
+        return f"{' and '.join(silent)} would be silent, or nearly so"
+    if not song.cut and ends_soon(wish, task, config, song.notes):
+        return f"it would end within {SOON} bars after the prompt"
+    return ""
 
 
 def _sampled(studio: Studio, task: Task, config: GenConfig, seeds: Sequence[int], copying: CopyCheck | None,
@@ -87,7 +100,7 @@ def _sampled(studio: Studio, task: Task, config: GenConfig, seeds: Sequence[int]
     made = studio.make(task, config, batch)
     seconds = (time.monotonic() - began) / len(batch)
     for seed, sampled in zip(batch, made, strict=True):
-        song = Made(sampled.notes, sampled.nats, seed, batch, seconds)
+        song = Made(sampled.notes, sampled.nats, seed, batch, seconds, cut=sampled.cut)
         if copying:
             rows = task.song(song.notes)  # all of it, but what was given is nobody's copy
             run = copying.index.longest_run(rows, ~task.was_there(rows))

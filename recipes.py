@@ -23,6 +23,7 @@ from tasks import Wish
 MARK = "pooled-recipe"
 VERSION = 1
 BEGINNING = f'{{"format":"{MARK}"'  # of the text event
+SWITCHES = ("start_at_once", "all_bars", "all_parts", "go_on", "whole_bars")  # off where a recipe does not name them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,8 +55,14 @@ class Recipe:
 
 
 def recipe_to_dict(recipe: Recipe) -> dict[str, Any]:
-    """The recipe as JSON data, which `recipe_from_dict` reads back."""
-    return {"format": MARK, "version": VERSION, **config_to_dict(recipe)}
+    """The recipe as JSON data, which `recipe_from_dict` reads back.
+
+    A switch that is off is left out: so the recipes of songs made before there were switches come back the same, and
+    with them the bytes of these songs.
+    """
+    facts = config_to_dict(recipe)
+    genconfig = {name: value for name, value in facts["genconfig"].items() if value or name not in SWITCHES}
+    return {"format": MARK, "version": VERSION, **facts, "genconfig": genconfig}
 
 
 def recipe_from_dict(data: dict[str, Any], where: str) -> Recipe:
@@ -64,6 +71,8 @@ def recipe_from_dict(data: dict[str, Any], where: str) -> Recipe:
         raise UserError(f"{where}: its recipe is of version {data.get('version')!r:.40}, this program reads {VERSION}; "
                         f"use the version that wrote it")
     facts = {key: value for key, value in data.items() if key not in ("format", "version")}
+    if isinstance(facts.get("genconfig"), dict):
+        facts["genconfig"] = dict.fromkeys(SWITCHES, False) | facts["genconfig"]
     return config_from_dict(Recipe, facts, f"{where}: recipe")
 
 

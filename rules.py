@@ -70,21 +70,22 @@ class Rules:
     """The rules of one song, or of the stretch of it that is made."""
 
     def __init__(self, vocabulary: Vocabulary, config: RuleConfig, end_bar: int, *, first_bar: int = 0,
-                 parts: Sequence[str] = (), exact: bool = False, loop: bool = False, given: np.ndarray | None = None,
-                 ) -> None:
+                 parts: Sequence[str] = (), exact: bool = False, loop: bool = False, at_once: bool = False,
+                 given: np.ndarray | None = None) -> None:
         """Notes are made in the bars from `first_bar` to before `end_bar`, counted from 0.
 
         Args:
             parts: those that are made; none means all.
             exact: the last bar holds a note, whoever plays it, before the song may end.
             loop: no note rings on past the end.
+            at_once: the first of all notes begins with `first_bar`.
             given: (N, F) rows that sound besides; their bars are not empty, and notes of a monophonic part end
                 before its given ones begin.
         Raises:
             UserError: the rules name what the vocabulary has not, or leave a part nothing to play.
         """
         _check_parts(vocabulary, config, parts)
-        self.vocabulary, self.config, self.exact = vocabulary, config, exact
+        self.vocabulary, self.config, self.exact, self.at_once = vocabulary, config, exact, at_once
         steps = vocabulary.steps_per_bar
         self.first, self.end = first_bar * steps, end_bar * steps
         names = vocabulary.part_names
@@ -145,6 +146,8 @@ class Rules:
             while bar in self.sounding_bars:
                 bar += 1
             end = min(end, (bar + 1) * steps)
+        if self.at_once and so_far.time == NEVER:
+            end = begin + 1
         next_bar = (so_far.time // steps + 1) * steps
         ringing = [so_far.rings_until[p] for p in self.monophonic]
         cuts = {begin, end, so_far.time + 1, next_bar, *ringing}

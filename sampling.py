@@ -7,6 +7,7 @@ filter `sampling_fn`, then `top_p` and `min_p` where they are set, the temperatu
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -53,6 +54,15 @@ class Sampled:
 
     notes: np.ndarray
     nats: np.ndarray
+    cut: int = 0  # the bar, an id, that it is cut before or in; 0: it has its own end
+
+    def at_bar_line(self, most: int) -> Sampled:
+        """The whole bars of it that `most` notes hold, or, where they are not enough for one bar, these notes."""
+        if len(self.notes) <= most:
+            return self
+        bars = self.notes[:, BAR]
+        n = int((bars < bars[most]).sum()) or most
+        return Sampled(self.notes[:n], self.nats[:n], cut=int(bars[most]))
 
 
 # ---------------------------------------------------------------- what is likely enough
@@ -272,12 +282,13 @@ def sample_songs(model: PooledTransformer, requests: Sequence[Request], config: 
 
     Args:
         model: in evaluation mode.
+        config: of its `max_steps` 0 sets no limit.
         cached: keep keys and values of the notes read; the slow way without gives the same songs.
         on_note: called after each note, for progress.
     """
     songs = [Song(request, model) for request in requests]
     reader, active, new = Reader(model, cached), list(songs), [0] * len(songs)
-    for _ in range(config.max_steps):
+    for _ in range(config.max_steps) if config.max_steps else itertools.count():
         notes = _draw_notes(model, reader.read(active, new), active, config)
         going_on = [b for b, note in enumerate(notes) if note is not None]
         if not going_on:

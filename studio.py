@@ -69,9 +69,11 @@ class Studio:
         from sampling import Request, sample_songs
 
         requests = [Request(task.rules, seed, task.prompt, task.given) for seed in seeds]
-        with tqdm(total=task.max_steps * len(seeds), unit="note", leave=False, disable=None) as bar:
-            return sample_songs(self.model, requests, dataclasses.replace(config, max_steps=task.max_steps),
-                                on_note=bar.update)
+        most = task.max_steps + config.whole_bars  # one note more says whether a song goes on, and in which bar
+        total = most * len(seeds) if config.max_steps else None  # what the bars need is not known before
+        with tqdm(total=total, unit="note", leave=False, disable=None) as bar:
+            made = sample_songs(self.model, requests, dataclasses.replace(config, max_steps=most), on_note=bar.update)
+        return [song.at_bar_line(task.max_steps) if config.whole_bars else song for song in made]
 
     def recipe(self, wish: Wish, config: GenConfig, prompt: Prompt, seed: int, batch: tuple[int, ...]) -> Recipe:
         return Recipe(seed, batch, wish, config, self.path.name, self.hash, self.dtype, prompt.path, prompt.hash,

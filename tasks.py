@@ -15,7 +15,10 @@ from generation_args import GenConfig
 from rules import Rules
 from vocab import BAR, FIRST_ID, PITCH_INSTRUMENT, START_POS, Vocabulary
 
-NOTES_PER_BAR = 128  # more than music has
+NOTES_PER_BAR = 128  # on average; of 287,553 bars of 2,849 songs 99.9 % have at most 119, the fullest has 183
+ALL_PARTS_OF = 4  # parts of a vocabulary, at most, for a song to need all of them
+PLAYS = 4  # a part plays that begins a note in one of so many bars; no note lasts longer
+SOON = 2  # bars after a prompt
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +28,7 @@ class Wish:
     given: parts of the prompt that stay and are played to; the others of the prompt are left out.
     make: parts to make; () means all that make sense.
     fill: the first and the last bar to make anew, from 1; () means none.
-    bars: exactly so many new bars; 0: as many as the model likes, up to `num_bars`.
+    bars: exactly so many new bars; 0: `num_bars` from scratch, after a prompt as many as the model likes, up to that.
     loop: nothing new rings on past the last bar of what is made.
     """
 
@@ -50,7 +53,7 @@ class Wish:
         if self.bars < 0:
             raise UserError(f"--bars {self.bars} must be at least 1")
         if self.loop and not (self.bars or self.given or self.fill):
-            raise UserError("--loop: the song ends where the model likes; say how many bars it has with --bars")
+            raise UserError("--loop: say how many bars it has with --bars")
 
     @property
     def needs_given(self) -> bool:
@@ -74,6 +77,11 @@ class Task:
         """(N, F) rows of the whole song in order."""
         rows = np.concatenate([self.kept, new])
         return rows[np.lexsort((rows[:, PITCH_INSTRUMENT], rows[:, START_POS], rows[:, BAR]))]
+
+    def n_new_bars(self, bar: int) -> int:
+        """How many bars to be made come before `bar`, an id."""
+        first = max(self.rules.first // self.rules.vocabulary.steps_per_bar, _n_bars(self.prompt))
+        return max(bar - FIRST_ID - first, 0)
 
     def was_there(self, rows: np.ndarray) -> np.ndarray:
         """(N,) bool: which of (N, F) rows are kept ones."""
@@ -126,10 +134,12 @@ def make_task(wish: Wish, prompt: np.ndarray, vocabulary: Vocabulary, config: Ge
     if wish.bars and end_bar < begun + wish.bars:
         raise UserError(f"--bars {wish.bars}: {vocabulary.bars - begun} bars are left of the {vocabulary.bars} a song "
                         f"can have; ask for fewer")
-    make = wish.make or vocabulary.part_names
-    rules = Rules(vocabulary, config.rules, end_bar, parts=make, exact=bool(wish.bars), loop=wish.loop)
-    return Task(rules, prompt, prompt[:0], prompt, make, n_bars=end_bar if wish.bars else 0,
-                max_steps=_enough_steps(config, wish.bars))
+    make, from_scratch = wish.make or vocabulary.part_names, not len(prompt)
+    exact = bool(wish.bars) or (from_scratch and config.all_bars)
+    rules = Rules(vocabulary, config.rules, end_bar, parts=make, exact=exact, loop=wish.loop,
+                  at_once=from_scratch and config.start_at_once)
+    most = _most_notes(config, wish.bars or config.num_bars + 1, asked=bool(wish.bars))
+    return Task(rules, prompt, prompt[:0], prompt, make, n_bars=end_bar if exact else 0, max_steps=most)
 
 
 def _parts_for_parts(wish: Wish, prompt: np.ndarray, vocabulary: Vocabulary, config: GenConfig) -> Task:
@@ -144,7 +154,7 @@ def _parts_for_parts(wish: Wish, prompt: np.ndarray, vocabulary: Vocabulary, con
     n_bars = _n_bars(given)
     rules = Rules(vocabulary, config.rules, n_bars, parts=make, loop=wish.loop, given=given)
     return Task(rules, prompt[:0], given, given, make, tuple(name for name in present if name not in wish.given),
-                n_bars if wish.loop else 0, _enough_steps(config, n_bars))
+                n_bars if wish.loop else 0, _most_notes(config, n_bars))
 
 
 def _fill(wish: Wish, prompt: np.ndarray, vocabulary: Vocabulary, config: GenConfig) -> Task:
@@ -159,11 +169,13 @@ def _fill(wish: Wish, prompt: np.ndarray, vocabulary: Vocabulary, config: GenCon
     rules = Rules(vocabulary, config.rules, last + 1, first_bar=first, parts=make, loop=wish.loop,
                   given=prompt[~before & ~made_anew])
     return Task(rules, prompt[before], prompt[~before & ~made_anew], prompt[~made_anew], make,
-                n_bars=n_bars if wish.loop else 0, max_steps=_enough_steps(config, last + 1 - first))
+                n_bars=n_bars if wish.loop else 0, max_steps=_most_notes(config, last + 1 - first))
 
 
-def _enough_steps(config: GenConfig, n_bars: int) -> int:
-    """Most new notes: where it is known how many bars they are to fill, so many as never leave the last ones empty."""
+def _most_notes(config: GenConfig, n_bars: int, asked: bool = True) -> int:
+    """Most new notes in so many bars, which the wish may have `asked` for."""
+    if config.max_steps and (config.whole_bars or not asked):
+        return config.max_steps
     return max(config.max_steps, NOTES_PER_BAR * n_bars)
 
 
@@ -180,14 +192,32 @@ def resting_parts(wish: Wish, task: Task, vocabulary: Vocabulary) -> tuple[str, 
     return tuple(name for name in parts_of(task.prompt, vocabulary) if name not in task.made)
 
 
-def lacking_parts(wish: Wish, task: Task, new: np.ndarray, vocabulary: Vocabulary) -> tuple[str, ...]:
+def lacking_parts(wish: Wish, task: Task, config: GenConfig, new: np.ndarray, vocabulary: Vocabulary,
+                  ) -> tuple[str, ...]:
     """Parts that were asked for, by name or as those that given ones lack, and that a song of `new` notes has not.
 
-    Without --given, --missing or --make a part may rest, and in bars of the middle; a part that the prompt has does
-    not lack after it; and after a prompt that leaves no room there is nothing to ask for.
+    From scratch all parts are asked for unless others are named (`all_parts`), and one lacks as well that plays in
+    fewer than one of PLAYS bars: a part that always sounds begins a note in as many. Of 2,845 songs 15 % have a part
+    that is silent in their first 16 bars, another 4 % one that plays in one to three of them, and 4 % one in four.
+
+    After a prompt, without --given, --missing or --make, a part may rest, and in bars of the middle; a part that the
+    prompt has does not lack after it; and after a prompt that leaves no room there is nothing to ask for.
     """
+    rows = task.song(new)
+    from_scratch = config.all_parts and not len(task.kept)
     asked = task.made if wish.given or (wish.make and not wish.fill and len(new)) else ()
-    return tuple(name for name in asked if name not in parts_of(task.song(new), vocabulary))
+    if from_scratch and not wish.make and len(vocabulary.parts) <= ALL_PARTS_OF:
+        asked = task.made
+    least = _n_bars(rows) / PLAYS if from_scratch else 1
+    return tuple(name for name in asked if len(set(rows[_plays(rows, (name,), vocabulary), BAR].tolist())) < least)
+
+
+def ends_soon(wish: Wish, task: Task, config: GenConfig, new: np.ndarray) -> bool:
+    """Whether a song ends within SOON bars after its prompt, and nobody asked it to."""
+    if not config.go_on or not len(task.prompt) or wish.fill or wish.bars:
+        return False
+    last_bar = task.rules.last_bar_id - FIRST_ID + 1
+    return _n_bars(task.song(new)) <= _n_bars(task.prompt) + SOON < last_bar
 
 
 def incomplete_parts(rows: np.ndarray, vocabulary: Vocabulary) -> tuple[str, ...]:

@@ -160,7 +160,7 @@ def flat(args: argparse.Namespace) -> int:
 def first(args: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory() as folder:
         genconfig = Path(folder) / "one_note.json"
-        genconfig.write_text(json.dumps({"max_steps": 1}))
+        genconfig.write_text(json.dumps({"max_steps": 1, "all_parts": False, "whole_bars": False}))
         whole = [sys.executable, str(ROOT / "generate.py"), "-o", folder, "--genconfig", str(genconfig), "-d", "cpu"]
         bare = [sys.executable, "-c", "import torch"]
         took = []
@@ -203,7 +203,7 @@ def rounded(args: argparse.Namespace) -> int:
         model, vocabulary, facts = load_model(args.model_path)
         model = prepared(model, dtype)
         wanted = [Request(Rules(vocabulary, RuleConfig(), 32), seed) for seed in range(args.songs)]
-        made = [song.notes for song in sample_songs(model, wanted, GenConfig())]
+        made = [song.notes for song in sample_songs(model, wanted, GenConfig(max_steps=512))]
         exact = exact or made
         same = sum(np.array_equal(one, other) for one, other in zip(made, exact, strict=True))
         print(f"{dtype}: {same} of {len(made)} songs as in {args.dtypes[0]}", end="", flush=True)

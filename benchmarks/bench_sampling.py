@@ -2,11 +2,12 @@
 
 Example  python -m benchmarks.bench_sampling dataset.pt models/bundled.safetensors benchmarks/sampling_grid.json
 
-The grid is a list of settings as --genconfig takes them, each with a "name" besides. For each the same seeds make
-songs from scratch; beside the held-out songs of the dataset, cut to their lengths: the measures inside the band of
-real songs, how well a classifier tells the two apart, the nats that the notes surprised the model by (of the held-out
-songs: its loss), and, where --copies gives the index, the longest run that is in training songs too (percentile 90),
-and the share of songs whose run is longer than that of 99 in 100 real songs.
+The grid is a list of settings as --genconfig takes them, each with a "name" besides; what it leaves out is as in
+configs/genconfig_free.json, so that songs are as the model plays them. For each the same seeds make songs from
+scratch; beside the held-out songs of the dataset, cut to their lengths: the measures inside the band of real songs, how
+well a classifier tells the two apart, the nats that the notes surprised the model by (of the held-out songs: its loss),
+and, where --copies gives the index, the longest run that is in training songs too (percentile 90), and the share of
+songs whose run is longer than that of 99 in 100 real songs.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from checkpoints import load_model
 from copies import CopyIndex, read_index
 from errors import Parser, UserError, reports_user_errors
 from evaluate import compare
-from files import read_input
+from files import read_input, read_json_object
 from generation_args import GenConfig
 from inference import prepared
 from judging import Verdict
@@ -36,17 +37,20 @@ from song_sets import Songs, held_out
 from tasks import Wish, make_task
 from vocab import FIELDS, Vocabulary
 
+FREE = Path(__file__).parents[1] / "configs" / "genconfig_free.json"
 BATCH = 32
 FARTHEST = 5  # measures named
 
 
 def read_grid(path: Path) -> dict[str, GenConfig]:
     """Settings by name. Raises UserError."""
+    free = read_json_object(FREE)
     try:
         grid = orjson.loads(read_input(path))
         if not isinstance(grid, list):
             raise TypeError
-        return {each.pop("name"): config_from_dict(GenConfig, each, f"{path}: {i}") for i, each in enumerate(grid)}
+        return {each.pop("name"): config_from_dict(GenConfig, free | each, f"{path}: {i}")
+                for i, each in enumerate(grid)}
     except (orjson.JSONDecodeError, AttributeError, KeyError, TypeError):
         raise UserError(f"{path}: must be a list of settings, each an object with a name; correct it") from None
 

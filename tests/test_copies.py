@@ -38,6 +38,7 @@ from copies import (
     window_hashes,
     write_index,
 )
+from recipes import SWITCHES
 from tokenizer import MidiTokenizerPooled
 from vocab import BAR, FIRST_ID, NOTE_DUR, PITCH_INSTRUMENT, START_POS, load_vocabulary
 
@@ -329,7 +330,8 @@ def play(model_path, tmp_path, monkeypatch):
     """Call generate.main in an empty folder, with the tiny model and at most 60 new notes."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "short.json").write_text(json.dumps({
-        "max_steps": 60, "temperature": [0.8, 0.6, 0.6, 0.8], "sampling_fn": "top_k", "threshold": [0.9] * 4}))
+        "max_steps": 60, "temperature": [0.8, 0.6, 0.6, 0.8], "sampling_fn": "top_k", "threshold": [0.9] * 4,
+        "num_bars": 32, **dict.fromkeys(SWITCHES, False)}))
 
     def call(*arguments: object) -> int:
         return generate.main(["-mp", str(model_path), "--genconfig", "short.json", "-d", "cpu", "--seed", "0",

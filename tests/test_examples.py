@@ -20,6 +20,7 @@ from files import BUNDLED_MODEL, file_hash
 from generation_args import GenConfig
 from midi_reader import read_song
 from recipes import read_recipe
+from settings import config_from_file
 from songs import end_at_next_onset
 from tasks import Wish
 from vocab import BAR, FIRST_ID, PITCH_INSTRUMENT, load_vocabulary
@@ -169,10 +170,11 @@ def test_only_the_bars_that_were_made_are_others():
 
 @pytest.mark.parametrize(("folder", "n", "prompt"), [("scratch", 10, ""), ("continued", 6, "examples/prompt.mid")])
 def test_samples_are_the_first_seeds_of_the_bundled_model_as_it_plays(folder, n, prompt):
-    """None is picked: seeds 0, 1, … with the default settings."""
+    """None is picked: seeds 0, 1, … and no switch on."""
+    settings = config_from_file(GenConfig, EXAMPLES.parent / "configs/genconfig_free.json")
     assert sorted(path.name for path in (EXAMPLES / folder).glob("*.mid")) == [f"{i}.mid" for i in range(n)]
     for i in range(n):
         recipe = read_recipe(EXAMPLES / folder / f"{i}.mid")
         assert (recipe.seed, recipe.prompt, recipe.model_hash) == (i, prompt, file_hash(BUNDLED_MODEL))
-        assert (recipe.wish, recipe.genconfig) == (Wish(), GenConfig())
+        assert (recipe.wish, recipe.genconfig) == (Wish(), settings)
         assert (EXAMPLES / folder / f"{i}.png").is_file()

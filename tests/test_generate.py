@@ -53,7 +53,7 @@ def model_path(tmp_path_factory):
 def run(model_path, tmp_path, monkeypatch):
     """Call generate.main in an empty folder, with the tiny model and at most 24 new notes."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "short.json").write_text(json.dumps({"max_steps": 24}))
+    (tmp_path / "short.json").write_text(json.dumps({"max_steps": 24, "all_parts": False, "go_on": False}))
 
     def call(*arguments: object) -> int:
         return generate.main(["-mp", str(model_path), "--genconfig", "short.json", "-d", "cpu", *map(str, arguments)])
@@ -371,11 +371,80 @@ def test_parts_are_made_for_given_ones_which_stay_note_for_note(play, tmp_path, 
 
 
 @pytest.mark.parametrize("wish", [["--given", "bass"], ["--fill", "1-4"]])
-def test_what_is_asked_for_does_not_stop_halfway_at_max_steps(play, tmp_path, wish):
-    (tmp_path / "two.json").write_text(json.dumps(FREE | {"max_steps": 2}))
-    assert play("-p", "song.mid", *wish, "--make", "drums", "-o", "out", "--seed", 1, "--genconfig", "two.json") == 0
-    drums = of_parts(notes("out/0.mid"), ("drums",))
-    assert len(drums) > 2 and bar_of(drums[-1]) == 4
+def test_what_is_asked_for_does_not_stop_halfway_unless_max_steps_is_set(play, tmp_path, capsys, wish):
+    (tmp_path / "four.json").write_text(json.dumps(FREE | {"max_steps": 4}))
+    arguments = ["-p", "song.mid", *wish, "--make", "drums", "--seed", 1, "-o"]
+    assert play(*arguments, "whole") == 0
+    whole = of_parts(notes("whole/0.mid"), ("drums",))
+    assert len(whole) > 4 and bar_of(whole[-1]) == 4 and "max_steps" not in capsys.readouterr().err
+    assert play(*arguments, "cut", "--genconfig", "four.json") == 0
+    n_bars = bar_of(whole[4]) - 1  # that of the first note too many is left out
+    cut = of_parts(notes("cut/0.mid"), ("drums",))
+    assert list(map(onset, cut)) == [onset(row) for row in whole if bar_of(row) <= n_bars]
+    assert (f"the song of seed 1 would have more than 4 new notes (max_steps); cut at the bar line, new bars left: "
+            f"{n_bars}\n") in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [[], ["--bars", 9], ["-p", "song.mid"], ["-p", "song.mid", "--bars", 9]])
+def test_a_song_is_cut_at_a_bar_line(play, tmp_path, capsys, arguments):
+    (tmp_path / "cut.json").write_text(json.dumps(FREE | {"max_steps": 7, "num_bars": 9, "all_parts": False}))
+    (tmp_path / "longer.json").write_text(json.dumps(FREE | {"num_bars": 9, "all_parts": False}))
+    n_given = len(notes("song.mid")) if "-p" in arguments else 0
+    for name in ("cut", "longer"):
+        assert play(*arguments, "--genconfig", f"{name}.json", "-o", name, "-n", 4, "--seed", 3) == 0
+    said = capsys.readouterr().err
+    n_cut = 0
+    for number in range(4):
+        cut, longer = notes(f"cut/{number}.mid"), notes(f"longer/{number}.mid")
+        if len(longer) - n_given <= 7:
+            assert cut == longer
+            continue
+        n_cut += 1
+        left = bar_of(longer[n_given + 7]) - 1
+        assert list(map(onset, cut)) == [onset(row) for row in longer if bar_of(row) <= left]
+        assert f"seed {3 + number} would have more than 7 new notes" in said
+    assert n_cut and said.count("cut at the bar line") == n_cut
+
+
+def test_from_scratch_sixteen_bars_from_the_first_beat_on_in_which_each_part_plays(play, tmp_path):
+    (tmp_path / "plain.json").write_text(json.dumps({"temperature": [1, 1, 1, 1], "sampling_fn": "none"}))
+    assert play("--genconfig", "plain.json", "-o", "out", "-n", 6, "--seed", 0) == 0
+    for number in range(6):
+        song = notes(f"out/{number}.mid")
+        assert onset(song[0]) == 0 and bar_of(song[-1]) == 16
+        assert all(len(set(map(bar_of, of_parts(song, (part,))))) >= 4 for part in PARTS)
+
+
+@pytest.mark.parametrize(("switch", "n_bars", "holds"), [
+    ("start_at_once", 6, lambda song: onset(song[0]) == 0), ("all_bars", 6, lambda song: bar_of(song[-1]) == 6),
+    ("all_parts", 4, lambda song: {part_of(row) for row in song} == set(PARTS))])
+def test_each_switch_from_scratch_can_be_off(play, model_path, tmp_path, switch, n_bars, holds):
+    """With the two others off as well, songs are of many kinds."""
+    off = dict.fromkeys(("start_at_once", "all_bars", "all_parts"), False)
+    model = ["-mp", model_path] if switch == "all_bars" else []  # the other one always comes to the last bar
+    for on in (True, False):
+        (tmp_path / "some.json").write_text(json.dumps(FREE | off | {"num_bars": n_bars, switch: on}))
+        assert play("--genconfig", "some.json", *model, "-o", str(on), "-n", 16, "--seed", 0) == 0
+        assert all(holds(notes(f"{on}/{number}.mid")) for number in range(16)) == on
+
+
+def test_a_song_that_ends_right_after_the_prompt_is_passed_over(play, tmp_path, monkeypatch, capsys):
+    make = Studio.make
+
+    def make_short(studio, task, config, batch):
+        for seed, song in zip(batch, make(studio, task, config, batch), strict=True):
+            stays = song.notes[:, BAR] < FIRST_ID + 6 if seed < 2 * STEP else song.notes[:, BAR] > 0
+            yield dataclasses.replace(song, notes=song.notes[stays], nats=song.nats[stays])
+
+    monkeypatch.setattr(Studio, "make", lambda *about: list(make_short(*about)))
+    assert play("-p", "song.mid", "-o", "out", "--seed", 0, "--no-page") == 0
+    said = capsys.readouterr().err
+    for seed in (0, STEP):
+        assert f"the song of seed {seed} is passed over: it would end within 2 bars after the prompt" in said
+    assert read_recipe(tmp_path / "out/0.mid").seed >= 2 * STEP and bar_of(notes("out/0.mid")[-1]) > 6
+    (tmp_path / "short.json").write_text(json.dumps(FREE | {"go_on": False}))
+    assert play("-p", "song.mid", "-o", "out", "--seed", 0, "--no-page", "--genconfig", "short.json") == 0
+    assert "passed over" not in capsys.readouterr().err and read_recipe(tmp_path / "out/1.mid").seed == 0
 
 
 @pytest.mark.parametrize("wish", [["--given", "bass"], ["--fill", "1-2", "--make", "drums"]])

@@ -21,7 +21,18 @@ from random_songs import random_song
 from errors import UserError
 from generation_args import DTYPES, GenConfig, RuleConfig
 from midi_reader import read_song
-from recipes import MARK, VERSION, Recipe, differences, read_recipe, surroundings, with_recipe
+from recipes import (
+    MARK,
+    SWITCHES,
+    VERSION,
+    Recipe,
+    differences,
+    read_recipe,
+    recipe_from_dict,
+    recipe_to_dict,
+    surroundings,
+    with_recipe,
+)
 from song_files import song_bytes
 from songs import TICKS_PER_QUARTER, parts_to_bytes
 from tasks import Wish
@@ -69,6 +80,23 @@ def error_of(path) -> str:
 @pytest.mark.parametrize("recipe", [PLAIN, RICH], ids=["plain", "rich"])
 def test_a_recipe_comes_back_as_it_was(recipe, tmp_path):
     assert read_recipe(written(tmp_path, with_recipe(plain_bytes(), recipe))) == recipe
+
+
+def test_a_recipe_of_before_there_were_switches_means_what_it_did_and_keeps_its_bytes():
+    old = recipe_to_dict(dataclasses.replace(PLAIN, genconfig=GenConfig(num_bars=32, max_steps=512)))
+    for name in SWITCHES:
+        del old["genconfig"][name]
+    recipe = recipe_from_dict(old, "song.mid")
+    assert (recipe.genconfig.num_bars, recipe.genconfig.max_steps) == (32, 512)
+    assert not any(getattr(recipe.genconfig, name) for name in SWITCHES)
+    assert json.dumps(recipe_to_dict(recipe)) == json.dumps(old)
+
+
+@pytest.mark.parametrize("switch", SWITCHES)
+def test_each_switch_comes_back_on_and_off(switch):
+    for on in (True, False):
+        recipe = dataclasses.replace(PLAIN, genconfig=dataclasses.replace(GenConfig(), **{switch: on}))
+        assert recipe_from_dict(recipe_to_dict(recipe), "song.mid") == recipe
 
 
 @settings(max_examples=20)
@@ -168,7 +196,7 @@ def changed(**changes) -> str:
     (with_text(changed(batch=[])), "make no sense"), (with_text(changed(prompt_rows=-3)), "make no sense"),
     (with_text(changed(dtype="fp8")), "dtype 'fp8' must be one of"), (with_text(changed(wish=[])), "recipe: wish"),
     (with_text(changed(wish={"fill": [3]})), "recipe: wish: fill"),
-    (with_text(changed(genconfig={"max_steps": 0})), "recipe: genconfig: max_steps")])
+    (with_text(changed(genconfig={"max_steps": -1})), "recipe: genconfig: max_steps")])
 def test_bad_files(tmp_path, data, message):
     path = written(tmp_path, data)
     with pytest.raises(UserError, match=message):

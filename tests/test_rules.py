@@ -81,6 +81,7 @@ class Case:
     parts: tuple[str, ...] = ()
     exact: bool = False
     loop: bool = False
+    at_once: bool = False
     given: tuple[Row, ...] = ()
 
     @property
@@ -105,7 +106,7 @@ class Case:
 
     def rules(self) -> Rules:
         return Rules(small_vocabulary(self.bars), self.config, self.end_bar, first_bar=self.first_bar,
-                     parts=self.parts, exact=self.exact, loop=self.loop,
+                     parts=self.parts, exact=self.exact, loop=self.loop, at_once=self.at_once,
                      given=np.array(self.given, np.int64).reshape(-1, 4))
 
 
@@ -123,6 +124,7 @@ def may_follow(before: list[Row], new: Row, case: Case) -> bool:
         chord < config.max_chord.get(note.part, math.inf),
         bar < config.max_per_bar.get(note.part, math.inf),
         not case.loop or note.end <= case.end_bar * STEPS,
+        not case.at_once or earlier or note.begin == case.first_bar * STEPS,
     ]
     if config.no_empty_bars:
         noted = {old.bar for old in earlier} | case.sounding_bars
@@ -159,6 +161,7 @@ def broken_rules(notes: list[Row], case: Case) -> list[str]:
         "empty bar": config.no_empty_bars and not noted.issuperset(range(case.first_bar, last_bar)),
         "exact": case.exact and case.end_bar - 1 not in noted,
         "loop": case.loop and any(note.end > case.end_bar * STEPS for note in song),
+        "at once": case.at_once and song and song[0].begin != case.first_bar * STEPS,
     }
     return [name for name, is_broken in broken.items() if is_broken]
 
@@ -191,7 +194,7 @@ def cases(draw, bars: int = 3, **fixed) -> Case:
                         draw(st.booleans()))
     end_bar = draw(st.just(bars) | st.integers(1, bars))
     options = {"first_bar": draw(st.just(0) | st.integers(0, end_bar - 1)), "parts": draw(some_parts),
-               "exact": draw(st.booleans()), "loop": draw(st.booleans()),
+               "exact": draw(st.booleans()), "loop": draw(st.booleans()), "at_once": draw(st.booleans()),
                "given": tuple(draw(st.just([]) | songs(bars)))}
     case = Case(config, bars, end_bar=end_bar, **(options | fixed))
     assume(case.made == {part for part, _ in case.playable})

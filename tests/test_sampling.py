@@ -17,7 +17,7 @@ from errors import UserError
 from generation_args import SAMPLING_FNS, GenConfig, RuleConfig
 from model import BARS, HEADS, POSITIONS, ModelConfig, PooledTransformer, with_relative_bars
 from rules import Rules
-from sampling import Reader, Request, Song, draw, end_beyond, filtered, sample_songs, window_start
+from sampling import Reader, Request, Sampled, Song, draw, end_beyond, filtered, sample_songs, window_start
 from vocab import BAR, EOS, FIELDS, FIRST_ID, PITCH_INSTRUMENT, START_POS, load_vocabulary
 
 SMALL_VOCABULARY = load_vocabulary({
@@ -204,6 +204,21 @@ def test_max_steps_counts_new_notes():
     assert len(song(model, prompt, load_vocabulary(), max_steps=7, temperature=(0.1, 5, 5, 5))) == 7
 
 
+def test_without_max_steps_a_song_ends_with_its_last_bar():
+    model = never_end(tiny_model(load_vocabulary()))
+    free, limited = (song(model, vocabulary=load_vocabulary(), num_bars=3, max_steps=n) for n in (0, 5000))
+    assert np.array_equal(free, limited) and free[-1, BAR] == FIRST_ID + 2
+
+
+@pytest.mark.parametrize(("most", "kept", "cut"), [
+    (0, 0, 5), (1, 1, 5), (2, 2, 5), (3, 3, 8), (4, 3, 8), (5, 5, 9), (6, 6, 0), (9, 6, 0)])
+def test_a_song_is_cut_at_the_bar_line_before_its_first_note_too_many(most, kept, cut):
+    """Of three notes in bar 5, two in bar 8 and one in bar 9; where no bar is whole, it ends within the first."""
+    notes = np.array([[bar, 4 + i, 4, 5] for i, bar in enumerate([5, 5, 5, 8, 8, 9])])
+    whole = Sampled(notes, np.arange(6.0)).at_bar_line(most)
+    assert np.array_equal(whole.notes, notes[:kept]) and whole.nats.tolist() == list(range(kept)) and whole.cut == cut
+
+
 @pytest.mark.parametrize("order", ORDERS, ids="-".join)
 def test_end_of_song_ends_it(order):
     model = tiny_model(order=order)
@@ -374,7 +389,7 @@ def test_dense_given_notes_hide_no_bar_that_is_still_to_be_made():
     ({"temperature": (1, 1, 1)}, "4 numbers"), ({"threshold": (0.9,)}, "4 numbers"),
     ({"threshold": (1.5, 1, 1, 1)}, "between 0 and 1"), ({"sampling_fn": "topk"}, "top_k, top_p"),
     ({"sampling_fn": "top_p", "threshold": (0, 1, 1, 1)}, "between 0 and 1"),
-    ({"num_bars": 0}, "num_bars"), ({"max_steps": 0}, "max_steps"),
+    ({"num_bars": 0}, "num_bars"), ({"max_steps": -1}, "max_steps"),
 ])
 def test_bad_settings(changes, text):
     with pytest.raises(UserError, match=text):

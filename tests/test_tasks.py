@@ -13,13 +13,24 @@ from random_songs import random_song
 from errors import UserError
 from generation_args import GenConfig, RuleConfig
 from rules import SoFar
-from tasks import NOTES_PER_BAR, Task, Wish, make_task, parse_bars, parse_parts, parts_of, split_names
+from tasks import (
+    NOTES_PER_BAR,
+    Task,
+    Wish,
+    ends_soon,
+    lacking_parts,
+    make_task,
+    parse_bars,
+    parse_parts,
+    parts_of,
+    split_names,
+)
 from vocab import BAR, FIRST_ID, NOTE_DUR, PITCH_INSTRUMENT, START_POS, load_vocabulary
 
 VOCABULARY = load_vocabulary()
 PARTS = VOCABULARY.part_names
 STEPS = VOCABULARY.steps_per_bar
-CONFIG = GenConfig(num_bars=6, max_steps=10)
+CONFIG = GenConfig(num_bars=6)
 SONG = random_song(0, 60, 5)  # five bars, all parts in each
 NOTHING = SONG[:0]
 
@@ -59,7 +70,7 @@ def parts_made(task: Task) -> tuple[str, ...]:
 def longest_at_the_end(task: Task) -> int:
     """How many steps a note may last that begins with the last step of the last bar."""
     at = {BAR: task.rules.last_bar_id, START_POS: FIRST_ID + STEPS - 1}
-    stretches = task.rules.stretches(SoFar.nothing(VOCABULARY))
+    stretches = task.rules.stretches(SoFar.nothing(VOCABULARY).after([FIRST_ID] * 4, VOCABULARY))
     return int(np.flatnonzero(task.rules.mask(NOTE_DUR, at, stretches, may_end=False))[-1]) - FIRST_ID + 1
 
 
@@ -131,14 +142,17 @@ def test_from_scratch():
     task = task_of(NOTHING)
     assert not len(task.prompt) and not len(task.given) and not len(task.kept) and task.dropped == ()
     assert bars_made(task) == (1, CONFIG.num_bars) and parts_made(task) == PARTS
-    assert not task.rules.exact and task.n_bars == 0 and task.max_steps == CONFIG.max_steps
+    assert task.rules.exact and task.rules.at_once and task.n_bars == CONFIG.num_bars
+    assert task.max_steps >= CONFIG.num_bars * NOTES_PER_BAR
+    free = task_of(NOTHING, dataclasses.replace(CONFIG, all_bars=False, start_at_once=False))
+    assert not free.rules.exact and not free.rules.at_once and free.n_bars == 0
 
 
 def test_after_a_prompt():
     task = task_of()
     assert same(task.prompt, SONG) and same(task.kept, SONG) and not len(task.given) and task.dropped == ()
     assert bars_made(task)[1] == 5 + CONFIG.num_bars and parts_made(task) == PARTS
-    assert task.n_bars == 0
+    assert task.n_bars == 0 and not task.rules.exact and not task.rules.at_once
 
 
 @pytest.mark.parametrize("prompt", [NOTHING, SONG], ids=["scratch", "prompt"])
@@ -149,7 +163,85 @@ def test_exactly_so_many_bars(prompt, loop):
     assert task.rules.exact and bars_made(task)[1] == task.n_bars == begun + 9
     assert longest_at_the_end(task) == (1 if loop else VOCABULARY.max_duration_steps)
     assert task.max_steps == 9 * NOTES_PER_BAR
-    assert task_of(prompt, GenConfig(max_steps=5000), bars=9).max_steps == 5000
+    assert task.rules.at_once == (not len(prompt))
+
+
+@pytest.mark.parametrize(("wish", "n_bars"), [({"bars": 9}, 9), ({"given": ("bass",)}, 5), ({"fill": (2, 3)}, 2)])
+def test_most_notes(wish, n_bars):
+    """`max_steps` counts everywhere, or, as in songs of before, only where it is not said how many bars there are."""
+    for most in (7, 5000):
+        assert task_of(config=GenConfig(max_steps=most), **wish).max_steps == most
+        before = GenConfig(max_steps=most, whole_bars=False)
+        assert task_of(config=before, **wish).max_steps == max(most, n_bars * NOTES_PER_BAR)
+        assert task_of(config=before).max_steps == task_of(NOTHING, before).max_steps == most
+
+
+def test_bars_left_of_a_song_that_is_cut():
+    bar_6 = FIRST_ID + 5
+    assert task_of(NOTHING).n_new_bars(bar_6) == 5
+    assert task_of().n_new_bars(bar_6) == 0 and task_of().n_new_bars(bar_6 + 2) == 2  # after a prompt of five
+    assert task_of().n_new_bars(bar_6 - 1) == 0  # within its last bar
+    assert task_of(given=("bass",)).n_new_bars(bar_6 - 1) == 4
+    assert task_of(fill=(3, 5)).n_new_bars(bar_6 - 1) == 2
+
+
+# ---------------------------------------------------------------- songs that are passed over
+
+
+def bars_of(**parts: int) -> np.ndarray:
+    """(N, F) rows: a note of each part in so many first bars."""
+    first_ids = dict(zip(PARTS, VOCABULARY.first_pitch_ids, strict=True))
+    rows = [[FIRST_ID + bar, FIRST_ID, FIRST_ID, first_ids[name]] for name, n in parts.items() for bar in range(n)]
+    return np.array(sorted(rows))
+
+
+def lacking(new: np.ndarray, prompt: np.ndarray = NOTHING, config: GenConfig = CONFIG, **wish) -> tuple[str, ...]:
+    return lacking_parts(Wish(**wish), task_of(prompt, config, **wish), config, new, VOCABULARY)
+
+
+def test_from_scratch_each_part_plays_in_a_quarter_of_the_bars():
+    assert lacking(bars_of(drums=16, bass=4, piano=5)) == ()
+    assert lacking(bars_of(drums=16, bass=3, piano=4)) == ("bass",)
+    assert lacking(bars_of(drums=17, bass=4)) == ("bass", "piano")
+    assert lacking(bars_of(drums=16, bass=3), make=("drums", "bass")) == ("bass",)
+    assert lacking(bars_of(drums=16, bass=4), bars=16, make=("drums", "bass")) == ()
+
+
+def test_without_all_parts_only_what_is_named_must_play_and_a_note_is_enough():
+    config = dataclasses.replace(CONFIG, all_parts=False)
+    assert lacking(bars_of(drums=16), config=config) == ()
+    assert lacking(bars_of(drums=16, bass=1), config=config, make=PARTS) == ("piano",)
+
+
+def test_after_a_prompt_parts_may_rest_unless_they_are_named():
+    assert lacking(bars_of(drums=1), SONG) == lacking(bars_of(drums=1), SONG, fill=(2, 3)) == ()
+    drums = only(SONG, "drums")
+    assert lacking(bars_of(bass=1), drums, make=("bass", "piano")) == ("piano",)
+    assert lacking(bars_of(bass=1), drums, given=("drums",)) == ("piano",)
+
+
+def test_a_vocabulary_of_many_parts_need_not_play_them_all():
+    parts = [{"name": name, "is_drum": False, "program": 0, "accepts": [], "lowest_pitch": 60, "highest_pitch": 61}
+             for name in "abcde"]
+    for n, expected in ((4, ("b", "c", "d")), (5, ())):
+        vocabulary = load_vocabulary({"format": "pooled-vocabulary", "version": 1, "bars": 8, "steps_per_bar": 4,
+                                      "max_duration_steps": 4, "parts": parts[:n]})
+        task = make_task(Wish(), NOTHING, vocabulary, CONFIG)
+        assert lacking_parts(Wish(), task, CONFIG, np.full((1, 4), FIRST_ID), vocabulary) == expected
+
+
+@pytest.mark.parametrize(("n_bars", "config", "wish", "soon"), [
+    (0, CONFIG, {}, True), (2, CONFIG, {}, True), (3, CONFIG, {}, False),
+    (2, dataclasses.replace(CONFIG, go_on=False), {}, False), (2, GenConfig(num_bars=2), {}, False),
+    (2, CONFIG, {"bars": 2}, False), (0, CONFIG, {"fill": (1, 5)}, False), (0, CONFIG, {"given": ("bass",)}, False)])
+def test_a_song_that_soon_ends(n_bars, config, wish, soon):
+    new = SONG[-1:] + np.array([[n_bars, 0, 0, 0]])
+    assert ends_soon(Wish(**wish), task_of(config=config, **wish), config, new) == soon
+
+
+def test_a_song_that_must_end_soon_may():
+    late = SONG + np.array([VOCABULARY.bars - 7, 0, 0, 0])  # two bars are left
+    assert not ends_soon(Wish(), task_of(late), CONFIG, late[-1:])
 
 
 def test_no_more_bars_than_the_vocabulary_has():
