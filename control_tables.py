@@ -1,58 +1,21 @@
-"""The controls of a training run's songs: worked out once, kept in the run's folder, and changed from row to row.
-
-Beside them stands what a model's file carries of them: where the levels of density begin, and the sheets of the songs
-trained on, from which `generate.py` draws what it is not told.
-"""
+"""The controls of a training run's songs, worked out once and kept in the run's folder."""
 
 from __future__ import annotations
 
-import base64
-import dataclasses
-import zlib
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from controls import Levels, fields, forgotten, key_column, measure_levels, sheet_of, song_controls
+from controls import Levels, fields, forgotten, measure_levels, sheet_of, song_controls
 from dataset import Dataset
-from errors import UserError
 from files import replacing
 from processes import Processes
+from sheet_table import SheetTable, sheet_width
 from training_args import CONTROLS
 from vocab import BAR, FIELDS, FIRST_CONTROL, FIRST_ID, Vocabulary
-
-
-@dataclasses.dataclass(frozen=True)
-class SheetTable:
-    """What a model's file carries of its songs' controls."""
-
-    levels: Levels
-    sheets: np.ndarray  # (n_songs, S) uint8, of each song's first bars
-
-    def to_facts(self) -> dict[str, Any]:
-        """Plain data; the sheets are bytes in base64, compressed."""
-        packed = base64.b64encode(zlib.compress(self.sheets.tobytes())).decode()
-        return {**dataclasses.asdict(self.levels), "sheets": packed, "n_songs": len(self.sheets)}
-
-    @classmethod
-    def from_facts(cls, data: dict[str, Any], vocabulary: Vocabulary, where: Path) -> SheetTable:
-        """Raises UserError if the data is damaged."""
-        try:
-            levels = Levels(tuple(tuple(edges) for edges in data["density_edges"]))
-            sheets = np.frombuffer(zlib.decompress(base64.b64decode(data["sheets"])), np.uint8)
-            return cls(levels, sheets.reshape(data["n_songs"], sheet_width(vocabulary)))
-        except (KeyError, TypeError, ValueError, zlib.error):
-            raise UserError(f"{where}: its table of sheets is damaged; copy or make it again") from None
-
-
-def sheet_table(facts: dict[str, Any], vocabulary: Vocabulary, where: Path) -> SheetTable | None:
-    """The table in what a model's file says of its training; None where there is none."""
-    data = facts.get("controls") or facts.get("facts", {}).get("controls")
-    return SheetTable.from_facts(data, vocabulary, where) if data else None
 
 
 class ControlTables:
@@ -96,11 +59,6 @@ class ControlTables:
     def forgotten(self, controls: Tensor, random: np.random.Generator) -> Tensor:
         """(B, T, K) controls of which some are unknown."""
         return torch.from_numpy(forgotten(controls.numpy(), random))
-
-
-def sheet_width(vocabulary: Vocabulary) -> int:
-    """Columns of a sheet, which are the first of the controls; behind them stands how many bars are left."""
-    return key_column(vocabulary) + 1
 
 
 def notes_of(dataset: Dataset, song: int) -> np.ndarray:

@@ -29,10 +29,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from chords import parse_chords
 from copies import WINDOW, CopyCheck
 from errors import Parser, UserError, reports_user_errors
 from files import BUNDLED_COPIES, BUNDLED_MODEL, check_file, check_writable, file_hash, make_folder, write_bytes
-from generation_args import DTYPES, GenConfig
+from generation_args import DTYPES, ControlConfig, GenConfig
 from making import Made, best, make_songs
 from page import PAGE_NAME, check_page, write_page
 from prompts import Prompt, open_prompt, read_prompt
@@ -54,6 +55,7 @@ from tasks import (
     resting_parts,
     split_names,
 )
+from telling import check_controls
 from vocab import Vocabulary
 from watching import Watcher, folder_beside, watch
 
@@ -118,6 +120,14 @@ def build_parser() -> argparse.ArgumentParser:
     what.add_argument("--bars", type=int, metavar="N", help="exactly N new bars (default: "
                       f"{GenConfig.num_bars} from scratch, up to as many after a prompt)")
     what.add_argument("--loop", action="store_true", help="no new note rings on past the last bar made")
+    controls = parser.add_argument_group("what a model with controls is told, which --genconfig holds under "
+                                         "\"controls\" too")
+    controls.add_argument("--chords", metavar="CHORDS", help="one a bar, again and again: \"Am F C G\"; F:2 lasts two "
+                          "bars, F:.5 half of one, Am/C has its bass, - is none")
+    controls.add_argument("--density", metavar="PART=LEVEL", help="how many notes parts play: drums=busy,piano=3; "
+                          "sparse, medium, busy or 1 to 8")
+    controls.add_argument("--ending", choices=("yes", "no"), help="whether the song ends with its last bar (default: "
+                          "yes from scratch; no with --loop, --given or a prompt)")
     rules = parser.add_argument_group("rules, which --genconfig holds under \"rules\" too")
     rules.add_argument("--key", help="tonic of all parts but drums: C, F#, Bb")
     rules.add_argument("--scale", help="major, minor, dorian, ... (default: major)")
@@ -143,7 +153,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         copying = CopyCheck(studio.copy_index(args.check_copies or BUNDLED_COPIES), args.max_copy)
     if not args.watch:
         return play(args, studio, config, opened, copying)
-    studio.check(make_wish(args, read_prompt(None, Path(), 0, studio.tokenizer), studio))  # wrong for any file
+    studio.check(make_wish(args, read_prompt(None, Path(), 0, studio.tokenizer), studio), config)  # wrong for any file
     check_writable(args.output)
     make_folder(args.watch)
 
@@ -159,9 +169,11 @@ def play(args: argparse.Namespace, studio: Studio, config: GenConfig, opened: So
     """Make the songs of one prompt, or from scratch."""
     prompt = read_prompt(opened, args.prompt, args.prompt_idx, studio.tokenizer)
     wish = make_wish(args, prompt, studio)
-    studio.check(wish)
+    studio.check(wish, config)
     task = make_task(wish, prompt.rows, studio.tokenizer.vocabulary, config)
     check_rules_matter(args, task.made, studio.tokenizer.vocabulary)
+    for line in check_controls(config, task):
+        print(f"notice: {line}", file=sys.stderr)
     check_output(args)
     block_size = studio.model.config.block_size
     if len(task.prompt) >= block_size:
@@ -239,7 +251,23 @@ def gen_config(args: argparse.Namespace) -> GenConfig:
     rules = dataclasses.replace(config.rules, **{name: value for name, value in said.items() if value is not None})
     if args.scale and not rules.key:
         raise UserError(f"--scale {args.scale}: needs a --key")
-    return dataclasses.replace(config, rules=rules)
+    return dataclasses.replace(config, rules=rules, controls=control_config(args, config.controls))
+
+
+def control_config(args: argparse.Namespace, config: ControlConfig) -> ControlConfig:
+    """The controls of --genconfig, with what the flags say in their place."""
+    said: dict[str, Any] = {}
+    if args.chords is not None:
+        parse_chords(args.chords)
+        said["chords"] = args.chords
+    if args.density is not None:
+        pairs = [item.partition("=") for item in filter(None, (item.strip() for item in args.density.split(",")))]
+        said["density"] = {part.strip(): level.strip() for part, _, level in pairs}
+        if len(said["density"]) < max(len(pairs), 1):
+            raise UserError(f"--density {args.density:.40}: give each part once, and its level: drums=busy,piano=3")
+    if args.ending is not None:
+        said["ending"] = args.ending
+    return dataclasses.replace(config, **said)
 
 
 def check_rules_matter(args: argparse.Namespace, made: Sequence[str], vocabulary: Vocabulary) -> None:
@@ -314,7 +342,7 @@ def write_one(args: argparse.Namespace, studio: Studio, task: Task, prompt: Prom
     if args.print_events:
         print("\n".join(" ".join(events) for events in tokenizer.tokens_to_events(made.notes)))
     print(f"{whole}: {describe(rows, len(made.notes), tokenizer)}, {prompt.tempo:g} BPM, {made.seconds:.1f} s"
-          + "".join(f"; {said}" for said in (made.score, made.copied) if said))
+          + "".join(f"; {said}" for said in (made.told, made.score, made.copied) if said))
 
 
 def show_page(args: argparse.Namespace, vocabulary: Vocabulary) -> None:

@@ -11,6 +11,7 @@ from vocab import FIELDS
 
 SAMPLING_FNS = ("top_k", "top_p", "min_p", "none")
 DTYPES = ("fp32", "bf16", "int8")
+ENDINGS = ("", "yes", "no")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +44,33 @@ class RuleConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class ControlConfig:
+    """What a model with controls is told to play. Parts go by their names.
+
+    chords: one a bar, again and again: "Am F C G"; see `chords.parse_chords`.
+    density: for a part, how many notes it plays: sparse, medium, busy, or 1 to 8.
+    ending: "yes" leads to an end in the last bar, "no" goes on; "" is yes from scratch, and no where the song loops,
+        goes on from a prompt or plays to one.
+    draw: from scratch what is not said is drawn from the songs that the model was trained on; false: it is unknown.
+    """
+
+    chords: str = ""
+    density: dict[str, str] = dataclasses.field(default_factory=dict)
+    ending: str = ""
+    draw: bool = True
+
+    def __post_init__(self) -> None:
+        if self.ending not in ENDINGS:
+            raise UserError(f"ending={self.ending!r} must be yes or no")
+
+    @property
+    def told(self) -> list[str]:
+        """Options that only a model with controls can follow."""
+        said = {"--chords": self.chords, "--density": self.density, "--ending": self.ending}
+        return [option for option, value in said.items() if value]
+
+
+@dataclasses.dataclass(frozen=True)
 class GenConfig:
     """How notes are sampled; `temperature` and `threshold` hold one number per family, in `vocab.FIELDS` order.
 
@@ -58,6 +86,7 @@ class GenConfig:
     variety: against loops: for each bar in a row that copies one shortly before it (`repetition.Copies`) the
         temperature grows by this share of itself, until a bar is new; 0: never.
     rules: what the song must keep to.
+    controls: what the model is told, if it has controls.
     num_bars: from scratch, so many; after a prompt, the rest of its last bar and at most so many more.
     max_steps: most new notes; 0: as many as the bars need.
 
@@ -80,6 +109,7 @@ class GenConfig:
     min_p: tuple[float, ...] = ()
     variety: float = 0.0
     rules: RuleConfig = RuleConfig()
+    controls: ControlConfig = ControlConfig()
     start_at_once: bool = True
     all_bars: bool = True
     all_parts: bool = True

@@ -17,6 +17,7 @@ from errors import UserError
 from generation_args import GenConfig
 from studio import Studio
 from tasks import SOON, Task, Wish, ends_soon, lacking_parts
+from telling import describe_told
 from vocab import Vocabulary
 
 BATCH = 16  # songs made at a time
@@ -37,6 +38,7 @@ class Made:
     copied: str = ""  # what it shares with training songs, in words
     copies: bool = False  # more than it may
     cut: int = 0  # see `sampling.Sampled`
+    told: str = ""  # what it was told to play, in words
 
 
 def make_songs(studio: Studio, wish: Wish, task: Task, config: GenConfig, seed: int, n: int,
@@ -100,7 +102,9 @@ def _sampled(studio: Studio, task: Task, config: GenConfig, seeds: Sequence[int]
     made = studio.make(task, config, batch)
     seconds = (time.monotonic() - began) / len(batch)
     for seed, sampled in zip(batch, made, strict=True):
-        song = Made(sampled.notes, sampled.nats, seed, batch, seconds, cut=sampled.cut)
+        told = studio.told(task, config, seed)
+        song = Made(sampled.notes, sampled.nats, seed, batch, seconds, cut=sampled.cut,
+                    told=describe_told(told, task) if told else "")
         if copying:
             rows = task.song(song.notes)  # all of it, but what was given is nobody's copy
             run = copying.index.longest_run(rows, ~task.was_there(rows))

@@ -35,6 +35,8 @@ POSITIONS = ("sinusoidal", "rotary", "music_time", "metre")
 HEADS = ("parallel", "chain", "gru")
 BARS = ("absolute", "relative")
 GROWS = ("block_size", "given", "controls", "control_sizes")  # settings that may be raised without training anew
+# Of control vectors: at the rate of all other weights they were too short to be heard after 10 M notes.
+CONTROL_GAIN = 8.0
 FF_FACTOR = 4  # width of the feed-forward layer over d_model (Vaswani et al. 2017, section 3.3)
 CHAIN_FACTOR = 2  # the same between two heads of a chain
 # Periods in bars that music is made of, the most telling first: the bar, its beats and their parts, its multiples.
@@ -158,7 +160,8 @@ class ControlVectors(nn.Module):
     def forward(self, ids: Tensor) -> Tensor:
         """(B, T, D) from (B, T, K) ids of K controls."""
         rows = (ids + self.firsts).flatten(0, 1)
-        return nn.functional.embedding_bag(rows, self.vectors, mode="sum").unflatten(0, ids.shape[:2])
+        sums = nn.functional.embedding_bag(rows, self.vectors, mode="sum")
+        return CONTROL_GAIN * sums.unflatten(0, ids.shape[:2])
 
 
 class Reading(NamedTuple):

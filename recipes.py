@@ -16,7 +16,7 @@ import mido
 
 from errors import UserError
 from files import check_file
-from generation_args import DTYPES, GenConfig
+from generation_args import DTYPES, ControlConfig, GenConfig
 from settings import config_from_dict, config_to_dict
 from tasks import Wish
 
@@ -57,11 +57,13 @@ class Recipe:
 def recipe_to_dict(recipe: Recipe) -> dict[str, Any]:
     """The recipe as JSON data, which `recipe_from_dict` reads back.
 
-    A switch that is off is left out: so the recipes of songs made before there were switches come back the same, and
-    with them the bytes of these songs.
+    A switch that is off is left out, and so are controls of which nothing is said: the recipes of songs made before
+    there were any come back the same, and with them the bytes of these songs.
     """
     facts = config_to_dict(recipe)
     genconfig = {name: value for name, value in facts["genconfig"].items() if value or name not in SWITCHES}
+    if recipe.genconfig.controls == ControlConfig():
+        del genconfig["controls"]
     return {"format": MARK, "version": VERSION, **facts, "genconfig": genconfig}
 
 

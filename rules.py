@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from chords import HALVES_PER_BAR, chord_pitch_classes
 from errors import UserError
 from generation_args import RuleConfig
 from theory import OCTAVE, pitch_set, scale_pitch_classes
@@ -71,7 +72,7 @@ class Rules:
 
     def __init__(self, vocabulary: Vocabulary, config: RuleConfig, end_bar: int, *, first_bar: int = 0,
                  parts: Sequence[str] = (), exact: bool = False, loop: bool = False, at_once: bool = False,
-                 given: np.ndarray | None = None) -> None:
+                 given: np.ndarray | None = None, chords: np.ndarray | None = None) -> None:
         """Notes are made in the bars from `first_bar` to before `end_bar`, counted from 0.
 
         Args:
@@ -81,6 +82,7 @@ class Rules:
             at_once: the first of all notes begins with `first_bar`.
             given: (N, F) rows that sound besides; their bars are not empty, and notes of a monophonic part end
                 before its given ones begin.
+            chords: (2 · end_bar, 3) ids of the chord of each half bar: its notes are allowed outside the key too.
         Raises:
             UserError: the rules name what the vocabulary has not, or leave a part nothing to play.
         """
@@ -92,6 +94,11 @@ class Rules:
         self.of_part = [slice(first, first + part.n_pitches)
                         for first, part in zip(vocabulary.first_pitch_ids, vocabulary.parts, strict=True)]
         self.pitches = allowed_pitches(vocabulary, config, parts or names)
+        self.half_bar = steps // HALVES_PER_BAR
+        self.of_chord = None  # (2 · end_bar, V) bool: pitches besides
+        if config.key and chords is not None:
+            anywhere = allowed_pitches(vocabulary, dataclasses.replace(config, key=""), parts or names)
+            self.of_chord = anywhere & chord_tones(chords, vocabulary)
         self.monophonic = [p for p, name in enumerate(names) if name in config.monophonic]
         given = np.zeros((0, len(vocabulary.sizes)), np.int64) if given is None else given
         self.sounding_bars = frozenset((given[:, BAR] - FIRST_ID).tolist())
@@ -151,12 +158,16 @@ class Rules:
         next_bar = (so_far.time // steps + 1) * steps
         ringing = [so_far.rings_until[p] for p in self.monophonic]
         cuts = {begin, end, so_far.time + 1, next_bar, *ringing}
+        if self.of_chord is not None:
+            cuts |= set(range(begin - begin % self.half_bar, end, self.half_bar))
         return [Stretch(first, last, self._pitches_at(first, so_far, next_bar))
                 for first, last in itertools.pairwise(sorted(cut for cut in cuts if begin <= cut <= end))]
 
     def _pitches_at(self, time: int, so_far: SoFar, next_bar: int) -> np.ndarray:
         """(V,) pitches that may be struck at a time."""
         allowed, names = self.pitches.copy(), self.vocabulary.part_names
+        if self.of_chord is not None:
+            allowed |= self.of_chord[time // self.half_bar]
         if time == so_far.time:
             allowed[:so_far.pitch + 1] = False
         for p, (name, ids) in enumerate(zip(names, self.of_part, strict=True)):
@@ -231,6 +242,16 @@ def allowed_pitches(vocabulary: Vocabulary, config: RuleConfig, parts: Sequence[
                             f"{part.lowest_pitch} to {part.highest_pitch}; widen them")
         allowed |= ids
     return allowed
+
+
+def chord_tones(chords: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
+    """(H, V) bool: the pitch_instrument ids of all parts but drums that belong to each of (H, 3) chords."""
+    melodic = [p for p, part in enumerate(vocabulary.parts) if not part.is_drum]
+    is_melodic = np.isin(vocabulary.part_of_id, melodic)
+    classes = vocabulary.pitch_of_id % OCTAVE
+    distinct, which = np.unique(chords, axis=0, return_inverse=True)
+    tones = np.stack([np.isin(classes, list(chord_pitch_classes(chord))) & is_melodic for chord in distinct])
+    return tones[which.reshape(-1)]
 
 
 def _check_parts(vocabulary: Vocabulary, config: RuleConfig, parts: Sequence[str]) -> None:

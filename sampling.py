@@ -170,7 +170,8 @@ class Song:
     def _read(self, rows: list[Note], given: bool) -> None:
         self.rows += rows
         self.flags += [given] * len(rows)
-        self.bars += [self.so_far.time // self.vocabulary.steps_per_bar] * len(rows)
+        bar = max(self.so_far.time, 0) // self.vocabulary.steps_per_bar
+        self.bars += [bar] * len(rows)
 
     def add(self, note: Note) -> None:
         """One more note, of the prompt or drawn."""

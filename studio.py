@@ -16,7 +16,9 @@ from files import BUNDLED_MODEL, file_hash
 from generation_args import DTYPES, GenConfig
 from prompts import Prompt
 from recipes import Recipe, surroundings
+from sheet_table import sheet_table
 from tasks import Task, Wish
+from telling import Told, tell
 from tokenizer import MidiTokenizerPooled
 
 if TYPE_CHECKING:
@@ -39,6 +41,7 @@ class Studio:
         self.n_parameters = model.n_parameters()  # before its layers are packed
         self.model: PooledTransformer = prepared(model, dtype)
         self.tokenizer, self.hash = MidiTokenizerPooled(vocabulary), file_hash(path)
+        self.sheets = sheet_table(self.facts, vocabulary, path) if model.config.controls else None
 
     def take_few_cores(self) -> None:
         """As many as the model has work for: a second one brings a small model a sixth, and where other programs run,
@@ -47,7 +50,11 @@ class Studio:
 
         torch.set_num_threads(min(torch.get_num_threads(), 1 + self.n_parameters // PARAMETERS_PER_CORE))
 
-    def check(self, wish: Wish) -> None:
+    def check(self, wish: Wish, config: GenConfig) -> None:
+        """Raise UserError if the model was not trained for what is asked of it."""
+        if config.controls.told and not self.sheets:
+            raise UserError(f"{self.path}: not trained to be told what to play ({', '.join(config.controls.told)}); "
+                            f"train a model with \"controls\": true, such as configs/model_bundled.json")
         if wish.needs_given and not self.model.config.given:
             raise UserError(f"{self.path}: not trained to play to given notes (--given, --fill); the model of "
                             f"this repository, taken without -mp ({BUNDLED_MODEL.name}), is; or train one with "
@@ -68,12 +75,16 @@ class Studio:
         """A `sampling.Sampled` for each seed."""
         from sampling import Request, sample_songs
 
-        requests = [Request(task.rules, seed, task.prompt, task.given) for seed in seeds]
+        requests = [Request(task.rules, seed, task.prompt, task.given, self.told(task, config, seed)) for seed in seeds]
         most = task.max_steps + config.whole_bars  # one note more says whether a song goes on, and in which bar
         total = most * len(seeds) if config.max_steps else None  # what the bars need is not known before
         with tqdm(total=total, unit="note", leave=False, disable=None) as bar:
             made = sample_songs(self.model, requests, dataclasses.replace(config, max_steps=most), on_note=bar.update)
         return [song.at_bar_line(task.max_steps) if config.whole_bars else song for song in made]
+
+    def told(self, task: Task, config: GenConfig, seed: int) -> Told | None:
+        """What the song of `seed` is told to play; None for a model without controls."""
+        return tell(task, config, self.sheets, seed) if self.sheets else None
 
     def recipe(self, wish: Wish, config: GenConfig, prompt: Prompt, seed: int, batch: tuple[int, ...]) -> Recipe:
         return Recipe(seed, batch, wish, config, self.path.name, self.hash, self.dtype, prompt.path, prompt.hash,

@@ -10,6 +10,7 @@ import re
 
 import numpy as np
 
+from chords import CHORD_FIELDS, HALVES_PER_BAR, UNKNOWN, parse_chords
 from errors import UserError
 from generation_args import GenConfig
 from rules import Rules
@@ -72,6 +73,18 @@ class Task:
     dropped: tuple[str, ...] = ()  # parts of the prompt that are not in the song
     n_bars: int = 0  # that the song lasts, at least
     max_steps: int = 0  # most new notes
+    ends: bool = False  # a model with controls is told that the song ends with the last bar made
+
+    @property
+    def first_bar(self) -> int:
+        """The first bar to be made, from 0."""
+        return max(self.rules.first // self.rules.vocabulary.steps_per_bar, _n_bars(self.prompt))
+
+    @property
+    def silent(self) -> tuple[str, ...]:
+        """Parts that neither are made nor sound in what is given."""
+        v = self.rules.vocabulary
+        return tuple(name for name in v.part_names if name not in (*self.made, *parts_of(self.given, v)))
 
     def song(self, new: np.ndarray) -> np.ndarray:
         """(N, F) rows of the whole song in order."""
@@ -80,8 +93,7 @@ class Task:
 
     def n_new_bars(self, bar: int) -> int:
         """How many bars to be made come before `bar`, an id."""
-        first = max(self.rules.first // self.rules.vocabulary.steps_per_bar, _n_bars(self.prompt))
-        return max(bar - FIRST_ID - first, 0)
+        return max(bar - FIRST_ID - self.first_bar, 0)
 
     def was_there(self, rows: np.ndarray) -> np.ndarray:
         """(N,) bool: which of (N, F) rows are kept ones."""
@@ -125,6 +137,9 @@ def make_task(wish: Wish, prompt: np.ndarray, vocabulary: Vocabulary, config: Ge
     """What to tell the model. `prompt`: (N, F) rows in order, N = 0 for none. Raises UserError."""
     if wish.needs_given and not len(prompt):
         raise UserError(f"{'--given' if wish.given else '--fill'} needs a song to play to; give one with -p")
+    ending = config.controls.ending
+    if ending and wish.fill:
+        raise UserError(f"--ending {ending}: bars in the middle lead to what comes after them; leave it out")
     if wish.fill:
         return _fill(wish, prompt, vocabulary, config)
     if wish.given:
@@ -136,10 +151,23 @@ def make_task(wish: Wish, prompt: np.ndarray, vocabulary: Vocabulary, config: Ge
                         f"can have; ask for fewer")
     make, from_scratch = wish.make or vocabulary.part_names, not len(prompt)
     exact = bool(wish.bars) or (from_scratch and config.all_bars)
+    if ending == "yes" and not exact:
+        raise UserError("--ending yes: say with --bars how many new bars there are until the end")
     rules = Rules(vocabulary, config.rules, end_bar, parts=make, exact=exact, loop=wish.loop,
-                  at_once=from_scratch and config.start_at_once)
+                  at_once=from_scratch and config.start_at_once, chords=told_chords(config, begun, end_bar))
     most = _most_notes(config, wish.bars or config.num_bars + 1, asked=bool(wish.bars))
-    return Task(rules, prompt, prompt[:0], prompt, make, n_bars=end_bar if exact else 0, max_steps=most)
+    ends = ending == "yes" or (exact and from_scratch and not wish.loop and ending != "no")
+    return Task(rules, prompt, prompt[:0], prompt, make, n_bars=end_bar if exact else 0, max_steps=most, ends=ends)
+
+
+def told_chords(config: GenConfig, first_bar: int, end_bar: int) -> np.ndarray | None:
+    """(2 · end_bar, 3) ids of the chords told, from `first_bar` on; None where there are none. Raises UserError."""
+    if not config.controls.chords:
+        return None
+    chords = np.full((HALVES_PER_BAR * end_bar, len(CHORD_FIELDS)), UNKNOWN, np.uint8)
+    n_told = HALVES_PER_BAR * max(end_bar - first_bar, 0)
+    chords[len(chords) - n_told:] = parse_chords(config.controls.chords).half_bars(n_told)
+    return chords
 
 
 def _parts_for_parts(wish: Wish, prompt: np.ndarray, vocabulary: Vocabulary, config: GenConfig) -> Task:
@@ -152,9 +180,10 @@ def _parts_for_parts(wish: Wish, prompt: np.ndarray, vocabulary: Vocabulary, con
         raise UserError("--given names all parts; leave out those to be made")
     given = prompt[_plays(prompt, wish.given, vocabulary)]
     n_bars = _n_bars(given)
-    rules = Rules(vocabulary, config.rules, n_bars, parts=make, loop=wish.loop, given=given)
+    rules = Rules(vocabulary, config.rules, n_bars, parts=make, loop=wish.loop, given=given,
+                  chords=told_chords(config, 0, n_bars))
     return Task(rules, prompt[:0], given, given, make, tuple(name for name in present if name not in wish.given),
-                n_bars if wish.loop else 0, _most_notes(config, n_bars))
+                n_bars if wish.loop else 0, _most_notes(config, n_bars), config.controls.ending == "yes")
 
 
 def _fill(wish: Wish, prompt: np.ndarray, vocabulary: Vocabulary, config: GenConfig) -> Task:
@@ -167,9 +196,9 @@ def _fill(wish: Wish, prompt: np.ndarray, vocabulary: Vocabulary, config: GenCon
     made_anew = (bars >= first) & (bars <= last) & _plays(prompt, make, vocabulary)
     before = bars < first
     rules = Rules(vocabulary, config.rules, last + 1, first_bar=first, parts=make, loop=wish.loop,
-                  given=prompt[~before & ~made_anew])
+                  given=prompt[~before & ~made_anew], chords=told_chords(config, first, last + 1))
     return Task(rules, prompt[before], prompt[~before & ~made_anew], prompt[~made_anew], make,
-                n_bars=n_bars if wish.loop else 0, max_steps=_most_notes(config, last + 1 - first))
+                n_bars=n_bars if wish.loop else 0, max_steps=_most_notes(config, last + 1 - first), ends=True)
 
 
 def _most_notes(config: GenConfig, n_bars: int, asked: bool = True) -> int:

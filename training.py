@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from batches import Batches
 from checkpoints import load_model, save_checkpoint
-from control_tables import ControlTables, sheet_table
+from control_tables import ControlTables
 from controls import fields
 from dataset import Dataset, Split, load_dataset, split_by_song
 from errors import UserError
@@ -31,6 +31,7 @@ from optimization import Optimizers, WeightAverage, rate_share
 from processes import Processes, SharedError
 from provenance import surroundings
 from settings import config_from_dict, config_to_dict
+from sheet_table import sheet_table
 from training_args import BEST, CONTROLS, LAST, LOSSES, PICTURE, SETTINGS, TrainingArgs
 from vocab import FIELDS, Vocabulary
 

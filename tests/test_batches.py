@@ -12,12 +12,13 @@ import torch
 from random_songs import TINY_MODEL, VOCABULARY, make_dataset, random_song, whole
 
 from batches import Batches, bar_starts
-from control_tables import ControlTables, SheetTable, sheet_table
+from control_tables import ControlTables
 from controls import CHORD_COLUMNS, Levels, fields, key_column, sheet_of, song_controls
 from dataset import load_dataset, split_by_song
 from errors import UserError
 from model import ModelConfig
 from processes import Processes
+from sheet_table import SheetTable, sheet_table
 from training_args import CONTROLS, TrainingArgs
 from vocab import BAR, BOS, EOS, FIELDS, FIRST_CONTROL, FIRST_ID, GIVEN
 
