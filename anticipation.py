@@ -159,6 +159,8 @@ class Anticipation:
         A given note is read early, and comes with the sheet and the bars left of the last note made. Chords are those
         of the given notes alone, since those of all would give away what is to be made.
         """
+        if not len(piece):
+            return
         made = piece[:, GIVEN] == 0
         last_made = np.maximum.accumulate(np.where(made, np.arange(len(piece)), 0))
         n_chord = len(CHORD_FIELDS)
@@ -179,6 +181,8 @@ class Anticipation:
 
     def _ordered(self, piece: np.ndarray, given: np.ndarray) -> np.ndarray:
         """(N, C) rows of one song in the order of reading, those that are `given` (N,) marked."""
+        if not len(piece):
+            return piece  # all of it was silent
         head = int(piece[0, BAR] == BOS)
         body, given = piece[head:].copy(), given[head:]
         body[:, GIVEN] = given

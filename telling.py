@@ -10,7 +10,18 @@ import dataclasses
 
 import numpy as np
 
-from chords import CHORD_FIELDS, FIRST_VALUE, HALVES_PER_BAR, NONE, UNKNOWN, estimate_chords, parse_chords
+from chords import (
+    CHORD_FIELDS,
+    FIRST_VALUE,
+    HALVES_PER_BAR,
+    NONE,
+    UNKNOWN,
+    Progression,
+    chord_name,
+    chord_pitch_classes,
+    estimate_chords,
+    parse_chords,
+)
 from controls import (
     DENSITY,
     MODES,
@@ -28,7 +39,7 @@ from errors import UserError
 from generation_args import GenConfig
 from sheet_table import SheetTable
 from tasks import Task, parts_of, told_chords
-from theory import SCALES, pitch_class
+from theory import SCALES, pitch_class, scale_pitch_classes
 from vocab import BAR, FIRST_ID, Vocabulary
 
 FAR = 255  # bars left where no end is in sight
@@ -140,10 +151,21 @@ def check_controls(config: GenConfig, task: Task) -> list[str]:
                 raise UserError(f"a density for {name}, which is not made; leave it out, or make {name} too")
     lines = []
     if controls.chords:
-        lines += parse_chords(controls.chords).notices
+        progression = parse_chords(controls.chords)
+        lines += progression.notices
+        if config.rules.key:
+            lines += _outside(progression, config.rules.key, config.rules.scale)
         if all(part.is_drum for part in vocabulary.parts if part.name in task.made):
             raise UserError("--chords: are for all parts but drums, and no other is made; leave them out")
     return lines
+
+
+def _outside(progression: Progression, key: str, scale: str) -> list[str]:
+    """A line about each chord of a progression that has notes outside a key."""
+    inside = scale_pitch_classes(key, scale)
+    chords = dict(zip(map(chord_name, progression.chords), progression.chords, strict=True))
+    return [f"{name} has notes outside {key} {scale}; they are allowed while it sounds"
+            for name, chord in chords.items() if not chord_pitch_classes(chord) <= inside]
 
 
 def describe_told(told: Told, task: Task) -> str:

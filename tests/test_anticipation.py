@@ -141,3 +141,14 @@ def test_same_draws_same_tasks(share):
     first, again = (make(rows, LENGTH, torch.Generator().manual_seed(7)) for _ in range(2))
     assert torch.equal(first, again)
     assert bool(first[..., -1].any()) == bool(share)
+
+
+def test_a_song_of_which_only_silent_notes_are_in_a_row_leaves_the_row_to_the_others():
+    """A row may begin with a song's last notes, all of one part."""
+    rows = torch.zeros((1, 16, len(FIELDS)), dtype=torch.long)
+    song = torch.from_numpy(whole(random_song(0, 10)))
+    rows[0, :2] = torch.tensor([[30, 4, 4, 60], [30, 8, 4, 60]])  # the bass alone
+    rows[0, 2:2 + len(song)] = song
+    for seed in range(200):
+        made = Anticipation(load_vocabulary(), 4, 1.0)(rows, 12, torch.Generator().manual_seed(seed))
+        assert made.shape == (1, 12, len(FIELDS) + 1)
