@@ -6,7 +6,8 @@ told what to play, the controls stand behind that (`controls.py`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -83,6 +84,7 @@ class Batches:
         self.part_dropping = PartDropping(vocabulary, settings.drop_parts) if settings.drop_parts else None
         if settings.given_tasks and not config.given:
             raise UserError(f"given_tasks={settings.given_tasks} needs a model with \"given\": true")
+        self._kept: tuple = (None, None)  # the epoch last asked for
         self.anticipation = None
         if settings.given_tasks:
             self.anticipation = Anticipation(vocabulary, config.lookahead_bars, settings.given_tasks)
@@ -92,28 +94,34 @@ class Batches:
         return self.whole_length if step >= self.settings.whole_rows_from * self.total_steps else self.length
 
     def from_step(self, step: int) -> Iterator[Tensor]:
-        """Batches (B, T, C) of step `step` and those after it; each epoch goes through all rows in another order."""
-        while True:
-            epoch, done = divmod(step, self.steps_per_epoch)
-            length = self.length_at(step)
+        """Batches (B, T, C) of step `step` and those after it."""
+        return map(self.__getitem__, itertools.count(step))
+
+    def __getitem__(self, step: int) -> Tensor:
+        """The batch (B, T, C) of a step; each epoch goes through all rows, in an order of its own."""
+        epoch, done = divmod(step, self.steps_per_epoch)
+        length = self.length_at(step)
+        order, start, n_rows = self._epoch(epoch, length)
+        indices = order[done % len(order)]  # whole rows may make fewer steps
+        firsts = start + indices % n_rows * length  # one row comes twice where crops are one fewer
+        seed = (self._epoch_seed(epoch) * 1_000_003 + done) % SEEDS
+        return self.rows(firsts, length, start + n_rows * length, seed)
+
+    def _epoch_seed(self, epoch: int) -> int:
+        return self.settings.seed * 1_000_003 + epoch
+
+    def _epoch(self, epoch: int, length: int) -> tuple[Sequence[Tensor], int, int]:
+        """Which rows the steps of an epoch take, with which note the first row begins, and how many there are."""
+        if self._kept[0] != (epoch, length):
             n_rows = len(self.notes) // length
-            per_step = self.rows_per_step * self.length // length
-            epoch_seed = self.settings.seed * 1_000_003 + epoch
-            generator = torch.Generator().manual_seed(epoch_seed)
-            order = torch.randperm(n_rows, generator=generator).split(per_step)
+            generator = torch.Generator().manual_seed(self._epoch_seed(epoch))
+            order = torch.randperm(n_rows, generator=generator).split(self.rows_per_step * self.length // length)
             start = 0
             if self.settings.random_crops:
                 start = crop_start(len(self.notes), length, generator)
                 n_rows = (len(self.notes) - start) // length
-            for indices in order[done:]:
-                if self.length_at(step) != length:
-                    break  # the same epoch goes on in longer rows
-                firsts = start + indices % n_rows * length  # one row comes twice where crops are one fewer
-                seed = (epoch_seed * 1_000_003 + step % self.steps_per_epoch) % SEEDS
-                yield self.rows(firsts, length, start + n_rows * length, seed)
-                step += 1
-            else:
-                step = (epoch + 1) * self.steps_per_epoch
+            self._kept = (epoch, length), (order, start, n_rows)
+        return self._kept[1]
 
     def rows(self, firsts: Tensor, length: int, end: int, seed: int) -> Tensor:
         """The rows (B, T, C) that begin with the notes `firsts` (B,), changed as the settings say.

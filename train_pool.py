@@ -66,8 +66,10 @@ def _start(args: argparse.Namespace, processes: Processes, command: Sequence[str
     dataset_path = args.dataset_path or Path("dataset_pitch_ins512.pt")
     for path in filter(None, (dataset_path, args.file_path)):
         check_file(path)
-    settings = config_from_dict(TrainingArgs, read_json_object(args.training_args) if args.training_args else {},
-                                str(args.training_args))
+    said = read_json_object(args.training_args) if args.training_args else {}
+    settings = config_from_dict(TrainingArgs, said, str(args.training_args))
+    if settings.max_minutes and "num_epochs" in said:
+        raise UserError(f"{args.training_args}: max_minutes and num_epochs both say how long the run is; leave one out")
     model_settings = read_json_object(args.model_config) if args.model_config else None
     run = Path(settings.filename)
     if any((run / name).exists() for name in (LAST, BEST, LOSSES)) and not args.force:

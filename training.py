@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import csv
 import dataclasses
 import io
 import json
 import math
+import os
+import statistics
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.utils.data
 from torch import Tensor
 from tqdm import tqdm
 
@@ -35,6 +39,9 @@ from sheet_table import sheet_table
 from training_args import BEST, CONTROLS, LAST, LOSSES, PICTURE, SETTINGS, TrainingArgs
 from vocab import FIELDS, Vocabulary
 
+MOST_WORKERS = 12  # processes that make rows for a GPU
+STEPS_BEFORE, STEPS_TIMED = 3, 5  # from which max_minutes plans
+SPARED = 0.95  # of the time left, which saving and the end of a run take some of
 COLUMNS = ["steps", "train_loss", *(f"train_{field}" for field in FIELDS), "held_out_loss",
            *(f"held_out_{field}" for field in FIELDS), "held_out_raw", "lr", "epoch", "notes_seen", "seconds"]
 
@@ -51,6 +58,7 @@ class Progress:
     rows: list[dict[str, Any]] = dataclasses.field(default_factory=list)  # of train_losses.csv
     sums: list[float] = dataclasses.field(default_factory=lambda: [0.0] * len(FIELDS))  # losses since the last row
     count: int = 0  # steps in `sums`
+    planned: int = 0  # steps of the whole run, where max_minutes made the plan
 
 
 class Run:
@@ -68,10 +76,16 @@ class Run:
                 raise UserError(compile_failure(err)) from None
         self.forward = self.model  # what `_losses` calls; several processes wrap it
         self.data = Batches(dataset, split, model.config, settings, controls)
-        self.total_steps, self.steps_per_epoch = self.data.total_steps, self.data.steps_per_epoch
+        self.steps_per_epoch = self.data.steps_per_epoch
+        self.began = time.monotonic()
         self.optimizers = Optimizers(model, settings, self.data.rows_per_step * (self.data.length - 1))
         self.average = WeightAverage(model, settings.average) if settings.average else None
         self.progress = Progress()
+        self.sums = torch.zeros(len(FIELDS), dtype=torch.float64, device=self.device)  # of `progress`, on the device
+
+    @property
+    def total_steps(self) -> int:
+        return self.data.total_steps
 
     # ------------------------------------------------------------ beginning
 
@@ -162,6 +176,8 @@ class Run:
             self.average.begin_again()
             self.model.load_state_dict(state["raw_weights"])
         self.progress = Progress(**state["progress"])
+        self.sums.copy_(torch.tensor(self.progress.sums, dtype=torch.float64))
+        self.data.total_steps = self.progress.planned or self.data.total_steps
         torch.set_rng_state(state["random"]["cpu"])
         if self.device.type == "cuda" and len(state["random"]["cuda"]) == torch.cuda.device_count():
             torch.cuda.set_rng_state_all(state["random"]["cuda"])
@@ -185,6 +201,10 @@ class Run:
     def train(self) -> int:
         """Train to the last step; returns the exit code. Ctrl-C and SIGTERM save and leave."""
         self.forward = self.processes.spread(self.model)
+        if self.settings.max_minutes and not self.progress.planned:
+            self.progress.planned = self.data.total_steps = self._steps_in_time()
+            if self.processes.is_first:
+                print(f"{self.folder}: {self.total_steps} steps in {self.settings.max_minutes:g} minutes", flush=True)
         with tqdm(total=self.total_steps, initial=self.progress.step, unit="step",
                   disable=None if self.processes.is_first else True) as bar, self.processes.noting_stops():
             self._train(bar)
@@ -223,9 +243,10 @@ class Run:
             losses = self.step(rows)
             self.progress.seconds += time.monotonic() - began
             bar.update()
-            speed = (self.progress.notes_seen - notes) / max(self.progress.seconds - seconds, 1e-9)
-            bar.set_postfix_str(f"{losses.sum():.3f} nats/note, {speed:,.0f} notes/s", refresh=False)
             done, args = self.progress.step, self.settings
+            if self.device.type == "cpu" or done % args.loggingsteps == 0:  # a GPU does not wait for its host
+                speed = (self.progress.notes_seen - notes) / max(self.progress.seconds - seconds, 1e-9)
+                bar.set_postfix_str(f"{losses.sum():.3f} nats/note, {speed:,.0f} notes/s", refresh=False)
             due = (done % self.steps_per_epoch == 0 or done == self.total_steps
                    or (args.validate_steps and done % args.validate_steps == 0))
             if due or done % args.loggingsteps == 0:
@@ -236,15 +257,68 @@ class Run:
         return bool(self.settings.patience) and self.progress.misses >= self.settings.patience
 
     def batches(self) -> Iterator[Tensor]:
-        """Batches (B, T, C) from where the run stands."""
-        return self.data.from_step(self.progress.step)
+        """Batches (B, T, C) from where the run stands; for a GPU made ahead of time, by processes of their own."""
+        if self.device.type != "cuda":
+            return self.data.from_step(self.progress.step)
+        steps = range(self.progress.step, self.total_steps + 1)
+        n_workers = min(MOST_WORKERS, max((os.cpu_count() or 1) - 1, 1))
+        return iter(torch.utils.data.DataLoader(self.data, batch_size=None, sampler=steps, num_workers=n_workers,
+                                                pin_memory=True, prefetch_factor=4))
+
+    def _steps_in_time(self) -> int:
+        """How many steps fit into `max_minutes`, by the speed of a few of which nothing is left afterwards.
+
+        The time counts from when the run was opened, with what compiling and these steps take. The first process
+        decides for all.
+        """
+        before = copy.deepcopy({"weights": self.model.state_dict(), **self.optimizers.state()})
+        average = copy.deepcopy(self.average.weights) if self.average else None
+        progress = dataclasses.replace(self.progress, rows=[], sums=list(self.progress.sums))
+        random = torch.get_rng_state()
+        lengths = [self.data.length]
+        if self.settings.whole_rows_from < 1 and self.data.whole_length != self.data.length:
+            lengths.append(self.data.whole_length)
+        times = [self._step_time(length) for length in lengths]
+        validation = self._timed(self.validate) * (2 if self.average else 1)
+
+        self.model.load_state_dict(before.pop("weights"))
+        self.optimizers = Optimizers(self.model, self.settings, self.data.rows_per_step * (self.data.length - 1))
+        if self.average:
+            torch._foreach_copy_(self.average.weights, average)
+        self.progress = progress
+        self.sums.zero_()
+        torch.set_rng_state(random)
+
+        whole_share = 1 - self.settings.whole_rows_from if len(lengths) > 1 else 0.0
+        per_step = times[0] * (1 - whole_share) + times[-1] * whole_share + validation / self.steps_per_epoch
+        if self.settings.validate_steps:
+            per_step += validation / self.settings.validate_steps
+        left = self.settings.max_minutes * 60 - (time.monotonic() - self.began) - 2 * validation
+        steps = max(int(SPARED * left / per_step), 1)
+        return int(self.processes.total(torch.tensor([float(steps * self.processes.is_first)]))[0])
+
+    def _step_time(self, length: int) -> float:
+        """Seconds of a step of rows of `length`, once what comes first in a process is over."""
+        rows = self.data.rows(torch.zeros(self.data.rows_per_step * self.data.length // length, dtype=torch.long),
+                              length, len(self.data.notes), seed=0)
+        for _ in range(STEPS_BEFORE):
+            self.step(rows)
+        return statistics.median(self._timed(lambda: self.step(rows)) for _ in range(STEPS_TIMED))
+
+    def _timed(self, work: Callable[[], object]) -> float:
+        """Seconds that `work` takes, on the device too."""
+        began = time.monotonic()
+        work()
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.monotonic() - began
 
     def step(self, rows: Tensor) -> Tensor:
         """One optimizer step on (B, T, F) rows; returns each family's loss (F,) in nats."""
         progress = self.progress
         self.model.train()
         self.processes.seed_draws(self.settings.seed, progress.step)
-        losses = torch.zeros(len(FIELDS))
+        losses = torch.zeros(len(FIELDS), device=self.device)
         mine, scale = self.processes.share(rows), rows.shape[0] * (rows.shape[1] - 1) / max(counted(rows), 1)
         # Who has no row computes one for nothing: all processes must come to the end of a backward pass.
         batches = mine.split(self.settings.batch_size) if len(mine) else (rows[:1],)
@@ -256,11 +330,10 @@ class Run:
                     # The published loss is the mean over families; only the clipping would tell it from the sum.
                     # Gradients become the mean over processes, and are to be the sum.
                     (of_batch.mean() * self.processes.count).backward()
-                losses += of_batch.detach().cpu()
+                losses += of_batch.detach()
             losses = self.processes.total(losses)
-            if not losses.isfinite().all():  # before the weights move, so that those in memory stay good
-                raise SharedError(f"the loss is no longer finite at step {progress.step + 1}; lower lr in the training "
-                                  f"settings, or use precision fp32")
+            if self.device.type != "cuda":  # a GPU does not wait for its host: there `_log` looks
+                self._check_finite(losses, progress.step + 1)  # before the weights move: those in memory stay good
             if self.settings.clip_norm:
                 torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip_norm)
             self.optimizers.step(rate_share(self.settings, progress.step, self.total_steps))
@@ -268,9 +341,14 @@ class Run:
         if self.average:
             self.average.update(progress.step)
         progress.notes_seen += rows.shape[0] * (rows.shape[1] - 1)
-        progress.sums = [total + loss for total, loss in zip(progress.sums, losses.tolist(), strict=True)]
+        self.sums += losses.double()
         progress.count += 1
         return losses
+
+    def _check_finite(self, losses: Tensor, step: int) -> None:
+        if not losses.isfinite().all():
+            raise SharedError(f"the loss is no longer finite at step {step}; lower lr in the training settings, or use "
+                              f"precision fp32")
 
     def learning_rate(self) -> float:
         """AdamW's rate in the next step."""
@@ -320,6 +398,8 @@ class Run:
     def _log(self, validate: bool) -> None:
         """Add a row to train_losses.csv, and save; with new held-out losses perhaps also best.pth."""
         progress = self.progress
+        self._check_finite(self.sums, progress.step)
+        progress.sums = self.sums.tolist()
         held_out = raw_held_out = None
         if validate:
             with self._averaged():
@@ -335,6 +415,7 @@ class Run:
         if raw_held_out is not None:
             row["held_out_raw"] = raw_held_out
         progress.rows.append(row)
+        self.sums.zero_()
         progress.sums, progress.count = [0.0] * len(FIELDS), 0
         best = held_out is not None and sum(held_out) < progress.best
         if held_out is not None:
@@ -350,6 +431,7 @@ class Run:
         """Write a checkpoint, and with last.pth the CSV and the picture that belong to it."""
         if not self.processes.is_first:
             return
+        self.progress.sums = self.sums.tolist()
         state = {"settings": config_to_dict(self.settings), "facts": self.facts,
                  "progress": dataclasses.asdict(self.progress),
                  "versions": {"torch": str(torch.__version__), "python": sys.version.split()[0]}}

@@ -28,6 +28,7 @@ class TrainingArgs:
     filename: str = "musictransformer"  # run folder
     loggingsteps: int = 500  # optimizer steps between rows of train_losses.csv; last.pth is saved as often
     max_train_steps: int = 0  # stop after this many steps even if epochs are left; 0: no limit
+    max_minutes: float = 0.0  # plan as many steps as fit into this time, instead of num_epochs; 0: no such plan
     warmup_steps: int = 100  # of linear warm-up, at most half of the run
     schedule: str = "cosine"  # of the rates after it; "constant" stays at the peak, with a linear decay at the end
     decay_share: float = 0.2  # share of the steps in which "constant" decays
@@ -57,7 +58,7 @@ class TrainingArgs:
             if getattr(self, name) < 1:
                 raise UserError(f"{name}={getattr(self, name)} must be at least 1")
         for name in ("max_train_steps", "warmup_steps", "weight_decay", "clip_norm", "validate_steps", "validate_rows",
-                     "patience", "beta2_half_life", "row_notes"):
+                     "patience", "beta2_half_life", "row_notes", "max_minutes"):
             if getattr(self, name) < 0:
                 raise UserError(f"{name}={getattr(self, name)} must not be negative")
         if self.transpose and not (len(self.transpose) == 2 and self.transpose[0] <= 0 <= self.transpose[1]):
@@ -69,6 +70,9 @@ class TrainingArgs:
                      "song_ends"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"{name}={getattr(self, name)} must be from 0 to 1")
+        if self.max_minutes and self.max_train_steps:
+            raise UserError(f"max_minutes={self.max_minutes} and max_train_steps={self.max_train_steps} both say how "
+                            f"long the run is; leave one out")
         if self.song_starts + self.song_ends > 1:
             raise UserError(f"song_starts={self.song_starts} and song_ends={self.song_ends} make up more than all rows")
         for name in ("lr", "muon_lr"):

@@ -18,9 +18,12 @@ from test_sampling import tiny_model
 from walkthrough import commands
 
 from checkpoints import save_release
+from chords import FIRST_VALUE
+from controls import Levels
 from generation_args import GenConfig, RuleConfig
 from model import ModelConfig
 from quality import Cleaning
+from sheet_table import SheetTable
 from tokenizer import MidiTokenizerPooled
 from training_args import TrainingArgs
 from vocab import load_vocabulary
@@ -47,8 +50,10 @@ def checkout(tmp_path_factory):
         shutil.copy(path, folder)
     for name in ("configs", "examples", "models", "web"):
         shutil.copytree(ROOT / name, folder / name)
-    tiny = tiny_model(load_vocabulary(), block_size=512, sharpness=1, given=True)  # in its place, for speed
-    save_release(folder / "models/bundled.safetensors", tiny, load_vocabulary(), {})
+    tiny = tiny_model(load_vocabulary(), block_size=512, sharpness=1, given=True, controls=True, late_layers=1)
+    table = SheetTable(Levels(((1, 2, 3, 4, 5, 6, 7),) * 3), np.full((2, 16), FIRST_VALUE, np.uint8))
+    facts = {"controls": table.to_facts()}
+    save_release(folder / "models/bundled.safetensors", tiny, load_vocabulary(), facts)  # in its place, for speed
     random, tokenizer = np.random.default_rng(0), MidiTokenizerPooled()
     (folder / "my_midi").mkdir()
     for i in range(3):
@@ -74,7 +79,7 @@ def test_documented_commands_run_in_order(checkout):
                  "continued/1-prompt.mid", "continued/0.png", "cleaned/2.mid", "tokens/2.json", "dataset.pt",
                  "finetuned/best.pth", "mine.safetensors", "mine/5.mid",
                  "musictransformer/best.pth", "musictransformer/losses.png", "mine/2-piano.mid", "new_drums/0.png",
-                 "other_middle/0.mid", "longer/0.mid", "loops/1.mid", "again/0-drums.mid"):
+                 "other_middle/0.mid", "longer/0.mid", "loops/1.mid", "again/0-drums.mid", "told/2.mid"):
         assert (checkout / path).exists(), path
 
 

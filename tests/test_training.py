@@ -55,7 +55,8 @@ def folder(tmp_path, monkeypatch) -> Path:
 def arguments(model: dict | None = None, dataset: str = "dataset.pt", **changes) -> list[str]:
     """A command line; `model` and `changes` are added to the tiny settings."""
     write_json(Path("model.json"), TINY_MODEL | {"dropout": 0.2} | (model or {}))
-    write_json(Path("training.json"), TINY_TRAINING | changes)
+    settings = TINY_TRAINING | changes
+    write_json(Path("training.json"), {name: value for name, value in settings.items() if value is not None})
     return ["--dataset_path", dataset, "--model_config", "model.json", "--training_args", "training.json",
             "--train_split", "0.8", "-d", "cpu"]
 
@@ -294,6 +295,7 @@ EFFECTS = {
     "random_crops": ({"random_crops": True}, "train_loss"),
     "drop_parts": ({"drop_parts": 0.5}, "train_loss"),
     "given_tasks": ({"given_tasks": 0.9, "model": {"given": True}}, "train_loss"),
+    "max_minutes": ({"max_minutes": 0.04, "num_epochs": None}, "steps"),
     "row_notes": ({"row_notes": 16}, "notes_seen"),
     "whole_rows_from": ({"whole_rows_from": 0.5}, "notes_seen"),
     "song_starts": ({"song_starts": 0.9}, "train_loss"),
@@ -522,6 +524,38 @@ def test_a_resumed_run_with_muon_and_an_average_equals_one_never_stopped(monkeyp
     for _ in range(2):
         succeeds(train_pool.main, ["--resume", run, "-d", "cpu"])
     assert_same_run(run, whole)
+
+
+def test_a_run_of_so_many_minutes_is_planned_once(monkeypatch, capsys):
+    plans = []
+    plain = training.Run._steps_in_time
+
+    def planned(run) -> int:
+        plans.append(plain(run))
+        interrupt_after(monkeypatch, 3)  # and not one of the steps that are timed
+        return 7
+
+    monkeypatch.setattr(training.Run, "_steps_in_time", planned)
+    settings = {"max_minutes": 0.05, "num_epochs": None, "average": 0.3, "optimizer": "muon", "row_notes": 16,
+                "whole_rows_from": 0.5, "batch_size": 4}
+    run = train(**settings)
+    assert load_checkpoint(run / LAST)["training"]["progress"]["planned"] == 7
+    succeeds(train_pool.main, ["--resume", run, "-d", "cpu"])
+    assert len(plans) == 1 and plans[0] > 7
+    assert column(run, "steps")[-1] == 7 and column(run, "lr")[0] == pytest.approx(0.01 / 2)
+    assert "run: 7 steps in 0.05 minutes" in capsys.readouterr().out
+    # Nothing is left of the steps that were timed: the same run as one of so many steps.
+    whole = train(filename="whole", max_train_steps=7, **settings | {"max_minutes": None, "num_epochs": 99})
+    succeeds(train_pool.main, ["--resume", whole, "-d", "cpu"])
+    assert same(weights(whole), weights(run))
+    assert load_checkpoint(run / LAST)["training"]["progress"]["sums"] == [0.0] * len(FIELDS)
+
+
+@pytest.mark.parametrize(("beside", "text"), [
+    ({"num_epochs": 3}, "max_minutes and num_epochs both say how long the run is"),
+    ({"num_epochs": None, "max_train_steps": 3}, "max_minutes=1.0 and max_train_steps=3 both say")])
+def test_a_run_is_as_long_as_one_setting_says(beside, text, capsys):
+    assert text in fails(train_pool.main, arguments(max_minutes=1.0, **beside), capsys)
 
 
 @pytest.mark.parametrize("step", [1, 4])
