@@ -1,11 +1,13 @@
 """Measure a model and its songs: losses on songs it was not trained on, and whether what it writes passes for real.
 
 Input    a model (.pth or .safetensors) and the dataset .pt it was trained with: nats per note of the held-out songs,
-         for each family and part, by place in the song and in the context; and, or, a folder of generated songs and a
-         --reference, a folder of real songs (MIDI or token files) or a dataset .pt, whose held-out songs are taken;
-         and, or, votes that a blind page (page.py --blind) exported
+         for each family and part, by place in the song and in the context, with --drift beside those of the model's
+         own songs; and, or, a folder of generated songs and a --reference, a folder of real songs (MIDI or token
+         files) or a dataset .pt, whose held-out songs are taken; and, or, votes that a blind page (page.py --blind)
+         exported
 Output   tables on stdout; with -o a .json and a .md of them and, of songs, a .png
 Example  python evaluate.py -mp musictransformer/best.pth --dataset_path dataset.pt
+         python evaluate.py --dataset_path dataset.pt --drift
          python evaluate.py generated --reference real_songs -o result
          python evaluate.py generated --reference dataset.pt --copies
          python evaluate.py --votes votes.csv
@@ -40,14 +42,16 @@ from vocab import FIELDS, Vocabulary
 from votes import Share, folder_shares, read_votes
 
 ENOUGH = 100  # songs, for a verdict to mean much
+DRIFT_SONGS = 100  # of the model's own, for its drift
 GIVEAWAYS = 5  # measures named by which generated songs are told from real ones
 
 
 # ---------------------------------------------------------------- losses
 
 
-def losses(model_path: Path, dataset_path: Path, every: bool, batch_size: int, device: str) -> dict[str, Any]:
-    """Of the held-out songs of a dataset, or of `every` song."""
+def losses(model_path: Path, dataset_path: Path, every: bool, batch_size: int, device: str, n_own: int = 0,
+           ) -> dict[str, Any]:
+    """Of the held-out songs of a dataset, or of `every` song; and, beside them, of `n_own` songs of the model's own."""
     from checkpoints import load_model, pick_device  # brings torch
     from dataset import load_dataset
     from evaluation import by_context, by_position, held_out_songs, measure_losses, nats_per_note, of_notes
@@ -57,18 +61,20 @@ def losses(model_path: Path, dataset_path: Path, every: bool, batch_size: int, d
     songs = list(range(dataset.n_songs)) if every else held_out_songs(facts, dataset, model_path)
     found = measure_losses(model, dataset, songs, batch_size)
     parts = {name: found.by_part[:, p] for p, name in enumerate(vocabulary.part_names)}
-    return {"model": str(model_path), "dataset": str(dataset_path), "songs": len(songs),
-            "notes": int(found.by_song[:, -1].sum()), **nats_per_note(found.by_song),
-            "by_part": {name: of_notes(sums) for name, sums in parts.items() if sums[:, -1].any()},
-            "by_position": by_position(found.by_position, model.config.block_size),
-            "by_context": by_context(found.by_context)}
+    result = {"model": str(model_path), "dataset": str(dataset_path), "songs": len(songs),
+              "notes": int(found.by_song[:, -1].sum()), **nats_per_note(found.by_song),
+              "by_part": {name: of_notes(sums) for name, sums in parts.items() if sums[:, -1].any()},
+              "by_position": by_position(found.by_position, model.config.block_size),
+              "by_context": by_context(found.by_context)}
+    if n_own:
+        from drift import measure_drift
+
+        result["drift"] = measure_drift(model, dataset, songs, n_own, batch_size)
+    return result
 
 
 def losses_as_markdown(result: dict[str, Any]) -> str:
     """Tables of losses in nats per note: of all notes, of each part, by place in the song and in the context."""
-    def with_interval(mean: float, interval: Sequence[float] | None) -> str:
-        return f"{mean:.3f}" + (f" ({interval[0]:.3f}–{interval[1]:.3f})" if interval else "")
-
     intervals = result.get("intervals") or {}
     of_all = {"songs": f"{result['songs']:,}", "notes": f"{result['notes']:,}",
               "nats per note": with_interval(result["nats_per_note"], result["interval"]),
@@ -80,6 +86,27 @@ def losses_as_markdown(result: dict[str, Any]) -> str:
     tables.append({"rows before": "nats per note", **{name: f"{loss:.3f}" for name, loss in
                                                       result["by_context"].items()}})
     return "\n".join(_table(table, [table.values()]) for table in tables)
+
+
+def with_interval(mean: float, interval: Sequence[float] | None) -> str:
+    return f"{mean:.3f}" + (f" ({interval[0]:.3f}–{interval[1]:.3f})" if interval else "")
+
+
+def drift_as_markdown(drift: dict[str, Any]) -> str:
+    """A line, and a table by place in the song."""
+    places = {"all": drift, **drift["by_position"]}
+    rows = []
+    for kind in ("own", "real"):
+        losses_of_kind = [place[kind] for place in places.values()]
+        rows.append([f"{drift[f'{kind}_songs']} {kind} songs",
+                     *(with_interval(each["nats_per_note"], each["interval"]) for each in losses_of_kind)])
+    rows.append(["drift", *(with_sign(place["drift"], place["interval"]) for place in places.values())])
+    return (f"its own songs {drift['own']['nats_per_note']:.3f}, real ones {drift['real']['nats_per_note']:.3f} nats "
+            f"per note: drift {drift['drift']:+.3f}\n\n{_table(['notes of the song', *places], rows)}")
+
+
+def with_sign(drift: float, interval: Sequence[float] | None) -> str:
+    return f"{drift:+.3f}" + (f" ({interval[0]:+.3f} to {interval[1]:+.3f})" if interval else "")
 
 
 # ---------------------------------------------------------------- songs
@@ -170,6 +197,9 @@ def build_parser() -> argparse.ArgumentParser:
                         help="model: .safetensors or .pth (default: the one in this repository)")
     parser.add_argument("--dataset_path", type=Path, help="dataset with the held-out songs, for the losses")
     parser.add_argument("--all", action="store_true", help="losses on every song of the dataset")
+    parser.add_argument("--drift", type=int, nargs="?", const=DRIFT_SONGS, metavar="N",
+                        help="also losses on N songs that the model writes itself, 512 notes at most, beside the "
+                             "beginnings of real ones (default: %(const)s)")
     parser.add_argument("--vocab", type=Path, help="vocabulary JSON of the songs (default: configs/vocab.json)")
     parser.add_argument("-b", "--batch_size", type=int, default=8, help="windows at a time (default: %(default)s)")
     parser.add_argument("-o", "--output", type=Path, help="write OUTPUT.json, OUTPUT.md and, of songs, OUTPUT.png too")
@@ -188,6 +218,10 @@ def check_arguments(args: argparse.Namespace) -> list[Path]:
         raise UserError("a folder of generated songs and the --reference to compare them with: give both or none")
     if args.copies and not args.generated:
         raise UserError("--copies: is about generated songs; give a folder of them and a --reference")
+    if args.drift is not None and args.drift < 1:
+        raise UserError(f"--drift {args.drift}: at least one song")
+    if args.drift and not args.dataset_path:
+        raise UserError("--drift: is beside real songs; give a --dataset_path")
     if args.all and not args.dataset_path:
         raise UserError("--all: is about losses; give a --dataset_path")
     songs_of_dataset = args.reference and not args.reference.is_dir()
@@ -225,8 +259,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         result["votes"] = {folder: dataclasses.asdict(share) for folder, share in shares.items()}
         texts.append(votes_as_markdown(shares))
     if args.dataset_path:
-        result |= losses(args.model_path, args.dataset_path, args.all, args.batch_size, args.device)
+        result |= losses(args.model_path, args.dataset_path, args.all, args.batch_size, args.device, args.drift or 0)
         texts.append(losses_as_markdown(result))
+        if args.drift:
+            texts.append(drift_as_markdown(result["drift"]))
     if args.generated:
         result["songs_compared"] = judge_songs(args)
         texts.append(songs_as_markdown(result["songs_compared"]))

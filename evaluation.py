@@ -67,28 +67,40 @@ class Losses(NamedTuple):
 
 
 @torch.inference_mode()
+def losses_of_windows(model: PooledTransformer, songs: Sequence[Tensor], batch_size: int,
+                      ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+    """What the rows of songs, (N, F) each, cost in windows of the model's context, a batch at a time.
+
+    Yields:
+        which song (B,) and which window of it (B,) each is, its rows (B, T + 1, F), and of each row but the first the
+        nats of each family, and whether it is there, (B, T, F + 1) float64.
+    """
+    device = next(model.parameters()).device
+    windows, owners, numbers = [], [], []
+    for i, rows in enumerate(songs):
+        of_song = cut_windows(rows, model.config.block_size)
+        windows += of_song
+        owners += [i] * len(of_song)
+        numbers += range(len(of_song))
+    for start in tqdm(range(0, len(windows), batch_size), unit="batch", disable=None):
+        batch = torch.stack(windows[start:start + batch_size])
+        there = batch[:, 1:, :1] != PAD
+        losses = window_losses(model, model.config, batch.to(device)).cpu()
+        owner, number = (torch.tensor(of_window[start:start + batch_size]) for of_window in (owners, numbers))
+        yield owner, number, batch, torch.cat([losses, there], dim=-1).double()
+
+
 def measure_losses(model: PooledTransformer, dataset: Dataset, songs: Sequence[int], batch_size: int = 8) -> Losses:
     """Losses of whole songs, cut into windows of the model's context.
 
     Each row but a song's first is predicted once, from the rows before it in its window.
     """
-    device = next(model.parameters()).device
-    size = model.config.block_size
-    windows, owners, numbers = [], [], []
-    for i, song in enumerate(songs):
-        of_song = cut_windows(song_rows(dataset, song), size)
-        windows += of_song
-        owners += [i] * len(of_song)
-        numbers += range(len(of_song))
+    size, rows = model.config.block_size, [song_rows(dataset, song) for song in songs]
+    most_windows = -(-(max(map(len, rows)) - 1) // size)
     part_of_id = torch.from_numpy(dataset.vocabulary.part_of_id)
-    shapes = ((len(songs),), (size,), (len(songs), len(dataset.vocabulary.parts)), (len(songs), 1 + max(numbers)))
+    shapes = ((len(songs),), (size,), (len(songs), len(dataset.vocabulary.parts)), (len(songs), most_windows))
     result = Losses(*(torch.zeros(*shape, len(FIELDS) + 1, dtype=torch.float64) for shape in shapes))
-    for start in tqdm(range(0, len(windows), batch_size), unit="batch", disable=None):
-        batch = torch.stack(windows[start:start + batch_size])
-        counted = (batch[:, 1:, :1] != PAD)
-        losses = window_losses(model, model.config, batch.to(device)).cpu()
-        losses = torch.cat([losses, counted], dim=-1).double()  # (B, T, F + 1)
-        owner, number = (torch.tensor(of_window[start:start + batch_size]) for of_window in (owners, numbers))
+    for owner, number, batch, losses in losses_of_windows(model, rows, batch_size):
         result.by_song.index_add_(0, owner, losses.sum(1))
         result.by_context.add_(losses.sum(0))
         result.by_position.index_put_((owner, number), losses.sum(1), accumulate=True)
@@ -104,7 +116,7 @@ def by_context(sums: Tensor, first_limit: int = 64) -> dict[str, float]:
     `sums`: `Losses.by_context`.
     """
     places = ((slice(first, limit), f"{first + 1}–{min(limit, len(sums))}")
-              for first, limit in _octaves(first_limit, len(sums)))
+              for first, limit in octaves(first_limit, len(sums)))
     return {name: float(part[:-1].sum() / part[-1]) for where, name in places if (part := sums[where].sum(0))[-1]}
 
 
@@ -113,11 +125,11 @@ def by_position(sums: Tensor, size: int) -> dict[str, dict[str, Any]]:
 
     `sums`: `Losses.by_position`; `size`: notes of a window.
     """
-    return {f"{first * size + 1}–{limit * size}": of_notes(part) for first, limit in _octaves(1, sums.shape[1])
+    return {f"{first * size + 1}–{limit * size}": of_notes(part) for first, limit in octaves(1, sums.shape[1])
             if (part := sums[:, first:limit].sum(1))[:, -1].any()}
 
 
-def _octaves(first_limit: int, end: int) -> Iterator[tuple[int, int]]:
+def octaves(first_limit: int, end: int) -> Iterator[tuple[int, int]]:
     """0 to `first_limit`, from there to its double, and so on until `end` is reached; ends are exclusive."""
     first, limit = 0, first_limit
     while first < end:
@@ -138,17 +150,23 @@ def nats_per_note(sums: Tensor) -> dict[str, Any]:
     of such sums lie, by bootstrap over songs, since the notes of one song are not independent of each other. One song
     alone has neither: None. `intervals`: the same of each family.
     """
-    means = _per_note(sums.sum(0))
+    means = per_note(sums.sum(0))
     families = {field: float(mean) for field, mean in zip(FIELDS, means, strict=True)}
     if len(sums) == 1:
         return {"nats_per_note": float(means.sum()), **families, **dict.fromkeys(("standard_error", "interval"))}
-    drawn = torch.stack([sums[draw].sum(0) for draw in bootstrap(len(sums), len(sums))])  # (DRAWS, F + 1)
-    draws = _per_note(drawn[drawn[:, -1] > 0]).numpy()
+    drawn = drawn_sums(sums)
+    draws = per_note(drawn[drawn[:, -1] > 0]).numpy()
     low, high = interval(draws.sum(-1))
     return {"nats_per_note": float(means.sum()), **families,
             "standard_error": float(draws.sum(-1).std()), "interval": [float(low), float(high)],
             "intervals": dict(zip(FIELDS, np.stack(interval(draws), -1).tolist(), strict=True))}
 
 
-def _per_note(sums: Tensor) -> Tensor:
+def drawn_sums(sums: Tensor, seed: int = 0) -> Tensor:
+    """(DRAWS, F + 1) sums over as many songs, drawn anew, as (n_songs, F + 1) `sums` are of."""
+    return torch.stack([sums[draw].sum(0) for draw in bootstrap(len(sums), len(sums), seed)])
+
+
+def per_note(sums: Tensor) -> Tensor:
+    """(…, F) nats of each family for a note, of (…, F + 1) sums; nan where there are no notes."""
     return sums[..., :-1] / sums[..., -1:]

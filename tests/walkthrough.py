@@ -35,6 +35,7 @@ LESS = (  # a command that holds the words gets the arguments too: the last of t
     ("bench_published", "--songs 3"),
     ("bench_sampling", "--songs 5"),
     ("-n 100", "-n 10"),
+    ("--drift", "--drift 3"),
     ("evaluate.py --dataset_path", "--all"),  # the bundled model held out none of the reader's songs
     ("evaluate.py gen100", "-mp musictransformer/best.pth --force"),
     ("torchrun --nproc_per_node=2 train_pool.py --dataset_path", "--force"),  # the same folder as on one device
