@@ -7,6 +7,7 @@ prompt plays is estimated from its last bars; what is to be made beside it is un
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -83,7 +84,10 @@ def tell(task: Task, config: GenConfig, table: SheetTable, seed: int) -> Told:
     density = parse_density(", ".join(f"{part}={level}" for part, level in controls.density.items()),
                             vocabulary) if controls.density else {}
     if from_scratch:
-        sheet = _drawn(task, density, table, np.random.default_rng(seed)) if controls.draw else told.by_bar[0, :-1]
+        playing = task.made if config.all_parts else tuple(density)
+        sheet = told.by_bar[0, :-1]
+        if controls.draw:
+            sheet = _drawn(playing, density, table, vocabulary, np.random.default_rng(seed))
         sheet = sheet.copy()
         if controls.chords:
             sheet[key_column(vocabulary)] = UNKNOWN  # that of another song
@@ -112,12 +116,12 @@ def tell(task: Task, config: GenConfig, table: SheetTable, seed: int) -> Told:
     return told
 
 
-def _drawn(task: Task, density: dict[str, int], table: SheetTable, random: np.random.Generator) -> np.ndarray:
-    """(S,) the sheet of a song in which all parts made play, as nearly as dense as is said as there is."""
-    vocabulary = task.rules.vocabulary
+def _drawn(playing: Sequence[str], density: dict[str, int], table: SheetTable, vocabulary: Vocabulary,
+           random: np.random.Generator) -> np.ndarray:
+    """(S,) the sheet of a song in which some parts are `playing`, as nearly as dense as is said as there is."""
     sheets = table.sheets
     columns = {name: p * N_PART_FIELDS for p, name in enumerate(vocabulary.part_names)}
-    play = (sheets[:, [columns[name] + PLAYS for name in task.made]] == FIRST_VALUE).all(1)
+    play = (sheets[:, [columns[name] + PLAYS for name in playing]] == FIRST_VALUE).all(1)
     sheets = sheets[play] if play.any() else sheets
     wanted = np.array([FIRST_VALUE + level - 1 for level in density.values()])
     found = sheets[:, [columns[name] + DENSITY for name in density]].astype(int)
