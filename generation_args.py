@@ -104,7 +104,7 @@ class GenConfig:
     num_bars: int = 16
     max_steps: int = 0
     sampling_fn: str = "top_p"
-    threshold: tuple[float, ...] = (0.98, 0.98, 0.98, 0.96)
+    threshold: tuple[float, ...] = (0.99, 0.99, 0.99, 0.98)
     top_p: tuple[float, ...] = ()
     min_p: tuple[float, ...] = ()
     variety: float = 0.0

@@ -29,6 +29,7 @@ PICTURES = {
     "bundled": BUNDLED,
     "reference": REFERENCE,
     "pitch_first": dataclasses.replace(BUNDLED, heads="chain", late_layers=0, positions="rotary", given=False,
+                                       controls=False, control_sizes=(),
                                        order=("pitch_instrument", "bar", "start_pos", "note_dur")),
     "summed": dataclasses.replace(REFERENCE, emb_sizes=(256,) * len(FIELDS), emb_pooling="sum", positions="music_time"),
     "one_of_each": dataclasses.replace(BUNDLED, heads="chain", n_layers=2, late_layers=1, n_heads=1, lookahead_bars=1),
@@ -76,7 +77,8 @@ def test_says_in_which_order_the_families_are_chosen():
 
 @pytest.mark.parametrize("change", [
     {"positions": positions} for positions in ("sinusoidal", *POSITIONS) if positions != BUNDLED.positions] + [
-    {"heads": "chain"}, {"heads": "parallel", "late_layers": 0}, {"late_layers": 1}, {"bars": "absolute"},
+    {"heads": "chain"}, {"heads": "parallel", "late_layers": 0, "controls": False}, {"late_layers": 1},
+    {"bars": "absolute"},
     {"given": False}, {"lookahead_bars": 2}, {"n_layers": 7}, {"n_heads": 2}, {"d_model": 512}, {"block_size": 99},
     {"order": ("start_pos", "bar", "note_dur", "pitch_instrument")}, {"emb_sizes": (64,) * len(FIELDS)},
     {"emb_sizes": (64,) * len(FIELDS), "emb_pooling": "sum"}], ids=str)
