@@ -65,8 +65,8 @@ class ControlConfig:
 
     @property
     def told(self) -> list[str]:
-        """Options that only a model with controls can follow."""
-        said = {"--chords": self.chords, "--density": self.density, "--ending": self.ending}
+        """Options that only a model with controls can follow; without them no model is led to an end."""
+        said = {"--chords": self.chords, "--density": self.density, "--ending": self.ending == "yes"}
         return [option for option, value in said.items() if value]
 
 

@@ -138,8 +138,8 @@ def make_task(wish: Wish, prompt: np.ndarray, vocabulary: Vocabulary, config: Ge
     if wish.needs_given and not len(prompt):
         raise UserError(f"{'--given' if wish.given else '--fill'} needs a song to play to; give one with -p")
     ending = config.controls.ending
-    if ending and wish.fill:
-        raise UserError(f"--ending {ending}: bars in the middle lead to what comes after them; leave it out")
+    if ending == "yes" and wish.fill:
+        raise UserError("--ending yes: bars in the middle lead to what comes after them; leave it out")
     if wish.fill:
         return _fill(wish, prompt, vocabulary, config)
     if wish.given:

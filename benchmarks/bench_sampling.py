@@ -3,8 +3,8 @@
 Example  python -m benchmarks.bench_sampling dataset.pt models/bundled.safetensors benchmarks/sampling_grid.json
 
 The grid is a list of settings as --genconfig takes them, each with a "name" besides; what it leaves out is as in
-configs/genconfig_free.json, so that songs are as the model plays them. For each the same seeds make songs from
-scratch; beside the held-out songs of the dataset, cut to their lengths: the measures inside the band of real songs, how
+configs/genconfig_free.json, so that songs are as the model plays them, told what generate.py tells it. For each the
+same seeds make songs from scratch; beside the held-out songs of the dataset, cut to their lengths: the measures inside the band of real songs, how
 well a classifier tells the two apart, the nats that the notes surprised the model by (of the held-out songs: its loss),
 and, where --copies gives the index, the longest run that is in training songs too (percentile 90), and the share of
 songs whose run is longer than that of 99 in 100 real songs.
@@ -22,18 +22,16 @@ import numpy as np
 import orjson
 from tqdm import tqdm
 
-from checkpoints import load_model
 from copies import CopyIndex, read_index
 from errors import Parser, UserError, reports_user_errors
 from evaluate import compare
 from files import read_input, read_json_object
 from generation_args import GenConfig
-from inference import prepared
 from judging import Verdict
-from model import PooledTransformer
-from sampling import Request, Sampled, sample_songs
+from sampling import Sampled
 from settings import config_from_dict
 from song_sets import Songs, held_out
+from studio import Studio
 from tasks import Wish, make_task
 from vocab import FIELDS, Vocabulary
 
@@ -55,13 +53,12 @@ def read_grid(path: Path) -> dict[str, GenConfig]:
         raise UserError(f"{path}: must be a list of settings, each an object with a name; correct it") from None
 
 
-def make_songs(model: PooledTransformer, config: GenConfig, n_songs: int, vocabulary: Vocabulary) -> list[Sampled]:
-    """Songs from scratch with the seeds 0, 1, …"""
-    task = make_task(Wish(), np.zeros((0, len(FIELDS)), np.int64), vocabulary, config)
-    requests = [Request(task.rules, seed, task.prompt, task.given) for seed in range(n_songs)]
+def make_songs(studio: Studio, config: GenConfig, seeds: range) -> list[Sampled]:
+    """Songs from scratch, one for each seed."""
+    task = make_task(Wish(), np.zeros((0, len(FIELDS)), np.int64), studio.tokenizer.vocabulary, config)
     made: list[Sampled] = []
-    for start in tqdm(range(0, n_songs, BATCH), unit="batch", leave=False, disable=None):
-        made += sample_songs(model, requests[start:start + BATCH], config)
+    for start in tqdm(range(0, len(seeds), BATCH), unit="batch", leave=False, disable=None):
+        made += studio.make(task, config, seeds[start:start + BATCH])
     return made
 
 
@@ -88,6 +85,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("model", type=Path, help="checkpoint or released weights")
     parser.add_argument("grid", type=Path, help="JSON list of sampling settings")
     parser.add_argument("--songs", type=int, default=100, help="of each setting (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="the first song's (default: %(default)s)")
     parser.add_argument("--copies", type=Path, help="index of copies.py")
     return parser
 
@@ -96,13 +94,15 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     grid = read_grid(args.grid)
-    model, vocabulary, _ = load_model(args.model)
+    studio = Studio(args.model, "cpu")
+    vocabulary = studio.tokenizer.vocabulary
     index = read_index(args.copies, vocabulary) if args.copies else None
-    model, real = prepared(model, "fp32"), held_out(args.dataset, args.model)
+    real = held_out(args.dataset, args.model)
+    seeds = range(args.seed, args.seed + args.songs)
     print("| | notes | nats per note | inside | told apart, AUC | copied | outside, the farthest |\n"
           "|---|---:|---:|---:|---:|---:|---|")
     for name, config in grid.items():
-        print(line(name, make_songs(model, config, args.songs, vocabulary), real, vocabulary, index), flush=True)
+        print(line(name, make_songs(studio, config, seeds), real, vocabulary, index), flush=True)
     return 0
 
 

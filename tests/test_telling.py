@@ -145,7 +145,7 @@ def _nothing():
     (ControlConfig(density={"harp": "3"}), Wish(), NONE, "no part 'harp'; give one of drums, bass, piano"),
     (ControlConfig(chords="Am"), Wish(make=("drums",)), NONE, "--chords: are for all parts but drums"),
     (ControlConfig(ending="yes"), Wish(), PROMPT, "--ending yes: say with --bars how many new bars there are"),
-    (ControlConfig(ending="no"), Wish(fill=(1, 2)), PROMPT, "--ending no: bars in the middle lead to what comes after"),
+    (ControlConfig(ending="yes"), Wish(fill=(1, 2)), PROMPT, "--ending yes: bars in the middle lead to what comes after"),
 ])
 def test_controls_that_cannot_be(controls, wish, prompt, text):
     with pytest.raises(UserError, match=text):
@@ -158,6 +158,11 @@ def test_a_chord_outside_the_key_and_one_that_is_read_as_another_have_a_line():
     lines = check_controls(config, task)
     assert any("E7" in line and "C major" in line for line in lines)
     assert any("G13" in line for line in lines)
+
+
+def test_a_model_without_controls_is_not_led_to_an_end_anyway():
+    assert ControlConfig(ending="yes").told == ["--ending"]
+    assert ControlConfig(ending="no").told == []
 
 
 def test_an_unknown_ending_is_an_error():
