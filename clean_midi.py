@@ -20,15 +20,15 @@ from typing import Any
 
 import numpy as np
 
-import arranging
-import folder_run
-from arranging import STRUCK_TWICE, Piece, arrange, choices_of
-from errors import Parser, UserError, reports_user_errors
-from quality import Cleaning, check_quality, measure
-from settings import config_from_file
-from songs import Song, parts_to_bytes
+from backline.common.errors import Parser, UserError, reports_user_errors
+from backline.common.settings import config_from_file
+from backline.folders import convert as folder_run
+from backline.music import parts as arranging
+from backline.music.parts import STRUCK_TWICE, Piece, arrange, choices_of
+from backline.music.quality import Cleaning, check_quality, measure
+from backline.music.song import Song, parts_to_bytes
+from backline.music.vocab import Vocabulary, load_vocabulary
 from tokenizer import MidiTokenizerPooled
-from vocab import Vocabulary, load_vocabulary
 
 PIECES_LEFT_OUT = "in stretches left out"
 

@@ -16,10 +16,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from errors import Parser, UserError, reports_user_errors
-from files import check_file, check_new, check_writable, write_bytes
-from settings import config_from_file
-from vocab import BAR, FIELDS
+from backline.common.errors import Parser, UserError, reports_user_errors
+from backline.common.files import check_file, check_new, check_writable, write_bytes
+from backline.common.settings import config_from_file
+from backline.music.vocab import BAR, FIELDS
 
 if TYPE_CHECKING:  # torch and matplotlib are slow to import
     from matplotlib.figure import Figure
@@ -272,7 +272,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_new([args.output], args.force)
     check_writable(args.output.parent)
 
-    from checkpoints import load_model  # brings torch
+    from backline.training.checkpoints import load_model  # brings torch
     from model import ModelConfig, PooledTransformer
 
     model = load_model(source)[0] if args.model_path else PooledTransformer(config_from_file(ModelConfig, source))

@@ -31,15 +31,15 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from backline.common.errors import Parser, UserError, reports_user_errors
+from backline.common.files import BUNDLED_COPIES, BUNDLED_MODEL, check_file, check_new, check_writable, write_bytes
+from backline.evaluation.measures import measure
+from backline.evaluation.song_sets import Songs, held_out, read_folder
+from backline.evaluation.statistics import Difference, Verdict, cut_alike, judge, tell_apart
+from backline.listening.votes import Share, folder_shares, read_votes
+from backline.music.vocab import FIELDS, Vocabulary
 from copies import MARKED, PERCENTILES, CopyIndex, read_index
-from errors import Parser, UserError, reports_user_errors
-from files import BUNDLED_COPIES, BUNDLED_MODEL, check_file, check_new, check_writable, write_bytes
-from judging import Difference, Verdict, cut_alike, judge, tell_apart
-from measures import measure
-from song_sets import Songs, held_out, read_folder
 from tokenizer import MidiTokenizerPooled
-from vocab import FIELDS, Vocabulary
-from votes import Share, folder_shares, read_votes
 
 ENOUGH = 100  # songs, for a verdict to mean much
 DRIFT_SONGS = 100  # of the model's own, for its drift
@@ -52,9 +52,16 @@ GIVEAWAYS = 5  # measures named by which generated songs are told from real ones
 def losses(model_path: Path, dataset_path: Path, every: bool, batch_size: int, device: str, n_own: int = 0,
            ) -> dict[str, Any]:
     """Of the held-out songs of a dataset, or of `every` song; and, beside them, of `n_own` songs of the model's own."""
-    from checkpoints import load_model, pick_device  # brings torch
-    from dataset import load_dataset
-    from evaluation import by_context, by_position, held_out_songs, measure_losses, nats_per_note, of_notes
+    from backline.evaluation.held_out_losses import (
+        by_context,
+        by_position,
+        held_out_songs,
+        measure_losses,
+        nats_per_note,
+        of_notes,
+    )
+    from backline.preparation.dataset import load_dataset
+    from backline.training.checkpoints import load_model, pick_device  # brings torch
 
     model, vocabulary, facts = load_model(model_path, pick_device(device))
     dataset = load_dataset(dataset_path, vocabulary)
@@ -67,7 +74,7 @@ def losses(model_path: Path, dataset_path: Path, every: bool, batch_size: int, d
               "by_position": by_position(found.by_position, model.config.block_size),
               "by_context": by_context(found.by_context)}
     if n_own:
-        from drift import measure_drift
+        from backline.generation.drift import measure_drift
 
         result["drift"] = measure_drift(model, dataset, songs, n_own, batch_size)
     return result
@@ -271,7 +278,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         write_bytes(outputs[0], (json.dumps(result, indent=2) + "\n").encode())
         write_bytes(outputs[1], text.encode())
     if outputs and args.generated:
-        from pictures import measures_in_bands  # brings matplotlib
+        from backline.listening.pictures import measures_in_bands  # brings matplotlib
 
         verdicts = [Verdict(**each) for each in result["songs_compared"]["measures"]]
         write_bytes(outputs[2], measures_in_bands(verdicts, f"{args.generated} beside real songs"))

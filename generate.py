@@ -29,22 +29,25 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from chords import parse_chords
-from copies import WINDOW, CopyCheck
-from errors import Parser, UserError, reports_user_errors
-from files import BUNDLED_COPIES, BUNDLED_MODEL, check_file, check_writable, file_hash, make_folder, write_bytes
-from generation_args import DTYPES, ControlConfig, GenConfig
-from making import Made, best, make_songs
-from page import PAGE_NAME, check_page, write_page
-from prompts import Prompt, open_prompt, read_prompt
-from recipes import Recipe, differences, surroundings
-from settings import config_from_file, config_to_dict
-from song_files import describe, log_run, next_number, remove_song, song_bytes, write_song
-from songs import TICKS_PER_QUARTER, Song, parts_to_bytes
-from sounding import find_synthesizer
-from stars import Original, read_originals
-from studio import Studio
-from tasks import (
+from backline.common.errors import Parser, UserError, reports_user_errors
+from backline.common.files import (
+    BUNDLED_COPIES,
+    BUNDLED_MODEL,
+    check_file,
+    check_writable,
+    file_hash,
+    make_folder,
+    write_bytes,
+)
+from backline.common.settings import config_from_file, config_to_dict
+from backline.generation.config import DTYPES, ControlConfig, GenConfig
+from backline.generation.making import Made, best, make_songs
+from backline.generation.output_files import describe, log_run, next_number, remove_song, song_bytes, write_song
+from backline.generation.prompt import Prompt, open_prompt, read_prompt
+from backline.generation.recipes import Recipe, differences, surroundings
+from backline.generation.session import Studio
+from backline.generation.stars import Original, read_originals
+from backline.generation.task import (
     Task,
     Wish,
     incomplete_parts,
@@ -55,9 +58,14 @@ from tasks import (
     resting_parts,
     split_names,
 )
-from telling import check_controls
-from vocab import Vocabulary
-from watching import Watcher, folder_beside, watch
+from backline.generation.telling import check_controls
+from backline.generation.watch import Watcher, folder_beside, watch
+from backline.listening.wav import find_synthesizer
+from backline.music.chords import parse_chords
+from backline.music.song import TICKS_PER_QUARTER, Song, parts_to_bytes
+from backline.music.vocab import Vocabulary
+from copies import WINDOW, CopyCheck
+from page import PAGE_NAME, check_page, write_page
 
 SEEDS = 2**32  # seeds are drawn from 0 to this, exclusive
 REPRODUCE_TAKES = ("reproduce", "prompt", "model_path", "output", "device", "page")
@@ -332,7 +340,7 @@ def write_one(args: argparse.Namespace, studio: Studio, task: Task, prompt: Prom
         write_bytes(args.output / f"{number}-prompt.mid",
                     parts_to_bytes(parts, tokenizer.vocabulary, TICKS_PER_QUARTER, prompt.tempo))
     if args.png:
-        from pictures import piano_roll  # brings matplotlib
+        from backline.listening.pictures import piano_roll  # brings matplotlib
 
         given = task.was_there(rows) if len(task.given) else None
         write_bytes(whole.with_suffix(".png"), piano_roll(rows, tokenizer.vocabulary, len(task.prompt),

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from errors import Parser, UserError, reports_user_errors
-from files import check_file, check_new, check_writable, file_hash
-from published_pickle import Placeholder, read_published, shown
-from vocab import FIELDS, load_vocabulary
+from backline.common.errors import Parser, UserError, reports_user_errors
+from backline.common.files import check_file, check_new, check_writable, file_hash
+from backline.music.vocab import FIELDS, load_vocabulary
+from backline.training.published_pickle import Placeholder, read_published, shown
 
 if TYPE_CHECKING:
     from model import ModelConfig, PooledTransformer
@@ -152,7 +152,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         import torch  # once the file is read: it takes no part in that
 
-        from checkpoints import save_release
+        from backline.training.checkpoints import save_release
 
         model = convert(modules, tensors)
     except UserError as err:

@@ -20,11 +20,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from arranging import check_playable
-from errors import Parser, UserError, reports_user_errors
-from files import MIDI_SUFFIXES, check_new, check_writable, write_bytes
-from midi_reader import read_song
-from songs import (
+from backline.common.errors import Parser, UserError, reports_user_errors
+from backline.common.files import MIDI_SUFFIXES, check_new, check_writable, write_bytes
+from backline.music.midi_reader import read_song
+from backline.music.parts import check_playable
+from backline.music.song import (
     DEFAULT_TEMPO,
     MAX_TICKS_PER_QUARTER,
     NO_NOTES,
@@ -32,7 +32,7 @@ from songs import (
     end_at_next_onset,
     parts_to_bytes,
 )
-from vocab import Vocabulary, load_vocabulary
+from backline.music.vocab import Vocabulary, load_vocabulary
 
 MAX_TICK = 0xFFFFFFF  # 28 bits of a MIDI delta time: later notes could not be written
 

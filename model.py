@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from attention import Attention, Dropout, KeyValueCache, LateAttention
-from chords import CHORD_FIELDS, UNKNOWN
-from controls import fields
-from errors import UserError
-from vocab import (
+from backline.common.errors import UserError
+from backline.layers.attention import Attention, Dropout, KeyValueCache, LateAttention
+from backline.music.chords import CHORD_FIELDS, UNKNOWN
+from backline.music.controls import fields
+from backline.music.vocab import (
     BAR,
     BOS,
     CHOICE_ORDER,
@@ -62,8 +62,8 @@ class ModelConfig:
     bars: "absolute" reads and predicts bar numbers as they stand. "relative" counts them from the first bar of the
         notes in the context, unless the song begins there, so that no bar of a long song is a stranger.
     given: whether notes may be marked as given, by a learned vector that is added to them; they are read
-        `lookahead_bars` ahead of the notes that are made (`anticipation.py`).
-    controls: whether it can be told what to play (`controls.py`): a learned vector for each control is added to the
+        `lookahead_bars` ahead of the notes that are made (`training.given_tasks`).
+    controls: whether it can be told what to play (`music.controls`): a learned vector for each control is added to the
         notes read, and for the chord where the next note's time is chosen and its pitch is not. Needs late layers.
     """
 

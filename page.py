@@ -22,21 +22,29 @@ from typing import Any
 
 import numpy as np
 
-from arranging import assign_parts, check_meters
-from errors import Parser, UserError, reports_user_errors
-from files import MIDI_SUFFIXES, check_new, check_writable, file_hash, json_bytes, read_input, write_bytes
-from midi_reader import read_song
-from prompts import open_prompt, read_prompt
-from recipes import BEGINNING, Recipe, read_recipe, recipe_to_dict
-from songs import Song
-from stars import STARS_FORMAT, STARS_VERSION
-from tasks import Wish
+from backline.common.errors import Parser, UserError, reports_user_errors
+from backline.common.files import (
+    MIDI_SUFFIXES,
+    check_new,
+    check_writable,
+    file_hash,
+    json_bytes,
+    read_input,
+    write_bytes,
+)
+from backline.generation.prompt import open_prompt, read_prompt
+from backline.generation.recipes import BEGINNING, Recipe, read_recipe, recipe_to_dict
+from backline.generation.stars import STARS_FORMAT, STARS_VERSION
+from backline.generation.task import Wish
+from backline.music.midi_reader import read_song
+from backline.music.parts import assign_parts, check_meters
+from backline.music.song import Song
+from backline.music.vocab import FIELDS, QUARTERS_PER_BAR, Vocabulary, load_vocabulary
 from tokenizer import MidiTokenizerPooled
-from vocab import FIELDS, QUARTERS_PER_BAR, Vocabulary, load_vocabulary
 
 PAGE_NAME = "index.html"
 MARK = "pooled ideas page"  # by which a page of ours is known, and may be replaced
-WEB = Path(__file__).parent / "web"
+WEB = Path(__file__).parent / "backline" / "listening" / "web"
 SCRIPTS = ("elements.js", "sound.js", "player.js", "roll.js", "cards.js", "dock.js", "blind.js", "page.js")
 QUESTIONS = ("prefer", "real")
 BLIND_BARS = 16

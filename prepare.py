@@ -22,14 +22,14 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-import workers
-from duplicates import cluster, exact_key, join_labels, signature, signature_shape
-from errors import Parser, UserError, reports_user_errors
-from files import check_new, check_writable
-from listing import Listing, Task, mark, whole_of_piece
-from song_store import Entry, SongStore
+from backline.common.errors import Parser, UserError, reports_user_errors
+from backline.common.files import check_new, check_writable
+from backline.folders import workers
+from backline.folders.inputs import Listing, Task, mark, whole_of_piece
+from backline.music.vocab import SHORTEST_BLOCK
+from backline.preparation.duplicates import cluster, exact_key, join_labels, signature, signature_shape
+from backline.preparation.song_store import Entry, SongStore
 from tokenizer import MidiTokenizerPooled, read_tokens
-from vocab import SHORTEST_BLOCK
 
 NONE, EXACT, NEAR = "none", "exact", "near"
 
@@ -141,7 +141,10 @@ def _write(store: SongStore, n_files: int, args: argparse.Namespace) -> None:
     numbers = np.arange(len(lengths))
     kept = {NONE: numbers >= 0, EXACT: same == numbers, NEAR: clusters == numbers}[args.duplicates]
     order = song_order(clusters, kept, args.seed)
-    from dataset import Songs, write_dataset  # brings torch, which --help and bad arguments need not wait for
+    from backline.preparation.dataset import (  # brings torch, which --help and bad arguments need not wait for
+        Songs,
+        write_dataset,
+    )
 
     names = list(store.names())
     notes = tqdm(store.notes(order), total=len(order), unit="song", desc="writing", disable=None)

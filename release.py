@@ -12,8 +12,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from errors import Parser, UserError, reports_user_errors
-from files import check_file, check_new, check_writable
+from backline.common.errors import Parser, UserError, reports_user_errors
+from backline.common.files import check_file, check_new, check_writable
 
 LOCAL = ("dataset", "weights", "filename")  # paths of one machine, which say nothing to others
 
@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_new([args.out], args.force)
     check_writable(args.out.parent)
 
-    from checkpoints import load_model, save_release  # brings torch
+    from backline.training.checkpoints import load_model, save_release  # brings torch
 
     model, vocabulary, training = load_model(args.checkpoint)
     settings, progress = training.get("settings", {}), training.get("progress", {})

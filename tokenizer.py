@@ -22,13 +22,13 @@ import miditoolkit
 import numpy as np
 import orjson
 
-import arranging
-import folder_run
-from arranging import STRUCK_TWICE, Choices, arrange, choices_of, quantize_durations, quantize_onsets
-from errors import Parser, UserError, reports_user_errors
-from files import json_bytes, read_json_object, write_bytes
-from midi_reader import read_song, song_from_miditoolkit
-from songs import (
+from backline.common.errors import Parser, UserError, reports_user_errors
+from backline.common.files import json_bytes, read_json_object, write_bytes
+from backline.folders import convert as folder_run
+from backline.music import parts as arranging
+from backline.music.midi_reader import read_song, song_from_miditoolkit
+from backline.music.parts import STRUCK_TWICE, Choices, arrange, choices_of, quantize_durations, quantize_onsets
+from backline.music.song import (
     DEFAULT_TEMPO,
     MAX_TICKS_PER_QUARTER,
     TICKS_PER_QUARTER,
@@ -37,7 +37,7 @@ from songs import (
     check_tempo,
     parts_to_midi,
 )
-from vocab import (
+from backline.music.vocab import (
     BAR,
     BOS,
     EOS,

@@ -21,14 +21,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from errors import Parser, UserError, reports_user_errors
-from files import check_file, check_writable, read_json_object
-from processes import Processes, joined
-from settings import config_from_dict
-from training_args import BEST, LAST, LOSSES, TrainingArgs
+from backline.common.errors import Parser, UserError, reports_user_errors
+from backline.common.files import check_file, check_writable, read_json_object
+from backline.common.settings import config_from_dict
+from backline.training.config import BEST, LAST, LOSSES, TrainingArgs
+from backline.training.distributed import Processes, joined
 
 if TYPE_CHECKING:
-    from training import Run
+    from backline.training.run import Run
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -77,7 +77,7 @@ def _start(args: argparse.Namespace, processes: Processes, command: Sequence[str
                         f"or give another \"filename\" in --training_args")
     check_writable(run)
 
-    from training import Run  # brings torch, which --help and wrong settings need not wait for
+    from backline.training.run import Run  # brings torch, which --help and wrong settings need not wait for
 
     train_split = 0.9 if args.train_split is None else args.train_split
     return Run.start(run, dataset_path, settings, model_settings, str(args.model_config or "default model settings"),
@@ -93,7 +93,7 @@ def _resume(args: argparse.Namespace, processes: Processes, command: Sequence[st
         raise UserError(f"{args.resume}: no run to continue here ({LAST} is missing); give a run's folder")
     check_writable(args.resume)
 
-    from training import Run
+    from backline.training.run import Run
 
     return Run.resume(args.resume, args.dataset_path, args.batch_size, processes, command)
 

@@ -22,23 +22,23 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from checkpoints import load_model
-from chords import FIRST_VALUE, HALVES_PER_BAR, chord_pitch_classes, estimate_chords
-from controls import N_DENSITIES, bars_left, song_controls
-from dataset import load_dataset
-from errors import Parser, UserError, reports_user_errors
-from evaluation import cut_windows, held_out_songs, song_notes, song_rows
-from files import read_json_object
-from generation_args import ControlConfig, GenConfig
+from backline.common.errors import Parser, UserError, reports_user_errors
+from backline.common.files import read_json_object
+from backline.common.settings import config_from_dict
+from backline.evaluation.held_out_losses import cut_windows, held_out_songs, song_notes, song_rows
+from backline.generation.config import ControlConfig, GenConfig
+from backline.generation.sampler import Request, Sampled, sample_songs
+from backline.generation.session import Studio
+from backline.generation.task import Task, Wish, make_task
+from backline.generation.telling import Told, tell
+from backline.music.chords import FIRST_VALUE, HALVES_PER_BAR, chord_pitch_classes, estimate_chords
+from backline.music.controls import N_DENSITIES, bars_left, song_controls
+from backline.music.sheet_table import SheetTable
+from backline.music.theory import OCTAVE, PITCH_CLASSES
+from backline.music.vocab import BAR, FIELDS, FIRST_ID, PAD, PITCH_INSTRUMENT, START_POS, Vocabulary
+from backline.preparation.dataset import load_dataset
+from backline.training.checkpoints import load_model
 from model import window_losses
-from sampling import Request, Sampled, sample_songs
-from settings import config_from_dict
-from sheet_table import SheetTable
-from studio import Studio
-from tasks import Task, Wish, make_task
-from telling import Told, tell
-from theory import OCTAVE, PITCH_CLASSES
-from vocab import BAR, FIELDS, FIRST_ID, PAD, PITCH_INSTRUMENT, START_POS, Vocabulary
 
 FREE = Path(__file__).parents[1] / "configs" / "genconfig_free.json"
 N_BARS = 16

@@ -25,11 +25,11 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from duplicates import EMPTY, N_HASHES, THRESHOLD, cluster, exact_key, signature, similarity
-from errors import Parser, UserError, reports_user_errors
-from listing import Listing
+from backline.common.errors import Parser, UserError, reports_user_errors
+from backline.folders.inputs import Listing
+from backline.music.vocab import BAR, FIRST_ID, NOTE_DUR, PITCH_INSTRUMENT, START_POS, Vocabulary
+from backline.preparation.duplicates import EMPTY, N_HASHES, THRESHOLD, cluster, exact_key, signature, similarity
 from tokenizer import MidiTokenizerPooled, read_tokens, sorted_rows
-from vocab import BAR, FIRST_ID, NOTE_DUR, PITCH_INSTRUMENT, START_POS, Vocabulary
 
 CHANGED = 0.05  # share of notes that get another pitch and another onset
 BARS_MOVED = 1  # at most, by a changed note

@@ -33,19 +33,19 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from backline.common.errors import Parser, UserError, reports_user_errors
+from backline.common.files import BUNDLED_MODEL
+from backline.common.settings import config_from_file
+from backline.evaluation.held_out_losses import held_out_songs, nats_per_note, song_rows
+from backline.generation.config import DTYPES, GenConfig, RuleConfig
+from backline.generation.rules import Rules
+from backline.generation.sampler import Request, sample_songs
+from backline.layers.packed import prepared
+from backline.music.vocab import BAR, BOS, EOS, FIELDS, FIRST_ID, START_POS, load_vocabulary
+from backline.preparation.dataset import Dataset, load_dataset
+from backline.training.checkpoints import load_model, pick_device
 from benchmarks.bench_train import Published
-from checkpoints import load_model, pick_device
-from dataset import Dataset, load_dataset
-from errors import Parser, UserError, reports_user_errors
-from evaluation import held_out_songs, nats_per_note, song_rows
-from files import BUNDLED_MODEL
-from generation_args import DTYPES, GenConfig, RuleConfig
-from inference import prepared
 from model import ModelConfig, PooledTransformer, note_losses, window_losses
-from rules import Rules
-from sampling import Request, sample_songs
-from settings import config_from_file
-from vocab import BAR, BOS, EOS, FIELDS, FIRST_ID, START_POS, load_vocabulary
 
 ROOT = Path(__file__).parents[1]
 TOGETHER = 16

@@ -30,19 +30,19 @@ from typing import Any
 import numpy as np
 import torch
 
+from backline.common.errors import Parser, UserError, reports_user_errors
+from backline.common.files import file_hash, write_bytes
+from backline.evaluation.held_out_losses import by_context, measure_losses, nats_per_note
+from backline.music.vocab import FIELDS
+from backline.preparation.dataset import load_dataset, split_by_song
+from backline.training.checkpoints import load_checkpoint
+from backline.training.config import LAST, LOSSES, TrainingArgs
+from backline.training.distributed import Processes
+from backline.training.run import Run
 from benchmarks.recurrence import RecurrentRun
 from benchmarks.sequential_model import SequentialRun, SequentialTransformer, families, flat_split
-from checkpoints import load_checkpoint
-from dataset import load_dataset, split_by_song
-from errors import Parser, UserError, reports_user_errors
-from evaluation import by_context, measure_losses, nats_per_note
-from files import file_hash, write_bytes
+from benchmarks.sequential_tokenizer import MidiTokenizerSequential
 from model import ModelConfig, PooledTransformer
-from processes import Processes
-from sequential import MidiTokenizerSequential
-from training import Run
-from training_args import LAST, LOSSES, TrainingArgs
-from vocab import FIELDS
 
 TRIAL = {"emb_sizes": (128, 64, 64, 128), "n_layers": 6, "n_heads": 4, "d_model": 256, "dropout": 0.0}
 TRAINING = {"batch_size": 8, "num_epochs": 100, "lr": 1e-3, "final_lr": 0.05, "warmup_steps": 100,

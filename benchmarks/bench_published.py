@@ -19,16 +19,16 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from checkpoints import load_model
-from errors import Parser, UserError, reports_user_errors
-from files import check_writable, write_bytes
-from generation_args import GenConfig
+from backline.common.errors import Parser, UserError, reports_user_errors
+from backline.common.files import check_writable, write_bytes
+from backline.common.settings import config_from_file
+from backline.generation.config import GenConfig
+from backline.generation.sampler import draw
+from backline.music.song import DEFAULT_TEMPO, TICKS_PER_QUARTER, parts_to_bytes
+from backline.music.vocab import BAR, BOS, FIELDS, FIRST_ID, PITCH_INSTRUMENT, START_POS
+from backline.training.checkpoints import load_model
 from model import PooledTransformer
-from sampling import draw
-from settings import config_from_file
-from songs import DEFAULT_TEMPO, TICKS_PER_QUARTER, parts_to_bytes
 from tokenizer import MidiTokenizerPooled, in_order
-from vocab import BAR, BOS, FIELDS, FIRST_ID, PITCH_INSTRUMENT, START_POS
 
 PUBLISHED = Path(__file__).parents[1] / "configs" / "genconfig_published.json"
 

@@ -18,17 +18,17 @@ from pathlib import Path
 
 import numpy as np
 
-from checkpoints import load_model
-from dataset import load_dataset
-from errors import Parser, reports_user_errors
-from evaluation import held_out_songs, song_notes
-from generation_args import GenConfig, RuleConfig
-from inference import prepared
-from repetition import copies_in_a_row
-from rules import Rules
-from sampling import Request, Sampled, sample_songs
-from settings import config_from_file
-from vocab import BAR, FIRST_ID
+from backline.common.errors import Parser, reports_user_errors
+from backline.common.settings import config_from_file
+from backline.evaluation.held_out_losses import held_out_songs, song_notes
+from backline.generation.config import GenConfig, RuleConfig
+from backline.generation.repetition import copies_in_a_row
+from backline.generation.rules import Rules
+from backline.generation.sampler import Request, Sampled, sample_songs
+from backline.layers.packed import prepared
+from backline.music.vocab import BAR, FIRST_ID
+from backline.preparation.dataset import load_dataset
+from backline.training.checkpoints import load_model
 
 BATCH = 16
 

@@ -4,10 +4,10 @@ Example  python -m benchmarks.bench_sampling dataset.pt models/bundled.safetenso
 
 The grid is a list of settings as --genconfig takes them, each with a "name" besides; what it leaves out is as in
 configs/genconfig_free.json, so that songs are as the model plays them, told what generate.py tells it. For each the
-same seeds make songs from scratch; beside the held-out songs of the dataset, cut to their lengths: the measures inside the band of real songs, how
-well a classifier tells the two apart, the nats that the notes surprised the model by (of the held-out songs: its loss),
-and, where --copies gives the index, the longest run that is in training songs too (percentile 90), and the share of
-songs whose run is longer than that of 99 in 100 real songs.
+same seeds make songs from scratch. They are judged beside the held-out songs of the dataset, cut to their lengths: the
+measures inside the band of real songs, how well a classifier tells the two apart, the nats that the notes surprised the
+model by (of the held-out songs: its loss), and, where --copies gives the index, the longest run that is in training
+songs too (percentile 90), and the share of songs whose run is longer than that of 99 in 100 real songs.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ import numpy as np
 import orjson
 from tqdm import tqdm
 
+from backline.common.errors import Parser, UserError, reports_user_errors
+from backline.common.files import read_input, read_json_object
+from backline.common.settings import config_from_dict
+from backline.evaluation.song_sets import Songs, held_out
+from backline.evaluation.statistics import Verdict
+from backline.generation.config import GenConfig
+from backline.generation.sampler import Sampled
+from backline.generation.session import Studio
+from backline.generation.task import Wish, make_task
+from backline.music.vocab import FIELDS, Vocabulary
 from copies import CopyIndex, read_index
-from errors import Parser, UserError, reports_user_errors
 from evaluate import compare
-from files import read_input, read_json_object
-from generation_args import GenConfig
-from judging import Verdict
-from sampling import Sampled
-from settings import config_from_dict
-from song_sets import Songs, held_out
-from studio import Studio
-from tasks import Wish, make_task
-from vocab import FIELDS, Vocabulary
 
 FREE = Path(__file__).parents[1] / "configs" / "genconfig_free.json"
 BATCH = 32

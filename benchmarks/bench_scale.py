@@ -22,9 +22,9 @@ from shutil import rmtree
 import symusic
 from tqdm import tqdm
 
-from errors import Parser, UserError, reports_user_errors
-from files import MIDI_SUFFIXES
-from listing import Listing
+from backline.common.errors import Parser, UserError, reports_user_errors
+from backline.common.files import MIDI_SUFFIXES
+from backline.folders.inputs import Listing
 
 ROOT = Path(__file__).parents[1]
 POLL_SECONDS = 0.05

@@ -22,10 +22,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import tokenizer
-from errors import Parser, reports_user_errors
-from files import MIDI_SUFFIXES
-from listing import Listing
-from workers import available_cores
+from backline.common.errors import Parser, reports_user_errors
+from backline.common.files import MIDI_SUFFIXES
+from backline.folders.inputs import Listing
+from backline.folders.workers import available_cores
 
 ROOT = Path(__file__).parents[1]
 

@@ -27,11 +27,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from checkpoints import pick_device
-from errors import Parser, reports_user_errors
+from backline.common.errors import Parser, reports_user_errors
+from backline.common.settings import config_from_file
+from backline.music.vocab import BAR, FIRST_ID
+from backline.training.checkpoints import pick_device
 from model import HEADS, ModelConfig, PooledTransformer, sinusoids, window_losses
-from settings import config_from_file
-from vocab import BAR, FIRST_ID
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 SQUARE = 2048  # side of the matrices multiplied

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from attention import KeyValueCache
-from evaluation import cut_windows, song_rows
+from backline.evaluation.held_out_losses import cut_windows, song_rows
+from backline.layers.attention import KeyValueCache
+from backline.music.vocab import BAR, FIELDS, PAD
+from backline.training.run import Run
 from model import note_losses
-from training import Run
-from vocab import BAR, FIELDS, PAD
 
 
 class RecurrentRun(Run):

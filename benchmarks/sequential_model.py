@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dataset import Dataset, Split
-from evaluation import cut_windows, song_rows
+from backline.evaluation.held_out_losses import cut_windows, song_rows
+from backline.music.vocab import BAR, FIELDS, FIRST_ID, PAD
+from backline.preparation.dataset import Dataset, Split
+from backline.training.run import Run
+from benchmarks.sequential_tokenizer import ORDER, MidiTokenizerSequential
 from model import Block, ModelConfig, frequencies, turns
-from sequential import ORDER, MidiTokenizerSequential
-from training import Run
-from vocab import BAR, FIELDS, FIRST_ID, PAD
 
 
 class SequentialTransformer(nn.Module):

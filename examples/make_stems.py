@@ -23,10 +23,10 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the toolkit's modules lie one folder up
 
-from errors import reports_user_errors
-from files import check_new, check_writable, write_bytes
-from songs import parts_to_bytes
-from vocab import QUARTERS_PER_BAR, load_vocabulary
+from backline.common.errors import reports_user_errors
+from backline.common.files import check_new, check_writable, write_bytes
+from backline.music.song import parts_to_bytes
+from backline.music.vocab import QUARTERS_PER_BAR, load_vocabulary
 
 TICKS_PER_QUARTER = 480
 TEMPO = 110.0  # beats per minute

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from errors import EXIT_USER_ERROR
+from backline.common.errors import EXIT_USER_ERROR
 
 ROOT = Path(__file__).parents[1]
 

@@ -39,17 +39,17 @@ from midi_bytes import three_parts
 from mutations import MIDI, TOKENS, inputs
 from tqdm import tqdm
 
-import workers
-from arranging import ALL, CUT, MOST_NOTES, NONE, RANGES, SKIP, Choices
+from backline.common.errors import EXIT_USER_ERROR, UserError, reports_user_errors
+from backline.folders import workers
+from backline.folders.inputs import Task
+from backline.generation.prompt import open_prompt, read_prompt
+from backline.music.midi_reader import read_song
+from backline.music.parts import ALL, CUT, MOST_NOTES, NONE, RANGES, SKIP, Choices
+from backline.music.quality import Cleaning
+from backline.music.song import Song, parts_to_bytes
 from clean_midi import CleanSong
-from errors import EXIT_USER_ERROR, UserError, reports_user_errors
-from listing import Task
 from merge_midi import choose_tempo, join, read_stem
-from midi_reader import read_song
 from prepare import ReadSong
-from prompts import open_prompt, read_prompt
-from quality import Cleaning
-from songs import Song, parts_to_bytes
 from tokenizer import MidiTokenizerPooled, SongTokens, read_tokens
 
 ROOT = Path(__file__).parents[1]

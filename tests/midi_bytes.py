@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable
 
-from songs import Song
+from backline.music.song import Song
 
 Event = tuple[int, bytes]
 

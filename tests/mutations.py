@@ -37,10 +37,10 @@ from midi_bytes import (
     variable_length,
 )
 
-from errors import UserError
-from midi_reader import read_song
+from backline.common.errors import UserError
+from backline.music.midi_reader import read_song
+from backline.music.vocab import FIELDS
 from tokenizer import MidiTokenizerPooled
-from vocab import FIELDS
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 MIDI, TOKENS = "midi", "tokens"

@@ -13,13 +13,13 @@ import numpy as np
 import pretty_midi
 from random_songs import random_song
 
-from generation_args import GenConfig
-from recipes import Recipe
-from song_files import song_bytes, write_song
-from songs import TICKS_PER_QUARTER
-from tasks import Wish
+from backline.generation.config import GenConfig
+from backline.generation.output_files import song_bytes, write_song
+from backline.generation.recipes import Recipe
+from backline.generation.task import Wish
+from backline.music.song import TICKS_PER_QUARTER
+from backline.music.vocab import BAR, FIRST_ID, NOTE_DUR, PITCH_INSTRUMENT, START_POS
 from tokenizer import MidiTokenizerPooled
-from vocab import BAR, FIRST_ID, NOTE_DUR, PITCH_INSTRUMENT, START_POS
 
 TOKENIZER = MidiTokenizerPooled()
 V = TOKENIZER.vocabulary

@@ -8,8 +8,18 @@ from pathlib import Path
 
 import numpy as np
 
-from dataset import Songs, write_dataset
-from vocab import BOS, EOS, FIELDS, FIRST_ID, NOTE_DUR, PITCH_INSTRUMENT, Part, Vocabulary, load_vocabulary
+from backline.music.vocab import (
+    BOS,
+    EOS,
+    FIELDS,
+    FIRST_ID,
+    NOTE_DUR,
+    PITCH_INSTRUMENT,
+    Part,
+    Vocabulary,
+    load_vocabulary,
+)
+from backline.preparation.dataset import Songs, write_dataset
 
 TINY_MODEL = {"emb_sizes": [8, 8, 8, 8], "n_layers": 2, "n_heads": 2, "d_model": 16, "block_size": 64}
 

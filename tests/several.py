@@ -21,9 +21,9 @@ import pytest
 import torch
 from tqdm import tqdm
 
-import pictures
 import train_pool
-import training
+from backline.listening import pictures
+from backline.training import run as training
 
 CONTEXT = multiprocessing.get_context("forkserver")
 SECONDS = 120  # after which a process hangs

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from vocab import BAR, BOS, EOS, FIELDS, FIRST_ID, NOTE_DUR, PITCH_INSTRUMENT, START_POS, Vocabulary
+from backline.music.vocab import BAR, BOS, EOS, FIELDS, FIRST_ID, NOTE_DUR, PITCH_INSTRUMENT, START_POS, Vocabulary
 
 Ids = list[tuple[int, ...]]
 

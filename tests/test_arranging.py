@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from arranging import (
+from backline.common.errors import UserError
+from backline.music.parts import (
     CUT,
     DROP,
     NO_PART,
@@ -33,10 +34,9 @@ from arranging import (
     four_quarter_stretches,
     meters,
 )
-from errors import UserError
-from songs import NO_NOTES, Song, TimeSignature, Track
+from backline.music.song import NO_NOTES, Song, TimeSignature, Track
+from backline.music.vocab import BAR, FIRST_ID, START_POS, load_vocabulary
 from tokenizer import MidiTokenizerPooled
-from vocab import BAR, FIRST_ID, START_POS, load_vocabulary
 
 VOCABULARY = load_vocabulary()
 FEW_BARS = load_vocabulary(VOCABULARY.to_dict() | {"bars": 4})

@@ -7,8 +7,8 @@ import pytest
 import torch
 from random_songs import VOCABULARY, random_song
 
-from augmentation import SPARE, PartDropping, Transposition, crop_start, longer
-from vocab import FIELDS, PITCH_INSTRUMENT, load_vocabulary
+from backline.music.vocab import FIELDS, PITCH_INSTRUMENT, load_vocabulary
+from backline.training.augmentation import SPARE, PartDropping, Transposition, crop_start, longer
 
 DRUMS, BASS, PIANO = range(3)
 

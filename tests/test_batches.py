@@ -11,16 +11,16 @@ import pytest
 import torch
 from random_songs import TINY_MODEL, VOCABULARY, make_dataset, random_song, whole
 
-from batches import Batches, bar_starts
-from control_tables import ControlTables
-from controls import CHORD_COLUMNS, Levels, fields, key_column, sheet_of, song_controls
-from dataset import load_dataset, split_by_song
-from errors import UserError
+from backline.common.errors import UserError
+from backline.music.controls import CHORD_COLUMNS, Levels, fields, key_column, sheet_of, song_controls
+from backline.music.sheet_table import SheetTable, sheet_table
+from backline.music.vocab import BAR, BOS, EOS, FIELDS, FIRST_CONTROL, FIRST_ID, GIVEN
+from backline.preparation.dataset import load_dataset, split_by_song
+from backline.training.batches import Batches, bar_starts
+from backline.training.config import CONTROLS, TrainingArgs
+from backline.training.control_tables import ControlTables
+from backline.training.distributed import Processes
 from model import ModelConfig
-from processes import Processes
-from sheet_table import SheetTable, sheet_table
-from training_args import CONTROLS, TrainingArgs
-from vocab import BAR, BOS, EOS, FIELDS, FIRST_CONTROL, FIRST_ID, GIVEN
 
 T = 64
 SONGS = [random_song(seed, 150 + 10 * seed, n_bars=10 + seed) for seed in range(8)]

@@ -11,9 +11,9 @@ from random_songs import make_dataset, random_song
 from test_anticipation import given_model
 from test_ranking import NOTHING, VOCABULARY, notes
 
+from backline.training.checkpoints import save_checkpoint
 from benchmarks import bench_given, bench_repetition
 from benchmarks.bench_given import agreement
-from checkpoints import save_checkpoint
 
 C_THEN_F = [*((0, 0, "piano", pitch) for pitch in (60, 64, 67)), *((0, 16, "piano", pitch) for pitch in (65, 69, 72))]
 

@@ -11,15 +11,15 @@ import pytest
 import torch
 from random_songs import make_dataset, random_song
 
-from attention import KeyValueCache
+from backline.evaluation.held_out_losses import measure_losses, song_rows
+from backline.layers.attention import KeyValueCache
+from backline.music.vocab import BAR, FIELDS, FIRST_ID
+from backline.preparation.dataset import load_dataset, split_by_song
+from backline.training.config import LOSSES
 from benchmarks import bench_models, recurrence
 from benchmarks.sequential_model import flat_split
-from dataset import load_dataset, split_by_song
-from evaluation import measure_losses, song_rows
+from benchmarks.sequential_tokenizer import MidiTokenizerSequential
 from model import ModelConfig, PooledTransformer
-from sequential import MidiTokenizerSequential
-from training_args import LOSSES
-from vocab import BAR, FIELDS, FIRST_ID
 
 
 @pytest.fixture

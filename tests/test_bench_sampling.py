@@ -8,13 +8,13 @@ from commands import ROOT, fails, succeeds
 from random_songs import VOCABULARY, make_dataset, random_song
 from test_sampling import tiny_model
 
+from backline.common.settings import config_from_file
+from backline.evaluation.song_sets import read_folder
+from backline.generation.config import GenConfig
+from backline.music.vocab import BAR, FIRST_ID, NOTE_DUR
+from backline.training.checkpoints import save_checkpoint
 from benchmarks import bench_published, bench_sampling
-from checkpoints import save_checkpoint
-from generation_args import GenConfig
-from settings import config_from_file
-from song_sets import read_folder
 from tokenizer import MidiTokenizerPooled
-from vocab import BAR, FIRST_ID, NOTE_DUR
 
 HELD_OUT = {"facts": {"held_out_songs": ["song2", "song3"]}}
 

@@ -15,11 +15,11 @@ from commands import fails
 from random_songs import TINY_MODEL, VOCABULARY, make_dataset, random_song
 
 import train_pool
-from checkpoints import load_checkpoint, load_model, pick_device, save_checkpoint, save_release
-from errors import UserError
+from backline.common.errors import UserError
+from backline.common.settings import config_from_dict, config_to_dict
+from backline.music.vocab import load_vocabulary
+from backline.training.checkpoints import load_checkpoint, load_model, pick_device, save_checkpoint, save_release
 from model import ModelConfig, PooledTransformer
-from settings import config_from_dict, config_to_dict
-from vocab import load_vocabulary
 
 TRAINING = {"settings": {"lr": 0.1}, "facts": {"held_out_songs": ["a", "b"]}, "moments": torch.arange(3.0)}
 SUFFIXES = [".pth", ".safetensors"]

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from random_songs import BAND, VOCABULARY, random_song, whole
 
-import chords
-from chords import (
+from backline.common.errors import UserError
+from backline.music import chords
+from backline.music.chords import (
     BASS,
     FIRST_VALUE,
     INTERVALS,
@@ -27,9 +28,8 @@ from chords import (
     parse_chords,
     transposed_chords,
 )
-from errors import UserError
-from theory import OCTAVE
-from vocab import BAR, FIRST_ID, NOTE_DUR, PITCH_INSTRUMENT, Vocabulary
+from backline.music.theory import OCTAVE
+from backline.music.vocab import BAR, FIRST_ID, NOTE_DUR, PITCH_INSTRUMENT, Vocabulary
 
 HALF = VOCABULARY.steps_per_bar // 2
 

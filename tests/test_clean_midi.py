@@ -14,14 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from midi_bytes import BAD_FILES, DRUM_CHANNEL, midi_file, name, note, on, program, tempo, three_parts, time_signature
 
-from arranging import NO_PART, OUT_OF_RANGE
+from backline.common.files import file_hash
+from backline.music.midi_reader import read_song
+from backline.music.parts import NO_PART, OUT_OF_RANGE
+from backline.music.quality import Cleaning
+from backline.music.song import end_at_next_onset
+from backline.music.vocab import load_vocabulary
 from clean_midi import main
-from files import file_hash
-from midi_reader import read_song
-from quality import Cleaning
-from songs import end_at_next_onset
 from tokenizer import MidiTokenizerPooled
-from vocab import load_vocabulary
 
 TOKENIZER = MidiTokenizerPooled()
 DRUMS, BASS, PIANO = range(3)

@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 from random_songs import BAND, VOCABULARY, random_song, whole
 from test_chords import block_chords, middle_song, moved_song, note
 
-import controls
-from chords import CHORD_FIELDS, FIRST_VALUE, NONE, UNKNOWN, estimate_chords, parse_chords
-from controls import (
+from backline.common.errors import UserError
+from backline.common.settings import config_from_dict, config_to_dict
+from backline.music import controls
+from backline.music.chords import CHORD_FIELDS, FIRST_VALUE, NONE, UNKNOWN, estimate_chords, parse_chords
+from backline.music.controls import (
     N_PART_FIELDS,
     RETURNS_4,
     RETURNS_8,
@@ -33,9 +35,7 @@ from controls import (
     song_sheets,
     transposed,
 )
-from errors import UserError
-from settings import config_from_dict, config_to_dict
-from vocab import BAR, BOS, EOS, FIRST_ID, PITCH_INSTRUMENT, START_POS, Vocabulary
+from backline.music.vocab import BAR, BOS, EOS, FIRST_ID, PITCH_INSTRUMENT, START_POS, Vocabulary
 
 LEVELS = Levels(((1, 2, 3, 4, 5, 6, 7),) * 3)
 BAND_LEVELS = Levels(((1, 1.5, 2, 2.5, 3, 3.5, 4),) * 7)
@@ -400,7 +400,7 @@ def test_any_text_is_densities_or_one_line(text):
 
 
 def test_importing_the_module_imports_no_torch():
-    code = "import controls, sys; sys.exit('torch' in sys.modules or 'pychord' in sys.modules)"
+    code = "import sys; import backline.music.controls; sys.exit('torch' in sys.modules or 'pychord' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

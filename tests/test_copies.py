@@ -20,9 +20,11 @@ from test_sampling import SMALL_VOCABULARY, tiny_model
 
 import copies
 import generate
-import making
+from backline.generation import making
+from backline.generation.recipes import SWITCHES
+from backline.music.vocab import BAR, FIRST_ID, NOTE_DUR, PITCH_INSTRUMENT, START_POS, load_vocabulary
+from backline.training.checkpoints import save_release
 from benchmarks import bench_copies
-from checkpoints import save_release
 from copies import (
     EXCERPTS,
     N_BITS_SET,
@@ -38,9 +40,7 @@ from copies import (
     window_hashes,
     write_index,
 )
-from recipes import SWITCHES
 from tokenizer import MidiTokenizerPooled
-from vocab import BAR, FIRST_ID, NOTE_DUR, PITCH_INSTRUMENT, START_POS, load_vocabulary
 
 VOCABULARY = load_vocabulary()
 STEPS = VOCABULARY.steps_per_bar

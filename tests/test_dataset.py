@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from random_songs import VOCABULARY, make_dataset, random_song, to_songs, whole
 
-from dataset import ALIGNMENT, FORMAT, VERSION, Dataset, load_dataset, split_by_song, write_dataset
-from errors import UserError
-from vocab import BOS, EOS, FIELDS, FIRST_ID, SHORTEST_BLOCK, load_vocabulary
+from backline.common.errors import UserError
+from backline.music.vocab import BOS, EOS, FIELDS, FIRST_ID, SHORTEST_BLOCK, load_vocabulary
+from backline.preparation.dataset import ALIGNMENT, FORMAT, VERSION, Dataset, load_dataset, split_by_song, write_dataset
 
 F = len(FIELDS)
 

@@ -21,10 +21,10 @@ from random_songs import random_song
 from test_generate import model_path, prompt_file, run  # noqa: F401  fixtures
 from test_recipes import PLAIN
 
-from song_files import song_bytes
-from songs import TICKS_PER_QUARTER
+from backline.generation.output_files import song_bytes
+from backline.music.song import TICKS_PER_QUARTER
+from backline.music.vocab import BAR, NOTE_DUR, PITCH_INSTRUMENT, QUARTERS_PER_BAR
 from tokenizer import MidiTokenizerPooled
-from vocab import BAR, NOTE_DUR, PITCH_INSTRUMENT, QUARTERS_PER_BAR
 
 TOKENIZER = MidiTokenizerPooled()
 V = TOKENIZER.vocabulary

@@ -16,11 +16,11 @@ from matplotlib.path import Path
 from matplotlib.transforms import Bbox
 from test_sampling import tiny_model
 
-from checkpoints import save_release
+from backline.common.settings import config_from_file
+from backline.music.vocab import FIELDS, load_vocabulary
+from backline.training.checkpoints import save_release
 from diagram import BETWEEN, CONFIG, POSITIONS, main, model_diagram, words_of
 from model import POOLINGS, ModelConfig, PooledTransformer
-from settings import config_from_file
-from vocab import FIELDS, load_vocabulary
 
 CONFIGS = sorted((ROOT / "configs").glob("model_*.json"))
 EXAMPLE = ROOT / "examples" / "model.png"

@@ -12,12 +12,12 @@ from commands import fails
 from test_evaluate import HELD_OUT, VOCABULARY, folder  # noqa: F401 (a fixture)
 from test_sampling import never_end, tiny_model
 
-import drift
 import evaluate
-from checkpoints import load_model
-from dataset import load_dataset
-from evaluation import measure_losses, song_rows
-from vocab import BAR, BOS, EOS, FIELDS, FIRST_ID
+from backline.evaluation.held_out_losses import measure_losses, song_rows
+from backline.generation import drift
+from backline.music.vocab import BAR, BOS, EOS, FIELDS, FIRST_ID
+from backline.preparation.dataset import load_dataset
+from backline.training.checkpoints import load_model
 
 
 def test_own_songs_begin_with_bos_and_end_with_eos_if_they_end(monkeypatch):

@@ -11,11 +11,21 @@ import numpy as np
 import pytest
 from random_songs import VOCABULARY, random_song
 
-import duplicates
+from backline.music.vocab import NOTE_DUR, Part, Vocabulary
+from backline.preparation import duplicates
+from backline.preparation.duplicates import (
+    BANDS_AT_ONCE,
+    EMPTY,
+    MINIMUM,
+    N_HASHES,
+    THRESHOLD,
+    cluster,
+    exact_key,
+    signature,
+    similarity,
+)
 from benchmarks import bench_duplicates
 from benchmarks.bench_duplicates import altered, to_rows
-from duplicates import BANDS_AT_ONCE, EMPTY, MINIMUM, N_HASHES, THRESHOLD, cluster, exact_key, signature, similarity
-from vocab import NOTE_DUR, Part, Vocabulary
 
 SEVEN = Vocabulary(256, 32, 128, (
     Part("drums", True, 0, (), 35, 81), *(Part(f"part{i}", False, i, (), 21, 108) for i in range(1, 7))))

@@ -16,14 +16,14 @@ from test_sampling import tiny_model
 
 import evaluate
 import release
-from checkpoints import load_model, save_checkpoint
+from backline.evaluation.held_out_losses import by_context, by_position, measure_losses, nats_per_note, song_rows
+from backline.evaluation.song_sets import read_folder
+from backline.music.vocab import FIELDS, FIRST_ID, NOTE_DUR, load_vocabulary
+from backline.preparation.dataset import load_dataset, write_dataset
+from backline.training.checkpoints import load_model, save_checkpoint
 from copies import build_index, write_index
-from dataset import load_dataset, write_dataset
-from evaluation import by_context, by_position, measure_losses, nats_per_note, song_rows
 from model import note_losses
-from song_sets import read_folder
 from tokenizer import MidiTokenizerPooled
-from vocab import FIELDS, FIRST_ID, NOTE_DUR, load_vocabulary
 
 VOCABULARY = load_vocabulary()
 N_SONGS, HELD_OUT = 5, ["song 3", "song 4"]

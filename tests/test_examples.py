@@ -15,15 +15,15 @@ import pytest
 
 import merge_midi
 import tokenizer
-from errors import EXIT_USER_ERROR
-from files import BUNDLED_MODEL, file_hash
-from generation_args import GenConfig
-from midi_reader import read_song
-from recipes import read_recipe
-from settings import config_from_file
-from songs import end_at_next_onset
-from tasks import Wish
-from vocab import BAR, FIRST_ID, PITCH_INSTRUMENT, load_vocabulary
+from backline.common.errors import EXIT_USER_ERROR
+from backline.common.files import BUNDLED_MODEL, file_hash
+from backline.common.settings import config_from_file
+from backline.generation.config import GenConfig
+from backline.generation.recipes import read_recipe
+from backline.generation.task import Wish
+from backline.music.midi_reader import read_song
+from backline.music.song import end_at_next_onset
+from backline.music.vocab import BAR, FIRST_ID, PITCH_INSTRUMENT, load_vocabulary
 
 EXAMPLES = Path(tokenizer.__file__).parent / "examples"
 PARTS = load_vocabulary().part_names

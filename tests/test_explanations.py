@@ -3,7 +3,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from explanations import compile_failure, is_compile_failure, is_out_of_memory, smaller_batches, too_large
+from backline.training.torch_errors import (
+    compile_failure,
+    is_compile_failure,
+    is_out_of_memory,
+    smaller_batches,
+    too_large,
+)
 
 
 @pytest.mark.parametrize("err", [MemoryError(), torch.OutOfMemoryError("x"), RuntimeError("MPS backend out of memory"),

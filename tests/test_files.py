@@ -7,8 +7,8 @@ from pathlib import Path
 import orjson
 import pytest
 
-import files
-from errors import UserError
+from backline.common import files
+from backline.common.errors import UserError
 
 
 def touch(*paths: Path) -> None:

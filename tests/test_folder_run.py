@@ -20,16 +20,15 @@ from commands import fails, succeeds
 from midi_bytes import DRUM_CHANNEL, midi_file, name, note, program, three_parts
 
 import clean_midi
-import files
-import reports
-import store
 import tokenizer
-import workers
-from errors import EXIT_INTERRUPTED, EXIT_USER_ERROR
-from files import file_hash
-from folder_run import FileJob
-from listing import Listing
-from vocab import load_vocabulary
+from backline.common import files
+from backline.common.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR
+from backline.common.files import file_hash
+from backline.folders import report as reports
+from backline.folders import store, workers
+from backline.folders.convert import FileJob
+from backline.folders.inputs import Listing
+from backline.music.vocab import load_vocabulary
 
 ROOT = Path(__file__).parents[1]
 BARS = load_vocabulary().bars

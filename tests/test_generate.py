@@ -19,20 +19,20 @@ from random_songs import random_song
 from test_sampling import tiny_model
 
 import generate
-from checkpoints import save_checkpoint, save_release
-from errors import EXIT_INTERRUPTED
-from files import file_hash
-from generation_args import DTYPES, GenConfig
-from making import STEP, TRIES
-from midi_reader import read_song
-from recipes import read_recipe, recipe_to_dict, surroundings
-from sampling import sample_songs
-from settings import config_from_file
-from songs import TICKS_PER_QUARTER
-from studio import Studio
-from tasks import Wish
+from backline.common.errors import EXIT_INTERRUPTED
+from backline.common.files import file_hash
+from backline.common.settings import config_from_file
+from backline.generation.config import DTYPES, GenConfig
+from backline.generation.making import STEP, TRIES
+from backline.generation.recipes import read_recipe, recipe_to_dict, surroundings
+from backline.generation.sampler import sample_songs
+from backline.generation.session import Studio
+from backline.generation.task import Wish
+from backline.music.midi_reader import read_song
+from backline.music.song import TICKS_PER_QUARTER
+from backline.music.vocab import BAR, FIRST_ID, NOTE_DUR, PITCH_INSTRUMENT, QUARTERS_PER_BAR, START_POS, load_vocabulary
+from backline.training.checkpoints import save_checkpoint, save_release
 from tokenizer import MidiTokenizerPooled
-from vocab import BAR, FIRST_ID, NOTE_DUR, PITCH_INSTRUMENT, QUARTERS_PER_BAR, START_POS, load_vocabulary
 
 ROOT = Path(__file__).parents[1]
 TOKENIZER = MidiTokenizerPooled()
@@ -179,8 +179,8 @@ def test_an_interrupted_run_records_the_songs_it_wrote(run, tmp_path, monkeypatc
             raise KeyboardInterrupt
         return sample_songs(*arguments, **named)
 
-    monkeypatch.setattr("making.BATCH", 1)
-    monkeypatch.setattr("sampling.sample_songs", second_is_interrupted)
+    monkeypatch.setattr("backline.generation.making.BATCH", 1)
+    monkeypatch.setattr("backline.generation.sampler.sample_songs", second_is_interrupted)
     assert run("-o", "out", "-n", 3, "--seed", 6) == EXIT_INTERRUPTED
     log = (tmp_path / "out/genconfigs.txt").read_text()
     assert '"seed": 6' in log
@@ -584,7 +584,8 @@ def test_flags_come_before_the_rules_of_genconfig_and_leave_the_others(tmp_path)
 
 def test_weights_of_each_kind_make_valid_songs_and_surprise_a_little_differently(play, tmp_path, monkeypatch):
     sampled = []
-    monkeypatch.setattr("sampling.sample_songs", lambda *a, **k: sampled.append(sample_songs(*a, **k)) or sampled[-1])
+    monkeypatch.setattr("backline.generation.sampler.sample_songs",
+                        lambda *a, **k: sampled.append(sample_songs(*a, **k)) or sampled[-1])
     for dtype in DTYPES:
         assert play("-p", "song.mid", "--given", "bass", "--dtype", dtype, "-o", dtype, "--seed", 4) == 0
         whole = notes(f"{dtype}/0.mid")

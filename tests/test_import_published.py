@@ -35,13 +35,13 @@ import evaluate
 import generate
 import import_published
 import train_pool
-from checkpoints import load_model, save_checkpoint
-from errors import UserError
-from files import file_hash
+from backline.common.errors import UserError
+from backline.common.files import file_hash
+from backline.common.settings import config_from_file
+from backline.music.vocab import FIELDS
+from backline.training.checkpoints import load_model, save_checkpoint
+from backline.training.published_pickle import LARGEST_PICKLE, MOST_TUPLES, read_published
 from model import ModelConfig, PooledTransformer
-from published_pickle import LARGEST_PICKLE, MOST_TUPLES, read_published
-from settings import config_from_file
-from vocab import FIELDS
 
 ROOT = Path(__file__).parents[1]
 TOLERANCE = 1e-4  # float32 rounding measures less than a tenth of it
@@ -212,7 +212,7 @@ def test_nothing_of_the_published_program_is_needed(published, tmp_path):
     """Neither its modules nor, until the file is read, torch."""
     path = save(published, tmp_path / "published.pth")
     code = ("import sys; sys.modules |= {'musictransformer': None, 'x_transformers': None}\n"
-            "from pathlib import Path; import import_published; import published_pickle\n"
+            "from pathlib import Path; import import_published; from backline.training import published_pickle\n"
             "published_pickle.read_published(Path(sys.argv[1])); assert 'torch' not in sys.modules\n"
             "sys.exit(import_published.main([sys.argv[1], '-o', sys.argv[2]]))")
     done = subprocess.run([sys.executable, "-c", code, path, tmp_path / "published.safetensors"], cwd=ROOT,

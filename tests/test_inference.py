@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from test_model import KINDS, notes, small_model
 from torch import Tensor, nn
 
-import inference
-from attention import KeyValueCache
-from generation_args import DTYPES
-from inference import ByteLinear, PackedLinear, PlayingCache, can_pack, prepared
+from backline.generation.config import DTYPES
+from backline.layers import packed as inference
+from backline.layers.attention import KeyValueCache
+from backline.layers.packed import ByteLinear, PackedLinear, PlayingCache, can_pack, prepared
 from model import BARS, HEADS, POOLINGS, POSITIONS, PooledTransformer
 
 ROUNDING = {"fp32": 1e-5, "bf16": 0.05, "int8": 0.15}  # what it may cost, in standard deviations of the logits

@@ -12,8 +12,8 @@ import pytest
 from pages import V, data_in, frames, notes_of_idea, notes_of_rows
 from random_songs import random_song, whole
 
-from errors import UserError
-from inline import Player, player
+from backline.common.errors import UserError
+from backline.listening.notebook_player import Player, player
 
 ROOT = Path(__file__).parents[1]
 
@@ -66,6 +66,6 @@ def test_what_cannot_be_shown():
 
 
 def test_it_needs_neither_torch_nor_jupyter():
-    code = "import sys, inline\nassert not {'torch', 'matplotlib', 'IPython'} & set(sys.modules)"
+    code = "import sys; import backline.listening.notebook_player\nassert not {'torch', 'matplotlib', 'IPython'} & set(sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

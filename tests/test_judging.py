@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-import judging
-from judging import ENOUGH_SONGS, bootstrap, cut_alike, interval, judge, tell_apart
+from backline.evaluation import statistics as judging
+from backline.evaluation.statistics import ENOUGH_SONGS, bootstrap, cut_alike, interval, judge, tell_apart
 
 NAMES = ["one", "two", "three"]
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from errors import UserError
-from files import MIDI_SUFFIXES
-from listing import WHOLE, Listing, Shard, Task, distinct_stems, of_piece, whole_of_piece
+from backline.common.errors import UserError
+from backline.common.files import MIDI_SUFFIXES
+from backline.folders.inputs import WHOLE, Listing, Shard, Task, distinct_stems, of_piece, whole_of_piece
 
 
 def touch(*paths: Path) -> None:

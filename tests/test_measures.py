@@ -11,7 +11,7 @@ import pytest
 from hypothesis import strategies as st
 from random_songs import VOCABULARY, random_song
 
-from measures import (
+from backline.evaluation.measures import (
     DISTANCES,
     Notes,
     alike,
@@ -22,7 +22,7 @@ from measures import (
     pattern_regularity,
     struck_in_bars,
 )
-from vocab import BAR, FIRST_ID, NOTE_DUR, PITCH_INSTRUMENT, START_POS
+from backline.music.vocab import BAR, FIRST_ID, NOTE_DUR, PITCH_INSTRUMENT, START_POS
 
 STEPS = VOCABULARY.steps_per_bar
 DRUMS, BASS, PIANO = (VOCABULARY.first_pitch_ids[p] for p in range(3))

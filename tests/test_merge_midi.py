@@ -18,9 +18,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import merge_midi
-from errors import EXIT_USER_ERROR, UserError
-from midi_reader import read_song
-from vocab import load_vocabulary
+from backline.common.errors import EXIT_USER_ERROR, UserError
+from backline.music.midi_reader import read_song
+from backline.music.vocab import load_vocabulary
 
 ROOT = Path(merge_midi.__file__).parent
 PARTS = load_vocabulary().part_names

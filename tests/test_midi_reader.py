@@ -36,11 +36,11 @@ from midi_bytes import (
     variable_length,
 )
 
-import midi_reader
-from arranging import check_playable
-from errors import UserError
-from midi_reader import read_song, song_from_miditoolkit
-from songs import SLOWEST, Song, check_tempo
+from backline.common.errors import UserError
+from backline.music import midi_reader
+from backline.music.midi_reader import read_song, song_from_miditoolkit
+from backline.music.parts import check_playable
+from backline.music.song import SLOWEST, Song, check_tempo
 from tokenizer import MidiTokenizerPooled
 
 EXAMPLES = Path(__file__).parents[1] / "examples"

@@ -16,9 +16,11 @@ from hypothesis import strategies as st
 from random_songs import VOCABULARY, random_song, whole
 from torch import Tensor, nn
 
-from anticipation import GivenNotes
-from attention import CHUNK, Dropout, causal_attention, rotate
-from errors import UserError
+from backline.common.errors import UserError
+from backline.common.settings import config_from_dict, config_from_file, config_to_dict
+from backline.layers.attention import CHUNK, Dropout, causal_attention, rotate
+from backline.music.vocab import BAR, BOS, CHOICE_ORDER, EOS, FIELDS, FIRST_ID, PAD, PITCH_INSTRUMENT, START_POS
+from backline.training.given_tasks import GivenNotes
 from model import (
     BARS,
     HEADS,
@@ -31,8 +33,6 @@ from model import (
     window_losses,
     with_relative_bars,
 )
-from settings import config_from_dict, config_from_file, config_to_dict
-from vocab import BAR, BOS, CHOICE_ORDER, EOS, FIELDS, FIRST_ID, PAD, PITCH_INSTRUMENT, START_POS
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 PUBLISHED = Path(__file__).parents[2] / "shared" / "compat" / "published_state_dict.json"

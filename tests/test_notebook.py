@@ -11,7 +11,7 @@ import nbformat
 import pytest
 from pages import TOKENIZER, V, data_in, frames, notes_of_idea, notes_of_rows
 
-from vocab import FIELDS
+from backline.music.vocab import FIELDS
 
 ROOT = Path(__file__).parents[1]
 TOKENS = TOKENIZER(ROOT / "examples/prompt.mid")

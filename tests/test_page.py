@@ -14,14 +14,14 @@ from pages import RECIPE, TEMPO, TOKENIZER, V, notes_by_pretty_midi, page_data, 
 from random_songs import random_song
 
 import page
-from files import file_hash
-from generation_args import GenConfig, RuleConfig
-from recipes import recipe_from_dict
-from songs import TICKS_PER_QUARTER, parts_to_bytes
-from stars import STARS_FORMAT, read_originals
-from tasks import Wish
-from vocab import BAR, FIRST_ID, QUARTERS_PER_BAR
-from votes import read_votes
+from backline.common.files import file_hash
+from backline.generation.config import GenConfig, RuleConfig
+from backline.generation.recipes import recipe_from_dict
+from backline.generation.stars import STARS_FORMAT, read_originals
+from backline.generation.task import Wish
+from backline.listening.votes import read_votes
+from backline.music.song import TICKS_PER_QUARTER, parts_to_bytes
+from backline.music.vocab import BAR, FIRST_ID, QUARTERS_PER_BAR
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"

@@ -16,11 +16,11 @@ from pages import V, notes_by_pretty_midi, notes_of_rows, write_idea
 from random_songs import random_song
 
 import page
-from inline import player
-from songs import TICKS_PER_QUARTER
-from stars import read_originals
-from vocab import NOTE_DUR
-from votes import read_votes
+from backline.generation.stars import read_originals
+from backline.listening.notebook_player import player
+from backline.listening.votes import read_votes
+from backline.music.song import TICKS_PER_QUARTER
+from backline.music.vocab import NOTE_DUR
 
 # Instead of a download, which would end up in somebody's folder: the file's name and text in `window.saved`.
 CATCH_FILES = """(URL.createObjectURL = (blob) => { window.blob = blob; return "#"; }, window.saved = 0,

@@ -13,8 +13,8 @@ from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 from random_songs import random_song
 
-import pictures
-from vocab import BAR, FIRST_ID, PITCH_INSTRUMENT, START_POS, load_vocabulary
+from backline.listening import pictures
+from backline.music.vocab import BAR, FIRST_ID, PITCH_INSTRUMENT, START_POS, load_vocabulary
 
 V = load_vocabulary()
 

@@ -16,11 +16,11 @@ from commands import fails, help_without, succeeds
 from random_songs import VOCABULARY, random_song, whole, write_json, write_tokens
 
 import prepare
-import workers
-from dataset import load_dataset, split_by_song
-from errors import EXIT_INTERRUPTED, EXIT_USER_ERROR
+from backline.common.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR
+from backline.folders import workers
+from backline.music.vocab import FIRST_ID, NOTE_DUR, PITCH_INSTRUMENT, START_POS
+from backline.preparation.dataset import load_dataset, split_by_song
 from tokenizer import MidiTokenizerPooled, in_order, read_tokens
-from vocab import FIRST_ID, NOTE_DUR, PITCH_INSTRUMENT, START_POS
 
 ROOT = Path(__file__).parents[1]
 SONGS = {"a": random_song(0, 30), "b": random_song(1, 41), "deep/folder/a": random_song(2, 25),
@@ -379,7 +379,7 @@ def test_a_killed_run_goes_on_with_what_it_committed(similar, tmp_path, monkeypa
 
 
 def test_a_full_disk_while_writing_keeps_what_was_read(tokens, tmp_path, capsys, monkeypatch):
-    import dataset
+    from backline.preparation import dataset
 
     def full(*args):
         raise OSError(28, "No space left on device", "d.pt")

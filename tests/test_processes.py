@@ -13,11 +13,11 @@ from random_songs import TINY_MODEL, make_dataset, random_song, write_json
 from several import asked_to_stop, disk_full, killed, out_of_memory, run_together, said
 from test_training import COLUMNS_OF_TIME, FILES, TINY_TRAINING, T, interrupt_after, table, weights
 
-import pictures
 import train_pool
-from errors import EXIT_USER_ERROR, UserError
-from processes import Processes, SharedError
-from training_args import LAST, LOSSES
+from backline.common.errors import EXIT_USER_ERROR, UserError
+from backline.listening import pictures
+from backline.training.config import LAST, LOSSES
+from backline.training.distributed import Processes, SharedError
 
 pytestmark = pytest.mark.skipif(not torch.distributed.is_available() or not torch.distributed.is_gloo_available(),
                                 reason="this PyTorch cannot let processes talk to each other (gloo)")

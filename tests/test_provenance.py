@@ -6,7 +6,7 @@ import subprocess
 import pytest
 import torch
 
-import provenance
+from backline.common import surroundings as provenance
 
 
 def test_surroundings_are_plain_data():

@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from midi_bytes import DRUM_CHANNEL, midi_file, name, note
 
 import clean_midi
-from arranging import DROP, Choices
-from errors import UserError
-from quality import Cleaning, check_quality, measure
-from settings import config_from_file, config_to_dict
-from songs import NO_NOTES
-from vocab import load_vocabulary
+from backline.common.errors import UserError
+from backline.common.settings import config_from_file, config_to_dict
+from backline.music.parts import DROP, Choices
+from backline.music.quality import Cleaning, check_quality, measure
+from backline.music.song import NO_NOTES
+from backline.music.vocab import load_vocabulary
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 VOCABULARY = load_vocabulary()

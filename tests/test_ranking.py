@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from generation_args import RuleConfig
-from ranking import Score, copied_share, groove_mark, key_mark, likelihood_mark, rank
-from theory import SCALES, best_scale, scale_pitch_classes
-from vocab import FIELDS, FIRST_ID, load_vocabulary
+from backline.generation.config import RuleConfig
+from backline.generation.ranking import Score, copied_share, groove_mark, key_mark, likelihood_mark, rank
+from backline.music.theory import SCALES, best_scale, scale_pitch_classes
+from backline.music.vocab import FIELDS, FIRST_ID, load_vocabulary
 
 VOCABULARY = load_vocabulary()
 STEPS = VOCABULARY.steps_per_bar

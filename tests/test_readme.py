@@ -17,16 +17,16 @@ import pytest
 from test_sampling import tiny_model
 from walkthrough import commands
 
-from checkpoints import save_release
-from chords import FIRST_VALUE
-from controls import Levels
-from generation_args import GenConfig, RuleConfig
+from backline.generation.config import GenConfig, RuleConfig
+from backline.music.chords import FIRST_VALUE
+from backline.music.controls import Levels
+from backline.music.quality import Cleaning
+from backline.music.sheet_table import SheetTable
+from backline.music.vocab import load_vocabulary
+from backline.training.checkpoints import save_release
+from backline.training.config import TrainingArgs
 from model import ModelConfig
-from quality import Cleaning
-from sheet_table import SheetTable
 from tokenizer import MidiTokenizerPooled
-from training_args import TrainingArgs
-from vocab import load_vocabulary
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -48,7 +48,7 @@ def checkout(tmp_path_factory):
     folder = tmp_path_factory.mktemp("checkout")
     for path in ROOT.glob("*.py"):
         shutil.copy(path, folder)
-    for name in ("configs", "examples", "models", "web"):
+    for name in ("backline", "configs", "examples", "models"):
         shutil.copytree(ROOT / name, folder / name)
     tiny = tiny_model(load_vocabulary(), block_size=512, sharpness=1, given=True, controls=True, late_layers=1)
     table = SheetTable(Levels(((1, 2, 3, 4, 5, 6, 7),) * 3), np.full((2, 16), FIRST_VALUE, np.uint8))

@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 from midi_bytes import header, meta, midi_file, note, track
 from random_songs import random_song
 
-from errors import UserError
-from generation_args import DTYPES, GenConfig, RuleConfig
-from midi_reader import read_song
-from recipes import (
+from backline.common.errors import UserError
+from backline.generation.config import DTYPES, GenConfig, RuleConfig
+from backline.generation.output_files import song_bytes
+from backline.generation.recipes import (
     MARK,
     SWITCHES,
     VERSION,
@@ -33,11 +33,11 @@ from recipes import (
     surroundings,
     with_recipe,
 )
-from song_files import song_bytes
-from songs import TICKS_PER_QUARTER, parts_to_bytes
-from tasks import Wish
+from backline.generation.task import Wish
+from backline.music.midi_reader import read_song
+from backline.music.song import TICKS_PER_QUARTER, parts_to_bytes
+from backline.music.vocab import QUARTERS_PER_BAR
 from tokenizer import MidiTokenizerPooled
-from vocab import QUARTERS_PER_BAR
 
 TOKENIZER = MidiTokenizerPooled()
 V = TOKENIZER.vocabulary

@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_sampling import HOT, tiny_model
 
-from generation_args import GenConfig, RuleConfig
-from repetition import REACH, copies_in_a_row
-from rules import Rules
-from sampling import Request, sample_songs
-from vocab import BAR, FIRST_ID, PITCH_INSTRUMENT, START_POS, load_vocabulary
+from backline.generation.config import GenConfig, RuleConfig
+from backline.generation.repetition import REACH, copies_in_a_row
+from backline.generation.rules import Rules
+from backline.generation.sampler import Request, sample_songs
+from backline.music.vocab import BAR, FIRST_ID, PITCH_INSTRUMENT, START_POS, load_vocabulary
 
 VOCABULARY = load_vocabulary()
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import orjson
 import pytest
 
-import reports
-from errors import UserError
-from files import size_and_mtime
-from listing import WHOLE, Listing, Shard
-from reports import Report, Summary, merge_shards, reason_kind
+from backline.common.errors import UserError
+from backline.common.files import size_and_mtime
+from backline.folders import report as reports
+from backline.folders.inputs import WHOLE, Listing, Shard
+from backline.folders.report import Report, Summary, merge_shards, reason_kind
 
 
 class Run:

@@ -16,11 +16,11 @@ import pytest
 from hypothesis import assume, event, given, settings
 from hypothesis import strategies as st
 
-from errors import UserError
-from generation_args import GenConfig, RuleConfig
-from rules import NEVER, Rules, SoFar, allowed_pitches, onset
-from settings import config_from_dict, config_to_dict
-from vocab import BAR, EOS, FIRST_ID, NOTE_DUR, PITCH_INSTRUMENT, START_POS, Vocabulary, load_vocabulary
+from backline.common.errors import UserError
+from backline.common.settings import config_from_dict, config_to_dict
+from backline.generation.config import GenConfig, RuleConfig
+from backline.generation.rules import NEVER, Rules, SoFar, allowed_pitches, onset
+from backline.music.vocab import BAR, EOS, FIRST_ID, NOTE_DUR, PITCH_INSTRUMENT, START_POS, Vocabulary, load_vocabulary
 
 Row = tuple[int, ...]
 

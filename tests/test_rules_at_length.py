@@ -10,10 +10,10 @@ import pytest
 from random_songs import random_song
 from test_sampling import tiny_model
 
-from generation_args import GenConfig, RuleConfig
-from rules import Rules
-from sampling import Request, sample_songs
-from vocab import BAR, BOS, EOS, FIELDS, FIRST_ID, load_vocabulary
+from backline.generation.config import GenConfig, RuleConfig
+from backline.generation.rules import Rules
+from backline.generation.sampler import Request, sample_songs
+from backline.music.vocab import BAR, BOS, EOS, FIELDS, FIRST_ID, load_vocabulary
 
 VOCABULARY = load_vocabulary()
 STEPS = VOCABULARY.steps_per_bar

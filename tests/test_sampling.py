@@ -12,13 +12,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_songs import random_song, whole
 
-from anticipation import Anticipation
-from errors import UserError
-from generation_args import SAMPLING_FNS, GenConfig, RuleConfig
+from backline.common.errors import UserError
+from backline.generation.config import SAMPLING_FNS, GenConfig, RuleConfig
+from backline.generation.rules import Rules
+from backline.generation.sampler import (
+    Reader,
+    Request,
+    Sampled,
+    Song,
+    draw,
+    end_beyond,
+    filtered,
+    sample_songs,
+    window_start,
+)
+from backline.music.vocab import BAR, EOS, FIELDS, FIRST_ID, PITCH_INSTRUMENT, START_POS, load_vocabulary
+from backline.training.given_tasks import Anticipation
 from model import BARS, HEADS, POSITIONS, ModelConfig, PooledTransformer, with_relative_bars
-from rules import Rules
-from sampling import Reader, Request, Sampled, Song, draw, end_beyond, filtered, sample_songs, window_start
-from vocab import BAR, EOS, FIELDS, FIRST_ID, PITCH_INSTRUMENT, START_POS, load_vocabulary
 
 SMALL_VOCABULARY = load_vocabulary({
     "format": "pooled-vocabulary", "version": 1, "bars": 3, "steps_per_bar": 4, "max_duration_steps": 4,

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from random_songs import VOCABULARY, random_song
 
-from errors import UserError
-from sequential import MidiTokenizerSequential
+from backline.common.errors import UserError
+from backline.music.vocab import BOS, EOS
+from benchmarks.sequential_tokenizer import MidiTokenizerSequential
 from tokenizer import MidiTokenizerPooled
-from vocab import BOS, EOS
 
 TOKENIZER = MidiTokenizerSequential()
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import orjson
 import pytest
 
-from errors import UserError
-from settings import config_from_dict, config_from_file, config_to_dict
+from backline.common.errors import UserError
+from backline.common.settings import config_from_dict, config_from_file, config_to_dict
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from random_songs import VOCABULARY, random_song
 
-from errors import UserError
-from listing import Listing
-from song_store import Entry, SongStore
-from vocab import load_vocabulary
+from backline.common.errors import UserError
+from backline.folders.inputs import Listing
+from backline.music.vocab import load_vocabulary
+from backline.preparation.song_store import Entry, SongStore
 
 SHAPE = (2, 4)
 

@@ -19,11 +19,11 @@ from midi_bytes import (
     time_signature,
 )
 
-from arranging import assign_parts, check_playable
-from errors import UserError
-from midi_reader import read_song, song_from_miditoolkit
-from songs import Song, Track, end_at_next_onset, parts_to_bytes, parts_to_midi
-from vocab import Part, Vocabulary, load_vocabulary
+from backline.common.errors import UserError
+from backline.music.midi_reader import read_song, song_from_miditoolkit
+from backline.music.parts import assign_parts, check_playable
+from backline.music.song import Song, Track, end_at_next_onset, parts_to_bytes, parts_to_midi
+from backline.music.vocab import Part, Vocabulary, load_vocabulary
 
 VOCABULARY = load_vocabulary()
 

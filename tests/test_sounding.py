@@ -18,8 +18,8 @@ from pages import page_data
 from test_generate import model_path, run  # noqa: F401  fixtures
 
 import generate
-import sounding
-from errors import UserError
+from backline.common.errors import UserError
+from backline.listening import wav as sounding
 
 TEMPO = 100  # quarters a minute
 BEAT = 60 / TEMPO  # seconds

@@ -7,9 +7,9 @@ import json
 import pytest
 from pages import RECIPE
 
-from errors import UserError
-from recipes import recipe_to_dict
-from stars import STARS_FORMAT, STARS_VERSION, Original, read_originals
+from backline.common.errors import UserError
+from backline.generation.recipes import recipe_to_dict
+from backline.generation.stars import STARS_FORMAT, STARS_VERSION, Original, read_originals
 
 SONG = {"file": "3.mid", "hash": "ab", "note": "the bridge", "recipe": recipe_to_dict(RECIPE)}
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-import store
-from errors import UserError
-from store import Store
+from backline.common.errors import UserError
+from backline.folders import store
+from backline.folders.store import Store
 
 ROOT = Path(__file__).parents[1]
 TABLES = "CREATE TABLE t (x INTEGER PRIMARY KEY); CREATE TABLE u (y);"
@@ -73,7 +73,7 @@ def test_a_second_one_is_refused_in_one_line_and_disturbs_nothing(tmp_path, comm
 
 def test_a_killed_process_leaves_what_it_committed_and_no_lock(tmp_path):
     code = (f"import os, sys; sys.path.insert(0, {str(ROOT)!r})\n"
-            f"from pathlib import Path; from store import Store\n"
+            f"from pathlib import Path; from backline.folders.store import Store\n"
             f"store = Store(Path('s.sqlite'), Path('.'), {TABLES!r})\n"
             f"store.execute('INSERT INTO t VALUES (1)'); store.commit(); store.execute('INSERT INTO t VALUES (2)')\n"
             f"os.kill(os.getpid(), {int(signal.SIGTERM)})")

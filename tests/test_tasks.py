@@ -10,10 +10,10 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from random_songs import random_song
 
-from errors import UserError
-from generation_args import GenConfig, RuleConfig
-from rules import SoFar
-from tasks import (
+from backline.common.errors import UserError
+from backline.generation.config import GenConfig, RuleConfig
+from backline.generation.rules import SoFar
+from backline.generation.task import (
     NOTES_PER_BAR,
     Task,
     Wish,
@@ -25,7 +25,7 @@ from tasks import (
     parts_of,
     split_names,
 )
-from vocab import BAR, FIRST_ID, NOTE_DUR, PITCH_INSTRUMENT, START_POS, load_vocabulary
+from backline.music.vocab import BAR, FIRST_ID, NOTE_DUR, PITCH_INSTRUMENT, START_POS, load_vocabulary
 
 VOCABULARY = load_vocabulary()
 PARTS = VOCABULARY.part_names

@@ -10,17 +10,17 @@ import torch
 from random_songs import VOCABULARY, random_song
 from test_recipes import PLAIN
 
-from chords import HALVES_PER_BAR, UNKNOWN, chord_name, parse_chords
-from controls import DENSITY, N_PART_FIELDS, PLAYS, bars_left, key_column, measure_levels, song_sheets
-from errors import UserError
-from generation_args import ControlConfig, GenConfig, RuleConfig
+from backline.common.errors import UserError
+from backline.generation.config import ControlConfig, GenConfig, RuleConfig
+from backline.generation.recipes import recipe_to_dict
+from backline.generation.sampler import Request, sample_songs
+from backline.generation.task import Wish, make_task
+from backline.generation.telling import check_controls, describe_told, nothing_told, tell
+from backline.music.chords import HALVES_PER_BAR, UNKNOWN, chord_name, parse_chords
+from backline.music.controls import DENSITY, N_PART_FIELDS, PLAYS, bars_left, key_column, measure_levels, song_sheets
+from backline.music.sheet_table import SheetTable
+from backline.music.vocab import BAR, FIRST_ID, PITCH_INSTRUMENT
 from model import ModelConfig, PooledTransformer
-from recipes import recipe_to_dict
-from sampling import Request, sample_songs
-from sheet_table import SheetTable
-from tasks import Wish, make_task
-from telling import check_controls, describe_told, nothing_told, tell
-from vocab import BAR, FIRST_ID, PITCH_INSTRUMENT
 
 NONE = np.zeros((0, 4), np.int64)
 SONGS = [random_song(seed, 300 + 100 * seed, n_bars=20) for seed in range(6)]
@@ -135,7 +135,7 @@ def test_under_a_key_the_notes_of_a_chord_are_allowed_in_its_half_bars_alone():
 
 
 def _nothing():
-    from rules import SoFar
+    from backline.generation.rules import SoFar
 
     return SoFar.nothing(VOCABULARY)
 
@@ -145,7 +145,7 @@ def _nothing():
     (ControlConfig(density={"harp": "3"}), Wish(), NONE, "no part 'harp'; give one of drums, bass, piano"),
     (ControlConfig(chords="Am"), Wish(make=("drums",)), NONE, "--chords: are for all parts but drums"),
     (ControlConfig(ending="yes"), Wish(), PROMPT, "--ending yes: say with --bars how many new bars there are"),
-    (ControlConfig(ending="yes"), Wish(fill=(1, 2)), PROMPT, "--ending yes: bars in the middle lead to what comes after"),
+    (ControlConfig(ending="yes"), Wish(fill=(1, 2)), PROMPT, "--ending yes: bars in the middle lead to what comes"),
 ])
 def test_controls_that_cannot_be(controls, wish, prompt, text):
     with pytest.raises(UserError, match=text):

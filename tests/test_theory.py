@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from errors import UserError
-from theory import DRUM_KIT, OCTAVE, SCALES, pitch_class, pitch_set, scale_pitch_classes
+from backline.common.errors import UserError
+from backline.music.theory import DRUM_KIT, OCTAVE, SCALES, pitch_class, pitch_set, scale_pitch_classes
 
 KEYS = [letter + accidental for letter in "CDEFGAB" for accidental in ("", "#", "b")]
 PIANO = {"C": 0, "C#": 1, "Db": 1, "D": 2, "D#": 3, "Eb": 3, "E": 4, "Fb": 4, "E#": 5, "F": 5, "F#": 6, "Gb": 6,

@@ -29,12 +29,12 @@ from midi_bytes import (
 )
 from strategies import shortened, song_ids, whole
 
-from arranging import NO_PART, quantize_durations, quantize_onsets
-from errors import UserError
-from files import MIDI_SUFFIXES, json_bytes
-from songs import Song, parts_to_bytes, parts_to_midi
+from backline.common.errors import UserError
+from backline.common.files import MIDI_SUFFIXES, json_bytes
+from backline.music.parts import NO_PART, quantize_durations, quantize_onsets
+from backline.music.song import Song, parts_to_bytes, parts_to_midi
+from backline.music.vocab import BAR, FIELDS, NOTE_DUR, PITCH_INSTRUMENT, START_POS, load_vocabulary
 from tokenizer import MidiTokenizerPooled, in_order, main, read_tokens, sorted_rows
-from vocab import BAR, FIELDS, NOTE_DUR, PITCH_INSTRUMENT, START_POS, load_vocabulary
 
 ROOT = Path(__file__).parents[1]
 GOLDEN = Path(__file__).parent / "golden" / "three_parts.json"

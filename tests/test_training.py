@@ -18,21 +18,21 @@ import torch
 from commands import fails, succeeds
 from random_songs import TINY_MODEL, VOCABULARY, make_dataset, random_song, write_json, write_tokens
 
-import files
-import pictures
 import prepare
 import train_pool
-import training
-from checkpoints import load_checkpoint, load_model, save_checkpoint, save_release
-from dataset import load_dataset, split_by_song
-from errors import EXIT_INTERRUPTED, EXIT_USER_ERROR
-from files import file_hash
+from backline.common import files
+from backline.common.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR
+from backline.common.files import file_hash
+from backline.common.settings import config_from_dict, config_from_file, config_to_dict
+from backline.listening import pictures
+from backline.music.vocab import FIELDS, FIRST_ID, PITCH_INSTRUMENT, load_vocabulary
+from backline.preparation.dataset import load_dataset, split_by_song
+from backline.training import run as training
+from backline.training.checkpoints import load_checkpoint, load_model, save_checkpoint, save_release
+from backline.training.config import BEST, LAST, LOSSES, PICTURE, SEEDS, SETTINGS, TrainingArgs
+from backline.training.distributed import Processes
+from backline.training.optimization import WeightAverage, rate_share
 from model import ModelConfig, PooledTransformer, note_losses, window_losses
-from optimization import WeightAverage, rate_share
-from processes import Processes
-from settings import config_from_dict, config_from_file, config_to_dict
-from training_args import BEST, LAST, LOSSES, PICTURE, SEEDS, SETTINGS, TrainingArgs
-from vocab import FIELDS, FIRST_ID, PITCH_INSTRUMENT, load_vocabulary
 
 CONFIGS = Path(train_pool.__file__).parent / "configs"
 COLUMNS_OF_TIME = {"seconds"}

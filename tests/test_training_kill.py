@@ -17,9 +17,9 @@ from several import begin, said
 from test_training import assert_same_run
 
 import train_pool
-from checkpoints import load_checkpoint
-from files import replacing
-from training_args import BEST, LAST, LOSSES
+from backline.common.files import replacing
+from backline.training.checkpoints import load_checkpoint
+from backline.training.config import BEST, LAST, LOSSES
 
 KILLS = 20
 # Some steps between checkpoints, so that steps are lost and made again; and validations between those.

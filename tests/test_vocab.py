@@ -13,11 +13,10 @@ from hypothesis import strategies as st
 from midi_bytes import DRUM_CHANNEL, midi_file, name, note, program
 from strategies import shortened, song_ids
 
-from arranging import assign_parts
-from errors import UserError
-from midi_reader import read_song
-from tokenizer import MidiTokenizerPooled, main
-from vocab import (
+from backline.common.errors import UserError
+from backline.music.midi_reader import read_song
+from backline.music.parts import assign_parts
+from backline.music.vocab import (
     BAR,
     DEFAULT_PATH,
     FIELDS,
@@ -29,6 +28,7 @@ from vocab import (
     Vocabulary,
     load_vocabulary,
 )
+from tokenizer import MidiTokenizerPooled, main
 
 SEVEN_PARTS = {
     "format": "pooled-vocabulary", "version": 1, "bars": 64, "steps_per_bar": 48, "max_duration_steps": 96,

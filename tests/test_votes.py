@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from scipy.stats import binomtest
 
-from errors import UserError
-from votes import COLUMNS, Share, Vote, folder_shares, read_votes, wilson
+from backline.common.errors import UserError
+from backline.listening.votes import COLUMNS, Share, Vote, folder_shares, read_votes, wilson
 
 HEAD = ",".join(COLUMNS) + "\n"
 

@@ -16,10 +16,10 @@ from pages import page_data
 from test_generate import PARTS, given_path, model_path, notes, of_parts, part_of, song_file  # noqa: F401  fixtures
 
 import generate
-import watching
-from errors import UserError
-from recipes import read_recipe
-from watching import Watcher, folder_beside, watch
+from backline.common.errors import UserError
+from backline.generation import watch as watching
+from backline.generation.recipes import read_recipe
+from backline.generation.watch import Watcher, folder_beside, watch
 
 ROOT = Path(__file__).parents[1]
 

@@ -18,9 +18,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pebble.pool import process
 
-import workers
-from errors import UserError
-from workers import Outcome, run
+from backline.common.errors import UserError
+from backline.folders import workers
+from backline.folders.workers import Outcome, run
 
 ROOT = Path(__file__).parents[1]
 METHODS = ["forkserver", "spawn"] if sys.platform.startswith("linux") else ["spawn"]

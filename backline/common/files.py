@@ -1,0 +1,153 @@
+"""Files and folders: reading, and writing so that a killed run leaves no half file."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import orjson
+
+from backline.common.errors import UserError
+
+BUNDLED_MODEL = Path(__file__).parents[2] / "models" / "bundled.safetensors"
+BUNDLED_COPIES = BUNDLED_MODEL.with_name("bundled_copies.safetensors")  # index of the songs it was trained on
+MIDI_SUFFIXES = (".mid", ".midi", ".kar", ".rmi")
+
+
+@contextlib.contextmanager
+def replacing(path: Path, durable: bool = False, make_parents: bool = True) -> Iterator[BinaryIO]:
+    """Open a temporary file beside `path` for writing; rename it into place when the block ends well.
+
+    A run that is killed, or a disk that fills, leaves the old file as it was; and at most the temporary file, whose
+    name is always the same, so that the next try replaces it. `durable` files survive a power cut too, at the cost of
+    waiting for the disk.
+    """
+    path = Path(path)
+    if make_parents:
+        make_folder(path.parent)
+    mark = hashlib.blake2b(os.fsencode(path.name), digest_size=8).hexdigest()  # a long name must not become too long
+    temporary = path.with_name(f".{mark}.part")
+    try:
+        with open(temporary, "wb") as file:
+            yield file
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException as err:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        if isinstance(err, OSError) and err.filename in (None, str(temporary)):  # a full disk says nothing of files
+            raise OSError(err.errno, err.strerror, str(path)) from err
+        raise
+
+
+def write_bytes(path: Path, data: bytes, make_parents: bool = True) -> None:
+    """Write `data` to `path`, all of it or nothing."""
+    with replacing(path, make_parents=make_parents) as file:
+        file.write(data)
+
+
+def json_bytes(data: Any) -> bytes:
+    """`data` as JSON. In text that is no Unicode, such as an undecodable file name, `?` stands for what is not."""
+    try:
+        return orjson.dumps(data)
+    except TypeError:  # orjson refuses such text
+        return json.dumps(data, ensure_ascii=False).encode("utf-8", "replace")
+
+
+def make_folder(folder: Path) -> None:
+    """Create `folder` and its parents. Raises UserError where that cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise UserError(f"{folder}: a file stands where a folder is needed; give another path") from None
+    except OSError as err:
+        raise UserError(f"{folder}: cannot make this folder ({err.strerror}); give one you can write to") from None
+
+
+def check_writable(folder: Path) -> None:
+    """Make sure, before slow work begins, that files can be written into `folder`.
+
+    Raises UserError naming the folder.
+    """
+    make_folder(folder)
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as err:
+        raise UserError(f"{folder}: cannot write here ({err.strerror}); give a folder you can write to") from None
+
+
+def check_new(paths: Iterable[Path], force: bool, inputs: Iterable[Path] = ()) -> None:
+    """Refuse to overwrite: raises UserError if one of `paths` exists and `force` is not set, or is one of `inputs`."""
+    read = {path.resolve() for path in inputs}
+    for path in paths:
+        if path.resolve() in read:
+            raise UserError(f"{path} would replace the file it is made of; give another place for the output")
+        if path.is_dir():
+            raise UserError(f"{path}: a folder, where a file is to be written; give a file's name")
+        if path.exists() and not force:
+            raise UserError(f"{path} exists already; give another place, or --force to overwrite")
+
+
+def check_file(path: Path) -> None:
+    """Raise UserError unless `path` is a file."""
+    if path.is_dir():
+        inside = next((path / name for name in ("best.pth", "last.pth") if (path / name).is_file()), "a file in it")
+        raise UserError(f"{path}: a folder, where a file is needed; give {inside}")
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; check the path")
+
+
+def size_and_mtime(path: str | Path) -> tuple[int, int]:
+    """Bytes of a file, and when it was last changed, in nanoseconds. Raises UserError if it is not there."""
+    try:
+        stat = Path(path).stat()
+    except OSError as err:
+        raise UserError(f"{path}: cannot be read ({err.strerror}); check the disk and your permissions") from None
+    return stat.st_size, stat.st_mtime_ns
+
+
+def read_input(path: Path, largest: int | None = None) -> bytes:
+    """The bytes of a file the user named.
+
+    Raises UserError if it is missing, a folder, unreadable or, without reading it, larger than `largest` bytes.
+    """
+    try:
+        with open(path, "rb", buffering=0) as file:
+            size = os.fstat(file.fileno()).st_size
+            if largest is not None and size > largest:
+                raise UserError(f"{path}: {size >> 20} MB, larger than such a file can be ({largest >> 20} MB); "
+                                f"give another")
+            return file.read()
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; check the path") from None
+    except IsADirectoryError:
+        raise UserError(f"{path}: a folder, where a file is needed; give a file in it") from None
+    except OSError as err:
+        raise UserError(f"{path}: cannot be read ({err.strerror}); check the disk and your permissions") from None
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """Parse a JSON file that holds one object. Raises UserError naming the file and the place."""
+    try:
+        data = orjson.loads(read_input(path))
+    except orjson.JSONDecodeError as err:
+        raise UserError(f"{path}: not valid JSON ({err}); correct the place, or make the file again") from None
+    if not isinstance(data, dict):
+        raise UserError(f"{path}: holds a JSON {type(data).__name__}, where an object {{...}} is needed; give "
+                        f"another file")
+    return data
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file, as hexadecimal digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

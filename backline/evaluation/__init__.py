@@ -1,0 +1,1 @@
+"""Behind evaluate.py and copies.py: losses, measures, copies."""

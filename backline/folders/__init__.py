@@ -1,0 +1,1 @@
+"""The same work on every file of some folders: inputs, workers, report."""

@@ -1,0 +1,97 @@
+"""What a long run has done so far: an SQLite file that outlives a killed run, and that one run holds at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from backline.common.errors import UserError
+
+ROWS_AT_ONCE = 1000
+SECONDS_PER_COMMIT = 0.3
+
+
+class Store:
+    """A locked SQLite file. Whatever goes wrong with it is a UserError that names `place`, the folder it serves."""
+
+    def __init__(self, path: Path, place: Path, tables: str) -> None:
+        """Open `path`, and make it with `tables` (SQL) where it is new; a transaction is open then."""
+        self.path, self.place, self.is_new = path, place, True
+        with self._errors():
+            self._db = sqlite3.connect(path, timeout=0, isolation_level=None)
+            try:
+                self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
+                self._db.execute("BEGIN EXCLUSIVE")
+                self.is_new = not self._db.execute("SELECT 1 FROM sqlite_master").fetchone()
+                if self.is_new:
+                    for statement in tables.split(";")[:-1]:
+                        self._db.execute(statement)
+            except BaseException:
+                self._db.close()
+                raise
+        self._committed = time.monotonic()
+
+    def execute(self, sql: str, values: tuple = ()) -> None:
+        with self._errors():
+            if not self._db.in_transaction:
+                self._db.execute("BEGIN")
+            self._db.execute(sql, values)
+
+    def execute_many(self, sql: str, rows: Iterable[tuple]) -> None:
+        with self._errors():
+            self._db.executemany(sql, rows)
+
+    def first(self, sql: str, values: tuple = ()) -> tuple[Any, ...] | None:
+        with self._errors():
+            return self._db.execute(sql, values).fetchone()
+
+    def all(self, sql: str, values: tuple = ()) -> Iterator[tuple[Any, ...]]:
+        with self._errors():
+            cursor = self._db.execute(sql, values)
+        while True:
+            with self._errors():
+                rows = cursor.fetchmany(ROWS_AT_ONCE)
+            if not rows:
+                return
+            yield from rows
+
+    def is_due(self) -> bool:
+        """Whether the last commit was a while ago."""
+        return time.monotonic() - self._committed > SECONDS_PER_COMMIT
+
+    def commit(self) -> None:
+        with self._errors():
+            if self._db.in_transaction:
+                self._db.execute("COMMIT")
+        self._committed = time.monotonic()
+        if not self.path.is_file():
+            raise UserError(f"{self.place}: was removed while the run wrote into it; repeat the command")
+
+    def close(self, keep_changes: bool, remove: bool, quiet: bool) -> None:
+        """Commit or undo what is open, and remove the file if it is not needed any more.
+
+        `quiet`: another error is on its way, and goes before one of this.
+        """
+        try:
+            with contextlib.suppress(UserError) if quiet else contextlib.nullcontext(), self._errors():
+                if self._db.in_transaction:
+                    self._db.execute("COMMIT" if keep_changes else "ROLLBACK")
+        finally:
+            self._db.close()
+            if remove:
+                self.path.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as err:
+            if "locked" in str(err):
+                raise UserError(f"{self.place}: another run is writing here; wait for it, or give another place"
+                                ) from None
+            raise UserError(f"{self.path}: {err}; see that the disk is writable and not full, then repeat the command"
+                            ) from None

@@ -1,0 +1,1 @@
+"""Behind generate.py: what to play, rules, sampling, files."""

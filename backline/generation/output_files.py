@@ -1,0 +1,79 @@
+"""The files of generated songs: their numbers, the song, its stems and the log."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from backline.common.files import write_bytes
+from backline.generation.recipes import Recipe, with_recipe
+from backline.music.song import TICKS_PER_QUARTER, end_at_next_onset, parts_to_bytes
+from backline.music.vocab import BAR, FIRST_ID, PITCH_INSTRUMENT, QUARTERS_PER_BAR
+from tokenizer import MidiTokenizerPooled
+
+LOG_NAME = "genconfigs.txt"
+
+
+def song_number(path: Path) -> int:
+    """The number of the song that a file in the output folder belongs to, −1 if it belongs to none."""
+    match = re.fullmatch(r"(\d+)(?:-\w+\.mid|\.mid|\.png|\.wav)", path.name)
+    return int(match[1]) if match else -1
+
+
+def next_number(folder: Path) -> int:
+    """One more than the highest song number in `folder`, 0 in an empty one."""
+    return max(map(song_number, folder.iterdir()), default=-1) + 1
+
+
+def remove_song(folder: Path, number: int) -> None:
+    """Take away all files of the song that has a number."""
+    for path in folder.glob(f"{number}*"):
+        if song_number(path) == number:
+            path.unlink()
+
+
+def song_bytes(rows: np.ndarray, tokenizer: MidiTokenizerPooled, tempo: float, recipe: Recipe,
+               n_bars: int = 0) -> dict[str, bytes]:
+    """The MIDI files of (N, F) note ids by what is added to the song's number: "" the whole, "-drums" a stem.
+
+    All tracks of all of them last the same whole bars, until the last note has ended and `n_bars` at least: imported
+    into a DAW, or looped there, they stay together.
+    """
+    v = tokenizer.vocabulary
+    parts = [end_at_next_onset(part) for part in tokenizer.rows_to_parts(rows, TICKS_PER_QUARTER)]
+    bar = QUARTERS_PER_BAR * TICKS_PER_QUARTER
+    end_tick = bar * max(n_bars, -(-max(int(part[:, 1].max(initial=0)) for part in parts) // bar))
+    which = {"": None} | {f"-{part.name}": p for p, part in enumerate(v.parts)}
+    return {name: with_recipe(parts_to_bytes(parts, v, TICKS_PER_QUARTER, tempo, only=p), recipe, end_tick)
+            for name, p in which.items()}
+
+
+def write_song(folder: Path, number: int, files: dict[str, bytes]) -> Path:
+    """Write what `song_bytes` made; returns the path of the whole song, which is written last."""
+    paths = {folder / f"{number}{name}.mid": data for name, data in files.items()}
+    for path, data in reversed(paths.items()):
+        write_bytes(path, data)
+    return next(iter(paths))
+
+
+def describe(rows: np.ndarray, n_new: int, tokenizer: MidiTokenizerPooled) -> str:
+    """Bars, notes and notes per part of a song, on one line."""
+    v = tokenizer.vocabulary
+    counts = np.bincount(v.part_of_id[rows[:, PITCH_INSTRUMENT]], minlength=len(v.parts))
+    parts = ", ".join(f"{name} {count}" for name, count in zip(v.part_names, counts, strict=True))
+    last = int(rows[-1, BAR]) - FIRST_ID + 1 if len(rows) else 0
+    known = f", {n_new} of them new" if n_new < len(rows) else ""
+    return f"{last} bars, {len(rows)} notes{known} ({parts})"
+
+
+def log_run(folder: Path, record: dict[str, Any]) -> None:
+    """Append to genconfigs.txt what a run did."""
+    line = "=" * 80
+    stamp = datetime.datetime.now().isoformat(sep=" ", timespec="seconds")
+    with open(folder / LOG_NAME, "a", encoding="utf-8") as file:
+        file.write(f"{line}\n{stamp}\n{line}\n{json.dumps(record, indent=2)}\n\n")

@@ -1,0 +1,51 @@
+"""Prompts: the song, MIDI or a token file, that a generated one plays to or goes on from."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from backline.common.errors import UserError
+from backline.common.files import file_hash
+from backline.music.midi_reader import read_song
+from backline.music.parts import check_playable
+from backline.music.song import DEFAULT_TEMPO, Song
+from tokenizer import MidiTokenizerPooled, parse_token_file, token_ids
+
+
+@dataclasses.dataclass(frozen=True)
+class Prompt:
+    """A song to play to. `rows`: (N, F) note ids in order; N = 0 for none."""
+
+    rows: np.ndarray
+    tempo: float
+    path: str = ""
+    hash: str = ""
+    n_rows: int = 0  # kept of the file; 0: all
+
+
+def open_prompt(path: Path) -> Song | dict[str, Any]:
+    """Parse a prompt as far as that goes without a vocabulary. Raises UserError about the file."""
+    if path.suffix.lower() == ".json":
+        return parse_token_file(path)
+    song = read_song(path)
+    check_playable(song, str(path))
+    return song
+
+
+def read_prompt(opened: Song | dict[str, Any] | None, path: Path, n_rows: int, tokenizer: MidiTokenizerPooled,
+                ) -> Prompt:
+    """The prompt in ids; `n_rows` keeps the first so many rows, BOS counted, in the order of the file; 0 keeps all."""
+    if opened is None:
+        return Prompt(np.zeros((0, len(tokenizer.vocabulary.sizes)), np.int64), DEFAULT_TEMPO)
+    if isinstance(opened, Song):
+        ids, tempo = np.array(tokenizer.rows_to_ids(tokenizer.song_rows(opened, str(path)))), opened.main_tempo()
+    else:
+        ids, tempo = token_ids(opened, path, tokenizer)
+    rows = tokenizer.ids_to_rows(ids[:n_rows] if n_rows else ids, str(path))
+    if not len(rows) and n_rows != 1:
+        raise UserError(f"{path}: has no notes to continue; give another prompt, or more of its rows with -pi")
+    return Prompt(rows, tempo, str(path), file_hash(path), n_rows)

@@ -1,0 +1,120 @@
+"""Watch a folder for songs that are dropped into it, for `generate.py --watch`.
+
+The folder is looked at again and again, which works on every system and network drive, where notices of changes do
+not. A file is taken once two looks in a row find it with the same size and time of change: until then, whoever
+writes it is not done.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from backline.common.errors import UserError
+from backline.common.files import MIDI_SUFFIXES, file_hash, size_and_mtime
+from backline.generation.recipes import read_recipe
+
+SECONDS_BETWEEN_LOOKS = 0.5
+
+Stamp = tuple[int, int]  # bytes, and time of change in nanoseconds
+Play = Callable[[Path, Path], object]  # makes the songs for a file in a folder
+
+
+class Watcher:
+    """A folder, and which of its files songs were made for.
+
+    Songs for FOLDER/name.mid go to OUTPUT/name. Files in folders inside FOLDER are left alone, and so are hidden
+    ones, such as the companions that macOS puts beside files on foreign disks.
+    """
+
+    def __init__(self, folder: Path, output: Path, play: Play) -> None:
+        self.folder, self.output, self.play = folder, output, play
+        self.seen: dict[Path, Stamp] = {}  # at the last look
+        self.done: dict[Path, Stamp] = {}  # when it was last played, or found to be bad
+
+    def pass_over_done(self) -> int:
+        """Take for done the files whose songs are there already, made of the same bytes; returns how many."""
+        for path, stamp in stamps(self.folder).items():
+            if was_prompt(path, self.output_of(path)):
+                self.done[path] = stamp
+        return len(self.done)
+
+    def look(self) -> None:
+        """Look once: play every file that has come to rest since it was last played."""
+        found = stamps(self.folder)
+        self.done = {path: stamp for path, stamp in self.done.items() if path in found}
+        for path, stamp in found.items():
+            if self.seen.get(path) == stamp != self.done.get(path):
+                self.done[path] = stamp  # a bad file is not tried again before it changes, either
+                self.try_to_play(path)
+        self.seen = found
+
+    def try_to_play(self, path: Path) -> None:
+        """Play a file; what is wrong with it is one line, after which the watch goes on."""
+        try:
+            output = self.output_of(path)
+            if output.resolve() == self.folder.resolve():
+                raise UserError(f"{path}: its songs would go into the watched folder, and be played to in turn; give "
+                                f"another -o")
+            self.play(path, output)
+        except UserError as err:
+            text = str(err)
+            print(f"error: {text if str(path) in text else f'{path}: {text}'}", file=sys.stderr, flush=True)
+        except OSError as err:  # it was taken away again, or the disk is full
+            print(f"error: {path}: {err.strerror or err}", file=sys.stderr, flush=True)
+        sys.stdout.flush()  # whoever reads along through a pipe sees it now
+
+    def output_of(self, path: Path) -> Path:
+        return self.output / path.stem
+
+
+def stamps(folder: Path) -> dict[Path, Stamp]:
+    """Size and time of change of each MIDI file in `folder`, sorted by name. Raises UserError if it is gone."""
+    check_folder(folder)
+    found = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() in MIDI_SUFFIXES and not path.name.startswith(".") and path.is_file():
+            try:
+                found[path] = size_and_mtime(path)
+            except UserError:  # gone since it was listed
+                continue
+    return found
+
+
+def was_prompt(path: Path, folder: Path) -> bool:
+    """Whether `folder` has a song that was made for the file `path`, byte for byte as it is now."""
+    for song in folder.glob("*.mid"):
+        try:
+            if read_recipe(song).prompt_hash == file_hash(path):
+                return True
+        except (UserError, OSError):  # not a song of ours, or gone
+            continue
+    return False
+
+
+def check_folder(folder: Path) -> None:
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder to watch; make it, and drop .mid files into it")
+
+
+def folder_beside(folder: Path, ending: str) -> Path:
+    """The folder next to `folder` that is named like it, with `ending` added."""
+    named = folder if folder.name not in ("", "..") else folder.resolve()
+    return named.parent / f"{named.name}{ending}"
+
+
+def watch(watcher: Watcher, again: bool, sleep: Callable[[float], None] = time.sleep) -> int:
+    """Look until Ctrl-C, which is how this ends well: returns 0. `again`: also play files that have songs already."""
+    n_done = 0 if again else watcher.pass_over_done()
+    before = f", but for {n_done} that have theirs" if n_done else ""
+    print(f"watching {watcher.folder}: songs for each .mid in it go to {watcher.output}{before}; Ctrl-C ends",
+          flush=True)
+    try:
+        while True:
+            watcher.look()
+            sleep(SECONDS_BETWEEN_LOOKS)
+    except KeyboardInterrupt:
+        print(f"no longer watching {watcher.folder}")
+    return 0

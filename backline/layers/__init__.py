@@ -1,0 +1,1 @@
+"""What the model's layers are made of."""

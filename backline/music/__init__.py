@@ -1,0 +1,1 @@
+"""Songs, MIDI files, parts and the vocabulary. No torch."""

@@ -1,0 +1,53 @@
+"""What a model's file carries of the controls it was trained with. Light: no torch.
+
+These are the edges between the levels of density, and the sheets of the songs trained on, from which `generate.py`
+draws what it is not told.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from backline.common.errors import UserError
+from backline.music.controls import Levels, key_column
+from backline.music.vocab import Vocabulary
+
+
+@dataclasses.dataclass(frozen=True)
+class SheetTable:
+    """What a model's file carries of its songs' controls."""
+
+    levels: Levels
+    sheets: np.ndarray  # (n_songs, S) uint8, of each song's first bars
+
+    def to_facts(self) -> dict[str, Any]:
+        """Plain data; the sheets are bytes in base64, compressed."""
+        packed = base64.b64encode(zlib.compress(self.sheets.tobytes())).decode()
+        return {**dataclasses.asdict(self.levels), "sheets": packed, "n_songs": len(self.sheets)}
+
+    @classmethod
+    def from_facts(cls, data: dict[str, Any], vocabulary: Vocabulary, where: Path) -> SheetTable:
+        """Raises UserError if the data is damaged."""
+        try:
+            levels = Levels(tuple(tuple(edges) for edges in data["density_edges"]))
+            sheets = np.frombuffer(zlib.decompress(base64.b64decode(data["sheets"])), np.uint8)
+            return cls(levels, sheets.reshape(data["n_songs"], sheet_width(vocabulary)))
+        except (KeyError, TypeError, ValueError, zlib.error):
+            raise UserError(f"{where}: its table of sheets is damaged; copy or make it again") from None
+
+
+def sheet_table(facts: dict[str, Any], vocabulary: Vocabulary, where: Path) -> SheetTable | None:
+    """The table in what a model's file says of its training; None where there is none."""
+    data = facts.get("controls") or facts.get("facts", {}).get("controls")
+    return SheetTable.from_facts(data, vocabulary, where) if data else None
+
+
+def sheet_width(vocabulary: Vocabulary) -> int:
+    """Columns of a sheet, which are the first of the controls; behind them stands how many bars are left."""
+    return key_column(vocabulary) + 1

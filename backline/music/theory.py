@@ -1,0 +1,84 @@
+"""Names that musicians use: notes, scales, and the pieces of a General MIDI drum kit. Light: no torch."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from backline.common.errors import UserError
+
+OCTAVE = 12
+PITCH_CLASSES = ("C", "Db", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
+LETTERS = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
+ACCIDENTALS = {"": 0, "#": 1, "b": -1}
+SCALES = {  # semitones above the tonic
+    "major": (0, 2, 4, 5, 7, 9, 11),
+    "minor": (0, 2, 3, 5, 7, 8, 10),
+    "harmonic_minor": (0, 2, 3, 5, 7, 8, 11),
+    "melodic_minor": (0, 2, 3, 5, 7, 9, 11),
+    "dorian": (0, 2, 3, 5, 7, 9, 10),
+    "phrygian": (0, 1, 3, 5, 7, 8, 10),
+    "lydian": (0, 2, 4, 6, 7, 9, 11),
+    "mixolydian": (0, 2, 4, 5, 7, 9, 10),
+    "locrian": (0, 1, 3, 5, 6, 8, 10),
+    "major_pentatonic": (0, 2, 4, 7, 9),
+    "minor_pentatonic": (0, 3, 5, 7, 10),
+    "blues": (0, 3, 5, 6, 7, 10),
+    "chromatic": tuple(range(OCTAVE)),
+}
+# Of the General MIDI percussion map: what a producer calls by name, and the pitches that play it.
+DRUM_KIT = {
+    "kick": (35, 36), "rim": (37,), "snare": (38, 40), "clap": (39,), "toms": (41, 43, 45, 47, 48, 50),
+    "closed_hat": (42,), "pedal_hat": (44,), "open_hat": (46,), "hats": (42, 44, 46), "crash": (49, 57),
+    "ride": (51, 53, 59), "china": (52,), "splash": (55,), "tambourine": (54,), "cowbell": (56,),
+    "bongos": (60, 61), "congas": (62, 63, 64), "timbales": (65, 66), "agogo": (67, 68), "shaker": (70,),
+    "maracas": (70,), "claves": (75,), "woodblocks": (76, 77), "triangle": (80, 81),
+}
+
+
+def pitch_class(name: str) -> int:
+    """0 to 11 of a note's name: C, F#, Bb. Raises UserError."""
+    match = re.fullmatch(r"([A-Ga-g])([#b]?)", name.strip())
+    if not match:
+        raise UserError(f"key {name!r}: give a letter from A to G, perhaps with # or b, such as F# or Bb")
+    return (LETTERS[match[1].upper()] + ACCIDENTALS[match[2]]) % OCTAVE
+
+
+def scale_pitch_classes(key: str, scale: str) -> frozenset[int]:
+    """Pitch classes, 0 to 11, of a scale on a tonic. Raises UserError."""
+    if scale not in SCALES:
+        raise UserError(f"scale {scale!r} must be one of {', '.join(SCALES)}")
+    return frozenset((pitch_class(key) + interval) % OCTAVE for interval in SCALES[scale])
+
+
+def best_scale(counts: Sequence[int]) -> tuple[str, frozenset[int]]:
+    """Name and pitch classes of the major or minor scale that holds most of the notes counted by pitch class (12,).
+
+    A scale and its relative hold the same notes: of the two, the one whose tonic is played more often.
+    """
+    def fit(tonic: str, scale: str) -> tuple[int, int]:
+        return sum(int(counts[i]) for i in scale_pitch_classes(tonic, scale)), int(counts[pitch_class(tonic)])
+
+    tonic, scale = max(((tonic, scale) for tonic in PITCH_CLASSES for scale in ("major", "minor")),
+                       key=lambda pair: fit(*pair))
+    return f"{tonic} {scale}", scale_pitch_classes(tonic, scale)
+
+
+def pitch_set(text: str) -> frozenset[int]:
+    """MIDI pitches of a list such as "28-52" or "kick, snare, 42-46". Raises UserError."""
+    pitches: set[int] = set()
+    for item in filter(None, re.split(r"[,\s]+", text)):
+        match = re.fullmatch(r"(\d{1,3})(?:-(\d{1,3}))?", item)
+        if match:
+            found = range(int(match[1]), int(match[2] or match[1]) + 1)
+        elif item in DRUM_KIT:
+            found = DRUM_KIT[item]
+        else:
+            raise UserError(f"pitches {item!r}: give a pitch (36), a range (28-52) or a piece of the drum kit: "
+                            f"{', '.join(DRUM_KIT)}")
+        if not found or max(found) > 127:
+            raise UserError(f"pitches {item!r}: a range goes up, from 0 to 127 at most")
+        pitches.update(found)
+    if not pitches:
+        raise UserError(f"pitches {text!r}: names none")
+    return frozenset(pitches)

@@ -1,0 +1,1 @@
+"""Behind prepare.py: the dataset and its duplicates."""

@@ -1,0 +1,259 @@
+"""The tensor dataset `.pt`: how it is written, read and split by song.
+
+A dict of plain data and tensors: `blocks` (N, T, F), the songs joined end to end (each begun by its BOS row and
+ended by its EOS row) and cut into rows of T notes, the last unfilled row dropped; `song_starts`, the row of notes
+at which each song begins; `songs`, their names in the same order, as UTF-8 with a zero byte between; `clusters`, for
+each song the index of the first of its near-duplicates, which stand next to each other. Version 1 (names as a list,
+no clusters) and the predecessor's bare (N, T, F) tensor are read too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import re
+import shutil
+import struct
+import zipfile
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from backline.common.errors import UserError
+from backline.common.files import replacing
+from backline.music.vocab import BOS, EOS, FIELDS, SHORTEST_BLOCK, Vocabulary, load_vocabulary
+from backline.training.checkpoints import load_plain
+
+FORMAT, VERSION = "pooled-dataset", 2
+REMEDY = "make one with prepare.py"
+SEPARATOR = "\0"  # of the songs' names: no file name holds it
+ALIGNMENT = 64  # bytes, of a tensor in the file
+CHECKED_ROWS = 1 << 16
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """Songs in a row. `notes` is (M, F), M = N·T notes; song i is notes[song_starts[i]:song_starts[i + 1]]."""
+
+    notes: Tensor
+    block_size: int
+    songs: tuple[str, ...]
+    song_starts: np.ndarray  # (n_songs,) int64
+    clusters: np.ndarray  # (n_songs,) int64, equal for near-duplicates, which stand next to each other
+    vocabulary: Vocabulary
+
+    @property
+    def n_songs(self) -> int:
+        return len(self.songs)
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """Rows (N, T, F) of the songs trained on and of the songs held out; no song is in both."""
+
+    train: Tensor
+    held_out: Tensor
+    held_out_songs: tuple[str, ...]
+    notice: str = ""
+
+
+class Counts(NamedTuple):
+    """What a dataset holds; `dropped` notes come after the last full block."""
+
+    notes: int
+    blocks: int
+    dropped: int
+
+
+class Songs(NamedTuple):
+    """Songs on their way into a dataset, those of a cluster next to each other."""
+
+    names: Sequence[str]
+    lengths: np.ndarray  # (n,) notes of each
+    clusters: np.ndarray  # (n,) labels, equal for near-duplicates
+    notes: Iterable[bytes]  # (N, F) ids of each in the vocabulary's `id_type`, one song after another
+
+
+def write_dataset(path: Path, songs: Songs, block_size: int, vocabulary: Vocabulary, facts: dict[str, Any]) -> Counts:
+    """Join songs and write them as a dataset. Notes go straight to the file: memory holds one song at a time.
+
+    Raises UserError if there are fewer notes than one block.
+    """
+    sizes = songs.lengths + 2  # BOS and EOS
+    total = int(sizes.sum())
+    n_blocks = total // block_size
+    if not n_blocks:
+        raise UserError(f"{path}: {len(sizes)} songs have {total} notes, fewer than one block of {block_size}; "
+                        f"add songs, or give a smaller -b")
+    first = np.concatenate([[True], songs.clusters[1:] != songs.clusters[:-1]])
+    clusters = np.maximum.accumulate(np.where(first, np.arange(len(sizes)), 0))
+    n_name_bytes = sum(len(name) for name in _name_bytes(songs.names))
+    with _scratch_folder(path) as scratch:
+        # Holes on the disk, of which nothing is ever touched: they only say how large these two are.
+        blocks = np.memmap(scratch / "blocks", vocabulary.id_type, "w+", shape=(n_blocks, block_size, len(FIELDS)))
+        names = np.memmap(scratch / "songs", np.uint8, "w+", shape=(n_name_bytes,))
+        data = {"format": FORMAT, "version": VERSION, "vocabulary": vocabulary.to_dict(),
+                "blocks": torch.from_numpy(blocks), "songs": torch.from_numpy(names),
+                "song_starts": torch.from_numpy(np.cumsum(sizes) - sizes), "clusters": torch.from_numpy(clusters),
+                **facts}
+        with replacing(path) as file:
+            _save(data, {"blocks": _between_edges(songs.notes, blocks.nbytes, vocabulary),
+                         "songs": _name_bytes(songs.names)}, scratch / "archive", file)
+    return Counts(total, n_blocks, total - n_blocks * block_size)
+
+
+def _name_bytes(names: Iterable[str]) -> Iterator[bytes]:
+    """The names as the file system spells them, each but the first after a separator."""
+    for number, name in enumerate(names):
+        yield os.fsencode(SEPARATOR + name if number else name)
+
+
+@contextlib.contextmanager
+def _scratch_folder(path: Path) -> Iterator[Path]:
+    """A folder beside `path`, always of the same name, so that what a killed run left goes with the next."""
+    scratch = path.with_name(f".{path.name}.scratch")
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir()
+    try:
+        yield scratch
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _between_edges(notes: Iterable[bytes], n_bytes: int, vocabulary: Vocabulary) -> Iterator[bytes]:
+    """The notes of each song between a BOS and an EOS row; `n_bytes` of them in all."""
+    bos, eos = (np.full(len(FIELDS), special, vocabulary.id_type).tobytes() for special in (BOS, EOS))
+    for song in notes:
+        piece = (bos + song + eos)[:n_bytes]
+        n_bytes -= len(piece)
+        yield piece
+
+
+def _save(data: dict[str, Any], streams: dict[str, Iterator[bytes]], scratch: Path, file: BinaryIO) -> None:
+    """What `torch.save(data, file)` writes, the tensors named in `streams` from there instead of from memory.
+
+    torch writes the archive without the tensors' data, which are then put in: a .pt file is a zip file of one stored
+    record per tensor, numbered in their order.
+    """
+    with torch.serialization.skip_data():
+        torch.save(data, scratch)
+    tensors = [key for key, value in data.items() if isinstance(value, Tensor)]
+    with zipfile.ZipFile(scratch) as skeleton, zipfile.ZipFile(file, "w") as archive:
+        for entry in skeleton.infolist():
+            record = re.fullmatch(r"[^/]+/data/(\d+)", entry.filename)
+            key = tensors[int(record[1])] if record else None
+            chunks = streams.get(key) or [data[key].numpy().tobytes() if key else skeleton.read(entry)]
+            info = zipfile.ZipInfo(entry.filename)
+            info.extra = _padding(file.tell() + len(entry.filename))
+            with archive.open(info, "w", force_zip64=True) as target:
+                for chunk in chunks:
+                    target.write(chunk)
+
+
+def _padding(place: int) -> bytes:
+    """An extra field that lets a record's data begin at a multiple of ALIGNMENT, as torch wants them."""
+    header = 30 + 20 + 4  # of the record, of its 64-bit sizes, of the field itself
+    length = -(place + header) % ALIGNMENT
+    return struct.pack("<HH", 0x4246, length) + bytes(length)  # "FB": as torch marks its own
+
+
+def load_dataset(path: Path, vocabulary: Vocabulary | None = None) -> Dataset:
+    """Memory-map a dataset.
+
+    Args:
+        vocabulary: the one it must have been made with; also that of a bare tensor (default: the default one).
+    Raises:
+        UserError: not a dataset, damaged, or made with another vocabulary.
+    """
+    data = load_plain(path, mmap=True)
+    if isinstance(data, Tensor):
+        return _from_bare_tensor(path, data, vocabulary or load_vocabulary())
+    if not isinstance(data, dict) or data.get("format") != FORMAT:
+        raise UserError(f"{path}: not a dataset; {REMEDY}")
+    if data.get("version") not in (1, VERSION):
+        raise UserError(f"{path}: dataset version {data.get('version')}, this program reads {VERSION}; {REMEDY}")
+    if data["version"] == 1:  # no clusters, and the names as a list
+        data["clusters"] = torch.arange(len(data["songs"])) if isinstance(data.get("songs"), list) else None
+    kinds = {"vocabulary": dict, "blocks": Tensor, "songs": list if data["version"] == 1 else Tensor,
+             "song_starts": Tensor, "clusters": Tensor}
+    for key, kind in kinds.items():
+        if not isinstance(data.get(key), kind):
+            raise UserError(f"{path}: its {key!r} is damaged or missing; {REMEDY}")
+    own = load_vocabulary(data["vocabulary"])
+    if vocabulary is not None and own.digest != vocabulary.digest:
+        raise UserError(f"{path}: made with another vocabulary than the model ({vocabulary.difference(own)}); tokenize "
+                        f"and prepare the songs again, both with --vocab and the model's vocabulary, or take a "
+                        f"model of this one (a new one: train without -fp)")
+    _check_blocks(path, data["blocks"], own)
+    songs = data["songs"] if isinstance(data["songs"], list) else \
+        os.fsdecode(data["songs"].numpy().tobytes()).split(SEPARATOR)
+    starts, clusters = data["song_starts"].numpy(), data["clusters"].numpy()
+    if not (starts.shape == clusters.shape == (len(songs),)) or starts[0] or (np.diff(starts) <= 0).any():
+        raise UserError(f"{path}: its index of songs is damaged; {REMEDY}")
+    return Dataset(data["blocks"].view(-1, len(FIELDS)), data["blocks"].shape[1], tuple(songs), starts, clusters, own)
+
+
+def _from_bare_tensor(path: Path, blocks: Tensor, vocabulary: Vocabulary) -> Dataset:
+    _check_blocks(path, blocks, vocabulary)
+    notes = blocks.reshape(-1, len(FIELDS))
+    starts = np.flatnonzero((notes == BOS).all(dim=1).numpy())
+    if not len(starts) or starts[0]:  # what stands before the first BOS row is a song cut at its beginning
+        starts = np.concatenate([[0], starts])
+    return Dataset(notes, blocks.shape[1], tuple(f"song {i}" for i in range(len(starts))), starts,
+                   np.arange(len(starts)), vocabulary)
+
+
+def _check_blocks(path: Path, blocks: Tensor, vocabulary: Vocabulary) -> None:
+    whole = not blocks.is_floating_point() and not blocks.is_complex() and blocks.dtype != torch.bool
+    if blocks.ndim != 3 or blocks.shape[2] != len(FIELDS) or not len(blocks) or not whole:
+        raise UserError(f"{path}: holds a {blocks.dtype} tensor of shape {list(blocks.shape)}, where whole numbers "
+                        f"of shape [N, T, {len(FIELDS)}] are needed; {REMEDY}")
+    sample = blocks[::-(-len(blocks) // CHECKED_ROWS)]  # all of a small dataset; a large one would take minutes
+    highest = sample.amax(dim=(0, 1)).tolist()
+    if any(top >= size for top, size in zip(highest, vocabulary.sizes, strict=True)) or sample.min() < 0:
+        raise UserError(f"{path}: ids up to {highest}, but the vocabulary's sizes are {list(vocabulary.sizes)}; "
+                        f"{REMEDY}")
+
+
+def split_by_song(dataset: Dataset, train_split: float) -> Split:
+    """The first `train_split` share of songs for training, the rest held out; the row across the cut is dropped.
+
+    Near-duplicates stay on one side: the cut lies between two clusters. Few songs are no error: the cut moves to
+    where it leaves rows on both sides, and if it nowhere does, rows are halved until it does. The notice says so.
+    Songs without a whole row are in no row, but keep their side.
+
+    Raises UserError for a share outside 0 to 1, or if there is only one song.
+    """
+    if not 0 < train_split < 1:
+        raise UserError(f"--train_split {train_split} must lie between 0 and 1")
+    if dataset.n_songs < 2:
+        raise UserError("the dataset holds one song, and none is left to hold out; prepare at least two")
+    wanted = min(max(round(dataset.n_songs * train_split), 1), dataset.n_songs - 1)
+    cuts, notices = np.flatnonzero(np.diff(dataset.clusters)) + 1, []
+    if not len(cuts):
+        cuts = np.arange(1, dataset.n_songs)
+        notices = ["all songs are near-duplicates of each other: held-out losses will look too good"]
+    by_distance = cuts[np.argsort(np.abs(cuts - wanted), kind="stable")].tolist()
+    size = dataset.block_size
+    while size >= SHORTEST_BLOCK:
+        for n_train in by_distance:
+            split = _cut(dataset, n_train, size)
+            if len(split.train) and len(split.held_out):
+                if n_train != by_distance[0]:
+                    notices.append(f"few notes: {n_train} of {dataset.n_songs} songs are for training")
+                if size != dataset.block_size:
+                    notices.append(f"few notes: rows are {size} notes long, not {dataset.block_size}")
+                return dataclasses.replace(split, notice="; ".join(notices))
+        size //= 2
+    raise UserError("too few notes to train on some songs and hold out others; prepare more songs")
+
+
+def _cut(dataset: Dataset, n_train: int, size: int) -> Split:
+    rows = dataset.notes[:len(dataset.notes) // size * size].view(-1, size, len(FIELDS))
+    cut = int(dataset.song_starts[n_train])
+    return Split(rows[:cut // size], rows[-(-cut // size):], dataset.songs[n_train:])

@@ -1,0 +1,1 @@
+"""Behind train_pool.py: a run, its rows, its checkpoints."""

@@ -1,0 +1,96 @@
+"""The settings of a training run and the names of the files in its folder. Light: no torch."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from backline.common.errors import UserError
+
+PRECISIONS = ("fp32", "bf16")
+OPTIMIZERS = ("adamw", "muon")
+SCHEDULES = ("cosine", "constant")
+SEEDS = 2**32
+LAST, BEST, LOSSES, PICTURE, SETTINGS = "last.pth", "best.pth", "train_losses.csv", "losses.png", "hyperparameters.json"
+CONTROLS = "controls.npy"
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingArgs:
+    """How a run goes. A step is one optimizer step over `batch_size` × `accumulation` rows."""
+
+    batch_size: int = 12
+    num_epochs: int = 22
+    lr: float = 0.5e-4  # peak learning rate of AdamW
+    optimizer: str = "adamw"  # "muon" moves the hidden matrices by Muon, and all else by AdamW
+    muon_lr: float = 0.02  # peak learning rate of Muon
+    momentum: float = 0.95  # of Muon
+    beta2_half_life: int = 0  # notes after which AdamW's mean of squared gradients has halved; 0: 693 steps
+    filename: str = "musictransformer"  # run folder
+    loggingsteps: int = 500  # optimizer steps between rows of train_losses.csv; last.pth is saved as often
+    max_train_steps: int = 0  # stop after this many steps even if epochs are left; 0: no limit
+    max_minutes: float = 0.0  # plan as many steps as fit into this time, instead of num_epochs; 0: no such plan
+    warmup_steps: int = 100  # of linear warm-up, at most half of the run
+    schedule: str = "cosine"  # of the rates after it; "constant" stays at the peak, with a linear decay at the end
+    decay_share: float = 0.2  # share of the steps in which "constant" decays
+    final_lr: float = 0.1  # share of the rates at the last step
+    weight_decay: float = 0.01  # on matrices, never on biases and norms; a step takes off this times the rate
+    average: float = 0.0  # the model is an average of its weights over this share of the steps done; 0: the last ones
+    clip_norm: float = 1.0  # gradients are scaled down to this norm; 0: never
+    precision: str = "fp32"  # "bf16" computes under bfloat16 autocast
+    validate_steps: int = 0  # steps between validations; 0: after each epoch only
+    validate_rows: int = 0  # held-out rows used for each, spread evenly; 0: all of them
+    accumulation: int = 1  # batches of `batch_size` rows whose gradients make one step: for batches that do not fit
+    patience: int = 0  # stop after so many validations without a lower held-out loss; 0: never
+    transpose: tuple[int, ...] = ()  # [lowest, highest] semitones by which each row is moved, drums apart, drawn anew
+    random_crops: bool = False  # rows begin at another note in each epoch
+    row_notes: int = 0  # notes of each row; 0: those of the dataset's rows, of which they must be a part
+    whole_rows_from: float = 1.0  # share of the run after which rows have the dataset's length
+    song_starts: float = 0.0  # share of the rows that begin where a song begins
+    song_ends: float = 0.0  # share of the rows that are the last 4 to 32 bars of a song, as a song of their own
+    bar_lines: bool = False  # all other rows begin at a bar line
+    drop_parts: float = 0.0  # share of the rows that lose one part, drawn anew
+    given_tasks: float = 0.0  # share of the rows made into tasks with given notes, for a model with "given": true
+    compile: bool = False  # by torch.compile: slow to start, perhaps faster then; on the CPU it needs a C++ compiler
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "num_epochs", "loggingsteps", "accumulation"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name}={getattr(self, name)} must be at least 1")
+        for name in ("max_train_steps", "warmup_steps", "weight_decay", "clip_norm", "validate_steps", "validate_rows",
+                     "patience", "beta2_half_life", "row_notes", "max_minutes"):
+            if getattr(self, name) < 0:
+                raise UserError(f"{name}={getattr(self, name)} must not be negative")
+        if self.transpose and not (len(self.transpose) == 2 and self.transpose[0] <= 0 <= self.transpose[1]):
+            raise UserError(f"transpose={list(self.transpose)} must be [lowest, highest] semitones with 0 between, "
+                            f"or []")
+        if not 0 <= self.seed < SEEDS:
+            raise UserError(f"seed={self.seed} must be from 0 to {SEEDS - 1}")
+        for name in ("drop_parts", "given_tasks", "final_lr", "decay_share", "whole_rows_from", "song_starts",
+                     "song_ends"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(f"{name}={getattr(self, name)} must be from 0 to 1")
+        if self.max_minutes and self.max_train_steps:
+            raise UserError(f"max_minutes={self.max_minutes} and max_train_steps={self.max_train_steps} both say how "
+                            f"long the run is; leave one out")
+        if self.song_starts + self.song_ends > 1:
+            raise UserError(f"song_starts={self.song_starts} and song_ends={self.song_ends} make up more than all rows")
+        for name in ("lr", "muon_lr"):
+            if not getattr(self, name) > 0:
+                raise UserError(f"{name}={getattr(self, name)} must be above 0")
+        for name in ("momentum", "average"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UserError(f"{name}={getattr(self, name)} must be at least 0 and below 1")
+        for name, options in (("precision", PRECISIONS), ("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)):
+            if getattr(self, name) not in options:
+                raise UserError(f"{name}={getattr(self, name)!r} must be one of {', '.join(options)}")
+        if not self.filename:
+            raise UserError("filename must name the run's folder")
+
+    def with_batch_size(self, batch_size: int) -> TrainingArgs:
+        """The same steps, from other batches. Raises UserError if they cannot be made of them."""
+        rows = self.batch_size * self.accumulation
+        if batch_size < 1 or rows % batch_size:
+            sizes = ", ".join(str(size) for size in range(1, rows + 1) if rows % size == 0)
+            raise UserError(f"--batch_size {batch_size}: a step of this run is {rows} rows; give one of {sizes}")
+        return dataclasses.replace(self, batch_size=batch_size, accumulation=rows // batch_size)

@@ -1,0 +1,83 @@
+"""The controls of a training run's songs, worked out once and kept in the run's folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from backline.common.files import replacing
+from backline.music.controls import Levels, fields, forgotten, measure_levels, sheet_of, song_controls
+from backline.music.sheet_table import SheetTable, sheet_width
+from backline.music.vocab import BAR, FIELDS, FIRST_CONTROL, FIRST_ID, Vocabulary
+from backline.preparation.dataset import Dataset
+from backline.training.config import CONTROLS
+from backline.training.distributed import Processes
+
+
+class ControlTables:
+    """The controls of a dataset's songs, for training."""
+
+    def __init__(self, columns: np.ndarray, table: SheetTable, vocabulary: Vocabulary) -> None:
+        """`columns`: (M, K) uint8, one row for each of the dataset's."""
+        self.columns = torch.from_numpy(columns)
+        self.table = table
+        self.vocabulary = vocabulary
+
+    @classmethod
+    def of(cls, dataset: Dataset, n_held_out: int, folder: Path, processes: Processes,
+           levels: Levels | None = None) -> ControlTables:
+        """Those of `dataset`, from the file in `folder`, which the first process makes where there is none.
+
+        Args:
+            n_held_out: songs that are not for training, the last of all.
+            levels: of density, which the model has learned already; None: those of the songs for training.
+        """
+        n_train = dataset.n_songs - n_held_out
+        path = folder / CONTROLS
+        vocabulary = dataset.vocabulary
+        shape = (len(dataset.notes), len(fields(vocabulary)))
+        if levels is None:
+            levels = measure_levels((notes_of(dataset, song) for song in range(n_train)), vocabulary)
+        if processes.is_first and _held(path, shape) is None:
+            _write(path, dataset, levels, shape)
+        processes.total(torch.zeros(1))  # the others wait here for the first
+        columns = _held(path, shape)
+        sheets = columns[dataset.song_starts[:n_train], :sheet_width(vocabulary)].copy()  # BOS has the first bar's
+        return cls(columns, SheetTable(levels, sheets), vocabulary)
+
+    def describe_end(self, rows: Tensor) -> None:
+        """Put in place of the sheets of (N, C) rows, which begin with a BOS, that of these rows alone."""
+        notes = rows[:, :len(FIELDS)].numpy()
+        bars = notes[notes[:, BAR] >= FIRST_ID, BAR] - FIRST_ID
+        sheet = sheet_of(notes, self.vocabulary, self.table.levels, 0, int(bars.max()))
+        rows[:, FIRST_CONTROL:FIRST_CONTROL + len(sheet)] = torch.from_numpy(sheet).to(rows.dtype)
+
+    def forgotten(self, controls: Tensor, random: np.random.Generator) -> Tensor:
+        """(B, T, K) controls of which some are unknown."""
+        return torch.from_numpy(forgotten(controls.numpy(), random))
+
+
+def notes_of(dataset: Dataset, song: int) -> np.ndarray:
+    """(N, F) ids of all rows of a song."""
+    end = dataset.song_starts[song + 1] if song + 1 < dataset.n_songs else len(dataset.notes)
+    return dataset.notes[dataset.song_starts[song]:end].numpy()
+
+
+def _held(path: Path, shape: tuple[int, int]) -> np.ndarray | None:
+    """What the file at `path` holds, mapped into memory; None if that is nothing of this `shape`."""
+    try:
+        columns = np.load(path, mmap_mode="c")  # as it stands in the file, whatever is written to it in memory
+    except (OSError, ValueError):
+        return None
+    return columns if columns.shape == shape and columns.dtype == np.uint8 else None
+
+
+def _write(path: Path, dataset: Dataset, levels: Levels, shape: tuple[int, int]) -> None:
+    with replacing(path) as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+        for song in tqdm(range(dataset.n_songs), desc="controls", unit="song", leave=False, disable=None):
+            file.write(song_controls(notes_of(dataset, song), dataset.vocabulary, levels).tobytes())

@@ -1,0 +1,527 @@
+"""The training loop behind train_pool.py: a run that can be stopped anywhere and continued exactly."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import csv
+import dataclasses
+import io
+import json
+import math
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.utils.data
+from torch import Tensor
+from tqdm import tqdm
+
+from backline.common.errors import UserError
+from backline.common.files import file_hash, read_json_object, write_bytes
+from backline.common.settings import config_from_dict, config_to_dict
+from backline.common.surroundings import surroundings
+from backline.music.controls import fields
+from backline.music.sheet_table import sheet_table
+from backline.music.vocab import FIELDS, Vocabulary
+from backline.preparation.dataset import Dataset, Split, load_dataset, split_by_song
+from backline.training.batches import Batches
+from backline.training.checkpoints import load_model, save_checkpoint
+from backline.training.config import BEST, CONTROLS, LAST, LOSSES, PICTURE, SETTINGS, TrainingArgs
+from backline.training.control_tables import ControlTables
+from backline.training.distributed import Processes, SharedError
+from backline.training.optimization import Optimizers, WeightAverage, rate_share
+from backline.training.torch_errors import (
+    compile_failure,
+    is_compile_failure,
+    is_out_of_memory,
+    smaller_batches,
+    too_large,
+)
+from model import ModelConfig, PooledTransformer, counted, window_losses
+
+MOST_WORKERS = 12  # processes that make rows for a GPU
+STEPS_BEFORE, STEPS_TIMED = 3, 5  # from which max_minutes plans
+SPARED = 0.95  # of the time left, which saving and the end of a run take some of
+COLUMNS = ["steps", "train_loss", *(f"train_{field}" for field in FIELDS), "held_out_loss",
+           *(f"held_out_{field}" for field in FIELDS), "held_out_raw", "lr", "epoch", "notes_seen", "seconds"]
+
+
+@dataclasses.dataclass
+class Progress:
+    """Where a run stands; all of it is stored in a checkpoint."""
+
+    step: int = 0  # optimizer steps done
+    notes_seen: int = 0
+    seconds: float = 0.0  # of training, over all sittings
+    best: float = math.inf  # lowest held-out loss, in nats per note
+    misses: int = 0  # validations since then
+    rows: list[dict[str, Any]] = dataclasses.field(default_factory=list)  # of train_losses.csv
+    sums: list[float] = dataclasses.field(default_factory=lambda: [0.0] * len(FIELDS))  # losses since the last row
+    count: int = 0  # steps in `sums`
+    planned: int = 0  # steps of the whole run, where max_minutes made the plan
+
+
+class Run:
+    """One training run: everything between its settings and its folder."""
+
+    def __init__(self, folder: Path, settings: TrainingArgs, model: PooledTransformer, dataset: Dataset, split: Split,
+                 facts: dict[str, Any], processes: Processes, controls: ControlTables | None = None) -> None:
+        self.folder, self.settings, self.dataset, self.split = folder, settings, dataset, split
+        self.facts, self.processes, self.device = facts, processes, processes.device
+        self.model = model.to(self.device)
+        if settings.compile:
+            try:
+                self.model.compile()  # in place: the names of its weights stay
+            except RuntimeError as err:  # not on this system, or not with this Python
+                raise UserError(compile_failure(err)) from None
+        self.forward = self.model  # what `_losses` calls; several processes wrap it
+        self.data = Batches(dataset, split, model.config, settings, controls)
+        self.steps_per_epoch = self.data.steps_per_epoch
+        self.began = time.monotonic()
+        self.optimizers = Optimizers(model, settings, self.data.rows_per_step * (self.data.length - 1))
+        self.average = WeightAverage(model, settings.average) if settings.average else None
+        self.progress = Progress()
+        self.sums = torch.zeros(len(FIELDS), dtype=torch.float64, device=self.device)  # of `progress`, on the device
+
+    @property
+    def total_steps(self) -> int:
+        return self.data.total_steps
+
+    # ------------------------------------------------------------ beginning
+
+    @classmethod
+    def start(cls, folder: Path, dataset_path: Path, settings: TrainingArgs, model_settings: dict[str, Any] | None,
+              where: str, weights: Path | None, train_split: float, processes: Processes,
+              command: Sequence[str]) -> Run:
+        """A new run, from scratch or from `weights`, in place of the one in `folder`.
+
+        Raises UserError if settings, weights and dataset disagree; `folder` is as it was then.
+        """
+        _ = processes.device  # the first thing to be wrong
+        torch.manual_seed(settings.seed)
+        facts = {"dataset": str(dataset_path), "train_split": train_split, "weights": str(weights) if weights else None}
+        model, vocabulary, known = load_model(weights) if weights else (None, None, {})
+        dataset = load_dataset(dataset_path, vocabulary)
+        vocabulary = dataset.vocabulary
+        config = model.config if model else None
+        if model_settings is not None or config is None:
+            wanted = config_from_dict(ModelConfig, known_sizes(vocabulary, model_settings or {}), where)
+            if config is not None and wanted != config:
+                names = ", ".join(model.differences(wanted))
+                if names:
+                    raise UserError(f"{where}: not the model settings of {weights} ({names}); leave out --model_config")
+                model = model.grown(wanted)
+            config = wanted
+        if config.n_tokens != vocabulary.sizes:
+            raise UserError(f"{where}: n_tokens are not the dataset's {list(vocabulary.sizes)}; leave them out")
+        if config.block_size < dataset.block_size:
+            raise UserError(f"{where if model_settings is not None or not weights else weights}: block_size="
+                            f"{config.block_size} is shorter than the dataset's blocks ({dataset.block_size}); "
+                            f"raise it, or prepare the dataset with -b {config.block_size}")
+        model = model or PooledTransformer(config)
+        facts["dataset_hash"] = file_hash(dataset_path)
+        split = split_by_song(dataset, train_split)
+        facts["held_out_songs"] = list(split.held_out_songs)
+        controls = None
+        if config.controls:
+            if processes.is_first:
+                (folder / CONTROLS).unlink(missing_ok=True)  # perhaps of another dataset
+            learned = sheet_table(known, vocabulary, weights)
+            controls = ControlTables.of(dataset, len(split.held_out_songs), folder, processes,
+                                        learned.levels if learned else None)
+            facts["controls"] = controls.table.to_facts()
+        run = cls(folder, settings, model, dataset, split, facts, processes, controls)
+        run._announce()
+        run._write_settings(command)
+        return run
+
+    @classmethod
+    def resume(cls, folder: Path, dataset_path: Path | None, batch_size: int | None, processes: Processes,
+               command: Sequence[str]) -> Run:
+        """The run in `folder` as it was when last.pth was written.
+
+        `batch_size` other than the run's changes what passes through the model at once, and not the steps.
+        """
+        _ = processes.device  # the first thing to be wrong
+        model, vocabulary, state = load_model(folder / LAST)
+        if "optimizer" not in state:
+            raise UserError(f"{folder / LAST}: holds no optimizer state, so it cannot be continued; start a new run "
+                            f"from it with -fp")
+        facts, settings = state["facts"], config_from_dict(TrainingArgs, state["settings"], str(folder / LAST))
+        if batch_size is not None:
+            settings = settings.with_batch_size(batch_size)
+        dataset_path = dataset_path or Path(facts["dataset"])
+        if not dataset_path.is_file():
+            raise UserError(f"{dataset_path}: the run's dataset is not there; say where with --dataset_path")
+        if file_hash(dataset_path) != facts["dataset_hash"]:
+            raise UserError(f"{dataset_path}: not the dataset this run was started with")
+        dataset = load_dataset(dataset_path, vocabulary)
+        split = split_by_song(dataset, facts["train_split"])
+        controls = None
+        if model.config.controls:
+            levels = sheet_table(state, vocabulary, folder / LAST).levels
+            controls = ControlTables.of(dataset, len(split.held_out_songs), folder, processes, levels)
+        run = cls(folder, settings, model, dataset, split, facts, processes, controls)
+        run.restore(state)
+        run._announce()
+        if run.progress.step < run.total_steps:
+            run._add_to_settings(command)
+        run._write_table()  # a run killed after last.pth has that of an earlier step
+        return run
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from where `state` was saved: a checkpoint's "training"."""
+        self.optimizers.restore(state)
+        if self.average:
+            self.average.begin_again()
+            self.model.load_state_dict(state["raw_weights"])
+        self.progress = Progress(**state["progress"])
+        self.sums.copy_(torch.tensor(self.progress.sums, dtype=torch.float64))
+        self.data.total_steps = self.progress.planned or self.data.total_steps
+        torch.set_rng_state(state["random"]["cpu"])
+        if self.device.type == "cuda" and len(state["random"]["cuda"]) == torch.cuda.device_count():
+            torch.cuda.set_rng_state_all(state["random"]["cuda"])
+
+    def _announce(self) -> None:
+        if not self.processes.is_first:
+            return
+        if self.split.notice:
+            print(f"notice: {self.split.notice}", file=sys.stderr)
+        print(f"{self.folder}: {self.model.n_parameters():,} parameters on {self._devices()}; "
+              f"{self.dataset.n_songs - len(self.split.held_out_songs)} songs for training ({len(self.split.train)} "
+              f"rows), {len(self.split.held_out_songs)} held out ({len(self.split.held_out)} rows); "
+              f"step {self.progress.step} of {self.total_steps}", flush=True)
+
+    def _devices(self) -> str:
+        """As people say it: cpu, or 4 × cuda."""
+        return f"{self.processes.count} × {self.device.type}" if self.processes.count > 1 else str(self.device)
+
+    # ------------------------------------------------------------ training
+
+    def train(self) -> int:
+        """Train to the last step; returns the exit code. Ctrl-C and SIGTERM save and leave."""
+        self.forward = self.processes.spread(self.model)
+        if self.settings.max_minutes and not self.progress.planned:
+            self.progress.planned = self.data.total_steps = self._steps_in_time()
+            if self.processes.is_first:
+                print(f"{self.folder}: {self.total_steps} steps in {self.settings.max_minutes:g} minutes", flush=True)
+        with tqdm(total=self.total_steps, initial=self.progress.step, unit="step",
+                  disable=None if self.processes.is_first else True) as bar, self.processes.noting_stops():
+            self._train(bar)
+            if self.progress.step < self.total_steps and not self.has_lost_patience():
+                self.save()
+        if self.processes.is_first:
+            print(self._outcome())
+        return 0
+
+    def _outcome(self) -> str:
+        """What the run came to, for people."""
+        done, text = self.progress, ""
+        if self.has_lost_patience():
+            text = f"{self.folder}: no lower held-out loss in {self.settings.patience} validations; stopped at step " \
+                   f"{done.step} of {self.total_steps}\n"
+        elif done.step < self.total_steps:
+            return f"stopped at step {done.step}; continue with: python train_pool.py --resume {self.folder}"
+        held_out = [row for row in done.rows if "held_out_loss" in row]
+        text += f"{self.folder}: {done.step} steps, {done.notes_seen:,} notes seen; held out: "
+        text += describe_losses([held_out[-1][f"held_out_{field}"] for field in FIELDS]) + f"; lowest {done.best:.3f}"
+        if self.facts["weights"]:
+            text += f"\n{self.folder}: held out before {held_out[0]['held_out_loss']:.3f}, after " \
+                    f"{held_out[-1]['held_out_loss']:.3f} nats/note"
+            if held_out[0]["held_out_loss"] <= done.best:
+                text += f"; no step lowered it, so {BEST} is what the run began with, and {LAST} what it learned"
+        return text
+
+    def _train(self, bar: tqdm) -> None:
+        if not self.progress.rows:
+            self._log(validate=True)
+        notes, seconds = self.progress.notes_seen, self.progress.seconds
+        for rows in self.batches():
+            if self.processes.stopping or self.progress.step >= self.total_steps or self.has_lost_patience():
+                return
+            began = time.monotonic()
+            losses = self.step(rows)
+            self.progress.seconds += time.monotonic() - began
+            bar.update()
+            done, args = self.progress.step, self.settings
+            if self.device.type == "cpu" or done % args.loggingsteps == 0:  # a GPU does not wait for its host
+                speed = (self.progress.notes_seen - notes) / max(self.progress.seconds - seconds, 1e-9)
+                bar.set_postfix_str(f"{losses.sum():.3f} nats/note, {speed:,.0f} notes/s", refresh=False)
+            due = (done % self.steps_per_epoch == 0 or done == self.total_steps
+                   or (args.validate_steps and done % args.validate_steps == 0))
+            if due or done % args.loggingsteps == 0:
+                self._log(validate=due)
+
+    def has_lost_patience(self) -> bool:
+        """Whether the last `patience` validations were all above the lowest held-out loss."""
+        return bool(self.settings.patience) and self.progress.misses >= self.settings.patience
+
+    def batches(self) -> Iterator[Tensor]:
+        """Batches (B, T, C) from where the run stands; for a GPU made ahead of time, by processes of their own."""
+        if self.device.type != "cuda":
+            return self.data.from_step(self.progress.step)
+        steps = range(self.progress.step, self.total_steps + 1)
+        n_workers = min(MOST_WORKERS, max((os.cpu_count() or 1) - 1, 1))
+        return iter(torch.utils.data.DataLoader(self.data, batch_size=None, sampler=steps, num_workers=n_workers,
+                                                pin_memory=True, prefetch_factor=4))
+
+    def _steps_in_time(self) -> int:
+        """How many steps fit into `max_minutes`, by the speed of a few of which nothing is left afterwards.
+
+        The time counts from when the run was opened, with what compiling and these steps take. The first process
+        decides for all.
+        """
+        before = copy.deepcopy({"weights": self.model.state_dict(), **self.optimizers.state()})
+        average = copy.deepcopy(self.average.weights) if self.average else None
+        progress = dataclasses.replace(self.progress, rows=[], sums=list(self.progress.sums))
+        random = torch.get_rng_state()
+        lengths = [self.data.length]
+        if self.settings.whole_rows_from < 1 and self.data.whole_length != self.data.length:
+            lengths.append(self.data.whole_length)
+        times = [self._step_time(length) for length in lengths]
+        validation = self._timed(self.validate) * (2 if self.average else 1)
+
+        self.model.load_state_dict(before.pop("weights"))
+        self.optimizers = Optimizers(self.model, self.settings, self.data.rows_per_step * (self.data.length - 1))
+        if self.average:
+            torch._foreach_copy_(self.average.weights, average)
+        self.progress = progress
+        self.sums.zero_()
+        torch.set_rng_state(random)
+
+        whole_share = 1 - self.settings.whole_rows_from if len(lengths) > 1 else 0.0
+        per_step = times[0] * (1 - whole_share) + times[-1] * whole_share + validation / self.steps_per_epoch
+        if self.settings.validate_steps:
+            per_step += validation / self.settings.validate_steps
+        left = self.settings.max_minutes * 60 - (time.monotonic() - self.began) - 2 * validation
+        steps = max(int(SPARED * left / per_step), 1)
+        return int(self.processes.total(torch.tensor([float(steps * self.processes.is_first)]))[0])
+
+    def _step_time(self, length: int) -> float:
+        """Seconds of a step of rows of `length`, once what comes first in a process is over."""
+        rows = self.data.rows(torch.zeros(self.data.rows_per_step * self.data.length // length, dtype=torch.long),
+                              length, len(self.data.notes), seed=0)
+        for _ in range(STEPS_BEFORE):
+            self.step(rows)
+        return statistics.median(self._timed(lambda: self.step(rows)) for _ in range(STEPS_TIMED))
+
+    def _timed(self, work: Callable[[], object]) -> float:
+        """Seconds that `work` takes, on the device too."""
+        began = time.monotonic()
+        work()
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.monotonic() - began
+
+    def step(self, rows: Tensor) -> Tensor:
+        """One optimizer step on (B, T, F) rows; returns each family's loss (F,) in nats."""
+        progress = self.progress
+        self.model.train()
+        self.processes.seed_draws(self.settings.seed, progress.step)
+        losses = torch.zeros(len(FIELDS), device=self.device)
+        mine, scale = self.processes.share(rows), rows.shape[0] * (rows.shape[1] - 1) / max(counted(rows), 1)
+        # Who has no row computes one for nothing: all processes must come to the end of a backward pass.
+        batches = mine.split(self.settings.batch_size) if len(mine) else (rows[:1],)
+        with self._explained(rows):
+            for number, batch in enumerate(batches, 1):
+                share = len(batch) / len(rows) if len(mine) else 0.0
+                with self.processes.gradients_wait(self.forward, wait=number < len(batches)):
+                    of_batch = self._losses(batch) * (share * scale)  # a mean over the notes that count
+                    # The published loss is the mean over families; only the clipping would tell it from the sum.
+                    # Gradients become the mean over processes, and are to be the sum.
+                    (of_batch.mean() * self.processes.count).backward()
+                losses += of_batch.detach()
+            losses = self.processes.total(losses)
+            if self.device.type != "cuda":  # a GPU does not wait for its host: there `_log` looks
+                self._check_finite(losses, progress.step + 1)  # before the weights move: those in memory stay good
+            if self.settings.clip_norm:
+                torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip_norm)
+            self.optimizers.step(rate_share(self.settings, progress.step, self.total_steps))
+        progress.step += 1
+        if self.average:
+            self.average.update(progress.step)
+        progress.notes_seen += rows.shape[0] * (rows.shape[1] - 1)
+        self.sums += losses.double()
+        progress.count += 1
+        return losses
+
+    def _check_finite(self, losses: Tensor, step: int) -> None:
+        if not losses.isfinite().all():
+            raise SharedError(f"the loss is no longer finite at step {step}; lower lr in the training settings, or use "
+                              f"precision fp32")
+
+    def learning_rate(self) -> float:
+        """AdamW's rate in the next step."""
+        return self.settings.lr * rate_share(self.settings, self.progress.step, self.total_steps)
+
+    def _losses(self, rows: Tensor) -> Tensor:
+        rows = rows.to(self.device).long()
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.precision == "bf16"):
+            return window_losses(self.forward, self.model.config, rows).mean((0, 1))
+
+    @torch.no_grad()
+    def validate(self) -> list[float]:
+        """Each family's loss on held-out songs, in nats, all rows weighing the same."""
+        self.model.eval()
+        rows = self.split.held_out
+        wanted = self.settings.validate_rows
+        if 0 < wanted < len(rows):
+            rows = rows[torch.arange(wanted) * len(rows) // wanted]
+        total = torch.zeros(len(FIELDS), dtype=torch.float64)
+        mine = self.processes.share(rows)
+        with self._explained(rows):
+            for batch in mine.split(self.settings.batch_size) if len(mine) else ():
+                total += self._losses(batch).double().cpu() * len(batch)
+        return (self.processes.total(total) / len(rows)).tolist()
+
+    @contextlib.contextmanager
+    def _explained(self, rows: Tensor) -> Iterator[None]:
+        """Within the block rows (B, T, F) pass through the model; what that fails of becomes a UserError."""
+        try:
+            yield
+        except (RuntimeError, MemoryError) as err:
+            settings = self.settings
+            if is_out_of_memory(err):
+                at_once = min(settings.batch_size, -(-len(rows) // self.processes.count))
+                smaller = smaller_batches(settings.batch_size, settings.accumulation, at_once)
+                text = too_large(self.device, at_once, rows.shape[1], smaller)
+                if (self.folder / LAST).is_file():
+                    text += f"; {self.folder / LAST} is there still: --resume {self.folder}"
+                    text += f" --batch_size {smaller[0]} continues it" if smaller else " continues it"
+                raise UserError(text) from None
+            if settings.compile and is_compile_failure(err):
+                raise UserError(compile_failure(err)) from None
+            raise
+
+    # ------------------------------------------------------------ the run folder
+
+    def _log(self, validate: bool) -> None:
+        """Add a row to train_losses.csv, and save; with new held-out losses perhaps also best.pth."""
+        progress = self.progress
+        self._check_finite(self.sums, progress.step)
+        progress.sums = self.sums.tolist()
+        held_out = raw_held_out = None
+        if validate:
+            with self._averaged():
+                held_out = self.validate()
+            raw_held_out = sum(self.validate()) if self.average else None
+        train = [total / progress.count for total in progress.sums] if progress.count else None
+        row = {"steps": progress.step, "lr": self.learning_rate(), "epoch": progress.step / self.steps_per_epoch,
+               "notes_seen": progress.notes_seen, "seconds": round(progress.seconds, 1)}
+        for name, losses in (("train", train), ("held_out", held_out)):
+            if losses:
+                row |= {f"{name}_loss": sum(losses),
+                        **{f"{name}_{field}": loss for field, loss in zip(FIELDS, losses, strict=True)}}
+        if raw_held_out is not None:
+            row["held_out_raw"] = raw_held_out
+        progress.rows.append(row)
+        self.sums.zero_()
+        progress.sums, progress.count = [0.0] * len(FIELDS), 0
+        best = held_out is not None and sum(held_out) < progress.best
+        if held_out is not None:
+            progress.misses = 0 if best else progress.misses + 1
+        if best:
+            progress.best = sum(held_out)
+            self.save(BEST)  # before last.pth, which knows of it: killed in between, a resumed run writes it again
+        self.save()
+        if held_out and self.processes.is_first:
+            tqdm.write(f"step {progress.step}: held out {describe_losses(held_out)}", file=sys.stderr)
+
+    def save(self, name: str = LAST) -> None:
+        """Write a checkpoint, and with last.pth the CSV and the picture that belong to it."""
+        if not self.processes.is_first:
+            return
+        self.progress.sums = self.sums.tolist()
+        state = {"settings": config_to_dict(self.settings), "facts": self.facts,
+                 "progress": dataclasses.asdict(self.progress),
+                 "versions": {"torch": str(torch.__version__), "python": sys.version.split()[0]}}
+        if name == LAST:  # what only continuing needs
+            random = {"cpu": torch.get_rng_state(),
+                      "cuda": torch.cuda.get_rng_state_all() if self.device.type == "cuda" else []}
+            state |= {**self.optimizers.state(), "random": random}
+            if self.average:  # those of the checkpoint are the average
+                state["raw_weights"] = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
+        with self._room_needed(), self._averaged():
+            save_checkpoint(self.folder / name, self.model, self.dataset.vocabulary, state)
+            if name == LAST:
+                self._write_table()
+
+    def _averaged(self) -> contextlib.AbstractContextManager[None]:
+        """Within the block the model's weights are their average, if the run keeps one."""
+        return self.average.in_place() if self.average else contextlib.nullcontext()
+
+    def _write_table(self) -> None:
+        """Write the CSV and the picture, unless they are as they should be."""
+        if not self.processes.is_first:
+            return
+        table = io.StringIO()
+        writer = csv.DictWriter(table, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.progress.rows)
+        path, data = self.folder / LOSSES, table.getvalue().encode()
+        if path.is_file() and path.read_bytes() == data and (self.folder / PICTURE).is_file():
+            return
+        from backline.listening.pictures import loss_curves  # matplotlib is slow to import
+
+        write_bytes(self.folder / PICTURE, loss_curves(self.progress.rows))
+        write_bytes(path, data)  # after the picture: as it should be, it says that both are
+
+    @contextlib.contextmanager
+    def _room_needed(self) -> Iterator[None]:
+        """Within the block files of the run are written, for which the disk may have no room."""
+        try:
+            yield
+        except OSError as err:
+            there = (self.folder / LAST).is_file()
+            remedy = f"continue with --resume {self.folder}: {LAST} is whole" if there else "start again"
+            raise UserError(f"{err.filename or self.folder}: cannot be written ({err.strerror or err}); make room "
+                            f"there, then {remedy}") from None
+
+    def _write_settings(self, command: Sequence[str]) -> None:
+        """hyperparameters.json of a new run, after the files of an old one are gone: nobody shall continue that."""
+        if not self.processes.is_first:
+            return
+        weights = self.facts["weights"]
+        text = {
+            "model_config": config_to_dict(self.model.config), "training_args": config_to_dict(self.settings),
+            **{name: value for name, value in self.facts.items() if name != "controls"},
+            "weights_hash": file_hash(Path(weights)) if weights else None,
+            "vocabulary_hash": self.dataset.vocabulary.digest, "seed": self.settings.seed,
+            "parameters": self.model.n_parameters(),
+            **surroundings(command, self.device, self.processes.count), "resumed": []}
+        for name in (LAST, BEST, LOSSES, PICTURE):  # after all that can be read of them is
+            (self.folder / name).unlink(missing_ok=True)
+        self._store_settings(text)
+
+    def _add_to_settings(self, command: Sequence[str]) -> None:
+        """Note in hyperparameters.json how the run is continued."""
+        if not self.processes.is_first or not (self.folder / SETTINGS).is_file():
+            return
+        text = read_json_object(self.folder / SETTINGS)
+        sitting = {"step": self.progress.step, "batch_size": self.settings.batch_size,
+                   **surroundings(command, self.device, self.processes.count)}
+        self._store_settings({**text, "resumed": [*text.get("resumed", []), sitting]})
+
+    def _store_settings(self, text: dict[str, Any]) -> None:
+        with self._room_needed():
+            write_bytes(self.folder / SETTINGS, json.dumps(text, indent=2).encode())
+
+
+def describe_losses(losses: list[float]) -> str:
+    """Nats per note, and each family's share of them, on one line."""
+    return f"{sum(losses):.3f} nats/note (" + ", ".join(
+        f"{field} {loss:.3f}" for field, loss in zip(FIELDS, losses, strict=True)) + ")"
+
+
+def known_sizes(vocabulary: Vocabulary, settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings of a model with the sizes that its vocabulary gives, unless they say otherwise."""
+    sizes: dict[str, Any] = {"n_tokens": vocabulary.sizes, "steps_per_bar": vocabulary.steps_per_bar}
+    if settings.get("controls"):
+        sizes["control_sizes"] = tuple(field.size for field in fields(vocabulary))
+    return sizes | settings
