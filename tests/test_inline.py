@@ -66,6 +66,7 @@ def test_what_cannot_be_shown():
 
 
 def test_it_needs_neither_torch_nor_jupyter():
-    code = "import sys; import backline.listening.notebook_player\nassert not {'torch', 'matplotlib', 'IPython'} & set(sys.modules)"
+    code = ("import sys; import backline.listening.notebook_player\n"
+            "assert not {'torch', 'matplotlib', 'IPython'} & set(sys.modules)")
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
