@@ -4,10 +4,10 @@ Example  python -m benchmarks.bench_sampling dataset.pt models/bundled.safetenso
 
 The grid is a list of settings as --genconfig takes them, each with a "name" besides; what it leaves out is as in
 configs/genconfig_free.json, so that songs are as the model plays them, told what generate.py tells it. For each the
-same seeds make songs from scratch; beside the held-out songs of the dataset, cut to their lengths: the measures inside the band of real songs, how
-well a classifier tells the two apart, the nats that the notes surprised the model by (of the held-out songs: its loss),
-and, where --copies gives the index, the longest run that is in training songs too (percentile 90), and the share of
-songs whose run is longer than that of 99 in 100 real songs.
+same seeds make songs from scratch. They are judged beside the held-out songs of the dataset, cut to their lengths: the
+measures inside the band of real songs, how well a classifier tells the two apart, the nats that the notes surprised the
+model by (of the held-out songs: its loss), and, where --copies gives the index, the longest run that is in training
+songs too (percentile 90), and the share of songs whose run is longer than that of 99 in 100 real songs.
 """
 
 from __future__ import annotations

@@ -145,7 +145,7 @@ def _nothing():
     (ControlConfig(density={"harp": "3"}), Wish(), NONE, "no part 'harp'; give one of drums, bass, piano"),
     (ControlConfig(chords="Am"), Wish(make=("drums",)), NONE, "--chords: are for all parts but drums"),
     (ControlConfig(ending="yes"), Wish(), PROMPT, "--ending yes: say with --bars how many new bars there are"),
-    (ControlConfig(ending="yes"), Wish(fill=(1, 2)), PROMPT, "--ending yes: bars in the middle lead to what comes after"),
+    (ControlConfig(ending="yes"), Wish(fill=(1, 2)), PROMPT, "--ending yes: bars in the middle lead to what comes"),
 ])
 def test_controls_that_cannot_be(controls, wish, prompt, text):
     with pytest.raises(UserError, match=text):
