@@ -26,7 +26,7 @@ from batches import Batches
 from checkpoints import load_model, save_checkpoint
 from control_tables import ControlTables
 from controls import fields
-from dataset import Dataset, Split, load_dataset, split_by_song
+from dataset import Dataset, Split, dataset_hash, load_dataset, split_by_song
 from errors import UserError
 from explanations import compile_failure, is_compile_failure, is_out_of_memory, smaller_batches, too_large
 from files import file_hash, read_json_object, write_bytes
@@ -119,7 +119,7 @@ class Run:
                             f"{config.block_size} is shorter than the dataset's blocks ({dataset.block_size}); "
                             f"raise it, or prepare the dataset with -b {config.block_size}")
         model = model or PooledTransformer(config)
-        facts["dataset_hash"] = file_hash(dataset_path)
+        facts["dataset_hash"] = dataset_hash(dataset_path)
         split = split_by_song(dataset, train_split)
         facts["held_out_songs"] = list(split.held_out_songs)
         controls = None
@@ -153,7 +153,7 @@ class Run:
         dataset_path = dataset_path or Path(facts["dataset"])
         if not dataset_path.is_file():
             raise UserError(f"{dataset_path}: the run's dataset is not there; say where with --dataset_path")
-        if file_hash(dataset_path) != facts["dataset_hash"]:
+        if dataset_hash(dataset_path) != facts["dataset_hash"]:
             raise UserError(f"{dataset_path}: not the dataset this run was started with")
         dataset = load_dataset(dataset_path, vocabulary)
         split = split_by_song(dataset, facts["train_split"])
