@@ -457,8 +457,9 @@ def metre_rates(n: int, steps_per_bar: int, device: torch.device) -> Tensor:
     A note one bar, or two, or four after another meets it at the same angle in the pairs of these rates, so that what
     repeats is near.
     """
-    periods = [steps_per_bar * period for period in METRE[:n // 2]]
-    return torch.cat([2 * math.pi / torch.tensor(periods, device=device), frequencies(n - len(periods), device)])
+    # Filled in one by one: a list would be copied to a GPU, for which its host would have to wait.
+    periods = torch.stack([torch.full((), float(steps_per_bar * period), device=device) for period in METRE[:n // 2]])
+    return torch.cat([2 * math.pi / periods, frequencies(n - len(periods), device)])
 
 
 def turns(angles: Tensor) -> Tensor:
