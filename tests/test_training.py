@@ -468,6 +468,19 @@ def test_the_largest_seed_transposes_too():
 
 def test_every_training_config_loads():
     assert config_from_file(TrainingArgs, CONFIGS / "training_args.json") == TrainingArgs()
+    for path in CONFIGS.glob("training_*.json"):
+        config_from_file(TrainingArgs, path)
+
+
+def test_a_teacher_is_small_enough_to_be_carried():
+    """In bfloat16, in pieces of 16 MiB; and its settings fit it and the rows of its dataset."""
+    config = config_from_file(ModelConfig, CONFIGS / "model_teacher.json")
+    settings = config_from_file(TrainingArgs, CONFIGS / "training_gpu.json")
+    with torch.device("meta"):
+        n_parameters = PooledTransformer(config).n_parameters()
+    assert n_parameters <= 30_000_000 and 2 * n_parameters < 60 << 20
+    assert config.given and config.controls and config.qk_norm and config.dropout > 0
+    assert config.block_size == 1024 == 2 * settings.row_notes
 
 
 # ---------------------------------------------------------------- stopping and continuing

@@ -96,14 +96,12 @@ def test_training_needs_no_package_but_a_few(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert {"orjson", "symusic", "mido", "miditoolkit", "pychord", "pebble", "datasketch", "scipy"} <= set(absent())
     make_dataset(Path("songs.pt.xz"), [random_song(i, 200, n_bars=20) for i in range(10)], 64)
-    write_json(Path("model.json"), TINY_MODEL | {
-        "heads": "gru", "late_layers": 1, "positions": "metre", "bars": "relative", "qk_norm": True, "given": True,
-        "controls": True, "dropout": 0.1})
-    write_json(Path("training.json"), {
-        "filename": "run", "batch_size": 4, "max_train_steps": 4, "optimizer": "muon", "schedule": "constant",
-        "average": 0.2, "precision": "bf16", "given_tasks": 0.5, "transpose": [-5, 6], "random_crops": True,
-        "song_starts": 0.2, "song_ends": 0.25, "bar_lines": True, "row_notes": 32, "whole_rows_from": 0.5,
-        "drop_parts": 0.1})
+    model, training = (json.loads((ROOT / f"configs/{name}.json").read_text())
+                       for name in ("model_teacher", "training_gpu"))
+    assert model["controls"] and model["given"] and training["optimizer"] == "muon" and training["given_tasks"]
+    write_json(Path("model.json"), model | TINY_MODEL | {"n_layers": 3})
+    write_json(Path("training.json"), training | {
+        "filename": "run", "batch_size": 4, "row_notes": 32, "max_minutes": 0, "max_train_steps": 4, "compile": False})
     out = alone(
         ("train_pool", "--dataset_path songs.pt.xz --model_config model.json --training_args training.json -d cpu"),
         ("train_pool", "--resume run -d cpu"),
