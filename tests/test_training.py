@@ -20,6 +20,7 @@ from commands import fails, succeeds
 from random_songs import TINY_MODEL, VOCABULARY, make_dataset, random_song, write_json, write_tokens
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import attention
 import files
 import pictures
 import planning
@@ -36,7 +37,7 @@ from planning import steps_in_time
 from processes import Processes
 from settings import config_from_dict, config_from_file, config_to_dict
 from training_args import BEST, LAST, LOSSES, PICTURE, SEEDS, SETTINGS, TrainingArgs
-from vocab import FIELDS, FIRST_ID, PITCH_INSTRUMENT, load_vocabulary
+from vocab import FIELDS, FIRST_CONTROL, FIRST_ID, GIVEN, PITCH_INSTRUMENT, load_vocabulary
 
 CONFIGS = Path(train_pool.__file__).parent / "configs"
 COLUMNS_OF_TIME = {"seconds"}
@@ -1002,6 +1003,24 @@ def test_validation_as_on_a_gpu_compiles_nothing_and_finds_the_same(monkeypatch)
         held_out.append(sum(run.validate()))
         assert bool(graphs) != run_ahead
     assert held_out == pytest.approx([column(plain, "held_out_loss")[0]] * 2, rel=1e-5)
+
+
+def test_all_batches_of_a_run_on_a_gpu_are_two_graphs(monkeypatch):
+    """Each whole, and none for an epoch's last batch: every graph costs a minute of those that a run is given."""
+    def as_on_a_gpu(query, key, value, _dropout, _visible=None):
+        return torch.nn.functional.scaled_dot_product_attention(query.to(key.dtype), key, value, is_causal=True)
+
+    monkeypatch.setattr(attention, "causal_attention", as_on_a_gpu)
+    graphs = without_inductor(monkeypatch)
+    config = config_from_file(ModelConfig, CONFIGS / "model_teacher.json")
+    model = PooledTransformer(dataclasses.replace(config, **TINY_MODEL | {"n_layers": 3, "dropout": 0.0})).train()
+    model.compile()
+    for n_rows, length in ((8, 16), (4, 32), (3, 16), (2, 32), (8, 16), (4, 32)):  # as planning.py begins
+        rows = torch.full((n_rows, length, FIRST_CONTROL + len(config.control_sizes)), FIRST_ID)
+        rows[..., GIVEN:] = 0
+        with torch.autocast("cpu", torch.bfloat16):
+            window_losses(model, config, rows).sum().backward()
+    assert len(graphs) == 2
 
 
 @pytest.mark.slow
