@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 STEPS_BEFORE, STEPS_TIMED = 3, 5
 STEPS_TOGETHER = 20  # are timed in one go where the host does not wait for the device
+MEASURING = 0.1  # of the time goes into steps that are timed, where they are slow
 SPARED = 0.95  # of the time left: no two steps take the same
 
 
@@ -40,7 +41,12 @@ def steps_in_time(run: Run) -> int:
     at_the_end = validation + 2 * saving
     left = settings.max_minutes * 60 - (time.monotonic() - run.began) - at_the_end
     steps = max(int(SPARED * left / per_step), 1)
-    return int(run.processes.total(torch.tensor([float(steps * run.processes.is_first)]))[0])
+    return int(_of_the_first(run, steps))
+
+
+def _of_the_first(run: Run, value: float) -> float:
+    """The value that the first process has, in all of them."""
+    return run.processes.total(torch.tensor([value if run.processes.is_first else 0.0], dtype=torch.float64))[0].item()
 
 
 def _save_anew(run: Run) -> None:
@@ -70,29 +76,36 @@ def nothing_left(run: Run) -> Iterator[None]:
 def step_times(run: Run) -> list[float]:
     """Seconds of a step of each length of rows that the run will have, once what comes first is over.
 
-    What comes first is compiling, which a batch of another shape brings on anew: also the last one of an epoch.
+    What comes first may be compiling, which a batch of another shape brings on anew: also the last one of an epoch.
     """
     data = run.data
     lengths = [data.length]
     if run.settings.whole_rows_from < 1 and data.whole_length != data.length:
         lengths.append(data.whole_length)
     shapes = [(_rows_of_step(run, length), length) for length in lengths]
-    shapes += [(len(data.notes) // length % n_rows, length) for n_rows, length in shapes]
+    if run.settings.compile:
+        shapes += [(len(data.notes) // length % n_rows, length) for n_rows, length in shapes]
     for n_rows, length in shapes:  # first those in which both numbers differ: what is compiled for them fits the others
         if n_rows:
             run.step(_rows(run, n_rows, length))
-    return [_step_time(run, length) for length in lengths]
+    at_most = MEASURING * 60 * run.settings.max_minutes / len(lengths)
+    return [_step_time(run, length, at_most) for length in lengths]
 
 
-def _step_time(run: Run, length: int) -> float:
+def _step_time(run: Run, length: int, at_most: float) -> float:
     n_rows = _rows_of_step(run, length)
     rows = _rows(run, n_rows, length)
-    for _ in range(STEPS_BEFORE):
-        run.step(rows)
     if run.runs_ahead:  # the next step begins before the device is done with this one
+        for _ in range(STEPS_BEFORE):
+            run.step(rows)
         return timed(run, lambda: [run.step(rows) for _ in range(STEPS_TOGETHER)]) / STEPS_TOGETHER
     made = timed(run, lambda: _rows(run, n_rows, length))
-    return made + statistics.median(timed(run, lambda: run.step(rows)) for _ in range(STEPS_TIMED))
+    times: list[float] = []
+    while len(times) < STEPS_BEFORE + STEPS_TIMED:
+        if times and _of_the_first(run, sum(times) + times[-1]) > at_most:
+            break
+        times.append(timed(run, lambda: run.step(rows)))
+    return made + statistics.median(times[-STEPS_TIMED:])
 
 
 def _rows_of_step(run: Run, length: int) -> int:

@@ -608,9 +608,20 @@ def test_a_plan_keeps_to_the_time(monkeypatch, more):
     clock.passes(monkeypatch, training.Run, "validate", lambda _run: 2)
     clock.passes(monkeypatch, training, "save_checkpoint", lambda *_args: 1)
     clock.passes(monkeypatch, training, "load_dataset", lambda *_args: 30)
-    run = train(**{"max_minutes": 8, "num_epochs": None, "batch_size": 2, "loggingsteps": 20} | more)
+    monkeypatch.setattr(PooledTransformer, "compile", lambda _model: None)
+    run = train(**{"max_minutes": 8, "compile": True, "num_epochs": None, "batch_size": 2, "loggingsteps": 20} | more)
     assert 0.85 * 480 < clock.now - 1000 <= 480
     assert column(run, "steps")[-1] > 50
+
+
+def test_a_plan_of_slow_steps_takes_little_of_the_time(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(planning, "time", clock)
+    monkeypatch.setattr(training, "time", clock)
+    clock.passes(monkeypatch, training.Run, "step", lambda _run, _rows: 10)
+    run = train(max_minutes=3, num_epochs=None, batch_size=2)
+    assert 13 <= column(run, "steps")[-1] <= 18
+    assert clock.now - 1000 <= 180
 
 
 def test_a_run_stopped_before_its_plan_is_planned_when_it_is_continued(monkeypatch, capsys):
