@@ -8,6 +8,7 @@ import dataclasses
 import io
 import json
 import math
+import operator
 import os
 import sys
 import time
@@ -293,8 +294,9 @@ class Run:
             return self.data.from_step(self.progress.step)
         steps = range(self.progress.step, self.total_steps + 1)
         n_workers = min(MOST_WORKERS, max((os.cpu_count() or 1) - 1, 1))
+        small = operator.methodcaller("to", self.data.notes.dtype)  # containers have little memory to hand them over in
         return iter(torch.utils.data.DataLoader(self.data, batch_size=None, sampler=steps, num_workers=n_workers,
-                                                pin_memory=self.device.type == "cuda", prefetch_factor=4,
+                                                collate_fn=small, pin_memory=self.device.type == "cuda",
                                                 generator=torch.Generator()))  # or it would draw from the run's own
 
     def _plan(self) -> None:
