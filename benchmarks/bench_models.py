@@ -33,10 +33,10 @@ import torch
 from benchmarks.recurrence import RecurrentRun
 from benchmarks.sequential_model import SequentialRun, SequentialTransformer, families, flat_split
 from checkpoints import load_checkpoint
-from dataset import load_dataset, split_by_song
+from dataset import dataset_hash, load_dataset, split_by_song
 from errors import Parser, UserError, reports_user_errors
 from evaluation import by_context, measure_losses, nats_per_note
-from files import file_hash, write_bytes
+from files import write_bytes
 from model import ModelConfig, PooledTransformer
 from processes import Processes
 from sequential import MidiTokenizerSequential
@@ -109,7 +109,7 @@ def start(folder: Path, name: str, seed: int, steps: int, path: Path) -> Run:
     settings = TrainingArgs(**training, filename=str(folder), max_train_steps=steps, seed=seed)
     split = split_by_song(dataclasses.replace(dataset, block_size=row.length), TRAIN_SPLIT)
     torch.manual_seed(seed)
-    facts = {"dataset": str(path), "train_split": TRAIN_SPLIT, "weights": None, "dataset_hash": file_hash(path),
+    facts = {"dataset": str(path), "train_split": TRAIN_SPLIT, "weights": None, "dataset_hash": dataset_hash(path),
              "held_out_songs": list(split.held_out_songs)}
     if row.kind is SequentialRun:
         tokenizer = MidiTokenizerSequential(dataset.vocabulary)
