@@ -333,7 +333,7 @@ class PooledTransformer(nn.Module):
         if self.config.heads == "chain":
             hidden = hidden + self.links[k](hidden + embedded)
         else:
-            hidden = self.gru(embedded.flatten(0, 1), hidden.flatten(0, 1)).view_as(hidden)
+            hidden = recur(self.gru, embedded.flatten(0, 1), hidden.flatten(0, 1)).view_as(hidden)
         if k == 1 and self.late_blocks:
             seen = x = self._seen(2, reading.states, hidden)
             ids = torch.stack([chosen[BAR], chosen[START_POS]], -1)
@@ -457,8 +457,9 @@ def metre_rates(n: int, steps_per_bar: int, device: torch.device) -> Tensor:
     A note one bar, or two, or four after another meets it at the same angle in the pairs of these rates, so that what
     repeats is near.
     """
-    periods = [steps_per_bar * period for period in METRE[:n // 2]]
-    return torch.cat([2 * math.pi / torch.tensor(periods, device=device), frequencies(n - len(periods), device)])
+    # Filled in one by one: a list would be copied to a GPU, for which its host would have to wait.
+    periods = torch.stack([torch.full((), float(steps_per_bar * period), device=device) for period in METRE[:n // 2]])
+    return torch.cat([2 * math.pi / periods, frequencies(n - len(periods), device)])
 
 
 def turns(angles: Tensor) -> Tensor:
@@ -470,6 +471,23 @@ def sinusoids(index: Tensor, width: int) -> Tensor:
     """(B, T, D) sines and cosines, interleaved, of the positions `index` (B, T) (Vaswani et al. 2017, section 3.5)."""
     angles = index[..., None] * frequencies(width // 2, index.device)
     return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(-2)
+
+
+def recur(cell: nn.GRUCell, x: Tensor, hidden: Tensor) -> Tensor:
+    """What the cell makes of (N, D) inputs and states: (N, D)."""
+    if x.device.type == "cpu" or not torch.compiler.is_compiling():
+        return cell(x, hidden)
+    return written_out(cell, x, hidden)  # torch.compile cannot look into a GPU's own cell: pytorch issue 191153
+
+
+def written_out(cell: nn.GRUCell, x: Tensor, hidden: Tensor) -> Tensor:
+    """The same in single operations (Cho et al. 2014, with the reset gate after the product)."""
+    reset_x, update_x, new_x = nn.functional.linear(x, cell.weight_ih, cell.bias_ih).chunk(3, dim=-1)
+    reset_h, update_h, new_h = nn.functional.linear(hidden, cell.weight_hh, cell.bias_hh).chunk(3, dim=-1)
+    reset = (reset_x + reset_h).sigmoid()
+    update = (update_x + update_h).sigmoid()
+    new = (new_x + reset * new_h).tanh()
+    return new + update * (hidden - new)
 
 
 def _link(width: int) -> nn.Module:

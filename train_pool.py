@@ -1,6 +1,6 @@
 """Train a model on a dataset, or continue a run exactly where it stopped.
 
-Input    dataset .pt, as prepare.py writes it; JSON files with the model's and the training's settings
+Input    dataset .pt or .pt.xz, as prepare.py writes it; JSON files with the model's and the training's settings
 Output   a run folder (`filename` in the training settings): last.pth, best.pth (lowest held-out loss),
          hyperparameters.json, train_losses.csv, losses.png
 Example  python train_pool.py --dataset_path dataset.pt --model_config configs/model_config.json

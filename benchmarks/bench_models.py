@@ -31,10 +31,10 @@ import numpy as np
 import torch
 
 from backline.common.errors import Parser, UserError, reports_user_errors
-from backline.common.files import file_hash, write_bytes
+from backline.common.files import write_bytes
 from backline.evaluation.held_out_losses import by_context, measure_losses, nats_per_note
 from backline.music.vocab import FIELDS
-from backline.preparation.dataset import load_dataset, split_by_song
+from backline.preparation.dataset import dataset_hash, load_dataset, split_by_song
 from backline.training.checkpoints import load_checkpoint
 from backline.training.config import LAST, LOSSES, TrainingArgs
 from backline.training.distributed import Processes
@@ -109,7 +109,7 @@ def start(folder: Path, name: str, seed: int, steps: int, path: Path) -> Run:
     settings = TrainingArgs(**training, filename=str(folder), max_train_steps=steps, seed=seed)
     split = split_by_song(dataclasses.replace(dataset, block_size=row.length), TRAIN_SPLIT)
     torch.manual_seed(seed)
-    facts = {"dataset": str(path), "train_split": TRAIN_SPLIT, "weights": None, "dataset_hash": file_hash(path),
+    facts = {"dataset": str(path), "train_split": TRAIN_SPLIT, "weights": None, "dataset_hash": dataset_hash(path),
              "held_out_songs": list(split.held_out_songs)}
     if row.kind is SequentialRun:
         tokenizer = MidiTokenizerSequential(dataset.vocabulary)

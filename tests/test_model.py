@@ -32,6 +32,7 @@ from model import (
     note_losses,
     window_losses,
     with_relative_bars,
+    written_out,
 )
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -663,3 +664,9 @@ def test_only_chained_heads_learn_that_the_parts_of_a_note_agree():
         found[heads] = fit(PooledTransformer(dataclasses.replace(SMALL, heads=heads)), ids, next_ids, 100)
     assert found["gru"] == pytest.approx(math.log(2), rel=0.1)
     assert found["parallel"] == pytest.approx(4 * math.log(2), rel=0.1)
+
+
+def test_a_recurrent_cell_written_out_is_the_cell():
+    cell = torch.nn.GRUCell(16, 16)
+    x, hidden = torch.randn(2, 50, 16, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(written_out(cell, x, hidden), cell(x, hidden))

@@ -6,6 +6,7 @@ Loading one never runs code from it.
 
 from __future__ import annotations
 
+import io
 import json
 import pickle
 import struct
@@ -29,15 +30,20 @@ VERSION = 1
 RELEASE_SUFFIX = ".safetensors"
 
 
-def load_plain(path: Path, mmap: bool = False) -> Any:
-    """`torch.load` of tensors and plain data. Raises UserError for anything else; code in the file never runs."""
+def load_plain(path: Path, mmap: bool = False, content: bytes | None = None) -> Any:
+    """`torch.load` of tensors and plain data. Raises UserError for anything else; code in the file never runs.
+
+    `content`: the bytes that were compressed in the file; None: the file's own.
+    """
     check_file(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of torch's about pickles that are refused below in any case
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+            source = path if content is None else io.BytesIO(content)
+            return torch.load(source, map_location="cpu", weights_only=True, mmap=mmap and content is None)
     except pickle.UnpicklingError as err:
-        if "GLOBAL" in str(err) or ("Unsupported operand" in str(err) and _is_pickle(path)):
+        first = _first_byte(path) if content is None else content[:1]
+        if "GLOBAL" in str(err) or ("Unsupported operand" in str(err) and first == pickle.PROTO):
             raise UserError(f"{path}: holds more than tensors and plain data, so it is not loaded "
                             f"(it could run code); use a file this project wrote, or make one of a published "
                             f"checkpoint with import_published.py") from None
@@ -49,9 +55,9 @@ def load_plain(path: Path, mmap: bool = False) -> Any:
         raise UserError(f"{path}: damaged or not a PyTorch file; copy or make it again") from None
 
 
-def _is_pickle(path: Path) -> bool:
+def _first_byte(path: Path) -> bytes:
     with open(path, "rb") as file:
-        return file.read(1) == pickle.PROTO
+        return file.read(1)
 
 
 def save_checkpoint(path: Path, model: PooledTransformer, vocabulary: Vocabulary, training: dict[str, Any]) -> None:
