@@ -126,7 +126,7 @@ def check_options(modules: dict[str, Placeholder], config: ModelConfig) -> None:
 def check_positions(positions: np.ndarray, config: ModelConfig) -> None:
     import torch
 
-    from model import sinusoids
+    from backline.layers.positions import sinusoids
 
     wanted = sinusoids(torch.arange(config.block_size)[None], config.d_model)[0].numpy()
     if len(positions) != 1 or not np.allclose(positions[0, :len(wanted)], wanted, rtol=0, atol=POSITIONS_TOLERANCE):

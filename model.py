@@ -7,25 +7,22 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from backline.common.errors import UserError
-from backline.layers.attention import Attention, Dropout, KeyValueCache, LateAttention
+from backline.layers.attention import Dropout, causal_attention, normed_key, normed_query, rotate
+from backline.layers.cache import KeyValueCache
+from backline.layers.positions import frequencies, metre_rates, music_time, sinusoids, turns
 from backline.music.chords import CHORD_FIELDS, UNKNOWN
 from backline.music.controls import fields
 from backline.music.vocab import (
     BAR,
-    BOS,
     CHOICE_ORDER,
     FIELDS,
-    FIRST_CONTROL,
-    FIRST_ID,
-    GIVEN,
-    PAD,
     START_POS,
     load_vocabulary,
 )
@@ -39,8 +36,6 @@ GROWS = ("block_size", "given", "controls", "control_sizes")  # settings that ma
 CONTROL_GAIN = 8.0
 FF_FACTOR = 4  # width of the feed-forward layer over d_model (Vaswani et al. 2017, section 3.3)
 CHAIN_FACTOR = 2  # the same between two heads of a chain
-# Periods in bars that music is made of, the most telling first: the bar, its beats and their parts, its multiples.
-METRE = (1, 1 / 4, 1 / 2, 1 / 8, 2, 4, 1 / 16, 8, 16, 1 / 3, 1 / 6, 1 / 12, 32, 3, 64, 128)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,6 +122,62 @@ class ModelConfig:
         turns_what = f"{self.positions} positions" if self.positions != "sinusoidal" else "late_layers"
         if (self.positions != "sinusoidal" or self.late_layers) and self.d_model // self.n_heads % 4:
             raise UserError(f"d_model/n_heads={self.d_model // self.n_heads} must be a multiple of 4 for {turns_what}")
+
+
+class Attention(nn.Module):
+    """Causal self-attention without biases, optionally with rotated queries and keys."""
+
+    def __init__(self, width: int, n_heads: int, dropout: float, qk_norm: bool = False) -> None:
+        super().__init__()
+        self.n_heads, self.dropout = n_heads, Dropout(dropout)
+        self.qk_norm = qk_norm
+        self.to_qkv = nn.Linear(width, 3 * width, bias=False)
+        self.to_out = nn.Linear(width, width, bias=False)
+
+    def forward(self, x: Tensor, rotation: Tensor | None, cache: KeyValueCache | None, layer: int) -> Tensor:
+        """(B, T, D) from (B, T, D); `cache` holds the notes before these and takes them in as its `layer`."""
+        batch, length, width = x.shape
+        query, key, value = (self.to_qkv(x).view(batch, length, 3, self.n_heads, width // self.n_heads)
+                             .permute(2, 0, 3, 1, 4))  # each (B, H, T, C)
+        if self.qk_norm:
+            query, key = normed_query(query), normed_key(key)
+        if rotation is not None:
+            query, key = rotate(query, rotation), rotate(key, rotation)
+        visible = None
+        if cache is not None:
+            key, value = cache.extend(layer, key, value)
+            visible = cache.visible
+        out = causal_attention(query, key, value, self.dropout, visible)
+        return self.to_out(out.transpose(1, 2).reshape(batch, length, width))
+
+
+class LateAttention(nn.Module):
+    """From notes under way, of which the time is known, to the notes read, by how far apart in time they sound."""
+
+    def __init__(self, width: int, n_heads: int, dropout: float, qk_norm: bool = False) -> None:
+        super().__init__()
+        self.n_heads, self.dropout = n_heads, Dropout(dropout)
+        self.qk_norm = qk_norm
+        self.to_q = nn.Linear(width, width, bias=False)
+        self.to_kv = nn.Linear(2 * width, 2 * width, bias=False)
+        self.to_out = nn.Linear(width, width, bias=False)
+
+    def keys_values(self, read: Tensor, rotation: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, H, T, C) keys and values of notes read, of which (B, T, 2·D) is known."""
+        key, value = self.to_kv(read).unflatten(-1, (2, self.n_heads, -1)).permute(2, 0, 3, 1, 4)
+        key = normed_key(key) if self.qk_norm else key
+        return rotate(key, rotation), value
+
+    def queries(self, x: Tensor, rotation: Tensor) -> Tensor:
+        """(B, H, T, C) of notes under way (B, T, D)."""
+        query = self.to_q(x).unflatten(-1, (self.n_heads, -1)).transpose(1, 2)
+        query = normed_query(query) if self.qk_norm else query
+        return rotate(query, rotation)
+
+    def forward(self, x: Tensor, rotation: Tensor, key: Tensor, value: Tensor, visible: Tensor | None) -> Tensor:
+        """(B, T, D) from (B, T, D): each note under way sees all that was read before it, L ≥ T notes in the end."""
+        out = causal_attention(self.queries(x, rotation), key, value, self.dropout, visible)
+        return self.to_out(out.transpose(1, 2).flatten(2))
 
 
 class Block(nn.Module):
@@ -370,106 +421,6 @@ class PooledTransformer(nn.Module):
 
     def n_parameters(self) -> int:
         return sum(parameter.numel() for parameter in self.parameters())
-
-
-def note_losses(logits: list[Tensor], targets: Tensor) -> Tensor:
-    """Cross-entropy of each family of each note, in nats.
-
-    Args:
-        logits: F tensors (B, T, V_f), in `vocab.FIELDS` order.
-        targets: (B, T, F) int64; where they are PAD the loss is 0.
-    Returns:
-        (B, T, F) float tensor. Report the families apart: a mean over them hides the weak one. Their sum is a note's.
-    """
-    losses = [nn.functional.cross_entropy(of_family.flatten(0, 1).float(), targets[..., f].flatten(),
-                                          ignore_index=PAD, reduction="none")
-              for f, of_family in enumerate(logits)]
-    return torch.stack(losses, dim=-1).view(targets.shape)
-
-
-def window_losses(model: Callable[[Tensor, Tensor], list[Tensor]], config: ModelConfig, rows: Tensor) -> Tensor:
-    """Loss of each family of each note but the first, (B, T − 1, F) nats, of windows (B, T, F) of songs.
-
-    Args:
-        model: a PooledTransformer, or what wraps one, with `config`.
-        rows: perhaps with one more column, in which given notes have a 1: what they cost is left out, as 0; and behind
-            it perhaps those of the controls, which are unknown without.
-    """
-    notes = rows[..., :len(FIELDS)]
-    given = rows[..., GIVEN].bool() if rows.shape[-1] > GIVEN else None
-    notes = with_relative_bars(notes) if config.bars == "relative" else notes
-    if given is None and config.given:  # all of the model takes part, as several processes want it
-        given = torch.zeros_like(notes[..., 0], dtype=torch.bool)
-    targets = notes[:, 1:]
-    told = {}
-    if given is not None:
-        targets = targets.masked_fill(given[:, 1:, None], PAD)
-        told["given"] = given[:, :-1]
-    if config.controls and rows.shape[-1] > FIRST_CONTROL:
-        n_sheet = len(config.control_sizes) - len(CHORD_FIELDS)
-        controls = rows[..., FIRST_CONTROL:]
-        told["sheet"] = controls[:, :-1, :n_sheet]
-        told["chords"] = controls[:, 1:, n_sheet:]
-    return note_losses(model(notes[:, :-1], targets, **told), targets)
-
-
-def counted(rows: Tensor) -> int:
-    """How many notes of windows (B, T, F or more) `window_losses` predicts."""
-    given = int(rows[:, 1:, GIVEN].sum()) if rows.shape[-1] > GIVEN else 0
-    return rows.shape[0] * (rows.shape[1] - 1) - given
-
-
-def bar_offsets(ids: Tensor) -> Tensor:
-    """(B,) what "relative" bars are less than absolute ones: the bars before the first note of (B, T, F) `ids`.
-
-    0 where a song begins with the first row.
-    """
-    bars = ids[..., BAR].masked_fill(~_in_cut_song(ids), torch.iinfo(ids.dtype).max).amin(1)  # the lowest is the first
-    return torch.where(ids[:, 0, BAR] < FIRST_ID, 0, bars - FIRST_ID)
-
-
-def with_relative_bars(ids: Tensor) -> Tensor:
-    """`ids` (B, T, F) whose first notes, up to the first BOS, have bars counted from the first of them."""
-    result = ids.clone()
-    result[..., BAR] -= torch.where(_in_cut_song(ids), bar_offsets(ids)[:, None], 0)
-    return result
-
-
-def _in_cut_song(ids: Tensor) -> Tensor:
-    """(B, T) whether a row of (B, T, F) `ids` is a note of a song that began before them."""
-    return ((ids[..., BAR] == BOS).cumsum(1) == 0) & (ids[..., BAR] >= FIRST_ID)
-
-
-def music_time(ids: Tensor, steps_per_bar: int) -> Tensor:
-    """(B, T) time of each note of `ids` (B, T, F) in steps from the song's start; 0 for special rows."""
-    time = (ids[..., BAR] - FIRST_ID) * steps_per_bar + ids[..., START_POS] - FIRST_ID
-    return torch.where(ids[..., BAR] < FIRST_ID, 0, time)
-
-
-def frequencies(n: int, device: torch.device) -> Tensor:
-    """(n,) angular rates 10000^(−i/n) (Vaswani et al. 2017, section 3.5)."""
-    return 10000.0 ** (-torch.arange(n, device=device) / n)
-
-
-def metre_rates(n: int, steps_per_bar: int, device: torch.device) -> Tensor:
-    """(n,) angular rates per step: half of them once in a bar, in its parts and in its multiples, half `frequencies`.
-
-    A note one bar, or two, or four after another meets it at the same angle in the pairs of these rates, so that what
-    repeats is near.
-    """
-    periods = [steps_per_bar * period for period in METRE[:n // 2]]
-    return torch.cat([2 * math.pi / torch.tensor(periods, device=device), frequencies(n - len(periods), device)])
-
-
-def turns(angles: Tensor) -> Tensor:
-    """Cosine and sine (2, B or 1, 1, T, C/2) of angles (B or 1, T, C/2), for `rotate`."""
-    return torch.stack([angles.cos(), angles.sin()]).unsqueeze(2)
-
-
-def sinusoids(index: Tensor, width: int) -> Tensor:
-    """(B, T, D) sines and cosines, interleaved, of the positions `index` (B, T) (Vaswani et al. 2017, section 3.5)."""
-    angles = index[..., None] * frequencies(width // 2, index.device)
-    return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(-2)
 
 
 def _link(width: int) -> nn.Module:

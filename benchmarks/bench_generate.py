@@ -44,8 +44,9 @@ from backline.layers.packed import prepared
 from backline.music.vocab import BAR, BOS, EOS, FIELDS, FIRST_ID, START_POS, load_vocabulary
 from backline.preparation.dataset import Dataset, load_dataset
 from backline.training.checkpoints import load_model, pick_device
+from backline.training.losses import note_losses, window_losses
 from benchmarks.bench_train import Published
-from model import ModelConfig, PooledTransformer, note_losses, window_losses
+from model import ModelConfig, PooledTransformer
 
 ROOT = Path(__file__).parents[1]
 TOGETHER = 16

@@ -29,9 +29,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from backline.common.errors import Parser, reports_user_errors
 from backline.common.settings import config_from_file
+from backline.layers.positions import sinusoids
 from backline.music.vocab import BAR, FIRST_ID
 from backline.training.checkpoints import pick_device
-from model import HEADS, ModelConfig, PooledTransformer, sinusoids, window_losses
+from backline.training.losses import window_losses
+from model import HEADS, ModelConfig, PooledTransformer
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 SQUARE = 2048  # side of the matrices multiplied

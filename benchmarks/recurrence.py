@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from backline.evaluation.held_out_losses import cut_windows, song_rows
-from backline.layers.attention import KeyValueCache
+from backline.layers.cache import KeyValueCache
 from backline.music.vocab import BAR, FIELDS, PAD
+from backline.training.losses import note_losses
 from backline.training.run import Run
-from model import note_losses
 
 
 class RecurrentRun(Run):

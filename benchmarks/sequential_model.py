@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from backline.evaluation.held_out_losses import cut_windows, song_rows
+from backline.layers.positions import frequencies, turns
 from backline.music.vocab import BAR, FIELDS, FIRST_ID, PAD
 from backline.preparation.dataset import Dataset, Split
 from backline.training.run import Run
 from benchmarks.sequential_tokenizer import ORDER, MidiTokenizerSequential
-from model import Block, ModelConfig, frequencies, turns
+from model import Block, ModelConfig
 
 
 class SequentialTransformer(nn.Module):

@@ -13,7 +13,8 @@ from random_songs import random_song, whole
 
 from backline.music.vocab import BAR, BOS, EOS, FIELDS, FIRST_ID, PITCH_INSTRUMENT, load_vocabulary
 from backline.training.given_tasks import REACH, Anticipation, GivenNotes, reading_order
-from model import ModelConfig, PooledTransformer, counted, window_losses
+from backline.training.losses import counted, window_losses
+from model import ModelConfig, PooledTransformer
 
 VOCABULARY = load_vocabulary()
 LENGTH = 160

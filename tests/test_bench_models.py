@@ -12,7 +12,7 @@ import torch
 from random_songs import make_dataset, random_song
 
 from backline.evaluation.held_out_losses import measure_losses, song_rows
-from backline.layers.attention import KeyValueCache
+from backline.layers.cache import KeyValueCache
 from backline.music.vocab import BAR, FIELDS, FIRST_ID
 from backline.preparation.dataset import load_dataset, split_by_song
 from backline.training.config import LOSSES

@@ -7,8 +7,9 @@ import torch
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from backline.music.vocab import FIRST_ID
+from backline.training.losses import window_losses
 from benchmarks import bench_train
-from model import ModelConfig, PooledTransformer, window_losses
+from model import ModelConfig, PooledTransformer
 
 CPU = torch.device("cpu")
 SMALL = {"emb_sizes": (8,) * 4, "n_layers": 2, "n_heads": 2, "d_model": 16}

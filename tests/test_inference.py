@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from backline.generation.config import DTYPES
 from backline.layers import packed as inference
-from backline.layers.attention import KeyValueCache
+from backline.layers.cache import KeyValueCache
 from backline.layers.packed import ByteLinear, PackedLinear, PlayingCache, can_pack, prepared
 from model import BARS, HEADS, POOLINGS, POSITIONS, PooledTransformer
 

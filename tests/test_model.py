@@ -19,20 +19,11 @@ from torch import Tensor, nn
 from backline.common.errors import UserError
 from backline.common.settings import config_from_dict, config_from_file, config_to_dict
 from backline.layers.attention import CHUNK, Dropout, causal_attention, rotate
+from backline.layers.positions import music_time, with_relative_bars
 from backline.music.vocab import BAR, BOS, CHOICE_ORDER, EOS, FIELDS, FIRST_ID, PAD, PITCH_INSTRUMENT, START_POS
 from backline.training.given_tasks import GivenNotes
-from model import (
-    BARS,
-    HEADS,
-    POOLINGS,
-    POSITIONS,
-    ModelConfig,
-    PooledTransformer,
-    music_time,
-    note_losses,
-    window_losses,
-    with_relative_bars,
-)
+from backline.training.losses import note_losses, window_losses
+from model import BARS, HEADS, POOLINGS, POSITIONS, ModelConfig, PooledTransformer
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 PUBLISHED = Path(__file__).parents[2] / "shared" / "compat" / "published_state_dict.json"

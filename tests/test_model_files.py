@@ -19,7 +19,8 @@ from torch import Tensor
 from backline.common.files import BUNDLED_MODEL
 from backline.layers.packed import prepared
 from backline.training.checkpoints import load_model
-from model import ModelConfig, PooledTransformer, note_losses
+from backline.training.losses import note_losses
+from model import ModelConfig, PooledTransformer
 
 GOLDEN = Path(__file__).parent / "golden" / "parameters.json"
 ALL_OPTIONS = {"positions": "metre", "late_layers": 1, "given": True, "controls": True}

@@ -26,9 +26,10 @@ from backline.generation.sampler import (
     sample_songs,
     window_start,
 )
+from backline.layers.positions import with_relative_bars
 from backline.music.vocab import BAR, EOS, FIELDS, FIRST_ID, PITCH_INSTRUMENT, START_POS, load_vocabulary
 from backline.training.given_tasks import Anticipation
-from model import BARS, HEADS, POSITIONS, ModelConfig, PooledTransformer, with_relative_bars
+from model import BARS, HEADS, POSITIONS, ModelConfig, PooledTransformer
 
 SMALL_VOCABULARY = load_vocabulary({
     "format": "pooled-vocabulary", "version": 1, "bars": 3, "steps_per_bar": 4, "max_duration_steps": 4,

@@ -31,8 +31,9 @@ from backline.training import run as training
 from backline.training.checkpoints import load_checkpoint, load_model, save_checkpoint, save_release
 from backline.training.config import BEST, LAST, LOSSES, PICTURE, SEEDS, SETTINGS, TrainingArgs
 from backline.training.distributed import Processes
+from backline.training.losses import note_losses, window_losses
 from backline.training.optimization import WeightAverage, rate_share
-from model import ModelConfig, PooledTransformer, note_losses, window_losses
+from model import ModelConfig, PooledTransformer
 
 CONFIGS = Path(train_pool.__file__).parent / "configs"
 COLUMNS_OF_TIME = {"seconds"}

@@ -20,10 +20,11 @@ from backline.generation.config import GenConfig
 from backline.generation.repetition import Copies
 from backline.generation.rules import Rules, SoFar, Stretch
 from backline.generation.telling import Told, nothing_told
-from backline.layers.attention import KeyValueCache
+from backline.layers.cache import KeyValueCache
+from backline.layers.positions import bar_offsets
 from backline.music.vocab import BAR, BOS, EOS, FIELDS, FIRST_ID, START_POS
 from backline.training.given_tasks import GivenNotes
-from model import PooledTransformer, Reading, bar_offsets
+from model import PooledTransformer, Reading
 
 NEXT_BARS = 4  # songs seldom rest for longer
 Note = tuple[int, ...]

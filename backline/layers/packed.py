@@ -14,12 +14,16 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from backline.layers.attention import Dropout, KeyValueCache, causal_attention, normed_key, normed_query, rotate
-from model import Block, PooledTransformer
+from backline.layers.attention import Dropout, causal_attention, normed_key, normed_query, rotate
+from backline.layers.cache import KeyValueCache
+
+if TYPE_CHECKING:
+    from model import Block, PooledTransformer
 
 FEW_ROWS = 16  # what the packed weights are laid out for: a note of each song of a batch
 BAG = 128  # outputs of a layer that are summed together

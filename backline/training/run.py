@@ -35,6 +35,7 @@ from backline.training.checkpoints import load_model, save_checkpoint
 from backline.training.config import BEST, CONTROLS, LAST, LOSSES, PICTURE, SETTINGS, TrainingArgs
 from backline.training.control_tables import ControlTables
 from backline.training.distributed import Processes, SharedError
+from backline.training.losses import counted, window_losses
 from backline.training.optimization import Optimizers, WeightAverage, rate_share
 from backline.training.torch_errors import (
     compile_failure,
@@ -43,7 +44,7 @@ from backline.training.torch_errors import (
     smaller_batches,
     too_large,
 )
-from model import ModelConfig, PooledTransformer, counted, window_losses
+from model import ModelConfig, PooledTransformer
 
 MOST_WORKERS = 12  # processes that make rows for a GPU
 STEPS_BEFORE, STEPS_TIMED = 3, 5  # from which max_minutes plans
