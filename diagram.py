@@ -17,14 +17,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from backline.common.errors import Parser, UserError, reports_user_errors
-from backline.common.files import check_file, check_new, check_writable, write_bytes
-from backline.common.settings import config_from_file
-from backline.music.vocab import BAR, FIELDS
+from backline.common.files import check_file, check_new, check_writable, read_json_object, write_bytes
+from backline.layers.config import ModelConfig
+from backline.music.vocab import BAR, FIELDS, load_vocabulary
 
 if TYPE_CHECKING:  # torch and matplotlib are slow to import
     from matplotlib.figure import Figure
 
-    from model import ModelConfig
+    from model import PooledTransformer
 
 CONFIG = Path(__file__).parent / "configs" / "model_bundled.json"
 
@@ -133,8 +133,6 @@ def _draw_notes(sheet: Sheet, config: ModelConfig) -> None:
 
 def _draw_reading(sheet: Sheet, config: ModelConfig) -> None:
     """The left column, downwards: from a note's four numbers to what the decoder makes of it."""
-    from model import FF_FACTOR
-
     for x, corner in ((NOTES[ENLARGED], LEFT), (NOTES[ENLARGED] + NOTE, LEFT_END)):
         sheet.arrow((x, STRIP + len(FIELDS) * CELL + 0.03), (corner, TOP), arrowstyle="-", color=LAYER, linewidth=1)
     says = (RELATIVE if config.bars == "relative" else SAYS[BAR], *SAYS[1:])
@@ -155,7 +153,7 @@ def _draw_reading(sheet: Sheet, config: ModelConfig) -> None:
     n_early = config.n_layers - config.late_layers
     lines = [count(n_early, "decoder layer"),
              f"attention, {count(config.n_heads, 'head')}: looks back at all notes",
-             f"feed-forward, {FF_FACTOR * config.d_model:,} wide", *POSITIONS.get(config.positions, ())]
+             f"feed-forward, {config.ff_width:,} wide", *POSITIONS.get(config.positions, ())]
     sheet.layers(LEFT + 0.12, y + 0.34, BOTTOM - 0.1, n_early, lines)
 
 
@@ -252,6 +250,28 @@ def png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
+def read_config(path: Path) -> ModelConfig:
+    """The model settings in a JSON file, with the sizes of the default vocabulary."""
+    return ModelConfig.from_dict(read_json_object(path), load_vocabulary(), str(path))
+
+
+def _model_in(path: Path) -> PooledTransformer:
+    """The model in a file."""
+    from backline.training.checkpoints import load_model  # brings torch
+
+    return load_model(path)[0]
+
+
+def _model_of(config: ModelConfig) -> PooledTransformer:
+    """A model of these settings, with shapes and no numbers: enough to count its parameters."""
+    import torch
+
+    from model import PooledTransformer
+
+    with torch.device("meta"):
+        return PooledTransformer(config)
+
+
 def build_parser() -> argparse.ArgumentParser:
     parser = Parser(__doc__)
     what = parser.add_mutually_exclusive_group()
@@ -272,12 +292,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_new([args.output], args.force)
     check_writable(args.output.parent)
 
-    from backline.training.checkpoints import load_model  # brings torch
-    from model import ModelConfig, PooledTransformer
-
-    model = load_model(source)[0] if args.model_path else PooledTransformer(config_from_file(ModelConfig, source))
-    write_bytes(args.output, png(model_diagram(model.config, model.n_parameters())))
-    print(f"{args.output}: {count(model.n_parameters(), 'parameter')}")
+    model = _model_in(source) if args.model_path else _model_of(read_config(source))
+    n_parameters = model.n_parameters()
+    write_bytes(args.output, png(model_diagram(model.config, n_parameters)))
+    print(f"{args.output}: {count(n_parameters, 'parameter')}")
     return 0
 
 

@@ -109,9 +109,10 @@ def infer_config(modules: dict[str, Placeholder], tensors: dict[str, np.ndarray]
         raise UserError(f"{OTHER}: its width, {width}, is no multiple of a head's, {HEAD_WIDTH}")
     wrapper = modules.get("model")
     dropout = wrapper.attributes().get("dropout") if wrapper else None
-    return ModelConfig(emb_sizes=tuple(table.shape[1] for table in tables), n_layers=n_layers, d_model=width,
-                       n_heads=width // HEAD_WIDTH, block_size=min(n_positions, ModelConfig.block_size),
-                       dropout=float(dropout) if isinstance(dropout, int | float) else ModelConfig.dropout)
+    return ModelConfig.for_vocabulary(
+        load_vocabulary(), emb_sizes=tuple(table.shape[1] for table in tables), n_layers=n_layers, d_model=width,
+        n_heads=width // HEAD_WIDTH, block_size=min(n_positions, ModelConfig.block_size),
+        dropout=float(dropout) if isinstance(dropout, int | float) else ModelConfig.dropout)
 
 
 def check_options(modules: dict[str, Placeholder], config: ModelConfig) -> None:

@@ -5,7 +5,6 @@ Shapes: B batch, T notes, F families, D residual width, V_f ids in family f, H h
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -13,115 +12,20 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from backline.common.errors import UserError
 from backline.layers.attention import Dropout, causal_attention, normed_key, normed_query, rotate
 from backline.layers.cache import KeyValueCache
+from backline.layers.config import ModelConfig
 from backline.layers.positions import frequencies, metre_rates, music_time, sinusoids, turns
 from backline.music.chords import CHORD_FIELDS, UNKNOWN
-from backline.music.controls import fields
 from backline.music.vocab import (
     BAR,
-    CHOICE_ORDER,
     FIELDS,
     START_POS,
-    load_vocabulary,
 )
 
-POOLINGS = ("concat", "sum")
-POSITIONS = ("sinusoidal", "rotary", "music_time", "metre")
-HEADS = ("parallel", "chain", "gru")
-BARS = ("absolute", "relative")
-GROWS = ("block_size", "given", "controls", "control_sizes")  # settings that may be raised without training anew
 # Of control vectors: at the rate of all other weights they were too short to be heard after 10 M notes.
 CONTROL_GAIN = 8.0
-FF_FACTOR = 4  # width of the feed-forward layer over d_model (Vaswani et al. 2017, section 3.3)
-CHAIN_FACTOR = 2  # the same between two heads of a chain
-
-
-@dataclasses.dataclass(frozen=True)
-class ModelConfig:
-    """Everything that shapes the model; the defaults are the published reference.
-
-    heads: "parallel" predicts the families of a note independently, as published. The others choose one family
-        after another in `order`, each knowing those before it, so that the four agree: "chain" passes the state and
-        the id chosen through a feed-forward block, "gru" through a recurrent cell (the sub-decoders of Nested Music
-        Transformer, Ryu et al. 2024, section 3).
-    positions: "sinusoidal" adds the published absolute encoding. "rotary" turns queries and keys by their index
-        (Su et al. 2021). "music_time" turns every second pair by the note's time in the song instead, in steps.
-        "metre" turns all pairs by that time, half of them once in a bar, its halves, its thirds and its multiples
-        (`metre_rates`).
-    late_layers: how many of the `n_layers` come when the next note's time is chosen and its pitch is not: they look
-        back from that time at the notes read, so that what sounds a beat, a bar or four bars before is found by its
-        distance. Needs heads that choose the time first.
-    qk_norm: whether queries and keys are brought to equal length before they meet.
-    bars: "absolute" reads and predicts bar numbers as they stand. "relative" counts them from the first bar of the
-        notes in the context, unless the song begins there, so that no bar of a long song is a stranger.
-    given: whether notes may be marked as given, by a learned vector that is added to them; they are read
-        `lookahead_bars` ahead of the notes that are made (`training.given_tasks`).
-    controls: whether it can be told what to play (`music.controls`): a learned vector for each control is added to the
-        notes read, and for the chord where the next note's time is chosen and its pitch is not. Needs late layers.
-    """
-
-    emb_sizes: tuple[int, ...] = (512, 128, 256, 512)
-    emb_pooling: str = "concat"
-    n_layers: int = 12
-    n_heads: int = 8
-    d_model: int = 512
-    dropout: float = 0.1
-    block_size: int = 512  # context T, in notes
-    heads: str = "parallel"
-    order: tuple[str, ...] = tuple(FIELDS[family] for family in CHOICE_ORDER)
-    positions: str = "sinusoidal"
-    bars: str = "absolute"
-    late_layers: int = 0
-    qk_norm: bool = False
-    given: bool = False
-    lookahead_bars: int = 4
-    controls: bool = False
-    control_sizes: tuple[int, ...] = ()  # ids of each control; () means those of the default vocabulary's parts
-    n_tokens: tuple[int, ...] = ()  # V_f; () means the default vocabulary's
-    steps_per_bar: int = 0  # what a bar counts in music time; 0 means the default vocabulary's
-
-    def __post_init__(self) -> None:
-        if not self.n_tokens:
-            object.__setattr__(self, "n_tokens", load_vocabulary().sizes)
-        if not self.steps_per_bar:
-            object.__setattr__(self, "steps_per_bar", load_vocabulary().steps_per_bar)
-        if self.controls and not self.control_sizes:
-            sizes = tuple(field.size for field in fields(load_vocabulary()))
-            object.__setattr__(self, "control_sizes", sizes)
-        for name in ("n_layers", "n_heads", "d_model", "block_size", "steps_per_bar"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name}={getattr(self, name)} must be at least 1")
-        if self.d_model % self.n_heads:
-            raise UserError(f"d_model={self.d_model} must be a multiple of n_heads={self.n_heads}")
-        for name in ("emb_sizes", "n_tokens"):
-            if len(getattr(self, name)) != len(FIELDS) or min(getattr(self, name)) < 1:
-                raise UserError(f"{name}={list(getattr(self, name))} must be {len(FIELDS)} numbers of at least 1, "
-                                f"one per family: {', '.join(FIELDS)}")
-        for name, options in (("emb_pooling", POOLINGS), ("positions", POSITIONS), ("heads", HEADS), ("bars", BARS)):
-            if getattr(self, name) not in options:
-                raise UserError(f"{name}={getattr(self, name)!r} must be one of {', '.join(options)}")
-        if sorted(self.order) != sorted(FIELDS):
-            raise UserError(f"order={list(self.order)} must name each of {', '.join(FIELDS)} once")
-        if not 0 <= self.late_layers < self.n_layers:
-            raise UserError(f"late_layers={self.late_layers} must be from 0 to n_layers − 1 = {self.n_layers - 1}")
-        if self.late_layers and (self.heads == "parallel" or set(self.order[:2]) != {FIELDS[BAR], FIELDS[START_POS]}):
-            raise UserError(f"late_layers={self.late_layers} needs heads other than parallel, and an order that begins "
-                            f"with {FIELDS[BAR]} and {FIELDS[START_POS]}")
-        if self.controls and not self.late_layers:
-            raise UserError("controls: chords are told before the first late layer; set late_layers to at least 1")
-        if self.lookahead_bars < 0:
-            raise UserError(f"lookahead_bars={self.lookahead_bars} must be at least 0")
-        if self.emb_pooling == "sum" and len(set(self.emb_sizes)) > 1:
-            raise UserError(f"emb_pooling 'sum' needs equal emb_sizes, not {list(self.emb_sizes)}")
-        if not 0 <= self.dropout < 1:
-            raise UserError(f"dropout={self.dropout} must be at least 0 and below 1")
-        if self.positions == "sinusoidal" and self.d_model % 2:
-            raise UserError(f"d_model={self.d_model} must be even for sinusoidal positions")
-        turns_what = f"{self.positions} positions" if self.positions != "sinusoidal" else "late_layers"
-        if (self.positions != "sinusoidal" or self.late_layers) and self.d_model // self.n_heads % 4:
-            raise UserError(f"d_model/n_heads={self.d_model // self.n_heads} must be a multiple of 4 for {turns_what}")
+CHAIN_FACTOR = 2  # width of the feed-forward block between two heads of a chain, over d_model
 
 
 class Attention(nn.Module):
@@ -189,8 +93,8 @@ class Block(nn.Module):
         self.attention_norm = nn.LayerNorm(width)
         self.attention = attention(width, config.n_heads, config.dropout, config.qk_norm)
         self.ff_norm = nn.LayerNorm(width)
-        self.ff = nn.Sequential(nn.Linear(width, FF_FACTOR * width), nn.GELU(), Dropout(config.dropout),
-                                nn.Linear(FF_FACTOR * width, width))
+        self.ff = nn.Sequential(nn.Linear(width, config.ff_width), nn.GELU(), Dropout(config.dropout),
+                                nn.Linear(config.ff_width, width))
         self.dropout = Dropout(config.dropout)
 
     def forward(self, x: Tensor, *seen: Any) -> Tensor:
@@ -242,9 +146,8 @@ class PooledTransformer(nn.Module):
         if config.given:
             self.given = nn.Parameter(torch.zeros(width))
         if config.controls:
-            self.n_sheet_controls = len(config.control_sizes) - len(CHORD_FIELDS)
-            self.sheet_vectors = ControlVectors(config.control_sizes[:self.n_sheet_controls], width)
-            self.chord_vectors = ControlVectors(config.control_sizes[self.n_sheet_controls:], width)
+            self.sheet_vectors = ControlVectors(config.sheet_sizes, width)
+            self.chord_vectors = ControlVectors(config.chord_sizes, width)
         self.in_dropout = Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers - config.late_layers))
         self.out_norm = nn.LayerNorm(width)
@@ -280,7 +183,7 @@ class PooledTransformer(nn.Module):
         if self.config.given and given is not None:
             x = x + given[..., None].to(x.dtype) * self.given
         if self.config.controls:
-            sheet = ids.new_full((*ids.shape[:2], self.n_sheet_controls), UNKNOWN) if sheet is None else sheet
+            sheet = ids.new_full((*ids.shape[:2], len(self.config.sheet_sizes)), UNKNOWN) if sheet is None else sheet
             x = x + self.sheet_vectors(sheet).to(x.dtype)
         n_rows = ids.shape[1]
         index = cache.begin(n_rows) if cache is not None else torch.arange(n_rows, device=ids.device)[None]
@@ -403,17 +306,10 @@ class PooledTransformer(nn.Module):
         shape = (batch, config.n_heads, config.block_size + 1, config.d_model // config.n_heads)
         return self.cache_type(config.n_layers, shape, like.device, self.cache_dtype or like.dtype)
 
-    def differences(self, config: ModelConfig) -> list[str]:
-        """Names of the settings in which `config` is another model, and not this one with more that it can do."""
-        ours, theirs = dataclasses.asdict(self.config), dataclasses.asdict(config)
-        changed = {name for name in ours if ours[name] != theirs[name]}
-        more = {name for name in GROWS if theirs[name] >= ours[name]}
-        return sorted(changed - more - {"dropout"})
-
     def grown(self, config: ModelConfig) -> PooledTransformer:
         """This model with what `config` lets it do besides. It plays as before: the vectors added are zero.
 
-        `config` is one without `differences`.
+        `config` is one without `ModelConfig.differences`.
         """
         model = PooledTransformer(config)
         model.load_state_dict(self.state_dict(), strict=False)

@@ -35,7 +35,6 @@ from tqdm import tqdm
 
 from backline.common.errors import Parser, UserError, reports_user_errors
 from backline.common.files import BUNDLED_MODEL
-from backline.common.settings import config_from_file
 from backline.evaluation.held_out_losses import held_out_songs, nats_per_note, song_rows
 from backline.generation.config import DTYPES, GenConfig, RuleConfig
 from backline.generation.rules import Rules
@@ -45,7 +44,7 @@ from backline.music.vocab import BAR, BOS, EOS, FIELDS, FIRST_ID, START_POS, loa
 from backline.preparation.dataset import Dataset, load_dataset
 from backline.training.checkpoints import load_model, pick_device
 from backline.training.losses import note_losses, window_losses
-from benchmarks.bench_train import Published
+from benchmarks.bench_train import Published, read_config
 from model import ModelConfig, PooledTransformer
 
 ROOT = Path(__file__).parents[1]
@@ -121,7 +120,7 @@ def seconds(work: Callable[[], object], device: torch.device) -> float:
 
 
 def speed(args: argparse.Namespace) -> int:
-    device, config = pick_device(args.device), config_from_file(ModelConfig, args.model_config)
+    device, config = pick_device(args.device), read_config(args.model_config)
     n_parameters = PooledTransformer(config).n_parameters()
     ways = {("published", 1): published_way(config, device, args.notes)}
     ways |= {(dtype, n): own_way(config, dtype, device, n, args.notes) for n in (1, TOGETHER) for dtype in args.dtypes}
@@ -147,7 +146,7 @@ def speed(args: argparse.Namespace) -> int:
 
 
 def flat(args: argparse.Namespace) -> int:
-    device, config = pick_device(args.device), config_from_file(ModelConfig, args.model_config)
+    device, config = pick_device(args.device), read_config(args.model_config)
     model, moments = prepared(endless(PooledTransformer(config).to(device)), "fp32"), []
     settings = GenConfig(max_steps=args.notes)
     sample_songs(model, requests(1), settings, on_note=lambda: moments.append(time.perf_counter()))

@@ -102,7 +102,7 @@ ROWS = {
 def start(folder: Path, name: str, seed: int, steps: int, path: Path) -> Run:
     """The run of one row, begun or continued where its folder says."""
     row, dataset = ROWS[name], load_dataset(path)
-    model_config = ModelConfig(**TRIAL | row.model, block_size=row.length)
+    model_config = ModelConfig.for_vocabulary(dataset.vocabulary, **TRIAL | row.model, block_size=row.length)
     training = TRAINING | {"batch_size": TRAINING["batch_size"] * CONTEXT // row.length,
                            "validate_rows": TRAINING["validate_rows"] * CONTEXT // row.length} | row.training
     settings = TrainingArgs(**training, filename=str(folder), max_train_steps=steps, seed=seed)

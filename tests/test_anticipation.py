@@ -118,7 +118,7 @@ def given_model(**changes) -> PooledTransformer:
     torch.manual_seed(0)
     settings = {"emb_sizes": (4,) * 4, "n_layers": 2, "n_heads": 2, "d_model": 16, "dropout": 0.0, "heads": "gru",
                 "positions": "metre", "late_layers": 1, "bars": "relative", "given": True, "block_size": 200}
-    return PooledTransformer(ModelConfig(**settings | changes)).double()
+    return PooledTransformer(ModelConfig.for_vocabulary(VOCABULARY, **settings | changes)).double()
 
 
 def test_given_notes_cost_nothing_and_are_told_apart():

@@ -24,8 +24,8 @@ from model import ModelConfig
 
 T = 64
 SONGS = [random_song(seed, 150 + 10 * seed, n_bars=10 + seed) for seed in range(8)]
-MODEL = ModelConfig(**TINY_MODEL | {"heads": "gru", "positions": "metre", "late_layers": 1, "given": True,
-                                    "controls": True, "block_size": T})
+MODEL = ModelConfig.for_vocabulary(VOCABULARY, **TINY_MODEL | {
+    "heads": "gru", "positions": "metre", "late_layers": 1, "given": True, "controls": True, "block_size": T})
 
 
 @pytest.fixture(scope="module")

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from backline.generation.config import DTYPES
 from backline.layers import packed as inference
 from backline.layers.cache import KeyValueCache
+from backline.layers.config import BARS, HEADS, POOLINGS, POSITIONS
 from backline.layers.packed import ByteLinear, PackedLinear, PlayingCache, can_pack, prepared
-from model import BARS, HEADS, POOLINGS, POSITIONS, PooledTransformer
+from model import PooledTransformer
 
 ROUNDING = {"fp32": 1e-5, "bf16": 0.05, "int8": 0.15}  # what it may cost, in standard deviations of the logits
 PLAYED = [*KINDS, {"given": True, "bars": "relative"}, {"emb_pooling": "sum"}]

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from random_songs import TINY_MODEL, random_song, whole
+from random_songs import TINY_MODEL, VOCABULARY, random_song, whole
 from torch import Tensor
 
 from backline.common.files import BUNDLED_MODEL
@@ -38,7 +38,7 @@ N_NOTES = 12
 
 def tiny_model(**changes: Any) -> PooledTransformer:
     torch.manual_seed(0)
-    return PooledTransformer(ModelConfig(**TINY_MODEL | changes))
+    return PooledTransformer(ModelConfig.for_vocabulary(VOCABULARY, **TINY_MODEL | changes))
 
 
 def described(tensors: dict[str, Tensor]) -> list[list]:

@@ -186,9 +186,9 @@ def test_recipes_leave_out_controls_of_which_nothing_is_said():
 @pytest.mark.parametrize("cached", [True, False])
 def test_songs_follow_what_they_are_told_each_its_own(cached):
     torch.manual_seed(0)
-    model = PooledTransformer(ModelConfig(emb_sizes=(8,) * 4, n_layers=2, n_heads=2, d_model=16, block_size=16,
-                                          dropout=0.0, heads="gru", positions="metre", late_layers=1, given=True,
-                                          bars="relative", controls=True)).double().eval()
+    model = PooledTransformer(ModelConfig.for_vocabulary(
+        VOCABULARY, emb_sizes=(8,) * 4, n_layers=2, n_heads=2, d_model=16, block_size=16, dropout=0.0, heads="gru",
+        positions="metre", late_layers=1, given=True, bars="relative", controls=True)).double().eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))

@@ -413,7 +413,7 @@ def test_notes_that_are_given_do_not_count(folder):
     losses = []
     for batch_size in (1, 6):
         torch.manual_seed(0)
-        model = PooledTransformer(ModelConfig(**TINY_MODEL, given=True, dropout=0.0))
+        model = PooledTransformer(ModelConfig.for_vocabulary(VOCABULARY, **TINY_MODEL, given=True, dropout=0.0))
         run = training.Run(folder, TrainingArgs(given_tasks=1.0, batch_size=batch_size, lr=1e-9), model, dataset,
                            split, {}, Processes("cpu"))
         rows = run.data.rows(torch.arange(6) * T, T, len(split.train) * T, 0)
@@ -434,7 +434,7 @@ def test_transpose_must_be_a_range_around_zero(transpose, capsys):
 
 def test_rows_that_lose_a_part_are_filled_up_from_their_own_song(folder):
     dataset = load_dataset(folder / "dataset.pt")
-    split, model = split_by_song(dataset, 0.8), PooledTransformer(ModelConfig(**TINY_MODEL))
+    split, model = split_by_song(dataset, 0.8), PooledTransformer(ModelConfig.for_vocabulary(VOCABULARY, **TINY_MODEL))
     run = training.Run(folder, TrainingArgs(drop_parts=1.0), model, dataset, split, {}, Processes("cpu"))
     lost = run.data.rows(torch.tensor([2, 5]) * T, T, len(split.train) * T, 0)
     for row, index in zip(lost, (2, 5), strict=True):
@@ -445,7 +445,7 @@ def test_rows_that_lose_a_part_are_filled_up_from_their_own_song(folder):
 
 def test_rows_that_lose_a_part_are_transposed_too(folder):
     dataset = load_dataset(folder / "dataset.pt")
-    split, model = split_by_song(dataset, 0.8), PooledTransformer(ModelConfig(**TINY_MODEL))
+    split, model = split_by_song(dataset, 0.8), PooledTransformer(ModelConfig.for_vocabulary(VOCABULARY, **TINY_MODEL))
     middle = torch.tensor(VOCABULARY.first_pitch_ids) + 20  # of each part: every shift fits
     train = torch.full((5, T, len(FIELDS)), FIRST_ID)
     train[..., PITCH_INSTRUMENT] = middle[torch.arange(5 * T).view(5, T) % len(middle)]
@@ -942,7 +942,7 @@ def test_weights_bring_their_vocabulary(capsys):
 def test_rows_longer_than_the_models_context_are_refused(capsys):
     text = "block_size=16 is shorter than the dataset's blocks (32); "
     assert f"model.json: {text}" in fails(train_pool.main, arguments({"block_size": 16}), capsys)
-    model = PooledTransformer(config_from_dict(ModelConfig, TINY_MODEL | {"block_size": 16}, "test"))
+    model = PooledTransformer(ModelConfig.from_dict(TINY_MODEL | {"block_size": 16}, VOCABULARY, "test"))
     save_release(Path("short.safetensors"), model, VOCABULARY, {})
     argv = ["--dataset_path", "dataset.pt", "-fp", "short.safetensors", "-d", "cpu"]
     assert f"short.safetensors: {text}" in fails(train_pool.main, argv, capsys)

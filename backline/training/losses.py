@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from backline.layers.positions import with_relative_bars
-from backline.music.chords import CHORD_FIELDS
 from backline.music.vocab import FIELDS, FIRST_CONTROL, GIVEN, PAD
 from model import ModelConfig
 
@@ -50,7 +49,7 @@ def window_losses(model: Callable[[Tensor, Tensor], list[Tensor]], config: Model
         targets = targets.masked_fill(given[:, 1:, None], PAD)
         told["given"] = given[:, :-1]
     if config.controls and rows.shape[-1] > FIRST_CONTROL:
-        n_sheet = len(config.control_sizes) - len(CHORD_FIELDS)
+        n_sheet = len(config.sheet_sizes)
         controls = rows[..., FIRST_CONTROL:]
         told["sheet"] = controls[:, :-1, :n_sheet]
         told["chords"] = controls[:, 1:, n_sheet:]

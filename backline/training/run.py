@@ -26,9 +26,8 @@ from backline.common.errors import UserError
 from backline.common.files import file_hash, read_json_object, write_bytes
 from backline.common.settings import config_from_dict, config_to_dict
 from backline.common.surroundings import surroundings
-from backline.music.controls import fields
 from backline.music.sheet_table import sheet_table
-from backline.music.vocab import FIELDS, Vocabulary
+from backline.music.vocab import FIELDS
 from backline.preparation.dataset import Dataset, Split, load_dataset, split_by_song
 from backline.training.batches import Batches
 from backline.training.checkpoints import load_model, save_checkpoint
@@ -112,9 +111,9 @@ class Run:
         vocabulary = dataset.vocabulary
         config = model.config if model else None
         if model_settings is not None or config is None:
-            wanted = config_from_dict(ModelConfig, known_sizes(vocabulary, model_settings or {}), where)
+            wanted = ModelConfig.from_dict(model_settings or {}, vocabulary, where)
             if config is not None and wanted != config:
-                names = ", ".join(model.differences(wanted))
+                names = ", ".join(config.differences(wanted))
                 if names:
                     raise UserError(f"{where}: not the model settings of {weights} ({names}); leave out --model_config")
                 model = model.grown(wanted)
@@ -518,11 +517,3 @@ def describe_losses(losses: list[float]) -> str:
     """Nats per note, and each family's share of them, on one line."""
     return f"{sum(losses):.3f} nats/note (" + ", ".join(
         f"{field} {loss:.3f}" for field, loss in zip(FIELDS, losses, strict=True)) + ")"
-
-
-def known_sizes(vocabulary: Vocabulary, settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings of a model with the sizes that its vocabulary gives, unless they say otherwise."""
-    sizes: dict[str, Any] = {"n_tokens": vocabulary.sizes, "steps_per_bar": vocabulary.steps_per_bar}
-    if settings.get("controls"):
-        sizes["control_sizes"] = tuple(field.size for field in fields(vocabulary))
-    return sizes | settings
