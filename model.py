@@ -1,4 +1,8 @@
-"""The decoder-only Transformer over pooled tokens, and nothing of the stages.
+"""The decoder-only Transformer over pooled tokens. Imports no stage script.
+
+A note is one token of F numbers, one of each family. The trunk reads notes: their embeddings, pooled,
+pass through decoder blocks. The heads then choose the next note's families. Between the choice of its
+onset and the choice of its pitch, late blocks look back from that onset at the notes read.
 
 Shapes: B batch, T notes, F families, D residual width, V_f ids in family f, H heads, C width of a head.
 """
@@ -6,101 +10,130 @@ Shapes: B batch, T notes, F families, D residual width, V_f ids in family f, H h
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from backline.layers.attention import Dropout, causal_attention, normed_key, normed_query, rotate
+from backline.layers.attention import Dropout, KeysValues, Memory, normed_key, normed_query, rotate
 from backline.layers.cache import KeyValueCache
-from backline.layers.config import ModelConfig
-from backline.layers.positions import frequencies, metre_rates, music_time, sinusoids, turns
-from backline.music.chords import CHORD_FIELDS, UNKNOWN
-from backline.music.vocab import (
-    BAR,
-    FIELDS,
-    START_POS,
-)
+from backline.layers.config import TIME_FIELDS, ModelConfig
+from backline.layers.positions import rotation, sinusoids, time_rotation
+from backline.music.chords import UNKNOWN
+from backline.music.vocab import BAR, FIELDS, START_POS
 
+INITIAL_STD = 0.02  # of weights
+CHAIN_FACTOR = 2  # width of the feed-forward block between two heads of a chain, over d_model
 # Of control vectors: at the rate of all other weights they were too short to be heard after 10 M notes.
 CONTROL_GAIN = 8.0
-CHAIN_FACTOR = 2  # width of the feed-forward block between two heads of a chain, over d_model
+
+# ---------------------------------------------------------------- attention
 
 
 class Attention(nn.Module):
     """Causal self-attention without biases, optionally with rotated queries and keys."""
 
-    def __init__(self, width: int, n_heads: int, dropout: float, qk_norm: bool = False) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.n_heads, self.dropout = n_heads, Dropout(dropout)
-        self.qk_norm = qk_norm
+        width = config.d_model
+        self.n_heads = config.n_heads
+        self.qk_norm = config.qk_norm
+        self.dropout = Dropout(config.dropout)
         self.to_qkv = nn.Linear(width, 3 * width, bias=False)
         self.to_out = nn.Linear(width, width, bias=False)
 
     def forward(self, x: Tensor, rotation: Tensor | None, cache: KeyValueCache | None, layer: int) -> Tensor:
-        """(B, T, D) from (B, T, D); `cache` holds the notes before these and takes them in as its `layer`."""
-        batch, length, width = x.shape
-        query, key, value = (self.to_qkv(x).view(batch, length, 3, self.n_heads, width // self.n_heads)
-                             .permute(2, 0, 3, 1, 4))  # each (B, H, T, C)
+        """(B, T, D) from (B, T, D); see `attended`."""
+        return self.to_out(self.attended(x, rotation, cache, layer))
+
+    def attended(self, x: Tensor, rotation: Tensor | None, cache: KeyValueCache | None, layer: int) -> Tensor:
+        """(B, T, D) weighted sums of the values, all heads side by side.
+
+        Args:
+            x: (B, T, D).
+            rotation: as for `rotate`; None: none.
+            cache: holds the notes before these, and takes them in as its `layer`; None: there are none.
+        """
+        qkv = self.to_qkv(x)                                 # (B, T, 3·D)
+        qkv = qkv.view(*x.shape[:2], 3, self.n_heads, -1)    # (B, T, 3, H, C)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4)       # each (B, H, T, C)
         if self.qk_norm:
-            query, key = normed_query(query), normed_key(key)
+            query = normed_query(query)
+            key = normed_key(key)
         if rotation is not None:
-            query, key = rotate(query, rotation), rotate(key, rotation)
-        visible = None
-        if cache is not None:
-            key, value = cache.extend(layer, key, value)
-            visible = cache.visible
-        out = causal_attention(query, key, value, self.dropout, visible)
-        return self.to_out(out.transpose(1, 2).reshape(batch, length, width))
+            query = rotate(query, rotation)
+            key = rotate(key, rotation)
+        memory = KeysValues(key, value) if cache is None else cache.extend(layer, key, value)
+        return memory.attend(query, self.dropout)
 
 
 class LateAttention(nn.Module):
-    """From notes under way, of which the time is known, to the notes read, by how far apart in time they sound."""
+    """Cross-attention from notes whose onset is chosen to the notes read, rotated by musical time.
 
-    def __init__(self, width: int, n_heads: int, dropout: float, qk_norm: bool = False) -> None:
+    What is known of a note read is the trunk's state and what entered its blocks, side by side.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.n_heads, self.dropout = n_heads, Dropout(dropout)
-        self.qk_norm = qk_norm
+        width = config.d_model
+        self.n_heads = config.n_heads
+        self.qk_norm = config.qk_norm
+        self.dropout = Dropout(config.dropout)
         self.to_q = nn.Linear(width, width, bias=False)
         self.to_kv = nn.Linear(2 * width, 2 * width, bias=False)
         self.to_out = nn.Linear(width, width, bias=False)
 
-    def keys_values(self, read: Tensor, rotation: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, H, T, C) keys and values of notes read, of which (B, T, 2·D) is known."""
-        key, value = self.to_kv(read).unflatten(-1, (2, self.n_heads, -1)).permute(2, 0, 3, 1, 4)
-        key = normed_key(key) if self.qk_norm else key
-        return rotate(key, rotation), value
+    def keys_values(self, known: Tensor, rotation: Tensor) -> KeysValues:
+        """Keys and values of the notes read, from (B, T, 2·D)."""
+        kv = self.to_kv(known).unflatten(-1, (2, self.n_heads, -1))  # (B, T, 2, H, C)
+        key, value = kv.permute(2, 0, 3, 1, 4)               # each (B, H, T, C)
+        if self.qk_norm:
+            key = normed_key(key)
+        return KeysValues(rotate(key, rotation), value)
 
-    def queries(self, x: Tensor, rotation: Tensor) -> Tensor:
-        """(B, H, T, C) of notes under way (B, T, D)."""
-        query = self.to_q(x).unflatten(-1, (self.n_heads, -1)).transpose(1, 2)
-        query = normed_query(query) if self.qk_norm else query
-        return rotate(query, rotation)
+    def forward(self, x: Tensor, rotation: Tensor, memory: Memory) -> Tensor:
+        """(B, T, D) from (B, T, D); see `attended`."""
+        return self.to_out(self.attended(x, rotation, memory))
 
-    def forward(self, x: Tensor, rotation: Tensor, key: Tensor, value: Tensor, visible: Tensor | None) -> Tensor:
-        """(B, T, D) from (B, T, D): each note under way sees all that was read before it, L ≥ T notes in the end."""
-        out = causal_attention(self.queries(x, rotation), key, value, self.dropout, visible)
-        return self.to_out(out.transpose(1, 2).flatten(2))
+    def attended(self, x: Tensor, rotation: Tensor, memory: Memory) -> Tensor:
+        """(B, T, D) weighted sums of the values, all heads side by side.
+
+        Args:
+            x: (B, T, D) states of the notes whose onset is chosen.
+            rotation: by that onset, as for `rotate`.
+            memory: keys and values of the notes read; each x sees those before its own note.
+        """
+        query = self.to_q(x).unflatten(-1, (self.n_heads, -1))  # (B, T, H, C)
+        query = query.transpose(1, 2)                        # (B, H, T, C)
+        if self.qk_norm:
+            query = normed_query(query)
+        return memory.attend(rotate(query, rotation), self.dropout)
 
 
 class Block(nn.Module):
     """One pre-norm decoder block: attention, then a feed-forward layer with GELU."""
 
-    def __init__(self, config: ModelConfig, attention: type[nn.Module] = Attention) -> None:
+    def __init__(self, config: ModelConfig, attention: type[Attention | LateAttention] = Attention) -> None:
         super().__init__()
         width = config.d_model
         self.attention_norm = nn.LayerNorm(width)
-        self.attention = attention(width, config.n_heads, config.dropout, config.qk_norm)
+        self.attention = attention(config)
         self.ff_norm = nn.LayerNorm(width)
-        self.ff = nn.Sequential(nn.Linear(width, config.ff_width), nn.GELU(), Dropout(config.dropout),
-                                nn.Linear(config.ff_width, width))
+        self.ff = nn.Sequential(
+            nn.Linear(width, config.ff_width),
+            nn.GELU(),
+            Dropout(config.dropout),
+            nn.Linear(config.ff_width, width))
         self.dropout = Dropout(config.dropout)
 
-    def forward(self, x: Tensor, *seen: Any) -> Tensor:
-        """(B, T, D) from (B, T, D); `seen` is what the kind of attention takes besides."""
-        x = x + self.dropout(self.attention(self.attention_norm(x), *seen))
+    def forward(self, x: Tensor, *context: Any) -> Tensor:
+        """(B, T, D) from (B, T, D); `context`: further arguments of the attention layer."""
+        x = x + self.dropout(self.attention(self.attention_norm(x), *context))
         return x + self.dropout(self.ff(self.ff_norm(x)))
+
+
+# ---------------------------------------------------------------- what a model is told
 
 
 class ControlVectors(nn.Module):
@@ -108,23 +141,135 @@ class ControlVectors(nn.Module):
 
     def __init__(self, sizes: Sequence[int], width: int) -> None:
         super().__init__()
+        self.n_controls = len(sizes)
         self.vectors = nn.Parameter(torch.zeros(sum(sizes), width))
         firsts = torch.tensor([sum(sizes[:i]) for i in range(len(sizes))])
         self.register_buffer("firsts", firsts, persistent=False)  # row of each control's id 0
 
-    def forward(self, ids: Tensor) -> Tensor:
-        """(B, T, D) from (B, T, K) ids of K controls."""
-        rows = (ids + self.firsts).flatten(0, 1)
+    def forward(self, ids: Tensor | None, like: Tensor) -> Tensor:
+        """(B, T, D), in the dtype of `like` (B, T, D).
+
+        Args:
+            ids: (B, T, K) ids of K controls; None: all unknown.
+        """
+        if ids is None:
+            ids = self.firsts.new_full((*like.shape[:2], self.n_controls), UNKNOWN)
+        rows = (ids + self.firsts).flatten(0, 1)             # (B·T, K)
         sums = nn.functional.embedding_bag(rows, self.vectors, mode="sum")
-        return CONTROL_GAIN * sums.unflatten(0, ids.shape[:2])
+        vectors = CONTROL_GAIN * sums.unflatten(0, ids.shape[:2])  # (B, T, D)
+        return vectors.to(like.dtype)
 
 
-class Reading(NamedTuple):
-    """What a model made of the notes it read."""
+# ---------------------------------------------------------------- heads
 
-    states: Tensor  # (B, T, D) of the trunk
-    memory: list[tuple[Tensor, Tensor]]  # for each late block, (B, H, L, C) keys and values of L ≥ T notes
-    visible: Tensor | None = None  # (B, 1, T, L) which of them each note sees, None where it is all before it
+
+class Heads:
+    """How the next note's families are predicted, one after another in `order`.
+
+    k is a place in `order`. A hidden state stands for what is known once some families are chosen; before
+    the first choice it is the trunk's state.
+
+    No module itself: the layers belong to the model, under the names that checkpoints have for them.
+    """
+
+    needs_choices = True  # whether a family's logits depend on the families before it
+
+    def __init__(self, config: ModelConfig) -> None:
+        self.order = tuple(FIELDS.index(name) for name in config.order)
+        self.heads = nn.ModuleList(nn.Linear(config.d_model, n) for n in config.n_tokens)
+
+    def layers(self) -> dict[str, nn.Module]:
+        """The layers by their names in checkpoints, in the order of their parameters there."""
+        return {"heads": self.heads}
+
+    def logits(self, k: int, states: Tensor, hidden: Tensor) -> Tensor:
+        """(B, T, V_f) of the k-th family, from states and hidden states (B, T, D)."""
+        return self.heads[self.order[k]](self.seen(k, states, hidden))
+
+    def seen(self, k: int, states: Tensor, hidden: Tensor) -> Tensor:
+        """(B, T, D) that the k-th family is predicted from."""
+        return hidden
+
+    def after(self, k: int, ids: Tensor, hidden: Tensor) -> Tensor:
+        """(B, T, D) hidden states once the k-th family is chosen: `ids` (B, T)."""
+        raise NotImplementedError
+
+
+class ParallelHeads(Heads):
+    """Each family is predicted from the trunk's state alone, as published."""
+
+    needs_choices = False
+
+    def after(self, k: int, ids: Tensor, hidden: Tensor) -> Tensor:
+        """The same states: no family knows of another."""
+        return hidden
+
+
+class ChainHeads(Heads):
+    """Each choice adds to the hidden state, through a feed-forward block."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        self.choice_embeddings = _choice_embeddings(config, self.order)
+        self.links = nn.ModuleList(_link(config.d_model) for _ in self.order[:-1])
+
+    def layers(self) -> dict[str, nn.Module]:
+        """See `Heads.layers`."""
+        return {"heads": self.heads, "chosen": self.choice_embeddings, "links": self.links}
+
+    def after(self, k: int, ids: Tensor, hidden: Tensor) -> Tensor:
+        """See `Heads.after`."""
+        embedded = self.choice_embeddings[k](ids)
+        return hidden + self.links[k](hidden + embedded)
+
+
+class GruHeads(Heads):
+    """Each choice is a step of a recurrent cell; heads see its state and the trunk's."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        self.choice_embeddings = _choice_embeddings(config, self.order)
+        self.gru = nn.GRUCell(config.d_model, config.d_model)
+
+    def layers(self) -> dict[str, nn.Module]:
+        """See `Heads.layers`."""
+        return {"heads": self.heads, "chosen": self.choice_embeddings, "gru": self.gru}
+
+    def seen(self, k: int, states: Tensor, hidden: Tensor) -> Tensor:
+        """See `Heads.seen`."""
+        return states + hidden if k else states
+
+    def after(self, k: int, ids: Tensor, hidden: Tensor) -> Tensor:
+        """See `Heads.after`."""
+        embedded = self.choice_embeddings[k](ids)
+        after = self.gru(embedded.flatten(0, 1), hidden.flatten(0, 1))  # (B·T, D)
+        return after.view_as(hidden)
+
+
+def _choice_embeddings(config: ModelConfig, order: Sequence[int]) -> nn.ModuleList:
+    """An embedding of each family but the last: what the families after it know of its choice."""
+    return nn.ModuleList(nn.Embedding(config.n_tokens[family], config.d_model) for family in order[:-1])
+
+
+def _link(width: int) -> nn.Module:
+    """The feed-forward block between two heads of a chain."""
+    return nn.Sequential(
+        nn.LayerNorm(width),
+        nn.Linear(width, CHAIN_FACTOR * width),
+        nn.GELU(),
+        nn.Linear(CHAIN_FACTOR * width, width))
+
+
+HEADS: dict[str, type[Heads]] = {"parallel": ParallelHeads, "chain": ChainHeads, "gru": GruHeads}
+
+# ---------------------------------------------------------------- the model
+
+
+class TrunkOutput(NamedTuple):
+    """The trunk's output for the notes read so far."""
+
+    states: Tensor  # (B, T, D)
+    memory: list[Memory]  # for each late block, keys and values of the notes read
 
 
 class PooledTransformer(nn.Module):
@@ -133,15 +278,17 @@ class PooledTransformer(nn.Module):
     `forward` gives all logits at once, for training; `read`, `head` and `advance` give them step by step.
     """
 
+    heads: nn.ModuleList
+
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.config, self.cache_dtype = config, None  # that of the weights, unless set
-        self.cache_type = KeyValueCache
+        self.config = config
+        self.cache_factory: Callable[..., KeyValueCache] = KeyValueCache
         width = config.d_model
-        self.embeddings = nn.ModuleList(nn.Embedding(n, size)
-                                        for n, size in zip(config.n_tokens, config.emb_sizes, strict=True))
-        pooled = sum(config.emb_sizes) if config.emb_pooling == "concat" else config.emb_sizes[0]
-        self.in_linear = nn.Linear(pooled, width)
+        tables = zip(config.n_tokens, config.emb_sizes, strict=True)
+        self.embeddings = nn.ModuleList(nn.Embedding(n, size) for n, size in tables)
+        pooled_width = sum(config.emb_sizes) if config.emb_pooling == "concat" else config.emb_sizes[0]
+        self.in_linear = nn.Linear(pooled_width, width)
         self.in_norm = nn.LayerNorm(width)
         if config.given:
             self.given = nn.Parameter(torch.zeros(width))
@@ -149,85 +296,23 @@ class PooledTransformer(nn.Module):
             self.sheet_vectors = ControlVectors(config.sheet_sizes, width)
             self.chord_vectors = ControlVectors(config.chord_sizes, width)
         self.in_dropout = Dropout(config.dropout)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers - config.late_layers))
+        n_early = config.n_layers - config.late_layers
+        self.blocks = nn.ModuleList(Block(config) for _ in range(n_early))
         self.out_norm = nn.LayerNorm(width)
-        self.heads = nn.ModuleList(nn.Linear(width, n) for n in config.n_tokens)
-        self.order = tuple(FIELDS.index(name) for name in config.order)
-        if config.heads != "parallel":
-            self.chosen = nn.ModuleList(nn.Embedding(config.n_tokens[f], width) for f in self.order[:-1])
-        if config.heads == "gru":
-            self.gru = nn.GRUCell(width, width)
-        elif config.heads == "chain":
-            self.links = nn.ModuleList(_link(width) for _ in self.order[:-1])
+        self.choice = HEADS[config.heads](config)
+        self.order = self.choice.order
+        for name, layer in self.choice.layers().items():
+            self.add_module(name, layer)
         self.late_blocks = nn.ModuleList(Block(config, LateAttention) for _ in range(config.late_layers))
+        self._initialize()
+
+    def _initialize(self) -> None:
         self.apply(_initialize)
         # Residual branches start small (GPT-2, Radford et al. 2019, section 2.3).
+        std = INITIAL_STD / math.sqrt(2 * self.config.n_layers)
         for block in (*self.blocks, *self.late_blocks):
-            for layer in (block.attention.to_out, block.ff[-1]):
-                nn.init.normal_(layer.weight, std=0.02 / math.sqrt(2 * config.n_layers))
-
-    # ------------------------------------------------------------ trunk
-
-    def read(self, ids: Tensor, cache: KeyValueCache | None = None, counts: Sequence[int] | None = None,
-             given: Tensor | None = None, sheet: Tensor | None = None) -> Reading:
-        """Take in the notes `ids` (B, T, F), after those in `cache`, to which they are added.
-
-        Args:
-            counts: how many of them are each song's own, the rest being there to fill the batch; None: all.
-            given: (B, T) bool, which of them are given; None: none.
-            sheet: (B, T, S) ids of the controls that come with notes read; None: all unknown.
-        """
-        embedded = [table(ids[..., f]) for f, table in enumerate(self.embeddings)]
-        pooled = torch.cat(embedded, dim=-1) if self.config.emb_pooling == "concat" else torch.stack(embedded).sum(0)
-        x = self.in_norm(self.in_linear(pooled))
-        if self.config.given and given is not None:
-            x = x + given[..., None].to(x.dtype) * self.given
-        if self.config.controls:
-            sheet = ids.new_full((*ids.shape[:2], len(self.config.sheet_sizes)), UNKNOWN) if sheet is None else sheet
-            x = x + self.sheet_vectors(sheet).to(x.dtype)
-        n_rows = ids.shape[1]
-        index = cache.begin(n_rows) if cache is not None else torch.arange(n_rows, device=ids.device)[None]
-        rotation = None
-        if self.config.positions == "sinusoidal":
-            x = x + sinusoids(index, self.config.d_model).to(x.dtype)
-        else:
-            rotation = self._rotation(ids, index).to(x.dtype)
-        entered = x = self.in_dropout(x)
-        for layer, block in enumerate(self.blocks):
-            x = block(x, rotation, cache, layer)
-        states = self.out_norm(x)
-        memory = self._memory(ids, torch.cat([states, entered], -1), cache) if self.late_blocks else []
-        if cache is None:
-            return Reading(states, memory)
-        cache.end(counts or [n_rows] * len(ids))
-        return Reading(states, memory, cache.visible)
-
-    def _rotation(self, ids: Tensor, index: Tensor) -> Tensor:
-        """Cosine and sine for every note and pair of a head's width: (2, B or 1, 1, T, C/2)."""
-        n_pairs = self.config.d_model // self.config.n_heads // 2
-        if self.config.positions == "metre":
-            return self._time_rotation(ids)
-        if self.config.positions == "rotary":
-            return turns(index[..., None] * frequencies(n_pairs, ids.device))
-        rates = frequencies(n_pairs // 2, ids.device)  # even pairs turn with the index, odd ones with musical time
-        time = music_time(ids, self.config.steps_per_bar)
-        angles = torch.stack([(index[..., None] * rates).expand(len(ids), -1, -1), time[..., None] * rates], -1)
-        return turns(angles.flatten(-2))
-
-    def _time_rotation(self, ids: Tensor) -> Tensor:
-        """The same, all pairs by time: (2, B, 1, T, C/2)."""
-        time = music_time(ids, self.config.steps_per_bar)
-        n_pairs = self.config.d_model // self.config.n_heads // 2
-        return turns(time[..., None] * metre_rates(n_pairs, self.config.steps_per_bar, ids.device))
-
-    def _memory(self, ids: Tensor, read: Tensor, cache: KeyValueCache | None) -> list[tuple[Tensor, Tensor]]:
-        rotation = self._time_rotation(ids).to(read.dtype)
-        memory = [block.attention.keys_values(read, rotation) for block in self.late_blocks]
-        if cache is None:
-            return memory
-        return [cache.extend(layer, *pair) for layer, pair in enumerate(memory, len(self.blocks))]
-
-    # ------------------------------------------------------------ heads
+            nn.init.normal_(block.attention.to_out.weight, std=std)
+            nn.init.normal_(block.ff[-1].weight, std=std)
 
     def forward(self, ids: Tensor, next_ids: Tensor | None = None, given: Tensor | None = None,
                 sheet: Tensor | None = None, chords: Tensor | None = None) -> list[Tensor]:
@@ -235,98 +320,155 @@ class PooledTransformer(nn.Module):
 
         Args:
             ids: (B, T, F) notes read.
-            next_ids: (B, T, F) notes to be predicted, needed by all heads but parallel ones: each knows of them the
-                families before its own in `order`.
+            next_ids: (B, T, F) notes to be predicted, which all heads but parallel ones need: each family
+                depends on those before it in `order`.
             given: (B, T) bool, which of the notes read are given.
             sheet: (B, T, S) ids of the controls that come with notes read; None: all unknown.
-            chords: (B, T, 3) ids of the chord that each note to be predicted sounds in; None: unknown.
+            chords: (B, T, 3) ids of the chord at each note to be predicted; None: unknown.
         """
-        if next_ids is None and self.config.heads != "parallel":
+        if next_ids is None and self.choice.needs_choices:
             raise ValueError(f"heads={self.config.heads!r} need next_ids")
         return self.logits(self.read(ids, given=given, sheet=sheet), next_ids, chords)
 
-    def logits(self, reading: Reading, next_ids: Tensor | None, chords: Tensor | None = None) -> list[Tensor]:
-        """The same from what was made of the notes read."""
-        logits: list[Tensor] = [reading.states] * len(self.order)
-        hidden = reading.states
-        for k, family in enumerate(self.order):
-            logits[family] = self.head(k, reading.states, hidden)
-            if k + 1 < len(self.order) and self.config.heads != "parallel":
-                hidden = self.advance(k, next_ids.unbind(-1), reading, hidden, chords)
-        return logits
+    # ------------------------------------------------------------ trunk
 
-    def last_read(self, states: Tensor, cache: KeyValueCache) -> Reading:
-        """What `cache` holds as the reading of each song's last note, of which `states` (B, 1, D) are the trunk's."""
-        memory = [cache.held(layer) for layer in range(len(self.blocks), self.config.n_layers)]
-        if not memory or len(set(cache.lengths)) == 1:
-            return Reading(states, memory)
-        lengths = torch.tensor(cache.lengths, device=states.device)[:, None, None, None]
-        return Reading(states, memory, torch.arange(max(cache.lengths), device=states.device) < lengths)
+    def read(self, ids: Tensor, cache: KeyValueCache | None = None, counts: Sequence[int] | None = None,
+             given: Tensor | None = None, sheet: Tensor | None = None) -> TrunkOutput:
+        """Run the trunk over `ids` (B, T, F), which are appended to `cache`.
+
+        Args:
+            counts: real notes of each song; the rest is padding. None: all are real.
+            given: (B, T) bool, which notes are given; None: none.
+            sheet: (B, T, S) ids of the controls that come with notes read; None: all unknown.
+        """
+        n_rows = ids.shape[1]
+        index = torch.arange(n_rows, device=ids.device)[None]  # (1, T)
+        if cache is not None:
+            index = cache.begin(n_rows).index                # (B or 1, T)
+        x = self.embed(ids, given, sheet)                    # (B, T, D)
+        if self.config.positions == "sinusoidal":
+            x = x + sinusoids(index, self.config.d_model).to(x.dtype)
+        turned = rotation(ids, index, self.config)
+        turned = turned if turned is None else turned.to(x.dtype)
+        entered = self.in_dropout(x)
+        x = entered
+        for layer, block in enumerate(self.blocks):
+            x = block(x, turned, cache, layer)
+        states = self.out_norm(x)
+        memory = self._remember(ids, torch.cat([states, entered], -1), cache) if self.late_blocks else []
+        if cache is not None:
+            cache.end(counts or [n_rows] * len(ids))
+        return TrunkOutput(states, memory)
+
+    def embed(self, ids: Tensor, given: Tensor | None = None, sheet: Tensor | None = None) -> Tensor:
+        """(B, T, D) of notes (B, T, F), before positions; arguments as for `read`."""
+        embedded = [table(ids[..., f]) for f, table in enumerate(self.embeddings)]  # each (B, T, emb_size)
+        if self.config.emb_pooling == "sum":
+            embedded = [torch.stack(embedded).sum(0)]
+        pooled = torch.cat(embedded, dim=-1)
+        x = self.in_norm(self.in_linear(pooled))             # (B, T, D)
+        if self.config.given and given is not None:
+            x = x + given[..., None].to(x.dtype) * self.given
+        if self.config.controls:
+            x = x + self.sheet_vectors(sheet, like=x)
+        return x
+
+    def _remember(self, ids: Tensor, known: Tensor, cache: KeyValueCache | None) -> list[Memory]:
+        """What late blocks see of the notes `ids` (B, T, F), and of those in `cache`; `known` (B, T, 2·D)."""
+        turned = time_rotation(ids, self.config).to(known.dtype)
+        memory: list[Memory] = []
+        for layer, block in enumerate(self.late_blocks, len(self.blocks)):
+            new = block.attention.keys_values(known, turned)
+            memory.append(new if cache is None else cache.extend(layer, new.keys, new.values))
+        return memory
+
+    def last_read(self, states: Tensor, cache: KeyValueCache) -> TrunkOutput:
+        """The output at each song's last note: `states` (B, 1, D) from the trunk, the rest from `cache`."""
+        if not self.late_blocks:
+            return TrunkOutput(states, [])
+        visible = cache.last_seen()
+        late_layers = range(len(self.blocks), self.config.n_layers)
+        return TrunkOutput(states, [cache.held(layer, visible) for layer in late_layers])
+
+    def new_cache(self, batch: int) -> KeyValueCache:
+        """An empty cache for `batch` contexts of `block_size` notes, with a spare slot for padding."""
+        config = self.config
+        like = self.in_norm.weight
+        shape = (batch, config.n_heads, config.block_size + 1, config.head_width)
+        return self.cache_factory(config.n_layers, shape, like.device, like.dtype)
+
+    # ------------------------------------------------------------ choosing a note
+
+    def logits(self, trunk: TrunkOutput, next_ids: Tensor | None, chords: Tensor | None = None) -> list[Tensor]:
+        """As `forward`, from the trunk's output."""
+        by_family: dict[int, Tensor] = {}
+        hidden = trunk.states
+        for k, family in enumerate(self.order):
+            by_family[family] = self.head(k, trunk.states, hidden)
+            if self.choice.needs_choices and k + 1 < len(self.order):
+                assert next_ids is not None
+                hidden = self.advance(k, next_ids.unbind(-1), trunk, hidden, chords)
+        return [by_family[family] for family in range(len(self.order))]
 
     def head(self, k: int, states: Tensor, hidden: Tensor) -> Tensor:
-        """Logits (B, T, V_f) of the k-th family of `order`, given the trunk's states and what `advance` made of them.
+        """Logits (B, T, V_f) of the k-th family of `order`.
 
-        For k = 0 `hidden` is `states`.
+        Args:
+            states: (B, T, D) from the trunk.
+            hidden: (B, T, D) from `advance`; for k = 0 `states`.
         """
-        return self.heads[self.order[k]](self._seen(k, states, hidden))
+        return self.choice.logits(k, states, hidden)
 
-    def _seen(self, k: int, states: Tensor, hidden: Tensor) -> Tensor:
-        return states + hidden if self.config.heads == "gru" and k else hidden
-
-    def advance(self, k: int, chosen: Sequence[Tensor] | dict[int, Tensor], reading: Reading, hidden: Tensor,
-                chords: Tensor | None = None) -> Tensor:
-        """(B, T, D) hidden state after the k-th family of `order` was chosen.
+    def advance(self, k: int, chosen: Sequence[Tensor] | Mapping[int, Tensor], trunk: TrunkOutput,
+                hidden: Tensor, chords: Tensor | None = None) -> Tensor:
+        """(B, T, D) hidden states once the k-th family of `order` is chosen.
 
         Args:
             chosen: (B, T) ids by family.
-            chords: (B, T, 3) ids of the chord at the time chosen, which counts once that is known; None: unknown.
+            chords: (B, T, 3) ids of the chord at the onset chosen; None: unknown.
         """
-        if self.config.heads == "parallel":
-            return hidden
-        embedded = self.chosen[k](chosen[self.order[k]])
-        if self.config.heads == "chain":
-            hidden = hidden + self.links[k](hidden + embedded)
-        else:
-            hidden = self.gru(embedded.flatten(0, 1), hidden.flatten(0, 1)).view_as(hidden)
-        if k == 1 and self.late_blocks:
-            seen = x = self._seen(2, reading.states, hidden)
-            ids = torch.stack([chosen[BAR], chosen[START_POS]], -1)
-            rotation = self._time_rotation(ids).to(x.dtype)
-            if self.config.controls:
-                chords = ids.new_full((*ids.shape[:2], len(CHORD_FIELDS)), UNKNOWN) if chords is None else chords
-                x = x + self.chord_vectors(chords).to(x.dtype)
-            for block, pair in zip(self.late_blocks, reading.memory, strict=True):
-                x = block(x, rotation, *pair, reading.visible)
-            hidden = hidden + (x - seen)
+        hidden = self.choice.after(k, chosen[self.order[k]], hidden)
+        n_chosen = k + 1
+        if self.late_blocks and n_chosen == len(TIME_FIELDS):
+            onset = torch.stack([chosen[BAR], chosen[START_POS]], -1)  # (B, T, 2)
+            seen = self.choice.seen(n_chosen, trunk.states, hidden)
+            hidden = hidden + (self.look_back(seen, onset, trunk.memory, chords) - seen)
         return hidden
 
-    def new_cache(self, batch: int) -> KeyValueCache:
-        """An empty cache for `batch` contexts of `block_size` notes, and one more place that fills the batch."""
-        config, like = self.config, self.in_norm.weight
-        shape = (batch, config.n_heads, config.block_size + 1, config.d_model // config.n_heads)
-        return self.cache_type(config.n_layers, shape, like.device, self.cache_dtype or like.dtype)
+    def look_back(self, x: Tensor, onset: Tensor, memory: Sequence[Memory], chords: Tensor | None) -> Tensor:
+        """The late layers: (B, T, D) from (B, T, D), by looking from an onset at the notes read.
+
+        Args:
+            onset: (B, T, 2) ids of its bar and start_pos.
+            memory: keys and values of the notes read, for each late layer.
+            chords: as for `advance`.
+        """
+        turned = time_rotation(onset, self.config).to(x.dtype)
+        if self.config.controls:
+            x = x + self.chord_vectors(chords, like=x)
+        for block, seen in zip(self.late_blocks, memory, strict=True):
+            x = block(x, turned, seen)
+        return x
+
+    # ------------------------------------------------------------ the whole of it
 
     def grown(self, config: ModelConfig) -> PooledTransformer:
-        """This model with what `config` lets it do besides. It plays as before: the vectors added are zero.
+        """A copy that can do more, as `config` says. It plays as before: the vectors added are zero.
 
-        `config` is one without `ModelConfig.differences`.
+        Args:
+            config: one without `ModelConfig.differences`.
         """
         model = PooledTransformer(config)
         model.load_state_dict(self.state_dict(), strict=False)
         return model
 
     def n_parameters(self) -> int:
+        """How many numbers are trained."""
         return sum(parameter.numel() for parameter in self.parameters())
-
-
-def _link(width: int) -> nn.Module:
-    """The feed-forward block between two heads of a chain."""
-    return nn.Sequential(nn.LayerNorm(width), nn.Linear(width, CHAIN_FACTOR * width), nn.GELU(),
-                         nn.Linear(CHAIN_FACTOR * width, width))
 
 
 def _initialize(module: nn.Module) -> None:
     if isinstance(module, nn.Linear | nn.Embedding):
-        nn.init.normal_(module.weight, std=0.02)
+        nn.init.normal_(module.weight, std=INITIAL_STD)
     if isinstance(module, nn.Linear) and module.bias is not None:
         nn.init.zeros_(module.bias)

@@ -13,7 +13,7 @@ from random_songs import random_song, whole
 
 from backline.music.vocab import BAR, BOS, EOS, FIELDS, FIRST_ID, PITCH_INSTRUMENT, load_vocabulary
 from backline.training.given_tasks import REACH, Anticipation, GivenNotes, reading_order
-from backline.training.losses import counted, window_losses
+from backline.training.losses import n_predicted, window_losses
 from model import ModelConfig, PooledTransformer
 
 VOCABULARY = load_vocabulary()
@@ -127,7 +127,7 @@ def test_given_notes_cost_nothing_and_are_told_apart():
     losses = window_losses(model, model.config, tasks)
     marked = tasks[:, 1:, -1].bool()
     assert (losses[marked] == 0).all() and (losses[~marked] > 0).all()
-    assert counted(tasks) == int((~marked).sum()) and counted(rows) == rows[:, 1:, 0].numel()
+    assert n_predicted(tasks) == int((~marked).sum()) and n_predicted(rows) == rows[:, 1:, 0].numel()
     model.given.data.normal_()
     other = window_losses(model, model.config, tasks)
     first = [int(torch.nonzero(task[:, -1])[0]) for task in tasks]

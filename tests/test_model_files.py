@@ -17,7 +17,7 @@ from random_songs import TINY_MODEL, VOCABULARY, random_song, whole
 from torch import Tensor
 
 from backline.common.files import BUNDLED_MODEL
-from backline.layers.packed import prepared
+from backline.layers.packed import for_inference
 from backline.training.checkpoints import load_model
 from backline.training.losses import note_losses
 from model import ModelConfig, PooledTransformer
@@ -89,7 +89,7 @@ def test_the_bundled_model_made_ready_to_play_says_the_same():
     model = load_model(BUNDLED_MODEL)[0]
     ids = torch.from_numpy(whole(random_song(0, N_NOTES)))[None]
     plain = model(ids[:, :-1], ids[:, 1:])
-    play = prepared(model, "fp32")
+    play = for_inference(model, "fp32")
     output = play.read(ids[:, :-1], play.new_cache(1))
     for found, expected in zip(play.logits(output, ids[:, 1:]), plain, strict=True):
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-3)

@@ -1,82 +1,144 @@
-"""What attention is computed with: scores and weighted sums, rotation and norms of queries and keys, dropout.
+"""What attention is made of: scores and weighted sums, rotation and norms, dropout.
 
-Shapes: B batch, T notes, D residual width, H heads, C width of a head.
+Shapes: B batch, T notes, L notes seen, D residual width, H heads, C width of a head.
 """
 
 from __future__ import annotations
+
+import math
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
 CHUNK = 128  # queries at a time on a CPU
 QK_GAIN = 1.2  # of normed queries, or attention could hardly be sharp
+BYTE_VALUES = 256
 
 
 class Dropout(nn.Dropout):
-    """Dropout, on a CPU with a byte of chance for each number where torch draws a whole float.
+    """Dropout; on a CPU with one random byte per element where torch draws a float.
 
-    The share is then the nearest multiple of 1/256, the scale the one that belongs to it.
+    There the rate is rounded to a multiple of 1/256, and the scale follows.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        threshold = round(self.p * 256)
-        plain = x.device.type != "cpu" or torch.compiler.is_compiling()  # which draws within its own kernels
-        if plain or not self.training or not 0 < threshold < 256:
+        """A copy of `x` with some elements set to 0 and the others scaled up; `x` where it is off."""
+        threshold = round(self.p * BYTE_VALUES)
+        # torch.compile draws within its own kernels.
+        as_torch_does = x.device.type != "cpu" or torch.compiler.is_compiling()
+        if as_torch_does or not self.training or not 0 < threshold < BYTE_VALUES:
             return super().forward(x)
-        drawn = torch.empty(-(-x.numel() // 8), dtype=torch.int64).random_(-2 ** 63, None)
-        kept = drawn.view(torch.uint8)[:x.numel()].view(x.shape) >= threshold
-        return x * (kept.to(x.dtype) * (256 / (256 - threshold)))
+        words = torch.empty(math.ceil(x.numel() / 8), dtype=torch.int64)
+        random_bytes = words.random_(-2 ** 63, None).view(torch.uint8)
+        kept = random_bytes[:x.numel()].view(x.shape) >= threshold
+        scale = BYTE_VALUES / (BYTE_VALUES - threshold)
+        return x * (kept.to(x.dtype) * scale)
 
 
 def normed_query(query: Tensor) -> Tensor:
-    """(B, H, T, C) queries of equal length, so that their directions alone count (Henry et al. 2020, with RMS)."""
+    """(B, H, T, C) queries of equal length: only their direction counts (Henry et al. 2020).
+
+    By the root mean square here. Queries and keys are normed before they are rotated.
+    """
     return nn.functional.rms_norm(query, query.shape[-1:]) * QK_GAIN
 
 
 def normed_key(key: Tensor) -> Tensor:
-    """The same of keys. Both are normed before they are rotated."""
+    """(B, H, T, C) keys of equal length; see `normed_query`."""
     return nn.functional.rms_norm(key, key.shape[-1:])
 
 
-def causal_attention(query: Tensor, key: Tensor, value: Tensor, dropout: Dropout, visible: Tensor | None = None,
-                     ) -> Tensor:
-    """softmax(Q Kᵀ / √C) V over each note and those before it (Vaswani et al. 2017, section 3.2.1).
+def rotate(x: Tensor, rotation: Tensor) -> Tensor:
+    """Rotate the pairs (x_i, x_{i + C/2}) of (B, H, T, C).
 
-    On a CPU some queries at a time, each lot against the keys it may see, in plain matrix products: they and their
-    gradients use the processor's bf16 units, and little of the work goes into what the mask throws away.
+    Args:
+        rotation: (2, B or 1, 1, T, C/2) cosine and sine, see `positions.cos_sin`.
+    """
+    cosine, sine = rotation
+    first, second = x.chunk(2, dim=-1)                       # each (B, H, T, C/2)
+    rotated_first = first * cosine - second * sine
+    rotated_second = first * sine + second * cosine
+    return torch.cat([rotated_first, rotated_second], dim=-1)
+
+
+class Memory(Protocol):
+    """Keys and values of notes read, kept in one form or another, and which of them a note sees."""
+
+    def attend(self, query: Tensor, dropout: Dropout) -> Tensor:
+        """(B, T, D) weighted sums of the values, from (B, H, T, C) queries."""
+
+
+class KeysValues(NamedTuple):
+    """Keys and values as they are: a `Memory`."""
+
+    keys: Tensor  # (B, H, L, C)
+    values: Tensor  # (B, H, L, C)
+    visible: Tensor | None = None  # as for `causal_attention`
+
+    def attend(self, query: Tensor, dropout: Dropout) -> Tensor:
+        """(B, T, D) from (B, H, T, C) queries."""
+        out = causal_attention(query, self.keys, self.values, dropout, self.visible)
+        return out.transpose(1, 2).flatten(2)
+
+
+def causal_attention(query: Tensor, key: Tensor, value: Tensor, dropout: Dropout,
+                     visible: Tensor | None = None) -> Tensor:
+    """softmax(Q Kᵀ / √C) V over each note and those before it (Vaswani et al. 2017, section 3.2.1).
 
     Args:
         query: (B, H, T, C), of the last T of L notes.
-        key, value: (B, H, L, C); in bfloat16 perhaps where the queries are not.
+        key, value: (B, H, L, C); perhaps in bfloat16 where the queries are not.
         dropout: what is applied to the weights.
-        visible: (B, 1, T, L) bool, what each query sees where songs have read different numbers of notes.
+        visible: (B, 1, T, L) bool, which notes each query sees; None: all up to its own.
+    Returns:
+        (B, H, T, C).
     """
-    asked_in, query = query.dtype, query.to(key.dtype)
+    out_dtype = query.dtype
+    query = query.to(key.dtype)
     if query.shape[2] == 1 or visible is not None:
-        # Keys times queries and not the other way round: a CPU's product of a matrix and a vector is faster so.
-        scores = (key @ (query * query.shape[-1] ** -0.5).transpose(2, 3)).transpose(2, 3)  # (B, H, T, L)
-        scores = scores if visible is None else scores.masked_fill(~visible, -torch.inf)
-        return (dropout(scores.softmax(-1)) @ value).to(asked_in)
-    length, before = query.shape[2], key.shape[2] - query.shape[2]
-    if query.device.type != "cpu":
-        mask = query.new_ones((length, before + length), dtype=torch.bool).tril(before) if before else None
-        return nn.functional.scaled_dot_product_attention(
-            query, key, value, mask, dropout.p if dropout.training else 0.0, is_causal=mask is None)
+        return _masked_attention(query, key, value, dropout, visible).to(out_dtype)
+    if query.device.type == "cpu":
+        return _chunked_attention(query, key, value, dropout).to(out_dtype)
+    n_before = key.shape[2] - query.shape[2]
+    mask = None
+    if n_before:
+        mask = query.new_ones((query.shape[2], key.shape[2]), dtype=torch.bool).tril(n_before)
+    rate = dropout.p if dropout.training else 0.0
+    return nn.functional.scaled_dot_product_attention(query, key, value, mask, rate,
+                                                      is_causal=mask is None)
+
+
+def _masked_attention(query: Tensor, key: Tensor, value: Tensor, dropout: Dropout,
+                      visible: Tensor | None) -> Tensor:
+    """The same where every query sees all notes, or those in `visible`."""
+    query = query * query.shape[-1] ** -0.5
+    # Keys times queries and not the other way round: so a CPU multiplies a matrix by a vector faster.
+    scores = (key @ query.transpose(2, 3)).transpose(2, 3)   # (B, H, T, L)
+    if visible is not None:
+        scores = scores.masked_fill(~visible, -torch.inf)
+    return dropout(scores.softmax(-1)) @ value               # (B, H, T, C)
+
+
+def _chunked_attention(query: Tensor, key: Tensor, value: Tensor, dropout: Dropout) -> Tensor:
+    """The same on a CPU: queries go in chunks, each against only the keys it can see.
+
+    Plain matrix products let both passes use the bf16 units, and little work is masked away.
+    """
     shape = query.shape
-    query, key, value = (x.flatten(0, 1) for x in (query * shape[-1] ** -0.5, key, value))  # each (B·H, …, C)
+    n_before = key.shape[2] - query.shape[2]
+    query = (query * shape[-1] ** -0.5).flatten(0, 1)        # (B·H, T, C)
+    key = key.flatten(0, 1)                                  # (B·H, L, C)
+    value = value.flatten(0, 1)
     future = query.new_full((CHUNK, CHUNK), -torch.inf).triu(1)
-    out = []
-    for start in range(0, length, CHUNK):
-        end = min(start + CHUNK, length)
-        mask = nn.functional.pad(future[:end - start, :end - start], (before + start, 0)).expand(len(query), -1, -1)
-        scores = torch.baddbmm(mask, query[:, start:end], key[:, :before + end].transpose(1, 2))
-        weights = dropout(scores.softmax(-1))
-        out.append(weights @ value[:, :before + end])
-    return torch.cat(out, dim=1).view(shape).to(asked_in)
-
-
-def rotate(x: Tensor, rotation: Tensor) -> Tensor:
-    """Turn the pairs (x_i, x_{i + C/2}) of (B, H, T, C) by `rotation`, a (2, B or 1, 1, T, C/2) cosine and sine."""
-    cosine, sine = rotation
-    first, second = x.chunk(2, dim=-1)
-    return torch.cat([first * cosine - second * sine, first * sine + second * cosine], dim=-1)
+    chunks = []
+    for start in range(0, shape[2], CHUNK):
+        end = min(start + CHUNK, shape[2])
+        n_seen = n_before + end
+        mask = future[:end - start, :end - start]
+        mask = nn.functional.pad(mask, (n_before + start, 0))  # (chunk, n_seen)
+        mask = mask.expand(len(query), -1, -1)
+        scores = torch.baddbmm(mask, query[:, start:end], key[:, :n_seen].transpose(1, 2))
+        weights = dropout(scores.softmax(-1))                # (B·H, chunk, n_seen)
+        chunks.append(weights @ value[:, :n_seen])
+    return torch.cat(chunks, dim=1).view(shape)

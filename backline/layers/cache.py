@@ -1,81 +1,130 @@
-"""Keys and values of the notes that songs have read: what lets a model read each note once.
+"""Keys and values of the notes that songs have read, so that each note is read once.
 
-Shapes: B batch, T notes, H heads, C width of a head.
+Most of this module is for ragged batches: songs in one batch have read different numbers of notes,
+some end before others, and a song whose context is full starts a new window.
+
+Shapes: B batch, T new notes, L notes in the cache, H heads, C width of a head.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from backline.layers.attention import KeysValues, Memory
+
+
+class Step(NamedTuple):
+    """Where the new notes of a batch go, and what they see."""
+
+    index: Tensor  # (B or 1, T) number of each new note in its song
+    places: Tensor | None  # (B, T) slots of the new notes; None: the slots from `start` on
+    visible: Tensor | None  # (B, 1, T, L) bool, which notes each sees; None: all up to itself
+    start: int  # notes read before, where songs have read equally many
+    end: int  # L, slots in use once the new notes are in
+
 
 class KeyValueCache:
-    """Keys and values of the notes that each song of a batch has read so far, written in place.
+    """Keys and values of all layers, written in place: one (B, H, capacity, C) pair for each layer.
 
-    One (B, H, capacity, C) pair per layer. Songs may have read different numbers of notes: `lengths`. `read` of the
-    model then takes the notes of all in one go, filled up to the same number.
+    Songs may have read different numbers of notes: `lengths`. New notes of all songs go in together,
+    padded to the same number:
+
+        step = cache.begin(n_rows)
+        memory = cache.extend(layer, key, value)  # in each layer
+        cache.end(counts)
     """
 
     def __init__(self, n_layers: int, shape: tuple[int, int, int, int], device: torch.device,
                  dtype: torch.dtype) -> None:
-        """`shape`: (B, H, capacity, C)."""
-        self.layers = [(torch.zeros(shape, device=device, dtype=dtype), torch.zeros(shape, device=device, dtype=dtype))
-                       for _ in range(n_layers)]
+        """An empty cache; `shape` is (B, H, capacity, C)."""
+        self.layers = [self._empty_layer(shape, device, dtype) for _ in range(n_layers)]
         self.lengths = [0] * shape[0]
-        self.capacity, self.device = shape[2], device
-        self.places: Tensor | None = None  # (B, T) where the notes under way belong, None where that is a slice
-        self.visible: Tensor | None = None  # (B, 1, T, L) what each of them may see, None where that is all before it
+        self.capacity = shape[2]
+        self.device = device
+        self.step: Step | None = None  # between `begin` and `end`
 
-    def begin(self, n_rows: int) -> Tensor:
-        """Make ready for `n_rows` T more notes of each song; returns their indices, (B or 1, T)."""
+    def _empty_layer(self, shape: tuple[int, int, int, int], device: torch.device,
+                     dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        keys = torch.zeros(shape, device=device, dtype=dtype)
+        values = torch.zeros(shape, device=device, dtype=dtype)
+        return keys, values
+
+    # ------------------------------------------------------------ new notes
+
+    def begin(self, n_rows: int) -> Step:
+        """Make ready for `n_rows` T more notes of each song."""
         index = torch.arange(n_rows, device=self.device)
-        if len(set(self.lengths)) <= 1:
-            self.places = self.visible = None
-            return (self.lengths[0] + index)[None]
-        places = torch.tensor(self.lengths, device=self.device)[:, None] + index
-        self.places = places.clamp(max=self.capacity - 1)  # what only fills the batch may go where nobody looks
         end = min(max(self.lengths) + n_rows, self.capacity)
-        self.visible = torch.arange(end, device=self.device) <= places[:, None, :, None]
-        return places
+        if len(set(self.lengths)) <= 1:
+            start = self.lengths[0]
+            self.step = Step((start + index)[None], None, None, start, end)
+            return self.step
+        index = torch.tensor(self.lengths, device=self.device)[:, None] + index  # (B, T)
+        places = index.clamp(max=self.capacity - 1)  # padding goes to a spare slot that is never read
+        visible = torch.arange(end, device=self.device) <= index[:, None, :, None]
+        self.step = Step(index, places, visible, 0, end)
+        return self.step
 
-    def extend(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Add (B, H, T, C) keys and values of one layer; returns all of that layer's, (B, H, L, C)."""
-        end = min(max(self.lengths) + key.shape[2], self.capacity)
-        for store, new in zip(self.layers[layer], (key, value), strict=True):
-            if self.places is None:
-                store[:, :, self.lengths[0]:end] = new
+    def extend(self, layer: int, key: Tensor, value: Tensor) -> Memory:
+        """Add (B, H, T, C) keys and values to one layer; returns what its new notes see."""
+        assert self.step is not None
+        keys, values = self.layers[layer]
+        for buffer, new in ((keys, key), (values, value)):
+            if self.step.places is None:
+                buffer[:, :, self.step.start:self.step.end] = new
             else:
-                songs = torch.arange(len(store), device=self.device)[:, None]
-                store[songs, :, self.places] = new.transpose(1, 2).to(store.dtype)
-        keys, values = self.layers[layer]
-        return keys[:, :, :end], values[:, :, :end]
-
-    def held(self, layer: int) -> tuple[Tensor, Tensor]:
-        """One layer's (B, H, L, C) keys and values of all notes read, for as many as the longest song has."""
-        keys, values = self.layers[layer]
-        return keys[:, :, :max(self.lengths)], values[:, :, :max(self.lengths)]
+                songs = torch.arange(len(buffer), device=self.device)[:, None]
+                buffer[songs, :, self.step.places] = new.transpose(1, 2).to(buffer.dtype)
+        end = self.step.end
+        return KeysValues(keys[:, :, :end], values[:, :, :end], self.step.visible)
 
     def end(self, counts: Sequence[int]) -> None:
-        """Of the notes added, keep the first so many of each song; the others were there to fill the batch."""
+        """Keep the first `counts[i]` new notes of song i; the rest was padding."""
         self.lengths = [length + count for length, count in zip(self.lengths, counts, strict=True)]
+        self.step = None
+
+    # ------------------------------------------------------------ notes read
+
+    def last_seen(self) -> Tensor | None:
+        """(B, 1, 1, L) bool: which slots hold notes of each song; None: all of L."""
+        if len(set(self.lengths)) == 1:
+            return None
+        lengths = torch.tensor(self.lengths, device=self.device)[:, None, None, None]
+        return torch.arange(max(self.lengths), device=self.device) < lengths
+
+    def held(self, layer: int, visible: Tensor | None) -> Memory:
+        """What one layer holds of all notes read.
+
+        Args:
+            visible: from `last_seen`.
+        """
+        keys, values = self.layers[layer]
+        end = max(self.lengths)
+        return KeysValues(keys[:, :, :end], values[:, :, :end], visible)
+
+    # ------------------------------------------------------------ songs of the batch
 
     def keep(self, songs: Sequence[int]) -> None:
         """Keep these songs of the batch, in this order."""
-        index, length = torch.tensor(songs, device=self.device), max(self.lengths)
-        for layer, pair in enumerate(self.layers):
-            for store in pair:
-                store[:len(songs), :, :length] = store[index, :, :length]
-            self.layers[layer] = tuple(store[:len(songs)] for store in pair)
+        index = torch.tensor(songs, device=self.device)
+        length = max(self.lengths)
+        for layer, (keys, values) in enumerate(self.layers):
+            for buffer in (keys, values):
+                buffer[:len(songs), :, :length] = buffer[index, :, :length]
+            self.layers[layer] = keys[:len(songs)], values[:len(songs)]
         self.lengths = [self.lengths[song] for song in songs]
 
     def replace(self, songs: Sequence[int], other: KeyValueCache, sources: Sequence[int]) -> None:
-        """Put in place of these songs' notes those of the `sources` among the songs of `other`."""
-        index, source = (torch.tensor(which, device=self.device) for which in (songs, sources))
+        """Overwrite `songs` with the songs `sources` of `other`."""
+        index = torch.tensor(songs, device=self.device)
+        source = torch.tensor(sources, device=self.device)
         length = max(other.lengths)
         for mine, theirs in zip(self.layers, other.layers, strict=True):
-            for store, new in zip(mine, theirs, strict=True):
-                store[index, :, :length] = new[source, :, :length]
+            for buffer, new in zip(mine, theirs, strict=True):
+                buffer[index, :, :length] = new[source, :, :length]
         for song, there in zip(songs, sources, strict=True):
             self.lengths[song] = other.lengths[there]

@@ -1,4 +1,4 @@
-"""Where a note stands, for the layers: its bar and its time, and the angles that say them.
+"""Where a note stands: its bar and its musical time, and the angles that tell the layers.
 
 Shapes: B batch, T notes, F families, D residual width, C width of a head.
 """
@@ -10,37 +10,95 @@ import math
 import torch
 from torch import Tensor
 
+from backline.layers.config import ModelConfig
 from backline.music.vocab import BAR, BOS, FIRST_ID, START_POS
 
-# Periods in bars that music is made of, the most telling first: the bar, its beats and their parts, its multiples.
+# Rotation periods in bars, most informative first: the bar, its subdivisions, its multiples.
 METRE = (1, 1 / 4, 1 / 2, 1 / 8, 2, 4, 1 / 16, 8, 16, 1 / 3, 1 / 6, 1 / 12, 32, 3, 64, 128)
+
+# ---------------------------------------------------------------- bars and time
 
 
 def bar_offsets(ids: Tensor) -> Tensor:
-    """(B,) what "relative" bars are less than absolute ones: the bars before the first note of (B, T, F) `ids`.
+    """(B,) what to subtract from absolute bar ids of (B, T, F) `ids` to get relative ones.
 
-    0 where a song begins with the first row.
+    That is the bars before the first note; 0 where a song begins with the first row.
     """
-    bars = ids[..., BAR].masked_fill(~_in_cut_song(ids), torch.iinfo(ids.dtype).max).amin(1)  # the lowest is the first
-    return torch.where(ids[:, 0, BAR] < FIRST_ID, 0, bars - FIRST_ID)
+    latest = torch.iinfo(ids.dtype).max
+    bars = ids[..., BAR].masked_fill(~_in_cut_song(ids), latest)
+    first_bar = bars.amin(1)                                 # (B,)
+    return torch.where(ids[:, 0, BAR] < FIRST_ID, 0, first_bar - FIRST_ID)
 
 
 def with_relative_bars(ids: Tensor) -> Tensor:
-    """`ids` (B, T, F) whose first notes, up to the first BOS, have bars counted from the first of them."""
+    """A copy of (B, T, F) `ids` whose notes before the first BOS count bars from their first."""
+    offsets = bar_offsets(ids)[:, None]                      # (B, 1)
     result = ids.clone()
-    result[..., BAR] -= torch.where(_in_cut_song(ids), bar_offsets(ids)[:, None], 0)
+    result[..., BAR] -= torch.where(_in_cut_song(ids), offsets, 0)
     return result
 
 
 def _in_cut_song(ids: Tensor) -> Tensor:
-    """(B, T) whether a row of (B, T, F) `ids` is a note of a song that began before them."""
-    return ((ids[..., BAR] == BOS).cumsum(1) == 0) & (ids[..., BAR] >= FIRST_ID)
+    """(B, T) bool: which rows of (B, T, F) `ids` are notes of a song that began before them."""
+    before_first_song = (ids[..., BAR] == BOS).cumsum(1) == 0
+    return before_first_song & (ids[..., BAR] >= FIRST_ID)
 
 
 def music_time(ids: Tensor, steps_per_bar: int) -> Tensor:
-    """(B, T) time of each note of `ids` (B, T, F) in steps from the song's start; 0 for special rows."""
-    time = (ids[..., BAR] - FIRST_ID) * steps_per_bar + ids[..., START_POS] - FIRST_ID
-    return torch.where(ids[..., BAR] < FIRST_ID, 0, time)
+    """(B, T) onset of each note of (B, T, F) `ids`, in steps from the song's start.
+
+    Special rows stand at 0.
+    """
+    bar = ids[..., BAR] - FIRST_ID
+    step = ids[..., START_POS] - FIRST_ID
+    return torch.where(bar < 0, 0, bar * steps_per_bar + step)
+
+
+# ---------------------------------------------------------------- angles
+
+
+def sinusoids(index: Tensor, width: int) -> Tensor:
+    """(B, T, D) sines and cosines, interleaved, of positions (B, T) (Vaswani et al. 2017, section 3.5)."""
+    angles = index[..., None] * frequencies(width // 2, index.device)
+    return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(-2)
+
+
+def rotation(ids: Tensor, index: Tensor, config: ModelConfig) -> Tensor | None:
+    """How queries and keys are rotated; None where `config.positions` rotates nothing.
+
+    Args:
+        ids: (B, T, F) notes.
+        index: (B or 1, T) number of each note in the context.
+    Returns:
+        (2, B or 1, 1, T, C/2) cosine and sine of each pair of a head's width, for `attention.rotate`.
+    """
+    n_pairs = config.head_width // 2
+    if config.positions == "sinusoidal":
+        return None
+    if config.positions == "metre":
+        return time_rotation(ids, config)
+    if config.positions == "rotary":
+        return cos_sin(index[..., None] * frequencies(n_pairs, ids.device))
+    # Even pairs rotate with the index, odd ones with musical time.
+    rates = frequencies(n_pairs // 2, ids.device)
+    by_index = (index[..., None] * rates).expand(len(ids), -1, -1)  # (B, T, C/4)
+    by_time = music_time(ids, config.steps_per_bar)[..., None] * rates
+    return cos_sin(torch.stack([by_index, by_time], -1).flatten(-2))
+
+
+def time_rotation(ids: Tensor, config: ModelConfig) -> Tensor:
+    """(2, B, 1, T, C/2) cosine and sine where every pair rotates with musical time.
+
+    Of `ids` (B, T, F) only bar and start_pos count: (B, T, 2) is enough.
+    """
+    time = music_time(ids, config.steps_per_bar)
+    rates = metre_rates(config.head_width // 2, config.steps_per_bar, ids.device)
+    return cos_sin(time[..., None] * rates)
+
+
+def cos_sin(angles: Tensor) -> Tensor:
+    """(2, B or 1, 1, T, C/2) cosine and sine of angles (B or 1, T, C/2), for `attention.rotate`."""
+    return torch.stack([angles.cos(), angles.sin()]).unsqueeze(2)
 
 
 def frequencies(n: int, device: torch.device) -> Tensor:
@@ -49,21 +107,11 @@ def frequencies(n: int, device: torch.device) -> Tensor:
 
 
 def metre_rates(n: int, steps_per_bar: int, device: torch.device) -> Tensor:
-    """(n,) angular rates per step: half of them once in a bar, in its parts and in its multiples, half `frequencies`.
+    """(n,) angular rates per step: the periods in METRE, then `frequencies`.
 
-    A note one bar, or two, or four after another meets it at the same angle in the pairs of these rates, so that what
-    repeats is near.
+    Half of the rates are periods, and at most as many as METRE has. Two notes one, two or four bars
+    apart stand at the same angle in the pairs of these rates, so that repeats look close to attention.
     """
     periods = [steps_per_bar * period for period in METRE[:n // 2]]
-    return torch.cat([2 * math.pi / torch.tensor(periods, device=device), frequencies(n - len(periods), device)])
-
-
-def turns(angles: Tensor) -> Tensor:
-    """Cosine and sine (2, B or 1, 1, T, C/2) of angles (B or 1, T, C/2), for `rotate`."""
-    return torch.stack([angles.cos(), angles.sin()]).unsqueeze(2)
-
-
-def sinusoids(index: Tensor, width: int) -> Tensor:
-    """(B, T, D) sines and cosines, interleaved, of the positions `index` (B, T) (Vaswani et al. 2017, section 3.5)."""
-    angles = index[..., None] * frequencies(width // 2, index.device)
-    return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(-2)
+    metre = 2 * math.pi / torch.tensor(periods, device=device)
+    return torch.cat([metre, frequencies(n - len(periods), device)])

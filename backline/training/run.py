@@ -34,7 +34,7 @@ from backline.training.checkpoints import load_model, save_checkpoint
 from backline.training.config import BEST, CONTROLS, LAST, LOSSES, PICTURE, SETTINGS, TrainingArgs
 from backline.training.control_tables import ControlTables
 from backline.training.distributed import Processes, SharedError
-from backline.training.losses import counted, window_losses
+from backline.training.losses import n_predicted, window_losses
 from backline.training.optimization import Optimizers, WeightAverage, rate_share
 from backline.training.torch_errors import (
     compile_failure,
@@ -325,7 +325,7 @@ class Run:
         self.model.train()
         self.processes.seed_draws(self.settings.seed, progress.step)
         losses = torch.zeros(len(FIELDS), device=self.device)
-        mine, scale = self.processes.share(rows), rows.shape[0] * (rows.shape[1] - 1) / max(counted(rows), 1)
+        mine, scale = self.processes.share(rows), rows.shape[0] * (rows.shape[1] - 1) / max(n_predicted(rows), 1)
         # Who has no row computes one for nothing: all processes must come to the end of a backward pass.
         batches = mine.split(self.settings.batch_size) if len(mine) else (rows[:1],)
         with self._explained(rows):
