@@ -139,12 +139,14 @@ class Block(nn.Module):
 class ControlVectors(nn.Module):
     """The sum of a learned vector for each control of a note; all are zero before training."""
 
+    firsts: Tensor  # (K,) row of each control's id 0
+
     def __init__(self, sizes: Sequence[int], width: int) -> None:
         super().__init__()
         self.n_controls = len(sizes)
         self.vectors = nn.Parameter(torch.zeros(sum(sizes), width))
         firsts = torch.tensor([sum(sizes[:i]) for i in range(len(sizes))])
-        self.register_buffer("firsts", firsts, persistent=False)  # row of each control's id 0
+        self.register_buffer("firsts", firsts, persistent=False)
 
     def forward(self, ids: Tensor | None, like: Tensor) -> Tensor:
         """(B, T, D), in the dtype of `like` (B, T, D).
@@ -378,7 +380,9 @@ class PooledTransformer(nn.Module):
         turned = time_rotation(ids, self.config).to(known.dtype)
         memory: list[Memory] = []
         for layer, block in enumerate(self.late_blocks, len(self.blocks)):
-            new = block.attention.keys_values(known, turned)
+            attention = block.attention
+            assert isinstance(attention, LateAttention)
+            new = attention.keys_values(known, turned)
             memory.append(new if cache is None else cache.extend(layer, new.keys, new.values))
         return memory
 

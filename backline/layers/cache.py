@@ -8,8 +8,8 @@ Shapes: B batch, T new notes, L notes in the cache, H heads, C width of a head.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,7 +17,8 @@ from torch import Tensor
 from backline.layers.attention import KeysValues, Memory
 
 
-class Step(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Step:
     """Where the new notes of a batch go, and what they see."""
 
     index: Tensor  # (B or 1, T) number of each new note in its song

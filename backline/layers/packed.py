@@ -1,12 +1,12 @@
-"""A model made ready to play: layers that read their weights faster, and weights that are fewer bytes to read.
+"""Fast inference on a CPU, note by note: weights laid out for streaming, or stored in fewer bytes.
 
-One song at a time, a note costs one reading of all weights: what counts is how many bytes they are, how fast they come
-in, and how little happens between two products.
+With one song, every note reads all weights once. Speed is set by their size, by memory bandwidth, and by
+the overhead between products.
 
-A matrix times one vector is a sum of the matrix's rows, each weighted by a number of the vector, which is what torch's
-`embedding_bag` does; laid out for it, weights come in at the speed of memory. oneDNN and MKL reach half of that with
-one row (AMD EPYC). So it is with attention: a query's scores are weighted sums of rows of the keys, and what it gets
-is one of rows of the values.
+A matrix times one vector is a sum of the matrix's rows, each weighted by one element of the vector. That
+is what torch's `embedding_bag` computes. With weights laid out for it, they come in at the speed of memory;
+oneDNN and MKL reach half of that with one row (AMD EPYC). Attention is the same: a query's scores are
+weighted sums of rows of the keys, and its output is a weighted sum of rows of the values.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from __future__ import annotations
 import functools
 import math
 import warnings
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -26,16 +26,27 @@ from backline.layers.cache import KeyValueCache
 if TYPE_CHECKING:
     from model import Block, PooledTransformer
 
-FEW_ROWS = 16  # what the packed weights are laid out for: a note of each song of a batch
+FEW_ROWS = 16  # rows that the packed weights are laid out for: one note of each song of a batch
 BAG = 128  # outputs of a layer that are summed together
-STREAMS = 4  # places from which a core reads at a time, in turns: it then asks for more ahead than from one
+STREAMS = 4  # interleaved read streams per core: more prefetches in flight
 CHUNK = 64  # notes whose scores are summed together
 ENGINES = tuple(torch.backends.quantized.supported_engines)  # "fbgemm" brings the fast sums
+MODE_SUM = 0  # of `embedding_bag`
+MOST_INT8 = 127
+SMALLEST_WEIGHT = 1e-12  # or a row of zeros would have no scale
 
 
 def weighted_sums(rows: Tensor, index: Tensor, offsets: Tensor, weights: Tensor) -> Tensor:
-    """(n, W) sums of `rows` (N, W): those in `index` (M,), times `weights` (M,), from each of `offsets` (n,) on."""
-    return torch.embedding_bag(rows, index, offsets, False, 0, False, weights, False)[0]  # not by frequency, mode sum
+    """(n, W) weighted sums of rows.
+
+    Args:
+        rows: (N, W).
+        index: (M,) which rows are summed, sum after sum.
+        offsets: (n,) where in `index` each sum begins.
+        weights: (M,) of the rows in `index`.
+    """
+    sums, *_ = torch.embedding_bag(rows, index, offsets, mode=MODE_SUM, per_sample_weights=weights)
+    return sums
 
 
 # ---------------------------------------------------------------- linear layers
@@ -43,16 +54,23 @@ def weighted_sums(rows: Tensor, index: Tensor, offsets: Tensor, weights: Tensor)
 
 @functools.cache
 def stream_index(n_bags: int, n_in: int) -> tuple[Tensor, Tensor]:
-    """For each bag, where the rows of inputs 0, 1, 2, ... lie, (n_bags·n_in,); and where bags begin, (n_bags,)."""
-    places = (torch.arange(n_in) % STREAMS).argsort(stable=True).argsort().int()
+    """Where the rows of a packed layer lie.
+
+    Returns:
+        (n_bags·n_in,) for each bag the rows of inputs 0, 1, 2, …, and (n_bags,) where each bag begins.
+    """
+    by_stream = (torch.arange(n_in) % STREAMS).argsort(stable=True)
+    places = by_stream.argsort().int()                       # (n_in,) row of each input in a bag
     begins = torch.arange(n_bags, dtype=torch.int32) * n_in
     return (begins[:, None] + places).flatten(), begins
 
 
 class PackedLinear(nn.Module):
-    """A linear layer with its weights laid out for one row, and by oneDNN for a few, each when it is first needed.
+    """A linear layer with its weights laid out for one row, and by oneDNN for a few.
 
-    torch's own layout reaches a third of their speed with one row and less than half with sixteen (fp32, AMD EPYC).
+    torch's own layout reaches a third of their speed with one row and less than half with sixteen (fp32,
+    AMD EPYC). Each layout is made when it is first needed. So weights may be held three times: as they
+    came, in `packed` and in `rows`.
     """
 
     def __init__(self, linear: nn.Linear, dtype: torch.dtype) -> None:
@@ -60,55 +78,68 @@ class PackedLinear(nn.Module):
         self.weight = linear.weight.detach().to(dtype)
         self.bias = None if linear.bias is None else linear.bias.detach().to(dtype)
         self.n_out, self.n_in = self.weight.shape
-        self.n_bags = -(-self.n_out // BAG)
+        self.n_bags = math.ceil(self.n_out / BAG)
         self.index, self.begins = stream_index(self.n_bags, self.n_in)
 
     @functools.cached_property
     def packed(self) -> Tensor:
+        """The weights in oneDNN's layout, for a few rows."""
         return torch.ops.mkldnn._reorder_linear_weight(self.weight, FEW_ROWS)
 
     @functools.cached_property
     def rows(self) -> Tensor:
-        """(n_bags·n_in, BAG): in each bag the inputs of one stream after those of another."""
+        """(n_bags·n_in, BAG) weights for one row: in each bag the inputs of one stream after another."""
         missing = self.n_bags * BAG - self.n_out
-        weight = nn.functional.pad(self.weight, (0, 0, 0, missing)) if missing else self.weight
-        bags = weight.view(self.n_bags, BAG, self.n_in).transpose(1, 2)
-        return torch.cat([bags[:, start::STREAMS] for start in range(STREAMS)], 1).view(-1, BAG)
+        weight = self.weight
+        if missing:
+            weight = nn.functional.pad(weight, (0, 0, 0, missing))
+        bags = weight.view(self.n_bags, BAG, self.n_in).transpose(1, 2)  # (n_bags, n_in, BAG)
+        streams = [bags[:, start::STREAMS] for start in range(STREAMS)]
+        return torch.cat(streams, 1).view(-1, BAG)
 
     def forward(self, x: Tensor, activation: str = "none") -> Tensor:
+        """(…, n_out) from (…, n_in); `activation` is "none" or "gelu"."""
         if x.numel() > self.n_in:
             return torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, activation, [], "none")
-        sums = weighted_sums(self.rows, self.index, self.begins, torch.cat([x.reshape(-1)] * self.n_bags))
+        weights = torch.cat([x.reshape(-1)] * self.n_bags)
+        sums = weighted_sums(self.rows, self.index, self.begins, weights)  # (n_bags, BAG)
         out = sums.view(*x.shape[:-1], -1)
-        out = out if out.shape[-1] == self.n_out else out[..., :self.n_out]  # a view costs as much as a norm
-        out = out if self.bias is None else out.add_(self.bias)
+        if out.shape[-1] != self.n_out:  # a view costs as much as a norm
+            out = out[..., :self.n_out]
+        if self.bias is not None:
+            out = out.add_(self.bias)
         return nn.functional.gelu(out) if activation == "gelu" else out
 
     def added_to(self, residual: Tensor, x: Tensor) -> Tensor:
+        """`residual` (…, n_out) plus the layer's output."""
         if x.numel() > self.n_in:
             return torch.ops.mkldnn._linear_pointwise.binary(x, residual, self.packed, self.bias, "add")
         return residual + self(x)
 
 
 class ByteLinear(nn.Module):
-    """A linear layer with weights of 8 bits, a scale for each output; what comes in is rounded as it comes."""
+    """A linear layer with 8-bit weights and a scale for each output; inputs are rounded as they come."""
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
         weight = linear.weight.detach().float()
-        scales = (weight.abs().amax(1).clamp(min=1e-12) / 127).double()
+        largest = weight.abs().amax(1).clamp(min=SMALLEST_WEIGHT)
+        scales = (largest / MOST_INT8).double()
+        zeros = torch.zeros(len(scales), dtype=torch.long)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch announces a successor; requirements.txt pins the version
-            zeros = torch.zeros(len(scales), dtype=torch.long)
             rounded = torch.quantize_per_channel(weight, scales, zeros, 0, torch.qint8)
         bias = None if linear.bias is None else linear.bias.detach().float()
         self.packed = torch.ops.quantized.linear_prepack(rounded, bias)
 
     def forward(self, x: Tensor, activation: str = "none") -> Tensor:
-        out = torch.ops.quantized.linear_dynamic(x, self.packed, True)
+        """(…, n_out) from (…, n_in); `activation` is "none" or "gelu"."""
+        reduce_range = True  # or sums may saturate on a CPU without VNNI
+        out = torch.ops.quantized.linear_dynamic(x, self.packed, reduce_range)
         return nn.functional.gelu(out) if activation == "gelu" else out
 
     def added_to(self, residual: Tensor, x: Tensor) -> Tensor:
+        """`residual` (…, n_out) plus the layer's output."""
         return residual + self(x)
 
 
@@ -234,13 +265,14 @@ class PlayingBlock(nn.Module):
         self.attention_norm = block.attention_norm
         self.attention = block.attention
         self.ff_norm = block.ff_norm
-        self.widen = block.ff[0]
-        self.narrow = block.ff[-1]
+        self.widen: Any = block.ff[0]  # these and `to_out` are replaced by layers with `added_to`
+        self.narrow: Any = block.ff[-1]
 
     def forward(self, x: Tensor, *context: Any) -> Tensor:
         """(B, T, D) from (B, T, D), as `model.Block`."""
         attended = self.attention.attended(self.attention_norm(x), *context)
-        x = self.attention.to_out.added_to(x, attended)
+        to_out: Any = self.attention.to_out
+        x = to_out.added_to(x, attended)
         return self.narrow.added_to(x, self.widen(self.ff_norm(x), "gelu"))
 
 
@@ -248,24 +280,29 @@ class PlayingBlock(nn.Module):
 
 
 def can_pack(dtype: torch.dtype) -> bool:
-    """Whether this machine and this torch have `PackedLinear`, and sums fast enough for it."""
-    if not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.mkldnn, "_reorder_linear_weight"):
+    """Whether this machine and this torch have `PackedLinear` for `dtype`, and fast sums for it."""
+    has_layout = hasattr(torch.ops.mkldnn, "_reorder_linear_weight")
+    if not (torch.backends.mkldnn.is_available() and has_layout and "fbgemm" in ENGINES):
         return False
-    if "fbgemm" not in ENGINES:
-        return False
-    return dtype == torch.float32 or (dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    if dtype == torch.bfloat16:
+        return torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return dtype == torch.float32
 
 
 def replace_layers(model: PooledTransformer, make: Callable[[nn.Linear], nn.Module]) -> PooledTransformer:
-    """`model`, changed in place: `make` replaces its linear layers, and its blocks and cache are those that play."""
+    """`model`, changed in place: blocks and cache are those that play, linear layers made by `make`."""
     for module in list(model.modules()):
         for name, child in module.named_children():
             if type(child) is nn.Linear:
                 setattr(module, name, make(child))
     model.cache_factory = PlayingCache
-    model.blocks = nn.ModuleList(PlayingBlock(block) for block in model.blocks)
-    model.late_blocks = nn.ModuleList(PlayingBlock(block) for block in model.late_blocks)
+    model.blocks = _playing(model.blocks)
+    model.late_blocks = _playing(model.late_blocks)
     return model
+
+
+def _playing(blocks: nn.ModuleList) -> nn.ModuleList:
+    return nn.ModuleList(PlayingBlock(block) for block in cast("Iterable[Block]", blocks))
 
 
 def for_inference(model: PooledTransformer, dtype: str) -> PooledTransformer:
