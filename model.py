@@ -1,14 +1,17 @@
 """The decoder-only Transformer over pooled tokens. Imports no stage script.
 
-A note is one token of F numbers, one of each family. The trunk reads notes: their embeddings, pooled,
-pass through decoder blocks. The heads then choose the next note's families. Between the choice of its
-onset and the choice of its pitch, late blocks look back from that onset at the notes read.
+A note is one token of F numbers, one of each family. The trunk reads notes: their embeddings are
+pooled and pass through decoder blocks. The heads then choose the next note's families. Between the
+choice of its onset and the choice of its pitch, late blocks look back from that onset at the notes
+read.
 
-Shapes: B batch, T notes, F families, D residual width, V_f ids in family f, H heads, C width of a head.
+Shapes: B batch, T notes, F families, D residual width, V_f ids in family f, H attention heads,
+C width of a head, K controls.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -19,13 +22,14 @@ from torch import Tensor, nn
 from backline.layers.attention import Dropout, KeysValues, Memory, normed_key, normed_query, rotate
 from backline.layers.cache import KeyValueCache
 from backline.layers.config import TIME_FIELDS, ModelConfig
-from backline.layers.positions import rotation, sinusoids, time_rotation
+from backline.layers.positions import note_rotation, sinusoids, time_rotation
 from backline.music.chords import UNKNOWN
 from backline.music.vocab import BAR, FIELDS, START_POS
 
 INITIAL_STD = 0.02  # of weights
 CHAIN_FACTOR = 2  # width of the feed-forward block between two heads of a chain, over d_model
-# Of control vectors: at the rate of all other weights they were too short to be heard after 10 M notes.
+# Of control vectors. At the rate of all other weights they were too short to be heard after
+# 10 M notes.
 CONTROL_GAIN = 8.0
 
 # ---------------------------------------------------------------- attention
@@ -43,17 +47,30 @@ class Attention(nn.Module):
         self.to_qkv = nn.Linear(width, 3 * width, bias=False)
         self.to_out = nn.Linear(width, width, bias=False)
 
-    def forward(self, x: Tensor, rotation: Tensor | None, cache: KeyValueCache | None, layer: int) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        rotation: Tensor | None,
+        cache: KeyValueCache | None,
+        layer: int,
+    ) -> Tensor:
         """(B, T, D) from (B, T, D); see `attended`."""
         return self.to_out(self.attended(x, rotation, cache, layer))
 
-    def attended(self, x: Tensor, rotation: Tensor | None, cache: KeyValueCache | None, layer: int) -> Tensor:
+    def attended(
+        self,
+        x: Tensor,
+        rotation: Tensor | None,
+        cache: KeyValueCache | None,
+        layer: int,
+    ) -> Tensor:
         """(B, T, D) weighted sums of the values, all heads side by side.
 
         Args:
             x: (B, T, D).
             rotation: as for `rotate`; None: none.
-            cache: holds the notes before these, and takes them in as its `layer`; None: there are none.
+            cache: holds the notes before these, and takes these in; None: there are none before.
+            layer: which layer of the cache this is.
         """
         qkv = self.to_qkv(x)                                 # (B, T, 3·D)
         qkv = qkv.view(*x.shape[:2], 3, self.n_heads, -1)    # (B, T, 3, H, C)
@@ -64,7 +81,9 @@ class Attention(nn.Module):
         if rotation is not None:
             query = rotate(query, rotation)
             key = rotate(key, rotation)
-        memory = KeysValues(key, value) if cache is None else cache.extend(layer, key, value)
+        memory: Memory = KeysValues(key, value)
+        if cache is not None:
+            memory = cache.extend(layer, key, value)
         return memory.attend(query, self.dropout)
 
 
@@ -114,7 +133,11 @@ class LateAttention(nn.Module):
 class Block(nn.Module):
     """One pre-norm decoder block: attention, then a feed-forward layer with GELU."""
 
-    def __init__(self, config: ModelConfig, attention: type[Attention | LateAttention] = Attention) -> None:
+    def __init__(
+        self,
+        config: ModelConfig,
+        attention: type[Attention | LateAttention] = Attention,
+    ) -> None:
         super().__init__()
         width = config.d_model
         self.attention_norm = nn.LayerNorm(width)
@@ -124,13 +147,16 @@ class Block(nn.Module):
             nn.Linear(width, config.ff_width),
             nn.GELU(),
             Dropout(config.dropout),
-            nn.Linear(config.ff_width, width))
+            nn.Linear(config.ff_width, width),
+        )
         self.dropout = Dropout(config.dropout)
 
     def forward(self, x: Tensor, *context: Any) -> Tensor:
         """(B, T, D) from (B, T, D); `context`: further arguments of the attention layer."""
-        x = x + self.dropout(self.attention(self.attention_norm(x), *context))
-        return x + self.dropout(self.ff(self.ff_norm(x)))
+        attended = self.attention(self.attention_norm(x), *context)
+        x = x + self.dropout(attended)
+        fed_forward = self.ff(self.ff_norm(x))
+        return x + self.dropout(fed_forward)
 
 
 # ---------------------------------------------------------------- what a model is told
@@ -145,8 +171,8 @@ class ControlVectors(nn.Module):
         super().__init__()
         self.n_controls = len(sizes)
         self.vectors = nn.Parameter(torch.zeros(sum(sizes), width))
-        firsts = torch.tensor([sum(sizes[:i]) for i in range(len(sizes))])
-        self.register_buffer("firsts", firsts, persistent=False)
+        firsts = [0, *itertools.accumulate(sizes[:-1])]
+        self.register_buffer("firsts", torch.tensor(firsts), persistent=False)
 
     def forward(self, ids: Tensor | None, like: Tensor) -> Tensor:
         """(B, T, D), in the dtype of `like` (B, T, D).
@@ -155,7 +181,8 @@ class ControlVectors(nn.Module):
             ids: (B, T, K) ids of K controls; None: all unknown.
         """
         if ids is None:
-            ids = self.firsts.new_full((*like.shape[:2], self.n_controls), UNKNOWN)
+            shape = (*like.shape[:2], self.n_controls)
+            ids = self.firsts.new_full(shape, UNKNOWN)
         rows = (ids + self.firsts).flatten(0, 1)             # (B·T, K)
         sums = nn.functional.embedding_bag(rows, self.vectors, mode="sum")
         vectors = CONTROL_GAIN * sums.unflatten(0, ids.shape[:2])  # (B, T, D)
@@ -168,17 +195,18 @@ class ControlVectors(nn.Module):
 class Heads:
     """How the next note's families are predicted, one after another in `order`.
 
-    k is a place in `order`. A hidden state stands for what is known once some families are chosen; before
-    the first choice it is the trunk's state.
+    k is a place in `order`. A hidden state stands for what is known once some families are chosen;
+    before the first choice it is the trunk's state.
 
-    No module itself: the layers belong to the model, under the names that checkpoints have for them.
+    This is no module. The layers belong to the model, under the names they have in checkpoints.
     """
 
     needs_choices = True  # whether a family's logits depend on the families before it
 
     def __init__(self, config: ModelConfig) -> None:
+        width = config.d_model
         self.order = tuple(FIELDS.index(name) for name in config.order)
-        self.heads = nn.ModuleList(nn.Linear(config.d_model, n) for n in config.n_tokens)
+        self.heads = nn.ModuleList(nn.Linear(width, n) for n in config.n_tokens)
 
     def layers(self) -> dict[str, nn.Module]:
         """The layers by their names in checkpoints, in the order of their parameters there."""
@@ -186,7 +214,8 @@ class Heads:
 
     def logits(self, k: int, states: Tensor, hidden: Tensor) -> Tensor:
         """(B, T, V_f) of the k-th family, from states and hidden states (B, T, D)."""
-        return self.heads[self.order[k]](self.seen(k, states, hidden))
+        head = self.heads[self.order[k]]
+        return head(self.seen(k, states, hidden))
 
     def seen(self, k: int, states: Tensor, hidden: Tensor) -> Tensor:
         """(B, T, D) that the k-th family is predicted from."""
@@ -250,7 +279,8 @@ class GruHeads(Heads):
 
 def _choice_embeddings(config: ModelConfig, order: Sequence[int]) -> nn.ModuleList:
     """An embedding of each family but the last: what the families after it know of its choice."""
-    return nn.ModuleList(nn.Embedding(config.n_tokens[family], config.d_model) for family in order[:-1])
+    sizes = [config.n_tokens[family] for family in order[:-1]]
+    return nn.ModuleList(nn.Embedding(size, config.d_model) for size in sizes)
 
 
 def _link(width: int) -> nn.Module:
@@ -259,10 +289,15 @@ def _link(width: int) -> nn.Module:
         nn.LayerNorm(width),
         nn.Linear(width, CHAIN_FACTOR * width),
         nn.GELU(),
-        nn.Linear(CHAIN_FACTOR * width, width))
+        nn.Linear(CHAIN_FACTOR * width, width),
+    )
 
 
-HEADS: dict[str, type[Heads]] = {"parallel": ParallelHeads, "chain": ChainHeads, "gru": GruHeads}
+KINDS_OF_HEADS: dict[str, type[Heads]] = {
+    "parallel": ParallelHeads,
+    "chain": ChainHeads,
+    "gru": GruHeads,
+}
 
 # ---------------------------------------------------------------- the model
 
@@ -277,7 +312,8 @@ class TrunkOutput(NamedTuple):
 class PooledTransformer(nn.Module):
     """From notes to a distribution over the next note's families.
 
-    `forward` gives all logits at once, for training; `read`, `head` and `advance` give them step by step.
+    `forward` gives all logits at once, for training. `read`, `head` and `advance` give them step by
+    step, for sampling.
     """
 
     heads: nn.ModuleList
@@ -289,8 +325,7 @@ class PooledTransformer(nn.Module):
         width = config.d_model
         tables = zip(config.n_tokens, config.emb_sizes, strict=True)
         self.embeddings = nn.ModuleList(nn.Embedding(n, size) for n, size in tables)
-        pooled_width = sum(config.emb_sizes) if config.emb_pooling == "concat" else config.emb_sizes[0]
-        self.in_linear = nn.Linear(pooled_width, width)
+        self.in_linear = nn.Linear(config.pooled_width, width)
         self.in_norm = nn.LayerNorm(width)
         if config.given:
             self.given = nn.Parameter(torch.zeros(width))
@@ -301,11 +336,12 @@ class PooledTransformer(nn.Module):
         n_early = config.n_layers - config.late_layers
         self.blocks = nn.ModuleList(Block(config) for _ in range(n_early))
         self.out_norm = nn.LayerNorm(width)
-        self.choice = HEADS[config.heads](config)
+        self.choice = KINDS_OF_HEADS[config.heads](config)
         self.order = self.choice.order
         for name, layer in self.choice.layers().items():
             self.add_module(name, layer)
-        self.late_blocks = nn.ModuleList(Block(config, LateAttention) for _ in range(config.late_layers))
+        late_blocks = (Block(config, LateAttention) for _ in range(config.late_layers))
+        self.late_blocks = nn.ModuleList(late_blocks)
         self._initialize()
 
     def _initialize(self) -> None:
@@ -316,26 +352,39 @@ class PooledTransformer(nn.Module):
             nn.init.normal_(block.attention.to_out.weight, std=std)
             nn.init.normal_(block.ff[-1].weight, std=std)
 
-    def forward(self, ids: Tensor, next_ids: Tensor | None = None, given: Tensor | None = None,
-                sheet: Tensor | None = None, chords: Tensor | None = None) -> list[Tensor]:
+    def forward(
+        self,
+        ids: Tensor,
+        next_ids: Tensor | None = None,
+        given: Tensor | None = None,
+        sheet: Tensor | None = None,
+        chords: Tensor | None = None,
+    ) -> list[Tensor]:
         """Logits of every family, F tensors (B, T, V_f) in `FIELDS` order.
 
         Args:
             ids: (B, T, F) notes read.
-            next_ids: (B, T, F) notes to be predicted, which all heads but parallel ones need: each family
-                depends on those before it in `order`.
+            next_ids: (B, T, F) notes to be predicted. All heads but parallel ones need them: each
+                family depends on those before it in `order`.
             given: (B, T) bool, which of the notes read are given.
             sheet: (B, T, S) ids of the controls that come with notes read; None: all unknown.
             chords: (B, T, 3) ids of the chord at each note to be predicted; None: unknown.
         """
         if next_ids is None and self.choice.needs_choices:
             raise ValueError(f"heads={self.config.heads!r} need next_ids")
-        return self.logits(self.read(ids, given=given, sheet=sheet), next_ids, chords)
+        trunk = self.read(ids, given=given, sheet=sheet)
+        return self.logits(trunk, next_ids, chords)
 
     # ------------------------------------------------------------ trunk
 
-    def read(self, ids: Tensor, cache: KeyValueCache | None = None, counts: Sequence[int] | None = None,
-             given: Tensor | None = None, sheet: Tensor | None = None) -> TrunkOutput:
+    def read(
+        self,
+        ids: Tensor,
+        cache: KeyValueCache | None = None,
+        counts: Sequence[int] | None = None,
+        given: Tensor | None = None,
+        sheet: Tensor | None = None,
+    ) -> TrunkOutput:
         """Run the trunk over `ids` (B, T, F), which are appended to `cache`.
 
         Args:
@@ -350,60 +399,92 @@ class PooledTransformer(nn.Module):
         x = self.embed(ids, given, sheet)                    # (B, T, D)
         if self.config.positions == "sinusoidal":
             x = x + sinusoids(index, self.config.d_model).to(x.dtype)
-        turned = rotation(ids, index, self.config)
-        turned = turned if turned is None else turned.to(x.dtype)
+        rotation = note_rotation(ids, index, self.config)
+        if rotation is not None:
+            rotation = rotation.to(x.dtype)
         entered = self.in_dropout(x)
         x = entered
         for layer, block in enumerate(self.blocks):
-            x = block(x, turned, cache, layer)
+            x = block(x, rotation, cache, layer)
         states = self.out_norm(x)
-        memory = self._remember(ids, torch.cat([states, entered], -1), cache) if self.late_blocks else []
+        memory: list[Memory] = []
+        if self.late_blocks:
+            known = torch.cat([states, entered], -1)         # (B, T, 2·D)
+            memory = self._remember(ids, known, cache)
         if cache is not None:
             cache.end(counts or [n_rows] * len(ids))
         return TrunkOutput(states, memory)
 
-    def embed(self, ids: Tensor, given: Tensor | None = None, sheet: Tensor | None = None) -> Tensor:
+    def embed(
+        self,
+        ids: Tensor,
+        given: Tensor | None = None,
+        sheet: Tensor | None = None,
+    ) -> Tensor:
         """(B, T, D) of notes (B, T, F), before positions; arguments as for `read`."""
-        embedded = [table(ids[..., f]) for f, table in enumerate(self.embeddings)]  # each (B, T, emb_size)
+        by_family = zip(self.embeddings, ids.unbind(-1), strict=True)
+        embedded = [table(family_ids) for table, family_ids in by_family]  # each (B, T, emb_size)
         if self.config.emb_pooling == "sum":
             embedded = [torch.stack(embedded).sum(0)]
-        pooled = torch.cat(embedded, dim=-1)
-        x = self.in_norm(self.in_linear(pooled))             # (B, T, D)
+        pooled = torch.cat(embedded, dim=-1)                 # (B, T, pooled_width)
+        x = self.in_linear(pooled)                           # (B, T, D)
+        x = self.in_norm(x)
         if self.config.given and given is not None:
-            x = x + given[..., None].to(x.dtype) * self.given
+            is_given = given[..., None].to(x.dtype)          # (B, T, 1)
+            x = x + is_given * self.given
         if self.config.controls:
             x = x + self.sheet_vectors(sheet, like=x)
         return x
 
     def _remember(self, ids: Tensor, known: Tensor, cache: KeyValueCache | None) -> list[Memory]:
-        """What late blocks see of the notes `ids` (B, T, F), and of those in `cache`; `known` (B, T, 2·D)."""
-        turned = time_rotation(ids, self.config).to(known.dtype)
+        """What each late block sees of the notes read, those in `cache` among them.
+
+        Args:
+            ids: (B, T, F) the last T of them.
+            known: (B, T, 2·D) what is known of these.
+        """
+        rotation = time_rotation(ids, self.config).to(known.dtype)
         memory: list[Memory] = []
         for layer, block in enumerate(self.late_blocks, len(self.blocks)):
             attention = block.attention
             assert isinstance(attention, LateAttention)
-            new = attention.keys_values(known, turned)
-            memory.append(new if cache is None else cache.extend(layer, new.keys, new.values))
+            new = attention.keys_values(known, rotation)
+            if cache is None:
+                memory.append(new)
+            else:
+                memory.append(cache.extend(layer, new.keys, new.values))
         return memory
 
     def last_read(self, states: Tensor, cache: KeyValueCache) -> TrunkOutput:
-        """The output at each song's last note: `states` (B, 1, D) from the trunk, the rest from `cache`."""
+        """The output at each song's last note.
+
+        Args:
+            states: (B, 1, D) from the trunk.
+            cache: what late blocks see.
+        """
         if not self.late_blocks:
             return TrunkOutput(states, [])
         visible = cache.last_seen()
         late_layers = range(len(self.blocks), self.config.n_layers)
-        return TrunkOutput(states, [cache.held(layer, visible) for layer in late_layers])
+        memory = [cache.held(layer, visible) for layer in late_layers]
+        return TrunkOutput(states, memory)
 
     def new_cache(self, batch: int) -> KeyValueCache:
-        """An empty cache for `batch` contexts of `block_size` notes, with a spare slot for padding."""
+        """An empty cache for `batch` contexts of `block_size` notes."""
         config = self.config
         like = self.in_norm.weight
-        shape = (batch, config.n_heads, config.block_size + 1, config.head_width)
+        capacity = config.block_size + 1  # with a spare slot for padding
+        shape = (batch, config.n_heads, capacity, config.head_width)
         return self.cache_factory(config.n_layers, shape, like.device, like.dtype)
 
     # ------------------------------------------------------------ choosing a note
 
-    def logits(self, trunk: TrunkOutput, next_ids: Tensor | None, chords: Tensor | None = None) -> list[Tensor]:
+    def logits(
+        self,
+        trunk: TrunkOutput,
+        next_ids: Tensor | None,
+        chords: Tensor | None = None,
+    ) -> list[Tensor]:
         """As `forward`, from the trunk's output."""
         by_family: dict[int, Tensor] = {}
         hidden = trunk.states
@@ -423,41 +504,60 @@ class PooledTransformer(nn.Module):
         """
         return self.choice.logits(k, states, hidden)
 
-    def advance(self, k: int, chosen: Sequence[Tensor] | Mapping[int, Tensor], trunk: TrunkOutput,
-                hidden: Tensor, chords: Tensor | None = None) -> Tensor:
+    def advance(
+        self,
+        k: int,
+        chosen: Sequence[Tensor] | Mapping[int, Tensor],
+        trunk: TrunkOutput,
+        hidden: Tensor,
+        chords: Tensor | None = None,
+    ) -> Tensor:
         """(B, T, D) hidden states once the k-th family of `order` is chosen.
 
         Args:
             chosen: (B, T) ids by family.
             chords: (B, T, 3) ids of the chord at the onset chosen; None: unknown.
         """
-        hidden = self.choice.after(k, chosen[self.order[k]], hidden)
+        family = self.order[k]
+        hidden = self.choice.after(k, chosen[family], hidden)
         n_chosen = k + 1
         if self.late_blocks and n_chosen == len(TIME_FIELDS):
             onset = torch.stack([chosen[BAR], chosen[START_POS]], -1)  # (B, T, 2)
             seen = self.choice.seen(n_chosen, trunk.states, hidden)
-            hidden = hidden + (self.look_back(seen, onset, trunk.memory, chords) - seen)
+            looked_back = self.look_back(seen, onset, trunk.memory, chords)
+            hidden = hidden + (looked_back - seen)
         return hidden
 
-    def look_back(self, x: Tensor, onset: Tensor, memory: Sequence[Memory], chords: Tensor | None) -> Tensor:
-        """The late layers: (B, T, D) from (B, T, D), by looking from an onset at the notes read.
+    def look_back(
+        self,
+        x: Tensor,
+        onset: Tensor,
+        memory: Sequence[Memory],
+        chords: Tensor | None,
+    ) -> Tensor:
+        """The late layers: look from the next note's onset at the notes read.
 
         Args:
+            x: (B, T, D) what is known once the onset is chosen.
             onset: (B, T, 2) ids of its bar and start_pos.
             memory: keys and values of the notes read, for each late layer.
             chords: as for `advance`.
+        Returns:
+            (B, T, D).
         """
-        turned = time_rotation(onset, self.config).to(x.dtype)
+        rotation = time_rotation(onset, self.config).to(x.dtype)
         if self.config.controls:
             x = x + self.chord_vectors(chords, like=x)
         for block, seen in zip(self.late_blocks, memory, strict=True):
-            x = block(x, turned, seen)
+            x = block(x, rotation, seen)
         return x
 
     # ------------------------------------------------------------ the whole of it
 
     def grown(self, config: ModelConfig) -> PooledTransformer:
-        """A copy that can do more, as `config` says. It plays as before: the vectors added are zero.
+        """A copy that can do more, as `config` says.
+
+        It plays as before: the vectors added are zero.
 
         Args:
             config: one without `ModelConfig.differences`.

@@ -102,6 +102,13 @@ class ModelConfig:
         return self.d_model // self.n_heads
 
     @property
+    def pooled_width(self) -> int:
+        """Width of a note's embeddings once they are pooled."""
+        if self.emb_pooling == "concat":
+            return sum(self.emb_sizes)
+        return self.emb_sizes[0]
+
+    @property
     def ff_width(self) -> int:
         """Width of the feed-forward layers."""
         return FF_FACTOR * self.d_model
@@ -135,8 +142,8 @@ class ModelConfig:
         for name in ("emb_sizes", "n_tokens"):
             sizes = getattr(self, name)
             if len(sizes) != len(FIELDS) or min(sizes) < 1:
-                raise UserError(f"{name}={list(sizes)} must be {len(FIELDS)} numbers of at least 1, "
-                                f"one per family: {', '.join(FIELDS)}")
+                raise UserError(f"{name}={list(sizes)} must be {len(FIELDS)} numbers "
+                                f"of at least 1, one per family: {_listed(FIELDS)}")
         if self.lookahead_bars < 0:
             raise UserError(f"lookahead_bars={self.lookahead_bars} must be at least 0")
         if not 0 <= self.dropout < 1:

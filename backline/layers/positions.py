@@ -58,19 +58,24 @@ def music_time(ids: Tensor, steps_per_bar: int) -> Tensor:
 
 
 def sinusoids(index: Tensor, width: int) -> Tensor:
-    """(B, T, D) sines and cosines, interleaved, of positions (B, T) (Vaswani et al. 2017, section 3.5)."""
-    angles = index[..., None] * frequencies(width // 2, index.device)
-    return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(-2)
+    """(B, T, D) sines and cosines of positions (B, T), interleaved.
+
+    Source: Vaswani et al. 2017, section 3.5.
+    """
+    rates = frequencies(width // 2, index.device)
+    angles = index[..., None] * rates                        # (B, T, D/2)
+    interleaved = torch.stack([angles.sin(), angles.cos()], dim=-1)  # (B, T, D/2, 2)
+    return interleaved.flatten(-2)
 
 
-def rotation(ids: Tensor, index: Tensor, config: ModelConfig) -> Tensor | None:
+def note_rotation(ids: Tensor, index: Tensor, config: ModelConfig) -> Tensor | None:
     """How queries and keys are rotated; None where `config.positions` rotates nothing.
 
     Args:
         ids: (B, T, F) notes.
         index: (B or 1, T) number of each note in the context.
     Returns:
-        (2, B or 1, 1, T, C/2) cosine and sine of each pair of a head's width, for `attention.rotate`.
+        (2, B or 1, 1, T, C/2) cosine and sine of each pair, for `attention.rotate`.
     """
     n_pairs = config.head_width // 2
     if config.positions == "sinusoidal":
@@ -78,12 +83,16 @@ def rotation(ids: Tensor, index: Tensor, config: ModelConfig) -> Tensor | None:
     if config.positions == "metre":
         return time_rotation(ids, config)
     if config.positions == "rotary":
-        return cos_sin(index[..., None] * frequencies(n_pairs, ids.device))
+        rates = frequencies(n_pairs, ids.device)
+        return cos_sin(index[..., None] * rates)
     # Even pairs rotate with the index, odd ones with musical time.
     rates = frequencies(n_pairs // 2, ids.device)
-    by_index = (index[..., None] * rates).expand(len(ids), -1, -1)  # (B, T, C/4)
-    by_time = music_time(ids, config.steps_per_bar)[..., None] * rates
-    return cos_sin(torch.stack([by_index, by_time], -1).flatten(-2))
+    time = music_time(ids, config.steps_per_bar)             # (B, T)
+    by_index = index[..., None] * rates                      # (B or 1, T, C/4)
+    by_index = by_index.expand(len(ids), -1, -1)             # (B, T, C/4)
+    by_time = time[..., None] * rates
+    interleaved = torch.stack([by_index, by_time], -1)       # (B, T, C/4, 2)
+    return cos_sin(interleaved.flatten(-2))
 
 
 def time_rotation(ids: Tensor, config: ModelConfig) -> Tensor:
@@ -98,19 +107,21 @@ def time_rotation(ids: Tensor, config: ModelConfig) -> Tensor:
 
 def cos_sin(angles: Tensor) -> Tensor:
     """(2, B or 1, 1, T, C/2) cosine and sine of angles (B or 1, T, C/2), for `attention.rotate`."""
-    return torch.stack([angles.cos(), angles.sin()]).unsqueeze(2)
+    both = torch.stack([angles.cos(), angles.sin()])         # (2, B or 1, T, C/2)
+    return both.unsqueeze(2)
 
 
 def frequencies(n: int, device: torch.device) -> Tensor:
     """(n,) angular rates 10000^(−i/n) (Vaswani et al. 2017, section 3.5)."""
-    return 10000.0 ** (-torch.arange(n, device=device) / n)
+    exponents = -torch.arange(n, device=device) / n
+    return 10000.0 ** exponents
 
 
 def metre_rates(n: int, steps_per_bar: int, device: torch.device) -> Tensor:
     """(n,) angular rates per step: the periods in METRE, then `frequencies`.
 
-    Half of the rates are periods, and at most as many as METRE has. Two notes one, two or four bars
-    apart stand at the same angle in the pairs of these rates, so that repeats look close to attention.
+    Half of the rates are periods, as far as METRE has so many. Two notes one, two or four bars apart
+    stand at the same angle in the pairs of these rates: repeats look close to attention.
     """
     periods = [steps_per_bar * period for period in METRE[:n // 2]]
     metre = 2 * math.pi / torch.tensor(periods, device=device)
