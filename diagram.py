@@ -70,7 +70,10 @@ RELATIVE = "bars since the first read"  # instead of the first of SAYS
 POSITIONS = {
     "rotary": ("positions: rotary, by place in the row",),
     "music_time": ("positions: rotary, half by place in the", "row, half by time in the song"),
-    "metre": ("positions: rotary, by time in the song at", "the rates of bars, beats and their parts"),
+    "metre": (
+        "positions: rotary, by time in the song at",
+        "the rates of bars, beats and their parts",
+    ),
 }
 BETWEEN = {"chain": "feed-forward", "gru": "GRU cell"}  # one choice and the next
 LATE_LAYERS = "late_layers"
@@ -89,7 +92,12 @@ class Sheet:
     def words(self, x: float, y: float, text: str, **style: Any) -> None:
         """A line of text around `y`, from `x` on unless `ha` says otherwise."""
         # The font is matplotlib's own, so that what fits here fits everywhere.
-        usual: dict[str, Any] = {"va": "center", "color": INK, "size": NORMAL, "family": "DejaVu Sans"}
+        usual: dict[str, Any] = {
+            "va": "center",
+            "color": INK,
+            "size": NORMAL,
+            "family": "DejaVu Sans",
+        }
         self.axes.text(x, y, text, **(usual | style))
 
     def box(self, left: float, top: float, right: float, bottom: float, **style: Any) -> None:
@@ -184,7 +192,8 @@ def _draw_notes(sheet: Sheet, config: ModelConfig) -> None:
 def _draw_reading(sheet: Sheet, config: ModelConfig) -> None:
     """The left column, downwards: from a note's four numbers to what the decoder makes of it."""
     for x, corner in ((NOTES[ENLARGED], LEFT), (NOTES[ENLARGED] + NOTE, LEFT_END)):
-        sheet.arrow((x, STRIP_BOTTOM + 0.03), (corner, TOP), arrowstyle="-", color=LAYER, linewidth=1)
+        sheet.arrow((x, STRIP_BOTTOM + 0.03), (corner, TOP),
+                    arrowstyle="-", color=LAYER, linewidth=1)
     y = _draw_families(sheet, config)
     for text in _before_decoder(config):
         sheet.arrow((LEFT_MIDDLE, y), (LEFT_MIDDLE, y + STAGE_ARROW))
@@ -325,7 +334,12 @@ def _draw_paths(sheet: Sheet, config: ModelConfig, extents: dict[str, Extent]) -
     if config.heads != "parallel":
         _draw_links(sheet, BETWEEN[config.heads], extents)
     outside = RIGHT_END + 0.25
-    sheet.arrow((RIGHT_END, first), (outside, first), (outside, STRIP_MIDDLE), (NEXT + NOTE, STRIP_MIDDLE))
+    sheet.arrow(
+        (RIGHT_END, first),
+        (outside, first),
+        (outside, STRIP_MIDDLE),
+        (NEXT + NOTE, STRIP_MIDDLE),
+    )
     for name in config.order:
         middle = extents[name].middle
         sheet.arrow((RIGHT_END, middle), (outside, middle), arrowstyle="-")

@@ -23,15 +23,17 @@ class Dropout(nn.Dropout):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """A copy of `x` with some elements set to 0 and the others scaled up; `x` where it is off."""
+        """A copy of `x` with some elements set to 0 and the others scaled up."""
         threshold = round(self.p * BYTE_VALUES)
+        is_off = not self.training or not 0 < threshold < BYTE_VALUES
         # torch.compile draws within its own kernels.
-        as_torch_does = x.device.type != "cpu" or torch.compiler.is_compiling()
-        if as_torch_does or not self.training or not 0 < threshold < BYTE_VALUES:
+        if is_off or x.device.type != "cpu" or torch.compiler.is_compiling():
             return super().forward(x)
-        words = torch.empty(math.ceil(x.numel() / 8), dtype=torch.int64)
-        random_bytes = words.random_(-2 ** 63, None).view(torch.uint8)
-        kept = random_bytes[:x.numel()].view(x.shape) >= threshold
+        n_words = math.ceil(x.numel() / 8)
+        words = torch.empty(n_words, dtype=torch.int64)
+        words.random_(-2 ** 63, None)
+        random_bytes = words.view(torch.uint8)[:x.numel()]
+        kept = random_bytes.view(x.shape) >= threshold
         scale = BYTE_VALUES / (BYTE_VALUES - threshold)
         return x * (kept.to(x.dtype) * scale)
 
@@ -41,7 +43,8 @@ def normed_query(query: Tensor) -> Tensor:
 
     By the root mean square here. Queries and keys are normed before they are rotated.
     """
-    return nn.functional.rms_norm(query, query.shape[-1:]) * QK_GAIN
+    normed = nn.functional.rms_norm(query, query.shape[-1:])
+    return normed * QK_GAIN
 
 
 def normed_key(key: Tensor) -> Tensor:
@@ -82,8 +85,13 @@ class KeysValues(NamedTuple):
         return out.transpose(1, 2).flatten(2)
 
 
-def causal_attention(query: Tensor, key: Tensor, value: Tensor, dropout: Dropout,
-                     visible: Tensor | None = None) -> Tensor:
+def causal_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    dropout: Dropout,
+    visible: Tensor | None = None,
+) -> Tensor:
     """softmax(Q Kᵀ / √C) V over each note and those before it (Vaswani et al. 2017, section 3.2.1).
 
     Args:
@@ -100,24 +108,37 @@ def causal_attention(query: Tensor, key: Tensor, value: Tensor, dropout: Dropout
         return _masked_attention(query, key, value, dropout, visible).to(out_dtype)
     if query.device.type == "cpu":
         return _chunked_attention(query, key, value, dropout).to(out_dtype)
+    return _fused_attention(query, key, value, dropout)
+
+
+def _fused_attention(query: Tensor, key: Tensor, value: Tensor, dropout: Dropout) -> Tensor:
+    """The same in torch's kernel for a GPU."""
     n_before = key.shape[2] - query.shape[2]
     mask = None
     if n_before:
-        mask = query.new_ones((query.shape[2], key.shape[2]), dtype=torch.bool).tril(n_before)
+        mask = query.new_ones((query.shape[2], key.shape[2]), dtype=torch.bool)
+        mask = mask.tril(n_before)                           # (T, L)
     rate = dropout.p if dropout.training else 0.0
-    return nn.functional.scaled_dot_product_attention(query, key, value, mask, rate,
-                                                      is_causal=mask is None)
+    return nn.functional.scaled_dot_product_attention(
+        query, key, value, mask, rate, is_causal=mask is None)
 
 
-def _masked_attention(query: Tensor, key: Tensor, value: Tensor, dropout: Dropout,
-                      visible: Tensor | None) -> Tensor:
+def _masked_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    dropout: Dropout,
+    visible: Tensor | None,
+) -> Tensor:
     """The same where every query sees all notes, or those in `visible`."""
     query = query * query.shape[-1] ** -0.5
-    # Keys times queries and not the other way round: so a CPU multiplies a matrix by a vector faster.
-    scores = (key @ query.transpose(2, 3)).transpose(2, 3)   # (B, H, T, L)
+    # Keys times queries, not queries times keys: a CPU multiplies a matrix by a vector faster so.
+    scores = key @ query.transpose(2, 3)                     # (B, H, L, T)
+    scores = scores.transpose(2, 3)                          # (B, H, T, L)
     if visible is not None:
         scores = scores.masked_fill(~visible, -torch.inf)
-    return dropout(scores.softmax(-1)) @ value               # (B, H, T, C)
+    weights = dropout(scores.softmax(-1))
+    return weights @ value                                   # (B, H, T, C)
 
 
 def _chunked_attention(query: Tensor, key: Tensor, value: Tensor, dropout: Dropout) -> Tensor:
@@ -126,19 +147,23 @@ def _chunked_attention(query: Tensor, key: Tensor, value: Tensor, dropout: Dropo
     Plain matrix products let both passes use the bf16 units, and little work is masked away.
     """
     shape = query.shape
-    n_before = key.shape[2] - query.shape[2]
-    query = (query * shape[-1] ** -0.5).flatten(0, 1)        # (B·H, T, C)
+    length = shape[2]
+    n_before = key.shape[2] - length
+    query = query * shape[-1] ** -0.5
+    query = query.flatten(0, 1)                              # (B·H, T, C)
     key = key.flatten(0, 1)                                  # (B·H, L, C)
     value = value.flatten(0, 1)
     future = query.new_full((CHUNK, CHUNK), -torch.inf).triu(1)
     chunks = []
-    for start in range(0, shape[2], CHUNK):
-        end = min(start + CHUNK, shape[2])
+    for start in range(0, length, CHUNK):
+        end = min(start + CHUNK, length)
         n_seen = n_before + end
         mask = future[:end - start, :end - start]
         mask = nn.functional.pad(mask, (n_before + start, 0))  # (chunk, n_seen)
         mask = mask.expand(len(query), -1, -1)
-        scores = torch.baddbmm(mask, query[:, start:end], key[:, :n_seen].transpose(1, 2))
+        keys_seen = key[:, :n_seen].transpose(1, 2)          # (B·H, C, n_seen)
+        scores = torch.baddbmm(mask, query[:, start:end], keys_seen)
         weights = dropout(scores.softmax(-1))                # (B·H, chunk, n_seen)
         chunks.append(weights @ value[:, :n_seen])
-    return torch.cat(chunks, dim=1).view(shape)
+    out = torch.cat(chunks, dim=1)                           # (B·H, T, C)
+    return out.view(shape)

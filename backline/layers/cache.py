@@ -31,16 +31,21 @@ class Step:
 class KeyValueCache:
     """Keys and values of all layers, written in place: one (B, H, capacity, C) pair for each layer.
 
-    Songs may have read different numbers of notes: `lengths`. New notes of all songs go in together,
-    padded to the same number:
+    Songs may have read different numbers of notes: `lengths`. New notes of all songs go in
+    together, padded to the same number:
 
         step = cache.begin(n_rows)
         memory = cache.extend(layer, key, value)  # in each layer
         cache.end(counts)
     """
 
-    def __init__(self, n_layers: int, shape: tuple[int, int, int, int], device: torch.device,
-                 dtype: torch.dtype) -> None:
+    def __init__(
+        self,
+        n_layers: int,
+        shape: tuple[int, int, int, int],
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> None:
         """An empty cache; `shape` is (B, H, capacity, C)."""
         self.layers = [self._empty_layer(shape, device, dtype) for _ in range(n_layers)]
         self.lengths = [0] * shape[0]
@@ -48,8 +53,12 @@ class KeyValueCache:
         self.device = device
         self.step: Step | None = None  # between `begin` and `end`
 
-    def _empty_layer(self, shape: tuple[int, int, int, int], device: torch.device,
-                     dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    def _empty_layer(
+        self,
+        shape: tuple[int, int, int, int],
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> tuple[Tensor, Tensor]:
         keys = torch.zeros(shape, device=device, dtype=dtype)
         values = torch.zeros(shape, device=device, dtype=dtype)
         return keys, values
@@ -60,32 +69,38 @@ class KeyValueCache:
         """Make ready for `n_rows` T more notes of each song."""
         index = torch.arange(n_rows, device=self.device)
         end = min(max(self.lengths) + n_rows, self.capacity)
-        if len(set(self.lengths)) <= 1:
+        if len(set(self.lengths)) == 1:
             start = self.lengths[0]
-            self.step = Step((start + index)[None], None, None, start, end)
+            index = (start + index)[None]                    # (1, T)
+            self.step = Step(index, None, None, start, end)
             return self.step
-        index = torch.tensor(self.lengths, device=self.device)[:, None] + index  # (B, T)
-        places = index.clamp(max=self.capacity - 1)  # padding goes to a spare slot that is never read
-        visible = torch.arange(end, device=self.device) <= index[:, None, :, None]
+        starts = torch.tensor(self.lengths, device=self.device)
+        index = starts[:, None] + index                      # (B, T)
+        # Padding goes to a spare slot that is never read.
+        places = index.clamp(max=self.capacity - 1)
+        slots = torch.arange(end, device=self.device)        # (L,)
+        visible = slots <= index[:, None, :, None]           # (B, 1, T, L)
         self.step = Step(index, places, visible, 0, end)
         return self.step
 
     def extend(self, layer: int, key: Tensor, value: Tensor) -> Memory:
         """Add (B, H, T, C) keys and values to one layer; returns what its new notes see."""
         assert self.step is not None
+        start, end = self.step.start, self.step.end
         keys, values = self.layers[layer]
         for buffer, new in ((keys, key), (values, value)):
             if self.step.places is None:
-                buffer[:, :, self.step.start:self.step.end] = new
+                buffer[:, :, start:end] = new
             else:
                 songs = torch.arange(len(buffer), device=self.device)[:, None]
-                buffer[songs, :, self.step.places] = new.transpose(1, 2).to(buffer.dtype)
-        end = self.step.end
+                by_note = new.transpose(1, 2)                # (B, T, H, C)
+                buffer[songs, :, self.step.places] = by_note.to(buffer.dtype)
         return KeysValues(keys[:, :, :end], values[:, :, :end], self.step.visible)
 
     def end(self, counts: Sequence[int]) -> None:
         """Keep the first `counts[i]` new notes of song i; the rest was padding."""
-        self.lengths = [length + count for length, count in zip(self.lengths, counts, strict=True)]
+        both = zip(self.lengths, counts, strict=True)
+        self.lengths = [length + count for length, count in both]
         self.step = None
 
     # ------------------------------------------------------------ notes read
@@ -94,8 +109,9 @@ class KeyValueCache:
         """(B, 1, 1, L) bool: which slots hold notes of each song; None: all of L."""
         if len(set(self.lengths)) == 1:
             return None
-        lengths = torch.tensor(self.lengths, device=self.device)[:, None, None, None]
-        return torch.arange(max(self.lengths), device=self.device) < lengths
+        lengths = torch.tensor(self.lengths, device=self.device)
+        slots = torch.arange(max(self.lengths), device=self.device)  # (L,)
+        return slots < lengths[:, None, None, None]
 
     def held(self, layer: int, visible: Tensor | None) -> Memory:
         """What one layer holds of all notes read.

@@ -100,7 +100,8 @@ class PackedLinear(nn.Module):
     def forward(self, x: Tensor, activation: str = "none") -> Tensor:
         """(…, n_out) from (…, n_in); `activation` is "none" or "gelu"."""
         if x.numel() > self.n_in:
-            return torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, activation, [], "none")
+            return torch.ops.mkldnn._linear_pointwise(
+                x, self.packed, self.bias, activation, [], "none")
         weights = torch.cat([x.reshape(-1)] * self.n_bags)
         sums = weighted_sums(self.rows, self.index, self.begins, weights)  # (n_bags, BAG)
         out = sums.view(*x.shape[:-1], -1)
@@ -113,7 +114,8 @@ class PackedLinear(nn.Module):
     def added_to(self, residual: Tensor, x: Tensor) -> Tensor:
         """`residual` (…, n_out) plus the layer's output."""
         if x.numel() > self.n_in:
-            return torch.ops.mkldnn._linear_pointwise.binary(x, residual, self.packed, self.bias, "add")
+            return torch.ops.mkldnn._linear_pointwise.binary(
+                x, residual, self.packed, self.bias, "add")
         return residual + self(x)
 
 
@@ -127,7 +129,8 @@ class ByteLinear(nn.Module):
         scales = (largest / MOST_INT8).double()
         zeros = torch.zeros(len(scales), dtype=torch.long)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch announces a successor; requirements.txt pins the version
+            # torch announces a successor; requirements.txt pins the version.
+            warnings.simplefilter("ignore")
             rounded = torch.quantize_per_channel(weight, scales, zeros, 0, torch.qint8)
         bias = None if linear.bias is None else linear.bias.detach().float()
         self.packed = torch.ops.quantized.linear_prepack(rounded, bias)
@@ -169,14 +172,23 @@ class PlayingCache(KeyValueCache):
     values (B, H, capacity, C) rows of one note.
     """
 
-    def __init__(self, n_layers: int, shape: tuple[int, int, int, int], device: torch.device,
-                 dtype: torch.dtype) -> None:
+    def __init__(
+        self,
+        n_layers: int,
+        shape: tuple[int, int, int, int],
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> None:
         super().__init__(n_layers, shape, device, dtype)
         self.index_for = (0, 0)  # songs and notes that `index` is for
         self.index: tuple[Tensor, ...] = ()
 
-    def _empty_layer(self, shape: tuple[int, int, int, int], device: torch.device,
-                     dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    def _empty_layer(
+        self,
+        shape: tuple[int, int, int, int],
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> tuple[Tensor, Tensor]:
         batch, n_heads, capacity, width = shape
         n_chunks = math.ceil(capacity / CHUNK)
         keys = torch.zeros((batch, n_heads, n_chunks, width, CHUNK), device=device, dtype=dtype)
@@ -289,7 +301,10 @@ def can_pack(dtype: torch.dtype) -> bool:
     return dtype == torch.float32
 
 
-def replace_layers(model: PooledTransformer, make: Callable[[nn.Linear], nn.Module]) -> PooledTransformer:
+def replace_layers(
+    model: PooledTransformer,
+    make: Callable[[nn.Linear], nn.Module],
+) -> PooledTransformer:
     """`model`, changed in place: blocks and cache are those that play, linear layers made by `make`."""
     for module in list(model.modules()):
         for name, child in module.named_children():
@@ -324,7 +339,11 @@ def for_inference(model: PooledTransformer, dtype: str) -> PooledTransformer:
     return model
 
 
-def bfloat16_cache(n_layers: int, shape: tuple[int, int, int, int], device: torch.device,
-                   _dtype: torch.dtype) -> PlayingCache:
+def bfloat16_cache(
+    n_layers: int,
+    shape: tuple[int, int, int, int],
+    device: torch.device,
+    _dtype: torch.dtype,
+) -> PlayingCache:
     """A cache of half the size, whatever the weights are."""
     return PlayingCache(n_layers, shape, device, torch.bfloat16)

@@ -24,24 +24,27 @@ def bar_offsets(ids: Tensor) -> Tensor:
 
     That is the bars before the first note; 0 where a song begins with the first row.
     """
+    bars = ids[..., BAR]                                     # (B, T)
     latest = torch.iinfo(ids.dtype).max
-    bars = ids[..., BAR].masked_fill(~_in_cut_song(ids), latest)
-    first_bar = bars.amin(1)                                 # (B,)
-    return torch.where(ids[:, 0, BAR] < FIRST_ID, 0, first_bar - FIRST_ID)
+    first_bar = bars.masked_fill(~_in_cut_song(ids), latest).amin(1)  # (B,)
+    begins_with_a_song = bars[:, 0] < FIRST_ID
+    return torch.where(begins_with_a_song, 0, first_bar - FIRST_ID)
 
 
 def with_relative_bars(ids: Tensor) -> Tensor:
     """A copy of (B, T, F) `ids` whose notes before the first BOS count bars from their first."""
     offsets = bar_offsets(ids)[:, None]                      # (B, 1)
+    moved_by = torch.where(_in_cut_song(ids), offsets, 0)    # (B, T)
     result = ids.clone()
-    result[..., BAR] -= torch.where(_in_cut_song(ids), offsets, 0)
+    result[..., BAR] -= moved_by
     return result
 
 
 def _in_cut_song(ids: Tensor) -> Tensor:
     """(B, T) bool: which rows of (B, T, F) `ids` are notes of a song that began before them."""
-    before_first_song = (ids[..., BAR] == BOS).cumsum(1) == 0
-    return before_first_song & (ids[..., BAR] >= FIRST_ID)
+    bar = ids[..., BAR]
+    songs_begun = (bar == BOS).cumsum(1)                     # (B, T)
+    return (songs_begun == 0) & (bar >= FIRST_ID)
 
 
 def music_time(ids: Tensor, steps_per_bar: int) -> Tensor:
@@ -100,8 +103,9 @@ def time_rotation(ids: Tensor, config: ModelConfig) -> Tensor:
 
     Of `ids` (B, T, F) only bar and start_pos count: (B, T, 2) is enough.
     """
-    time = music_time(ids, config.steps_per_bar)
-    rates = metre_rates(config.head_width // 2, config.steps_per_bar, ids.device)
+    time = music_time(ids, config.steps_per_bar)             # (B, T)
+    n_pairs = config.head_width // 2
+    rates = metre_rates(n_pairs, config.steps_per_bar, ids.device)
     return cos_sin(time[..., None] * rates)
 
 
@@ -125,4 +129,5 @@ def metre_rates(n: int, steps_per_bar: int, device: torch.device) -> Tensor:
     """
     periods = [steps_per_bar * period for period in METRE[:n // 2]]
     metre = 2 * math.pi / torch.tensor(periods, device=device)
-    return torch.cat([metre, frequencies(n - len(periods), device)])
+    others = frequencies(n - len(periods), device)
+    return torch.cat([metre, others])

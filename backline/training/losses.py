@@ -22,24 +22,34 @@ def note_losses(logits: Sequence[Tensor], targets: Tensor) -> Tensor:
         logits: F tensors (B, T, V_f), in `vocab.FIELDS` order.
         targets: (B, T, F) int64; where they are PAD the loss is 0.
     Returns:
-        (B, T, F) float tensor. The sum over families is a note's loss. Report the families apart: a mean
-        over them hides the weak one.
+        (B, T, F) float tensor. The sum over families is a note's loss. Report the families apart:
+        a mean over them hides the weak one.
     """
     losses = []
     for f, family_logits in enumerate(logits):
         flat_logits = family_logits.flatten(0, 1).float()    # (B·T, V_f)
+        flat_targets = targets[..., f].flatten()             # (B·T,)
         losses.append(nn.functional.cross_entropy(
-            flat_logits, targets[..., f].flatten(), ignore_index=PAD, reduction="none"))
+            flat_logits,
+            flat_targets,
+            ignore_index=PAD,
+            reduction="none",
+        ))
     return torch.stack(losses, dim=-1).view(targets.shape)
 
 
-def window_losses(model: Callable[..., list[Tensor]], config: ModelConfig, rows: Tensor) -> Tensor:
+def window_losses(
+    model: Callable[..., list[Tensor]],
+    config: ModelConfig,
+    rows: Tensor,
+) -> Tensor:
     """Loss of each family of each note but the first of windows of songs.
 
     Args:
         model: a PooledTransformer with `config`, or what wraps one.
-        rows: (B, T, F), (B, T, F + 1) or (B, T, F + 1 + K). A 1 in column GIVEN marks a given note, whose
-            loss is 0. The last K columns are ids of the controls, which are unknown without them.
+        rows: (B, T, F), (B, T, F + 1) or (B, T, F + 1 + K). A 1 in column GIVEN marks a given
+            note, whose loss is 0. The last K columns are ids of the controls, which are unknown
+            without them.
     Returns:
         (B, T − 1, F) in nats.
     """
@@ -59,10 +69,13 @@ def window_losses(model: Callable[..., list[Tensor]], config: ModelConfig, rows:
         n_sheet = len(config.sheet_sizes)
         told["sheet"] = controls[:, :-1, :n_sheet]
         told["chords"] = controls[:, 1:, n_sheet:]
-    return note_losses(model(notes[:, :-1], targets, **told), targets)
+    logits = model(notes[:, :-1], targets, **told)
+    return note_losses(logits, targets)
 
 
 def n_predicted(rows: Tensor) -> int:
     """How many notes of windows (B, T, F or more) `window_losses` predicts."""
-    n_given = int(rows[:, 1:, GIVEN].sum()) if rows.shape[-1] > GIVEN else 0
-    return rows.shape[0] * (rows.shape[1] - 1) - n_given
+    n_notes = rows.shape[0] * (rows.shape[1] - 1)
+    if rows.shape[-1] <= GIVEN:
+        return n_notes
+    return n_notes - int(rows[:, 1:, GIVEN].sum())
