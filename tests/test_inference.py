@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from backline.generation.config import DTYPES
 from backline.layers import packed as inference
+from backline.layers.attention import Dropout
 from backline.layers.cache import KeyValueCache
 from backline.layers.config import BARS, HEADS, POOLINGS, POSITIONS
 from backline.layers.packed import ByteLinear, PackedLinear, PlayingCache, can_pack, for_inference
@@ -111,6 +112,26 @@ def test_a_machine_that_cannot_pack_plays_the_plain_model(monkeypatch):
     play, ids = for_inference(copy.deepcopy(plain), "fp32"), notes(0)
     assert type(play.new_cache(1)) is KeyValueCache
     assert closeness(played(play, ids, lots_of(9, 4)), plain(ids[:, :9], ids[:, 1:10])) < 1e-4
+
+
+# ---------------------------------------------------------------- caches
+
+
+@torch.no_grad()
+def test_both_caches_hand_out_memories_that_attend_alike():
+    torch.manual_seed(0)
+    shape, off = (2, 2, 150, 8), Dropout(0.5).eval()
+    plain, playing = (kind(1, shape, torch.device("cpu"), torch.float64) for kind in (KeyValueCache, PlayingCache))
+    for n_rows, counts in ((70, [70, 3]), (1, [1, 1]), (4, [0, 4]), (1, [1, 0])):
+        key, value, query = torch.randn(3, 2, 2, n_rows, 8, dtype=torch.float64)
+        found = []
+        for cache in (plain, playing):
+            cache.begin(n_rows)
+            found.append(cache.extend(0, key, value).attend(query, off))
+            cache.end(counts)
+        torch.testing.assert_close(*found, rtol=0, atol=1e-12)
+        held = [cache.held(0, cache.last_seen()).attend(query[:, :, :1], off) for cache in (plain, playing)]
+        torch.testing.assert_close(*held, rtol=0, atol=1e-12)
 
 
 # ---------------------------------------------------------------- whole models

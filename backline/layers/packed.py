@@ -305,7 +305,9 @@ def replace_layers(
     model: PooledTransformer,
     make: Callable[[nn.Linear], nn.Module],
 ) -> PooledTransformer:
-    """`model`, changed in place: blocks and cache are those that play, linear layers made by `make`."""
+    """`model`, changed in place: every linear layer replaced by `make(layer)`, and blocks and cache
+    by their playing kinds.
+    """
     for module in list(model.modules()):
         for name, child in module.named_children():
             if type(child) is nn.Linear:
