@@ -105,7 +105,8 @@ class LateAttention(nn.Module):
 
     def keys_values(self, known: Tensor, rotation: Tensor) -> KeysValues:
         """Keys and values of the notes read, from (B, T, 2·D)."""
-        kv = self.to_kv(known).unflatten(-1, (2, self.n_heads, -1))  # (B, T, 2, H, C)
+        kv = self.to_kv(known)                               # (B, T, 2·D)
+        kv = kv.unflatten(-1, (2, self.n_heads, -1))         # (B, T, 2, H, C)
         key, value = kv.permute(2, 0, 3, 1, 4)               # each (B, H, T, C)
         if self.qk_norm:
             key = normed_key(key)
@@ -121,9 +122,10 @@ class LateAttention(nn.Module):
         Args:
             x: (B, T, D) states of the notes whose onset is chosen.
             rotation: by that onset, as for `rotate`.
-            memory: keys and values of the notes read; each x sees those before its own note.
+            memory: keys and values of the notes read; x at place t sees those up to place t.
         """
-        query = self.to_q(x).unflatten(-1, (self.n_heads, -1))  # (B, T, H, C)
+        query = self.to_q(x)                                 # (B, T, D)
+        query = query.unflatten(-1, (self.n_heads, -1))      # (B, T, H, C)
         query = query.transpose(1, 2)                        # (B, H, T, C)
         if self.qk_norm:
             query = normed_query(query)
@@ -316,7 +318,7 @@ class PooledTransformer(nn.Module):
     step, for sampling.
     """
 
-    heads: nn.ModuleList
+    heads: nn.ModuleList  # registered by name, with the other layers of `choice`
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -345,7 +347,7 @@ class PooledTransformer(nn.Module):
         self._initialize()
 
     def _initialize(self) -> None:
-        self.apply(_initialize)
+        self.apply(_initialize_layer)
         # Residual branches start small (GPT-2, Radford et al. 2019, section 2.3).
         std = INITIAL_STD / math.sqrt(2 * self.config.n_layers)
         for block in (*self.blocks, *self.late_blocks):
@@ -571,7 +573,7 @@ class PooledTransformer(nn.Module):
         return sum(parameter.numel() for parameter in self.parameters())
 
 
-def _initialize(module: nn.Module) -> None:
+def _initialize_layer(module: nn.Module) -> None:
     if isinstance(module, nn.Linear | nn.Embedding):
         nn.init.normal_(module.weight, std=INITIAL_STD)
     if isinstance(module, nn.Linear) and module.bias is not None:
