@@ -21,7 +21,8 @@ from backline.music.vocab import FIELDS, load_vocabulary
 from backline.training.published_pickle import Placeholder, read_published, shown
 
 if TYPE_CHECKING:
-    from model import ModelConfig, PooledTransformer
+    from backline.layers.config import ModelConfig
+    from model import PooledTransformer
 
 POSITIONS = "model.pos_encoding.pe"
 POSITIONS_TOLERANCE = 1e-4  # what float32 makes of the angles in a context of 512 notes differs by 0.3e-4
@@ -95,7 +96,7 @@ def convert(modules: dict[str, Placeholder], tensors: dict[str, np.ndarray]) -> 
 
 def infer_config(modules: dict[str, Placeholder], tensors: dict[str, np.ndarray], n_layers: int) -> ModelConfig:
     """What the tensors' shapes tell; the context is the reference's, or as far as the positions reach."""
-    from model import ModelConfig
+    from backline.layers.config import ModelConfig
 
     tables = [tensors[f"model.emb_{field}.weight"] for field in FIELDS]
     if any(table.ndim != 2 for table in tables) or tensors[POSITIONS].ndim != 3:
@@ -109,9 +110,10 @@ def infer_config(modules: dict[str, Placeholder], tensors: dict[str, np.ndarray]
         raise UserError(f"{OTHER}: its width, {width}, is no multiple of a head's, {HEAD_WIDTH}")
     wrapper = modules.get("model")
     dropout = wrapper.attributes().get("dropout") if wrapper else None
-    return ModelConfig(emb_sizes=tuple(table.shape[1] for table in tables), n_layers=n_layers, d_model=width,
-                       n_heads=width // HEAD_WIDTH, block_size=min(n_positions, ModelConfig.block_size),
-                       dropout=float(dropout) if isinstance(dropout, int | float) else ModelConfig.dropout)
+    return ModelConfig.for_vocabulary(
+        load_vocabulary(), emb_sizes=tuple(table.shape[1] for table in tables), n_layers=n_layers, d_model=width,
+        n_heads=width // HEAD_WIDTH, block_size=min(n_positions, ModelConfig.block_size),
+        dropout=float(dropout) if isinstance(dropout, int | float) else ModelConfig.dropout)
 
 
 def check_options(modules: dict[str, Placeholder], config: ModelConfig) -> None:
@@ -126,7 +128,7 @@ def check_options(modules: dict[str, Placeholder], config: ModelConfig) -> None:
 def check_positions(positions: np.ndarray, config: ModelConfig) -> None:
     import torch
 
-    from model import sinusoids
+    from backline.layers.positions import sinusoids
 
     wanted = sinusoids(torch.arange(config.block_size)[None], config.d_model)[0].numpy()
     if len(positions) != 1 or not np.allclose(positions[0, :len(wanted)], wanted, rtol=0, atol=POSITIONS_TOLERANCE):

@@ -33,6 +33,7 @@ import torch
 from backline.common.errors import Parser, UserError, reports_user_errors
 from backline.common.files import write_bytes
 from backline.evaluation.held_out_losses import by_context, measure_losses, nats_per_note
+from backline.layers.config import ModelConfig
 from backline.music.vocab import FIELDS
 from backline.preparation.dataset import dataset_hash, load_dataset, split_by_song
 from backline.training.checkpoints import load_checkpoint
@@ -42,7 +43,7 @@ from backline.training.run import Run
 from benchmarks.recurrence import RecurrentRun
 from benchmarks.sequential_model import SequentialRun, SequentialTransformer, families, flat_split
 from benchmarks.sequential_tokenizer import MidiTokenizerSequential
-from model import ModelConfig, PooledTransformer
+from model import PooledTransformer
 
 TRIAL = {"emb_sizes": (128, 64, 64, 128), "n_layers": 6, "n_heads": 4, "d_model": 256, "dropout": 0.0}
 TRAINING = {"batch_size": 8, "num_epochs": 100, "lr": 1e-3, "final_lr": 0.05, "warmup_steps": 100,
@@ -103,7 +104,7 @@ ROWS = {
 def start(folder: Path, name: str, seed: int, steps: int, path: Path) -> Run:
     """The run of one row, begun or continued where its folder says."""
     row, dataset = ROWS[name], load_dataset(path)
-    model_config = ModelConfig(**TRIAL | row.model, block_size=row.length)
+    model_config = ModelConfig.for_vocabulary(dataset.vocabulary, **TRIAL | row.model, block_size=row.length)
     training = TRAINING | {"batch_size": TRAINING["batch_size"] * CONTEXT // row.length,
                            "validate_rows": TRAINING["validate_rows"] * CONTEXT // row.length} | row.training
     settings = TrainingArgs(**training, filename=str(folder), max_train_steps=steps, seed=seed)

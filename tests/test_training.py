@@ -27,6 +27,7 @@ from backline.common.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR
 from backline.common.files import file_hash
 from backline.common.settings import config_from_dict, config_from_file, config_to_dict
 from backline.layers import attention
+from backline.layers.config import ModelConfig
 from backline.listening import pictures
 from backline.music.vocab import FIELDS, FIRST_CONTROL, FIRST_ID, GIVEN, PITCH_INSTRUMENT, load_vocabulary
 from backline.preparation.dataset import load_dataset, split_by_song
@@ -35,9 +36,10 @@ from backline.training import run as training
 from backline.training.checkpoints import load_checkpoint, load_model, save_checkpoint, save_release
 from backline.training.config import BEST, LAST, LOSSES, PICTURE, SEEDS, SETTINGS, TrainingArgs
 from backline.training.distributed import Processes
+from backline.training.losses import n_predicted, note_losses, window_losses
 from backline.training.optimization import WeightAverage, rate_share
 from backline.training.planning import steps_in_time
-from model import ModelConfig, PooledTransformer, counted, note_losses, window_losses
+from model import PooledTransformer
 
 CONFIGS = Path(train_pool.__file__).parent / "configs"
 COLUMNS_OF_TIME = {"seconds"}
@@ -417,7 +419,7 @@ def test_notes_that_are_given_do_not_count(folder):
     losses = []
     for batch_size in (1, 6):
         torch.manual_seed(0)
-        model = PooledTransformer(ModelConfig(**TINY_MODEL, given=True, dropout=0.0))
+        model = PooledTransformer(ModelConfig.for_vocabulary(VOCABULARY, **TINY_MODEL, given=True, dropout=0.0))
         run = training.Run(folder, TrainingArgs(given_tasks=1.0, batch_size=batch_size, lr=1e-9), model, dataset,
                            split, {}, Processes("cpu"))
         rows = run.data.rows(torch.arange(6) * T, T, len(split.train) * T, 0)
@@ -438,7 +440,7 @@ def test_transpose_must_be_a_range_around_zero(transpose, capsys):
 
 def test_rows_that_lose_a_part_are_filled_up_from_their_own_song(folder):
     dataset = load_dataset(folder / "dataset.pt")
-    split, model = split_by_song(dataset, 0.8), PooledTransformer(ModelConfig(**TINY_MODEL))
+    split, model = split_by_song(dataset, 0.8), PooledTransformer(ModelConfig.for_vocabulary(VOCABULARY, **TINY_MODEL))
     run = training.Run(folder, TrainingArgs(drop_parts=1.0), model, dataset, split, {}, Processes("cpu"))
     lost = run.data.rows(torch.tensor([2, 5]) * T, T, len(split.train) * T, 0)
     for row, index in zip(lost, (2, 5), strict=True):
@@ -449,7 +451,7 @@ def test_rows_that_lose_a_part_are_filled_up_from_their_own_song(folder):
 
 def test_rows_that_lose_a_part_are_transposed_too(folder):
     dataset = load_dataset(folder / "dataset.pt")
-    split, model = split_by_song(dataset, 0.8), PooledTransformer(ModelConfig(**TINY_MODEL))
+    split, model = split_by_song(dataset, 0.8), PooledTransformer(ModelConfig.for_vocabulary(VOCABULARY, **TINY_MODEL))
     middle = torch.tensor(VOCABULARY.first_pitch_ids) + 20  # of each part: every shift fits
     train = torch.full((5, T, len(FIELDS)), FIRST_ID)
     train[..., PITCH_INSTRUMENT] = middle[torch.arange(5 * T).view(5, T) % len(middle)]
@@ -962,7 +964,7 @@ def test_no_step_reads_a_value_of_the_device(monkeypatch, running_ahead):
 
     def step(run, rows):
         with monkeypatch.context() as patch, Reads() as reads:
-            n_counted = counted(rows)  # of rows that are still the host's
+            n_counted = n_predicted(rows)  # of rows that are still the host's
             patch.setattr(training, "counted", lambda _rows: n_counted)
             reads.n = 0
             losses = plain(run, rows)
@@ -1142,7 +1144,7 @@ def test_weights_bring_their_vocabulary(capsys):
 def test_rows_longer_than_the_models_context_are_refused(capsys):
     text = "block_size=16 is shorter than the dataset's blocks (32); "
     assert f"model.json: {text}" in fails(train_pool.main, arguments({"block_size": 16}), capsys)
-    model = PooledTransformer(config_from_dict(ModelConfig, TINY_MODEL | {"block_size": 16}, "test"))
+    model = PooledTransformer(ModelConfig.from_dict(TINY_MODEL | {"block_size": 16}, VOCABULARY, "test"))
     save_release(Path("short.safetensors"), model, VOCABULARY, {})
     argv = ["--dataset_path", "dataset.pt", "-fp", "short.safetensors", "-d", "cpu"]
     assert f"short.safetensors: {text}" in fails(train_pool.main, argv, capsys)

@@ -15,7 +15,8 @@ from backline.common.errors import UserError
 from backline.evaluation.statistics import bootstrap, interval
 from backline.music.vocab import BAR, FIELDS, FIRST_ID, PAD, PITCH_INSTRUMENT
 from backline.preparation.dataset import Dataset
-from model import PooledTransformer, window_losses
+from backline.training.losses import window_losses
+from model import PooledTransformer
 
 
 def held_out_names(facts: dict[str, Any]) -> list[str]:

@@ -20,9 +20,10 @@ import torch
 
 from backline.common.errors import UserError
 from backline.common.files import check_file, replacing
-from backline.common.settings import config_from_dict, config_to_dict
+from backline.common.settings import config_to_dict
+from backline.layers.config import ModelConfig
 from backline.music.vocab import Vocabulary, load_vocabulary
-from model import ModelConfig, PooledTransformer
+from model import PooledTransformer
 
 CHECKPOINT_FORMAT = "pooled-checkpoint"
 RELEASE_FORMAT = "pooled-model"
@@ -115,7 +116,7 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> tuple[PooledTr
         weights, config, vocabulary, facts = (data["weights"], data["model_config"], data["vocabulary"],
                                               data["training"])
     vocabulary = load_vocabulary(vocabulary)
-    config = config_from_dict(ModelConfig, config, f"{path}: model_config")
+    config = ModelConfig.from_dict(config, vocabulary, f"{path}: model_config")
     if config.n_tokens != vocabulary.sizes:
         raise UserError(f"{path}: its model has {list(config.n_tokens)} ids per family, its vocabulary "
                         f"{list(vocabulary.sizes)}; the file is damaged")

@@ -25,15 +25,16 @@ from backline.common.errors import UserError
 from backline.common.files import file_hash, read_json_object, write_bytes
 from backline.common.settings import config_from_dict, config_to_dict
 from backline.common.surroundings import surroundings
-from backline.music.controls import fields
+from backline.layers.config import ModelConfig
 from backline.music.sheet_table import sheet_table
-from backline.music.vocab import FIELDS, Vocabulary
+from backline.music.vocab import FIELDS
 from backline.preparation.dataset import Dataset, Split, dataset_hash, load_dataset, split_by_song
 from backline.training.batches import Batches
 from backline.training.checkpoints import load_model, save_checkpoint
 from backline.training.config import BEST, CONTROLS, LAST, LOSSES, PICTURE, SETTINGS, TrainingArgs
 from backline.training.control_tables import ControlTables
 from backline.training.distributed import Processes, SharedError
+from backline.training.losses import n_predicted, window_losses
 from backline.training.optimization import Optimizers, WeightAverage, rate_share
 from backline.training.planning import steps_in_time
 from backline.training.torch_errors import (
@@ -43,7 +44,7 @@ from backline.training.torch_errors import (
     smaller_batches,
     too_large,
 )
-from model import ModelConfig, PooledTransformer, counted, window_losses
+from model import PooledTransformer
 
 MOST_WORKERS = 12  # processes that make rows for a GPU
 COLUMNS = ["steps", "train_loss", *(f"train_{field}" for field in FIELDS), "held_out_loss",
@@ -116,9 +117,9 @@ class Run:
         vocabulary = dataset.vocabulary
         config = model.config if model else None
         if model_settings is not None or config is None:
-            wanted = config_from_dict(ModelConfig, known_sizes(vocabulary, model_settings or {}), where)
+            wanted = ModelConfig.from_dict(model_settings or {}, vocabulary, where)
             if config is not None and wanted != config:
-                names = ", ".join(model.differences(wanted))
+                names = ", ".join(config.differences(wanted))
                 if names:
                     raise UserError(f"{where}: not the model settings of {weights} ({names}); leave out --model_config")
                 model = model.grown(wanted)
@@ -319,7 +320,7 @@ class Run:
         self.model.train()
         self.processes.seed_draws(self.settings.seed, progress.step)
         losses = torch.zeros(len(FIELDS), device=self.device)
-        mine, scale = self.processes.share(rows), rows.shape[0] * (rows.shape[1] - 1) / max(counted(rows), 1)
+        mine, scale = self.processes.share(rows), rows.shape[0] * (rows.shape[1] - 1) / max(n_predicted(rows), 1)
         # Who has no row computes one for nothing: all processes must come to the end of a backward pass.
         batches = mine.split(self.settings.batch_size) if len(mine) else (rows[:1],)
         with self._explained(rows):
@@ -511,11 +512,3 @@ def describe_losses(losses: list[float]) -> str:
     """Nats per note, and each family's share of them, on one line."""
     return f"{sum(losses):.3f} nats/note (" + ", ".join(
         f"{field} {loss:.3f}" for field, loss in zip(FIELDS, losses, strict=True)) + ")"
-
-
-def known_sizes(vocabulary: Vocabulary, settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings of a model with the sizes that its vocabulary gives, unless they say otherwise."""
-    sizes: dict[str, Any] = {"n_tokens": vocabulary.sizes, "steps_per_bar": vocabulary.steps_per_bar}
-    if settings.get("controls"):
-        sizes["control_sizes"] = tuple(field.size for field in fields(vocabulary))
-    return sizes | settings
