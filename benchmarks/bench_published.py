@@ -23,7 +23,7 @@ from backline.common.errors import Parser, UserError, reports_user_errors
 from backline.common.files import check_writable, write_bytes
 from backline.common.settings import config_from_file
 from backline.generation.config import GenConfig
-from backline.generation.sampler import draw
+from backline.generation.filters import draw
 from backline.music.song import DEFAULT_TEMPO, TICKS_PER_QUARTER, parts_to_bytes
 from backline.music.vocab import BAR, BOS, FIELDS, FIRST_ID, PITCH_INSTRUMENT, START_POS
 from backline.training.checkpoints import load_model

@@ -14,18 +14,9 @@ from random_songs import random_song, whole
 
 from backline.common.errors import UserError
 from backline.generation.config import SAMPLING_FNS, GenConfig, RuleConfig
+from backline.generation.filters import draw, end_beyond, filtered
 from backline.generation.rules import Rules
-from backline.generation.sampler import (
-    Reader,
-    Request,
-    Sampled,
-    Song,
-    draw,
-    end_beyond,
-    filtered,
-    sample_songs,
-    window_start,
-)
+from backline.generation.sampler import Reader, Request, Sampled, Song, sample_songs, window_start
 from backline.music.vocab import BAR, EOS, FIELDS, FIRST_ID, PITCH_INSTRUMENT, START_POS, load_vocabulary
 from backline.training.given_tasks import Anticipation
 from model import BARS, HEADS, POSITIONS, ModelConfig, PooledTransformer, with_relative_bars
