@@ -44,9 +44,8 @@ from backline.generation.config import DTYPES, ControlConfig, GenConfig
 from backline.generation.making import Made, best, make_songs
 from backline.generation.output_files import describe, log_run, next_number, remove_song, song_bytes, write_song
 from backline.generation.prompt import Prompt, open_prompt, read_prompt
-from backline.generation.recipes import Recipe, differences, surroundings
+from backline.generation.recipes import Original, Recipe, differences, read_originals, surroundings
 from backline.generation.session import Studio
-from backline.generation.stars import Original, read_originals
 from backline.generation.task import (
     Task,
     Wish,

@@ -33,8 +33,7 @@ from backline.common.files import (
     write_bytes,
 )
 from backline.generation.prompt import open_prompt, read_prompt
-from backline.generation.recipes import BEGINNING, Recipe, read_recipe, recipe_to_dict
-from backline.generation.stars import STARS_FORMAT, STARS_VERSION
+from backline.generation.recipes import BEGINNING, STARS_FORMAT, STARS_VERSION, Recipe, read_recipe, recipe_to_dict
 from backline.generation.task import Wish
 from backline.music.midi_reader import read_song
 from backline.music.parts import assign_parts, check_meters

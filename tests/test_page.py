@@ -16,8 +16,7 @@ from random_songs import random_song
 import page
 from backline.common.files import file_hash
 from backline.generation.config import GenConfig, RuleConfig
-from backline.generation.recipes import recipe_from_dict
-from backline.generation.stars import STARS_FORMAT, read_originals
+from backline.generation.recipes import STARS_FORMAT, read_originals, recipe_from_dict
 from backline.generation.task import Wish
 from backline.listening.votes import read_votes
 from backline.music.song import TICKS_PER_QUARTER, parts_to_bytes

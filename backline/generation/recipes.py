@@ -1,6 +1,8 @@
 """The recipe of a generated song, kept in the song itself: what `generate.py --reproduce` needs to make it again.
 
-It is JSON in a text event at tick 0 of the first track, which DAWs do not show and players ignore.
+It is JSON in a text event at tick 0 of the first track, which DAWs do not show and players ignore. The stars that a
+page exports are recipes in a list: a JSON object of format, version, and `songs`, each with `file`, `hash` (SHA-256 of
+the song), `note` and `recipe`. The page writes it (`web/page.js`, `starsOf`).
 """
 
 from __future__ import annotations
@@ -15,13 +17,14 @@ from typing import Any
 import mido
 
 from backline.common.errors import UserError
-from backline.common.files import check_file
+from backline.common.files import check_file, file_hash, read_json_object
 from backline.common.settings import config_from_dict, config_to_dict
 from backline.generation.config import DTYPES, ControlConfig, GenConfig
 from backline.generation.task import Wish
 
 MARK = "pooled-recipe"
 VERSION = 1
+STARS_FORMAT, STARS_VERSION = "pooled-stars", 1
 BEGINNING = f'{{"format":"{MARK}"'  # of the text event
 SWITCHES = ("start_at_once", "all_bars", "all_parts", "go_on", "whole_bars")  # off where a recipe does not name them
 
@@ -132,3 +135,49 @@ def differences(then: dict[str, str], now: dict[str, str]) -> list[str]:
     """For people: what of the surroundings differs."""
     return [f"{name} was {then.get(name)}, is {now.get(name)}" for name in sorted({*then, *now})
             if then.get(name) != now.get(name)]
+
+
+# ---------------------------------------------------------------- what can be made again
+
+
+@dataclasses.dataclass(frozen=True)
+class Original:
+    """A song to be made again. `name` is for messages, `hash` the SHA-256 of its file."""
+
+    name: str
+    hash: str
+    recipe: Recipe
+
+
+@dataclasses.dataclass(frozen=True)
+class Star:
+    """An entry of the file, but for the recipe."""
+
+    file: str
+    hash: str
+    note: str = ""
+
+
+def read_originals(path: Path) -> list[Original]:
+    """The songs in a file of stars, or the one song that `path` is.
+
+    Raises UserError: no recipe, or not such a file.
+    """
+    if path.suffix.lower() != ".json":
+        recipe = read_recipe(path)
+        return [Original(str(path), file_hash(path), recipe)]
+    data = read_json_object(path)
+    if data.get("format") != STARS_FORMAT or data.get("version") != STARS_VERSION:
+        raise UserError(f"{path}: of format {data.get('format')!r:.40} and version {data.get('version')!r:.40}, not "
+                        f"{STARS_FORMAT} version {STARS_VERSION}; export the stars from the page again")
+    songs = data.get("songs")
+    if not isinstance(songs, list) or not songs:
+        raise UserError(f"{path}: holds no songs; star some on the page, and export them again")
+    return [_original(song, f"{path}: song {i}") for i, song in enumerate(songs, 1)]
+
+
+def _original(song: object, where: str) -> Original:
+    if not isinstance(song, dict) or not isinstance(song.get("recipe"), dict):
+        raise UserError(f"{where}: has no recipe; export the stars from the page again")
+    star = config_from_dict(Star, {key: value for key, value in song.items() if key != "recipe"}, where)
+    return Original(star.file, star.hash, recipe_from_dict(song["recipe"], where))
