@@ -33,7 +33,6 @@ from backline.common.errors import Parser, UserError, reports_user_errors
 from backline.common.files import (
     BUNDLED_COPIES,
     BUNDLED_MODEL,
-    check_file,
     check_writable,
     file_hash,
     make_folder,
@@ -41,11 +40,10 @@ from backline.common.files import (
 )
 from backline.common.settings import config_from_file, config_to_dict
 from backline.generation.config import DTYPES, ControlConfig, GenConfig
-from backline.generation.making import Made, best, make_songs
 from backline.generation.output_files import describe, log_run, next_number, remove_song, song_bytes, write_song
 from backline.generation.prompt import Prompt, open_prompt, read_prompt
 from backline.generation.recipes import Original, Recipe, differences, read_originals, surroundings
-from backline.generation.session import Studio
+from backline.generation.session import Made, Studio, best, make_songs, open_studio
 from backline.generation.task import (
     Task,
     Wish,
@@ -68,13 +66,6 @@ from page import PAGE_NAME, check_page, write_page
 
 SEEDS = 2**32  # seeds are drawn from 0 to this, exclusive
 REPRODUCE_TAKES = ("reproduce", "prompt", "model_path", "output", "device", "page")
-
-
-def open_studio(args: argparse.Namespace, dtype: str) -> Studio:
-    check_file(args.model_path)
-    studio = Studio(args.model_path, args.device, dtype)
-    studio.take_few_cores()
-    return studio
 
 
 # ---------------------------------------------------------------- command
@@ -154,7 +145,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_arguments(args)
     config = gen_config(args)
     opened = open_prompt(args.prompt) if args.prompt else None
-    studio = open_studio(args, args.dtype)
+    studio = open_studio(args.model_path, args.device, args.dtype)
     copying = None
     if args.check_copies or args.max_copy is not None:
         copying = CopyCheck(studio.copy_index(args.check_copies or BUNDLED_COPIES), args.max_copy)
@@ -393,7 +384,7 @@ def open_job(original: Original, args: argparse.Namespace, studios: dict[str, St
     """
     name, recipe = original.name, original.recipe
     if recipe.dtype not in studios:
-        studios[recipe.dtype] = open_studio(args, recipe.dtype)
+        studios[recipe.dtype] = open_studio(args.model_path, args.device, recipe.dtype)
     studio = studios[recipe.dtype]
     if studio.hash != recipe.model_hash:
         raise UserError(f"{name}: made by another model, {recipe.model} ({recipe.model_hash}), not by "

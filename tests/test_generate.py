@@ -23,10 +23,9 @@ from backline.common.errors import EXIT_INTERRUPTED
 from backline.common.files import file_hash
 from backline.common.settings import config_from_file
 from backline.generation.config import DTYPES, GenConfig
-from backline.generation.making import STEP, TRIES
 from backline.generation.recipes import read_recipe, recipe_to_dict, surroundings
 from backline.generation.sampler import sample_songs
-from backline.generation.session import Studio
+from backline.generation.session import STEP, TRIES, Studio
 from backline.generation.task import Wish
 from backline.music.midi_reader import read_song
 from backline.music.song import TICKS_PER_QUARTER
@@ -179,7 +178,7 @@ def test_an_interrupted_run_records_the_songs_it_wrote(run, tmp_path, monkeypatc
             raise KeyboardInterrupt
         return sample_songs(*arguments, **named)
 
-    monkeypatch.setattr("backline.generation.making.BATCH", 1)
+    monkeypatch.setattr("backline.generation.session.BATCH", 1)
     monkeypatch.setattr("backline.generation.sampler.sample_songs", second_is_interrupted)
     assert run("-o", "out", "-n", 3, "--seed", 6) == EXIT_INTERRUPTED
     log = (tmp_path / "out/genconfigs.txt").read_text()
