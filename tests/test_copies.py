@@ -374,7 +374,7 @@ def test_a_copied_song_is_passed_over_for_that_of_a_further_seed(play, model_pat
     capsys.readouterr()
     assert play("-o", "out", "-n", 3, "--check-copies", index, "--max-copy", 16) == 0
     captured = capsys.readouterr()
-    assert captured.err.startswith("notice: the song of seed 1 is passed over: COPIED? longest run")
+    assert captured.err.startswith("notice: seed 1 rejected: COPIED? longest run")
     assert len(captured.err.splitlines()) == 1 and captured.out.count("longest run shared") == 3
     for number, name in enumerate(("plain/0.mid", "further/0.mid", "plain/2.mid")):
         assert (made_song(f"out/{number}.mid") == made_song(name)).all()
@@ -407,6 +407,21 @@ def test_where_all_copy_there_is_an_end(play, tmp_path, capsys):
     assert (made_song("out/0.mid") == last).all() and not Path("out/1.mid").exists()
 
 
+def test_the_best_of_those_that_do_not_copy_are_written_though_some_do(play, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(session, "TRIES", 1)
+    play("-o", "plain", "-n", 3)
+    index = save_index(tmp_path / "index.safetensors", [made_song(f"plain/{seed}.mid") for seed in (0, 1)])
+    checked = ["--best-of", 3, "--check-copies", index, "--max-copy", WINDOW]
+    assert play("-o", "enough", "-n", 1, *checked) == 0
+    assert (made_song("enough/0.mid") == made_song("plain/2.mid")).all()
+    capsys.readouterr()
+    assert play("-o", "few", "-n", 2, *checked) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith(f"error: --max-copy {WINDOW}: 2 of 3 songs share more in each of 1 tries;")
+    assert (made_song("few/0.mid") == made_song("plain/2.mid")).all() and not Path("few/1.mid").exists()
+    assert "0.mid" in Path("few/genconfigs.txt").read_text()
+
+
 def test_what_was_given_is_no_copy(play, tmp_path, capsys):
     rows = random_song(3, 60)
     MidiTokenizerPooled().create_midi_from_tokens(rows).dump("prompt.mid")
@@ -414,7 +429,7 @@ def test_what_was_given_is_no_copy(play, tmp_path, capsys):
     index = save_index(tmp_path / "index.safetensors", [prompt])
     assert play("-p", "prompt.mid", "-o", "out", "--check-copies", index, "--max-copy", WINDOW) == 0
     captured = capsys.readouterr()
-    assert "passed over" not in captured.err and "COPIED?" not in captured.out
+    assert "rejected" not in captured.err and "COPIED?" not in captured.out
 
 
 def test_an_index_of_other_songs_is_said_to_be_so(play, tmp_path, capsys):

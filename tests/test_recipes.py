@@ -92,6 +92,13 @@ def test_a_recipe_of_before_there_were_switches_means_what_it_did_and_keeps_its_
     assert json.dumps(recipe_to_dict(recipe)) == json.dumps(old)
 
 
+def test_settings_that_generate_refuses_by_now_are_read_in_a_recipe():
+    old = recipe_to_dict(PLAIN)
+    old["genconfig"] |= {"top_p": [0.9, 0.0, 0.9, 0.9], "rules": old["genconfig"]["rules"] | {"scale": "minor"}}
+    config = recipe_from_dict(old, "song.mid").genconfig
+    assert config.top_p[1] == 0 and (config.rules.key, config.rules.scale) == ("", "minor")
+
+
 @pytest.mark.parametrize("switch", SWITCHES)
 def test_each_switch_comes_back_on_and_off(switch):
     for on in (True, False):

@@ -10,7 +10,7 @@ from test_sampling import HOT, tiny_model
 
 from backline.generation.config import GenConfig, RuleConfig
 from backline.generation.repetition import REACH, copies_in_a_row
-from backline.generation.rules import Rules
+from backline.generation.rules import Passage, Rules
 from backline.generation.sampler import Request, sample_songs
 from backline.music.vocab import BAR, FIRST_ID, PITCH_INSTRUMENT, START_POS, load_vocabulary
 
@@ -50,7 +50,7 @@ def test_variety_leads_out_of_a_loop():
 
     def longest(variety: float) -> list[int]:
         config = GenConfig(**HOT | {"temperature": (1.0,) * 4, "variety": variety})
-        rules = [Rules(VOCABULARY, RuleConfig(no_empty_bars=True), 60) for _ in range(4)]
+        rules = [Rules(VOCABULARY, RuleConfig(no_empty_bars=True), Passage(60)) for _ in range(4)]
         made = sample_songs(model, [Request(of_song, seed) for seed, of_song in enumerate(rules)], config)
         return [int(copies_in_a_row(song.notes).max()) for song in made]
 

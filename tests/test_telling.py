@@ -126,8 +126,8 @@ def test_under_a_key_the_notes_of_a_chord_are_allowed_in_its_half_bars_alone():
     gis = [i for i in range(VOCABULARY.sizes[PITCH_INSTRUMENT])
            if VOCABULARY.part_of_id[i] > 0 and VOCABULARY.pitch_of_id[i] % 12 == 8]
     drums = [i for i in range(VOCABULARY.sizes[PITCH_INSTRUMENT]) if VOCABULARY.part_of_id[i] == 0]
-    stretches = task.rules.stretches(dataclasses.replace(_nothing(), time=0))
-    for begin, end, pitches in stretches:
+    spans = task.rules.time_spans(dataclasses.replace(_nothing(), time=0))
+    for begin, end, pitches in spans:
         is_e7 = begin // 32 % 2 == 1
         assert begin // 16 == (end - 1) // 16
         assert pitches[gis].all() == is_e7 and pitches[gis].any() == is_e7
@@ -135,9 +135,9 @@ def test_under_a_key_the_notes_of_a_chord_are_allowed_in_its_half_bars_alone():
 
 
 def _nothing():
-    from backline.generation.rules import SoFar
+    from backline.generation.rules import History
 
-    return SoFar.nothing(VOCABULARY)
+    return History.nothing(VOCABULARY)
 
 
 @pytest.mark.parametrize(("controls", "wish", "prompt", "text"), [

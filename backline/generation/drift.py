@@ -18,7 +18,7 @@ from tqdm import tqdm
 from backline.evaluation.held_out_losses import drawn_sums, losses_of_windows, octaves, of_notes, per_note, song_rows
 from backline.evaluation.statistics import interval
 from backline.generation.config import GenConfig, RuleConfig
-from backline.generation.rules import Rules
+from backline.generation.rules import Passage, Rules
 from backline.generation.sampler import Request, sample_songs
 from backline.layers.packed import prepared
 from backline.music.vocab import BOS, EOS, FIELDS, Vocabulary
@@ -53,7 +53,7 @@ def own_songs(model: PooledTransformer, vocabulary: Vocabulary, n: int) -> list[
     """
     player = prepared(copy.deepcopy(model), "fp32")
     config = GenConfig(sampling_fn="none", max_steps=N_NOTES)
-    requests = [Request(Rules(vocabulary, RuleConfig(), vocabulary.bars), seed) for seed in range(n)]
+    requests = [Request(Rules(vocabulary, RuleConfig(), Passage(vocabulary.bars)), seed) for seed in range(n)]
     made = []
     with tqdm(total=n, unit="song", leave=False, disable=None) as progress:
         for start in range(0, n, BATCH):

@@ -1,7 +1,11 @@
 """Sample songs note by note, many at once: what is valid, which of it is likely enough, and one draw.
 
-A note is drawn family by family in the model's order. In each family the order of things is: masks (`rules.Rules`), the
-filter `sampling_fn`, then `top_p` and `min_p` where they are set, the temperature, and the draw.
+A note is drawn family by family in the model's order. In each family come, in this order: masks
+(`rules.Rules`), the filter `sampling_fn`, then `top_p` and `min_p` where they are set, the temperature,
+and the draw (`filters.draw`).
+
+Masks are NumPy on the CPU, and each family's logits are copied there. On a GPU these copies, one per
+family of each note, and the host's masks set the speed, not the model.
 """
 
 from __future__ import annotations
@@ -18,7 +22,7 @@ from torch import Tensor
 from backline.generation.config import GenConfig
 from backline.generation.filters import draw, end_beyond, softmax
 from backline.generation.repetition import Copies
-from backline.generation.rules import Rules, SoFar, Stretch
+from backline.generation.rules import History, Rules, TimeSpan
 from backline.generation.telling import Told, nothing_told
 from backline.layers.attention import KeyValueCache
 from backline.music.vocab import BAR, BOS, EOS, FIELDS, FIRST_ID, START_POS
@@ -33,10 +37,10 @@ class Request:
     """One song to be made.
 
     rules: what its notes must keep to.
-    seed: same seed, same song, on the same machine and versions, whatever else is in the batch; in int8, where what
-        comes into a layer is rounded for the whole batch, only with the same songs beside it.
+    seed: same seed, same song, on the same machine and versions, whatever else is in the batch; in int8,
+        where a layer's input is rounded for the whole batch, only with the same songs beside it.
     prompt: (N, F) note ids in order that it goes on from; special rows left out.
-    given: (M, F) note ids in order that sound besides, for a model that is trained for them.
+    given: (M, F) given notes, in order, that the song is played to; for a model trained for them.
     told: what to play, for a model with controls; None: all unknown.
     """
 
@@ -49,26 +53,31 @@ class Request:
 
 @dataclasses.dataclass(frozen=True)
 class Sampled:
-    """(N, F) int64 ids of the new notes, and (N,) nats that each surprised the model by, among the valid ones."""
+    """The new notes of a song.
+
+    notes: (N, F) int64 ids.
+    surprisals: (N,) surprisal of each note in nats, under the masked distribution.
+    cut: the bar, an id, that the song is cut before or in; 0: it has its own end.
+    """
 
     notes: np.ndarray
-    nats: np.ndarray
-    cut: int = 0  # the bar, an id, that it is cut before or in; 0: it has its own end
+    surprisals: np.ndarray
+    cut: int = 0
 
     def at_bar_line(self, most: int) -> Sampled:
-        """The whole bars of it that `most` notes hold, or, where they are not enough for one bar, these notes."""
+        """The song's whole bars among its first `most` notes, or these notes if they fill no bar."""
         if len(self.notes) <= most:
             return self
         bars = self.notes[:, BAR]
         n = int((bars < bars[most]).sum()) or most
-        return Sampled(self.notes[:n], self.nats[:n], cut=int(bars[most]))
+        return Sampled(self.notes[:n], self.surprisals[:n], cut=int(bars[most]))
 
 
 # ---------------------------------------------------------------- one song under way
 
 
 def window_start(n_rows: int, block_size: int) -> int:
-    """How many of `n_rows` rows read are forgotten: when the context is full, its oldest half is dropped."""
+    """How many of `n_rows` rows read are forgotten: a full context drops its oldest half."""
     half = max(block_size // 2, 1)
     return half * -(-(n_rows - block_size) // half) if n_rows > block_size else 0
 
@@ -79,26 +88,28 @@ class Rows(NamedTuple):
     notes: list[Note]
     flags: list[bool]  # which of them are given
     sheet: np.ndarray  # (N, S) uint8 ids of the controls that come with them
-    bar_offset: int  # what the model's bars are less than the song's
+    bar_offset: int  # what to subtract from the song's bar ids to get the model's
 
 
-class Song:
-    """A song under way: what is read, what is drawn, and what may come next."""
+class SongInProgress:
+    """What is read of a song, what is drawn, and what may come next."""
 
     def __init__(self, request: Request, model: PooledTransformer) -> None:
-        self.rules, self.random = request.rules, np.random.default_rng(request.seed)
-        self.vocabulary = v = request.rules.vocabulary
+        self.rules = request.rules
+        self.random = np.random.default_rng(request.seed)
+        self.vocabulary = request.rules.vocabulary
         self.given = GivenNotes(request.given, model.config.lookahead_bars)
-        self.rows: list[Note] = []  # all that is read, in the order of reading, given notes where they are due
+        self.rows: list[Note] = []  # all rows read, in the order of reading, given notes where due
         self.flags: list[bool] = []  # which of them are given
         self.bars: list[int] = []  # for each of them, the bar of the last note made, from 0
-        self.told = request.told if request.told is not None else nothing_told(v)
+        self.told = nothing_told(self.vocabulary) if request.told is None else request.told
         self.start = 0  # rows before it are forgotten
-        self.bar_offset = 0  # what the model's bars are less than the song's, if they are relative
-        self.counted_from: int | None = None  # the `start` that this is of
-        self.so_far, self.copies = SoFar.nothing(v), Copies()
+        self.bar_offset = 0  # what to subtract from the song's bar ids to get the model's
+        self.counted_from: int | None = None  # the `start` that `bar_offset` belongs to
+        self.history = History.nothing(self.vocabulary)
+        self.copies = Copies()
         self.notes: list[Note] = []
-        self.nats: list[float] = []
+        self.surprisals: list[float] = []
         self._read([(BOS,) * len(FIELDS)], given=False)
         self._read(self.given.due(0), given=True)
         for note in request.prompt.tolist():
@@ -107,23 +118,23 @@ class Song:
     def _read(self, rows: list[Note], given: bool) -> None:
         self.rows += rows
         self.flags += [given] * len(rows)
-        bar = max(self.so_far.time, 0) // self.vocabulary.steps_per_bar
+        bar = max(self.history.time, 0) // self.vocabulary.steps_per_bar
         self.bars += [bar] * len(rows)
 
     def add(self, note: Note) -> None:
         """One more note, of the prompt or drawn."""
-        self.so_far = self.so_far.after(note, self.vocabulary)
+        self.history = self.history.after(note, self.vocabulary)
         self.copies.add(note)
         self._read([note], given=False)
-        self._read(self.given.due(self.so_far.time // self.vocabulary.steps_per_bar), given=True)
+        self._read(self.given.due(self.history.time // self.vocabulary.steps_per_bar), given=True)
 
     def count_bars(self) -> None:
-        """Take the bars of a window that has another beginning than the last from the lowest of it.
+        """When the window has moved, count its bars from its lowest one.
 
-        Where all its rows are given ones, notes are still to be made in earlier bars.
+        Not from beyond the next bar to be made: given notes may all lie after it.
         """
         if self.counted_from != self.start:
-            next_bar = max(self.so_far.time, self.rules.first) // self.vocabulary.steps_per_bar
+            next_bar = max(self.history.time, self.rules.first) // self.vocabulary.steps_per_bar
             self.bar_offset = min(int(bar_offsets(torch.tensor([self.rows[self.start:]]))), next_bar)
             self.counted_from = self.start
 
@@ -132,14 +143,14 @@ class Song:
         return self._from(len(self.rows) - count)
 
     def window(self) -> Rows:
-        """The rows that are not forgotten."""
+        """The rows that are still in the context."""
         return self._from(self.start)
 
     def _from(self, first: int) -> Rows:
         return Rows(self.rows[first:], self.flags[first:], self.told.by_bar[self.bars[first:]], self.bar_offset)
 
     def chord(self, chosen: dict[int, int]) -> np.ndarray:
-        """(3,) ids of the chord told for the time `chosen`."""
+        """(3,) ids of the chord told for the time in `chosen`, ids by family."""
         return self.told.chord_at(chosen[BAR], chosen[START_POS], self.vocabulary)
 
 
@@ -147,18 +158,19 @@ class Song:
 
 
 class Reader:
-    """Reads what is new of each song and says what the model makes of it.
+    """Feeds each song's new rows to the model and returns the reading.
 
-    With or without a cache of keys and values, alone or in a batch, a song's window is the same, and so is its reading.
+    A song's window, and so its reading, is the same with and without a cache, alone and in a batch.
     """
 
     def __init__(self, model: PooledTransformer, cached: bool = True) -> None:
-        self.model, self.cached = model, cached
+        self.model = model
+        self.cached = cached
         self.cache: KeyValueCache | None = None
         self.device = model.in_norm.weight.device
 
-    def read(self, songs: Sequence[Song], new: Sequence[int]) -> Reading:
-        """The reading of each song's last row, given that its last `new` rows are not read yet."""
+    def read(self, songs: Sequence[SongInProgress], new: Sequence[int]) -> Reading:
+        """The reading of each song's last row; `new` says how many of its last rows are unread."""
         if self.cache is None:
             self.cache = self.model.new_cache(len(songs))
         block_size = self.model.config.block_size
@@ -177,8 +189,13 @@ class Reader:
             states[whole] = self._read_windows([songs[b] for b in whole], whole)
         return self.model.last_read(states, self.cache)
 
-    def _read_windows(self, songs: Sequence[Song], places: Sequence[int]) -> Tensor:
-        """Read windows from their beginnings, equal ones once; returns the last states (B, 1, D)."""
+    def keep(self, places: list[int]) -> None:
+        """Go on with the songs at these places in the batch only."""
+        assert self.cache is not None
+        self.cache.keep(places)
+
+    def _read_windows(self, songs: Sequence[SongInProgress], places: Sequence[int]) -> Tensor:
+        """Read whole windows, equal ones once; returns the last states (B, 1, D)."""
         if self.model.config.bars == "relative":
             for song in songs:
                 song.count_bars()
@@ -189,11 +206,12 @@ class Reader:
         firsts = [sources.index(i) for i in range(len(distinct))]
         cache = self.model.new_cache(len(firsts))
         states = self._states([windows[i] for i in firsts], cache)
+        assert self.cache is not None
         self.cache.replace(places, cache, sources)
         return states[sources]
 
     def _states(self, songs: Sequence[Rows], cache: KeyValueCache) -> Tensor:
-        """Read rows of each song, as many as it has; returns the trunk's states of the last, (B, 1, D)."""
+        """Read the rows of each song; returns the trunk's states at each one's last, (B, 1, D)."""
         counts = [len(rows.notes) for rows in songs]
         longest = max(counts)
         fill = (BOS,) * len(FIELDS)
@@ -216,44 +234,47 @@ class Reader:
 @torch.inference_mode()
 def sample_songs(model: PooledTransformer, requests: Sequence[Request], config: GenConfig, cached: bool = True,
                  on_note: Callable[[], object] = lambda: None) -> list[Sampled]:
-    """Make songs in one batch, which those that end leave.
+    """Sample songs in one batch; finished songs drop out.
 
     Args:
         model: in evaluation mode.
-        config: of its `max_steps` 0 sets no limit.
+        config: its `max_steps` of 0 sets no limit.
         cached: keep keys and values of the notes read; the slow way without gives the same songs.
         on_note: called after each note, for progress.
     """
-    songs = [Song(request, model) for request in requests]
-    reader, active, new = Reader(model, cached), list(songs), [0] * len(songs)
+    songs = [SongInProgress(request, model) for request in requests]
+    reader = Reader(model, cached)
+    active = list(songs)
+    new = [0] * len(songs)
     for _ in range(config.max_steps) if config.max_steps else itertools.count():
         notes = _draw_notes(model, reader.read(active, new), active, config)
-        going_on = [b for b, note in enumerate(notes) if note is not None]
+        going_on = {b: note for b, note in enumerate(notes) if note is not None}
         if not going_on:
             break
         if len(going_on) < len(active):
-            reader.cache.keep(going_on)
+            reader.keep(list(going_on))
             active = [active[b] for b in going_on]
         lengths = [len(song.rows) for song in active]
-        for song, b in zip(active, going_on, strict=True):
-            note, nats = notes[b]
+        for song, (note, surprisal) in zip(active, going_on.values(), strict=True):
             song.notes.append(note)
-            song.nats.append(nats)
+            song.surprisals.append(surprisal)
             song.add(note)
             on_note()
         new = [len(song.rows) - length for song, length in zip(active, lengths, strict=True)]
-    return [Sampled(np.array(song.notes, np.int64).reshape(-1, len(FIELDS)), np.array(song.nats)) for song in songs]
+    return [Sampled(np.array(song.notes, np.int64).reshape(-1, len(FIELDS)), np.array(song.surprisals))
+            for song in songs]
 
 
-def _mask(song: Song, family: int, chosen: dict[int, int], stretches: list[Stretch]) -> np.ndarray:
-    """(V,) bool: what `song` may draw; all where it has ended, so that there is something to draw and throw away."""
+def _mask(song: SongInProgress, family: int, chosen: dict[int, int], spans: list[TimeSpan]) -> np.ndarray:
+    """(V,) bool: what `song` may draw; anything if it has ended, as what it draws is thrown away."""
     if EOS in chosen.values():
         return np.ones(song.vocabulary.sizes[family], bool)
-    return song.rules.mask(family, chosen, stretches, may_end=bool(song.notes) and song.rules.may_end(song.so_far))
+    may_end = bool(song.notes) and song.rules.may_end(song.history)
+    return song.rules.mask(family, chosen, spans, may_end)
 
 
 def _in_song_bars(logits: np.ndarray, offsets: Sequence[int]) -> np.ndarray:
-    """(B, V) bar logits by the song's bars, of those by the model's, which are `offsets` (B,) less."""
+    """(B, V) bar logits by the songs' bar ids, from those by the model's, which are `offsets` (B,) less."""
     moved = np.full_like(logits, -np.inf)
     moved[:, :FIRST_ID] = logits[:, :FIRST_ID]
     for b, offset in enumerate(offsets):
@@ -261,44 +282,47 @@ def _in_song_bars(logits: np.ndarray, offsets: Sequence[int]) -> np.ndarray:
     return moved
 
 
-def _draw_notes(model: PooledTransformer, reading: Reading, songs: Sequence[Song], config: GenConfig,
+def _draw_notes(model: PooledTransformer, reading: Reading, songs: Sequence[SongInProgress], config: GenConfig,
                 ) -> list[tuple[Note, float] | None]:
-    """The next note of each song and the nats it surprised the model by; None is the end of the song."""
+    """The next note of each song and its surprisal in nats; None where the song ends."""
     uniform = np.stack([song.random.random(len(FIELDS)) for song in songs])  # (B, F)
-    heat = 1 + config.variety * np.array([song.copies.in_a_row for song in songs])
-    stretches = [song.rules.stretches(song.so_far) for song in songs]
+    temperature_scale = 1 + config.variety * np.array([song.copies.in_a_row for song in songs])
+    spans = [song.rules.time_spans(song.history) for song in songs]
     chosen: list[dict[int, int]] = [{} for _ in songs]
-    told_model: dict[int, Tensor] = {}  # the same, in the model's bars
-    nats, hidden, ended = np.zeros(len(songs)), reading.states, np.zeros(len(songs), bool)
+    model_ids: dict[int, Tensor] = {}  # the same, with the model's bar ids
+    surprisals = np.zeros(len(songs))
+    ended = np.zeros(len(songs), bool)
+    hidden = reading.states
     offsets = [song.bar_offset for song in songs]
     for k, family in enumerate(model.order):
-        masks = np.stack([_mask(song, family, *told) for song, *told in zip(songs, chosen, stretches, strict=True)])
+        masks = np.stack([_mask(song, family, song_ids, song_spans)
+                          for song, song_ids, song_spans in zip(songs, chosen, spans, strict=True)])
         logits = model.head(k, reading.states, hidden)[:, 0].cpu().double().numpy()
         if family == BAR:
             if k == 0:
-                for song, of_song, mask in zip(songs, logits, masks, strict=True):
-                    if mask[EOS] and song.rules.in_last_bar(song.so_far):
-                        end_beyond(of_song, song.rules.last_bar_id - song.bar_offset)
+                for song, song_logits, mask in zip(songs, logits, masks, strict=True):
+                    if mask[EOS] and song.rules.in_last_bar(song.history):
+                        end_beyond(song_logits, song.rules.last_bar_id - song.bar_offset)
             logits = _in_song_bars(logits, offsets)
         logits = np.where(masks, logits, -np.inf)
-        drawn = draw(logits, family, config, uniform[:, family], heat)
-        nats -= np.log(softmax(logits)[np.arange(len(songs)), drawn])
+        drawn = draw(logits, family, config, uniform[:, family], temperature_scale)
+        surprisals -= np.log(softmax(logits)[np.arange(len(songs)), drawn])
         if k:
             drawn[ended] = EOS
         else:
             ended = drawn == EOS
-        for of_song, id_ in zip(chosen, drawn.tolist(), strict=True):
-            of_song[family] = id_
+        for song_ids, id_ in zip(chosen, drawn.tolist(), strict=True):
+            song_ids[family] = id_
         if ended.all():
             break
         if family == BAR:
             drawn = drawn - np.where(ended, 0, offsets)
         if k + 1 < len(model.order) and model.config.heads != "parallel":
-            told_model[family] = torch.from_numpy(drawn)[:, None].to(reading.states.device)
+            model_ids[family] = torch.from_numpy(drawn)[:, None].to(reading.states.device)
             chords = None
             if model.config.controls and k == 1:  # the time is chosen
-                told = [song.chord(of_song) for song, of_song in zip(songs, chosen, strict=True)]
+                told = [song.chord(song_ids) for song, song_ids in zip(songs, chosen, strict=True)]
                 chords = torch.from_numpy(np.stack(told)).long()[:, None].to(reading.states.device)
-            hidden = model.advance(k, told_model, reading, hidden, chords)
-    return [None if over else (tuple(of_song[f] for f in range(len(FIELDS))), float(surprise))
-            for over, of_song, surprise in zip(ended, chosen, nats, strict=True)]
+            hidden = model.advance(k, model_ids, reading, hidden, chords)
+    return [None if over else (tuple(song_ids[f] for f in range(len(FIELDS))), float(surprisal))
+            for over, song_ids, surprisal in zip(ended, chosen, surprisals, strict=True)]

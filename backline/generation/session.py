@@ -1,7 +1,7 @@
-"""A model loaded and ready to play, and the songs that are made with it for a task: of which seeds, in batches, which
-are passed over, and which are the best. Torch is imported when a model is opened.
+"""A loaded model and the songs it makes: seeds, batches, songs that are rejected, the best of many.
 
-What batch a song was made in belongs to its recipe, since a batch's songs are drawn together.
+Torch is imported when a model is loaded. The songs of a batch are drawn together, and rounding may
+depend on the batch; so a song's recipe names the seeds of its whole batch.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from tqdm import tqdm
@@ -19,9 +19,10 @@ from tqdm import tqdm
 from backline.common.errors import UserError
 from backline.common.files import BUNDLED_MODEL, check_file, file_hash
 from backline.generation.config import DTYPES, GenConfig
+from backline.generation.output_files import song_bytes
 from backline.generation.prompt import Prompt
 from backline.generation.recipes import Recipe, surroundings
-from backline.generation.task import SOON, Task, Wish, ends_soon, lacking_parts
+from backline.generation.task import SOON, Task, Wish, ends_soon, lacking_parts, make_task
 from backline.generation.telling import Told, describe_told, tell
 from backline.music.sheet_table import sheet_table
 from backline.music.vocab import Vocabulary
@@ -29,184 +30,256 @@ from copies import CopyCheck, CopyIndex, read_index, split_digest
 from tokenizer import MidiTokenizerPooled
 
 if TYPE_CHECKING:
+    from backline.generation.sampler import Sampled
     from model import PooledTransformer
 
 PARAMETERS_PER_CORE = 16_000_000
 BATCH = 16  # songs made at a time
 TRIES = 10  # songs made at most, for each that is wanted
-STEP = 1_000_000  # from the seed of a song that is passed over to the next
+STEP = 1_000_000  # from the seed of a rejected song to the next
 
 
-class Studio:
-    """A model, and all that says how it plays."""
+# ---------------------------------------------------------------- the model
+
+
+class LoadedModel:
+    """A model ready to play, with its tokenizer, its device and what its file says besides."""
 
     def __init__(self, path: Path, device_name: str = "auto", dtype: str = DTYPES[0]) -> None:
-        from backline.layers.packed import prepared
-        from backline.training.checkpoints import (  # brings torch, which wrong arguments need not wait for
-            load_model,
-            pick_device,
-        )
+        """Load the model at `path` with weights of `dtype`, one of `config.DTYPES`.
 
-        self.path, self.device, self.dtype = path, pick_device(device_name), dtype
+        Raises UserError about the file, the device, or a dtype that the device does not have.
+        """
+        from backline.layers.packed import prepared  # these bring torch: wrong arguments need not wait for it
+        from backline.training.checkpoints import load_model, pick_device
+
+        self.path = path
+        self.device = pick_device(device_name)
+        self.dtype = dtype
         if dtype == "int8" and self.device.type != "cpu":
-            raise UserError(f"--dtype int8 plays on the CPU alone, not on {self.device}; add -d cpu, or take bf16")
-        model, vocabulary, self.facts = load_model(path, self.device)
+            raise UserError(f"--dtype int8 plays on the CPU alone, not on {self.device}; "
+                            "add -d cpu, or take bf16")
+        model, vocabulary, self.metadata = load_model(path, self.device)
         self.n_parameters = model.n_parameters()  # before its layers are packed
         self.model: PooledTransformer = prepared(model, dtype)
-        self.tokenizer, self.hash = MidiTokenizerPooled(vocabulary), file_hash(path)
-        self.sheets = sheet_table(self.facts, vocabulary, path) if model.config.controls else None
+        self.tokenizer = MidiTokenizerPooled(vocabulary)
+        self.hash = file_hash(path)
+        has_controls = model.config.controls
+        self.sheets = sheet_table(self.metadata, vocabulary, path) if has_controls else None
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """What the model plays: its parts, its grid, its limits."""
+        return self.tokenizer.vocabulary
 
     def take_few_cores(self) -> None:
-        """As many as the model has work for: a second one brings a small model a sixth, and where other programs run,
-        waiting for it costs a multiple."""
+        """Use as many cores as the model has work for.
+
+        A second core speeds a small model up by a sixth. Where other programs run as well, waiting
+        for it costs many times that.
+        """
         import torch
 
-        torch.set_num_threads(min(torch.get_num_threads(), 1 + self.n_parameters // PARAMETERS_PER_CORE))
+        enough = 1 + self.n_parameters // PARAMETERS_PER_CORE
+        torch.set_num_threads(min(torch.get_num_threads(), enough))
 
     def check(self, wish: Wish, config: GenConfig) -> None:
         """Raise UserError if the model was not trained for what is asked of it."""
         if config.controls.told and not self.sheets:
-            raise UserError(f"{self.path}: not trained to be told what to play ({', '.join(config.controls.told)}); "
-                            f"train a model with \"controls\": true, such as configs/model_bundled.json")
+            raise UserError(f"{self.path}: not trained to be told what to play "
+                            f"({', '.join(config.controls.told)}); train a model with "
+                            '"controls": true, such as configs/model_bundled.json')
         if wish.needs_given and not self.model.config.given:
-            raise UserError(f"{self.path}: not trained to play to given notes (--given, --fill); the model of "
-                            f"this repository, taken without -mp ({BUNDLED_MODEL.name}), is; or train one with "
-                            f"configs/model_bundled.json and configs/training_bundled.json")
+            raise UserError(f"{self.path}: not trained to play to given notes (--given, --fill); "
+                            f"the model of this repository, taken without -mp ({BUNDLED_MODEL.name}), is; "
+                            "or train one with configs/model_bundled.json and configs/training_bundled.json")
 
     def copy_index(self, path: Path) -> CopyIndex:
-        """The index at `path`, with a notice where it is of other songs than the model was trained on."""
+        """The index at `path`, with a notice if it was made of other songs than the model was trained on."""
         from backline.evaluation.held_out_losses import held_out_names
 
-        index = read_index(path, self.tokenizer.vocabulary)
-        held_out = held_out_names(self.facts)
+        index = read_index(path, self.vocabulary)
+        held_out = held_out_names(self.metadata)
         if not held_out or split_digest(held_out) != index.split:
-            print(f"notice: {path} may be of other songs than {self.path} was trained on; make its own with copies.py",
-                  file=sys.stderr)
+            print(f"notice: {path} may be of other songs than {self.path} was trained on; "
+                  "make its own with copies.py", file=sys.stderr)
         return index
 
-    def make(self, task: Task, config: GenConfig, seeds: Sequence[int]) -> list[Any]:
-        """A `sampling.Sampled` for each seed."""
+    def make(self, task: Task, config: GenConfig, seeds: Sequence[int]) -> list[Sampled]:
+        """One song of `task` for each seed, sampled in one batch."""
         from backline.generation.sampler import Request, sample_songs
 
-        requests = [Request(task.rules, seed, task.prompt, task.given, self.told(task, config, seed)) for seed in seeds]
-        most = task.max_steps + config.whole_bars  # one note more says whether a song goes on, and in which bar
-        total = most * len(seeds) if config.max_steps else None  # what the bars need is not known before
+        requests = [Request(task.rules, seed, task.prompt, task.given, self.told(task, config, seed))
+                    for seed in seeds]
+        # One note more than allowed says whether a song goes on, and in which bar.
+        most = task.max_steps + config.whole_bars
+        total = most * len(seeds) if config.max_steps else None  # else the bars decide
+        limited = dataclasses.replace(config, max_steps=most)
         with tqdm(total=total, unit="note", leave=False, disable=None) as bar:
-            made = sample_songs(self.model, requests, dataclasses.replace(config, max_steps=most), on_note=bar.update)
-        return [song.at_bar_line(task.max_steps) if config.whole_bars else song for song in made]
+            songs = sample_songs(self.model, requests, limited, on_note=bar.update)
+        if not config.whole_bars:
+            return songs
+        return [song.at_bar_line(task.max_steps) for song in songs]
 
     def told(self, task: Task, config: GenConfig, seed: int) -> Told | None:
         """What the song of `seed` is told to play; None for a model without controls."""
         return tell(task, config, self.sheets, seed) if self.sheets else None
 
-    def recipe(self, wish: Wish, config: GenConfig, prompt: Prompt, seed: int, batch: tuple[int, ...]) -> Recipe:
-        return Recipe(seed, batch, wish, config, self.path.name, self.hash, self.dtype, prompt.path, prompt.hash,
-                      prompt.n_rows, surroundings(self.device.type))
 
-
-def open_studio(path: Path, device: str, dtype: str) -> Studio:
+def open_model(path: Path, device_name: str, dtype: str) -> LoadedModel:
+    """Load a model to play on few cores. Raises UserError, as `LoadedModel` does."""
     check_file(path)
-    studio = Studio(path, device, dtype)
-    studio.take_few_cores()
-    return studio
+    loaded = LoadedModel(path, device_name, dtype)
+    loaded.take_few_cores()
+    return loaded
 
 
-# ---------------------------------------------------------------- songs for a task
+# ---------------------------------------------------------------- its songs
 
 
 @dataclasses.dataclass(frozen=True)
-class Made:
-    """A song made: its new notes, the nats that each surprised the model by, and the seeds of its batch."""
+class GeneratedSong:
+    """The new notes of one song and how they came about.
+
+    notes: (N, F) int64 ids.
+    surprisals: (N,) in nats, see `sampler.Sampled`.
+    batch: the seeds of the songs that were made together with it.
+    seconds: its share of the batch's time.
+    cut: see `sampler.Sampled`.
+    is_copy: whether it shares more notes with training songs than it may.
+    told, copied, score: for people: what it was told to play, what it shares with training songs,
+        and how it compares with its rivals; "" for what does not apply.
+    """
 
     notes: np.ndarray
-    nats: np.ndarray
+    surprisals: np.ndarray
     seed: int
     batch: tuple[int, ...]
-    seconds: float  # its share of the batch's
+    seconds: float
+    cut: int = 0
+    is_copy: bool = False
+    told: str = ""
+    copied: str = ""
     score: str = ""
-    copied: str = ""  # what it shares with training songs, in words
-    copies: bool = False  # more than it may
-    cut: int = 0  # see `sampling.Sampled`
-    told: str = ""  # what it was told to play, in words
 
 
-def make_songs(studio: Studio, wish: Wish, task: Task, config: GenConfig, seed: int, n: int,
-               copying: CopyCheck | None) -> Iterator[Made]:
-    """`n` songs, a batch at a time, the i-th of seed + i. In the place of one that lacks a part, ends too soon or
-    copies more than it may, comes that of a further seed, STEP on, and so forth: the same whatever `n` is.
+@dataclasses.dataclass(frozen=True)
+class Session:
+    """A model and one thing that it is asked for: what songs of all seeds have in common.
 
-    Where none of TRIES is as asked, the first is taken. Raises UserError, after the last song, where each copies.
+    task: what follows from wish, prompt and config, as `task.make_task` has it.
+    copy_check: says what songs share with training songs, and may reject them; None: not looked for.
     """
-    n_found = 0
-    for first in range(seed, seed + n, BATCH):
-        for song in _make_batch(studio, wish, task, config, range(first, min(first + BATCH, seed + n)), copying):
-            n_found += 1
+
+    loaded: LoadedModel
+    wish: Wish
+    config: GenConfig
+    prompt: Prompt
+    task: Task
+    copy_check: CopyCheck | None = None
+
+    def songs(self, seed: int, n: int) -> Iterator[GeneratedSong]:
+        """`n` songs, a batch at a time, the i-th of seed + i.
+
+        A song that lacks a part, ends too soon or copies more than it may gives way to that of a
+        further seed, STEP on, and so forth: the same whatever `n` is. Where all of TRIES lack
+        something the first is taken. Where all of them copy there is none, and so fewer than `n`.
+        """
+        for first in range(seed, seed + n, BATCH):
+            yield from self._songs_of_batch(range(first, min(first + BATCH, seed + n)))
+
+    def _songs_of_batch(self, seeds: Sequence[int]) -> Iterator[GeneratedSong]:
+        """A song for each of `seeds`, but for those whose tries all copy."""
+        good: dict[int, GeneratedSong] = {}
+        second_best: dict[int, GeneratedSong] = {}
+        for attempt in range(TRIES):
+            wanted = [seed for seed in seeds if seed not in good]
+            if not wanted:
+                break
+            songs = self._sample([seed + attempt * STEP for seed in wanted])
+            for seed, song in zip(wanted, songs, strict=True):
+                fault = song.copied if song.is_copy else self._fault(song)
+                if not fault:
+                    good[seed] = song
+                    continue
+                if not song.is_copy:
+                    second_best.setdefault(seed, song)
+                print(f"notice: seed {song.seed} rejected: {fault}", file=sys.stderr)
+        for seed, song in second_best.items():
+            if seed not in good:
+                print(f"notice: seed {song.seed} kept after {TRIES} tries", file=sys.stderr)
+        kept = second_best | good
+        for song in (kept[seed] for seed in seeds if seed in kept):
+            if song.cut:
+                print(f"notice: seed {song.seed} would have more than {self.task.max_steps} new notes "
+                      f"(max_steps); cut at the bar line, new bars left: {self.task.n_new_bars(song.cut)}",
+                      file=sys.stderr)
             yield song
-    if n_found < n:
-        raise UserError(f"--max-copy {copying.most}: {n - n_found} of {n} songs share more in each of {TRIES} tries; "
-                        f"allow more notes, or a higher temperature (--genconfig)")
+
+    def _sample(self, seeds: Sequence[int]) -> Iterator[GeneratedSong]:
+        """The song of each seed, good or not, in one batch."""
+        began = time.monotonic()
+        sampled = self.loaded.make(self.task, self.config, seeds)
+        seconds = (time.monotonic() - began) / len(seeds)
+        for seed, song in zip(seeds, sampled, strict=True):
+            told = self.loaded.told(self.task, self.config, seed)
+            generated = GeneratedSong(song.notes, song.surprisals, seed, tuple(seeds), seconds, song.cut,
+                                      told=describe_told(told, self.task) if told else "")
+            if self.copy_check:
+                generated = self._with_copies(generated, self.copy_check)
+            yield generated
+
+    def _with_copies(self, song: GeneratedSong, check: CopyCheck) -> GeneratedSong:
+        """The song with what it shares with training songs."""
+        rows = self.task.song(song.notes)  # all of it, but what was given is nobody's copy
+        run = check.index.longest_run(rows, ~self.task.was_there(rows))
+        copied = check.index.describe(run, len(song.notes))
+        return dataclasses.replace(song, copied=copied, is_copy=check.refuses(run))
+
+    def _fault(self, song: GeneratedSong) -> str:
+        """In what a song is not as asked, in words; "" for one that is."""
+        if silent := lacking_parts(self.wish, self.task, self.config, song.notes):
+            return f"{' and '.join(silent)} would be silent, or nearly so"
+        if not song.cut and ends_soon(self.wish, self.task, self.config, song.notes):
+            return f"it would end within {SOON} bars after the prompt"
+        return ""
+
+    def check_enough(self, n_songs: int, n_made: int) -> None:
+        """Raise UserError about the songs that are not among `n_songs`, as they copied in all tries."""
+        if self.copy_check and n_songs < n_made:
+            raise UserError(f"--max-copy {self.copy_check.most}: {n_made - n_songs} of {n_made} songs "
+                            f"share more in each of {TRIES} tries; allow more notes, "
+                            "or a higher temperature (--genconfig)")
+
+    def files(self, new: np.ndarray, recipe: Recipe) -> dict[str, bytes]:
+        """The MIDI files of the song of (N, F) `new` notes, as `output_files.song_bytes` names them."""
+        rows = self.task.song(new)
+        return song_bytes(rows, self.loaded.tokenizer, self.prompt.tempo, recipe, self.task.n_bars)
+
+    def recipe(self, song: GeneratedSong) -> Recipe:
+        """What it takes to make the song again."""
+        loaded = self.loaded
+        return Recipe(
+            seed=song.seed, batch=song.batch, wish=self.wish, genconfig=self.config,
+            model=loaded.path.name, model_hash=loaded.hash, dtype=loaded.dtype,
+            prompt=self.prompt.path, prompt_hash=self.prompt.hash, prompt_rows=self.prompt.n_rows,
+            surroundings=surroundings(loaded.device.type))
 
 
-def _make_batch(studio: Studio, wish: Wish, task: Task, config: GenConfig, seeds: Sequence[int],
-                copying: CopyCheck | None) -> Iterator[Made]:
-    """A song for each of `seeds`, but for those whose tries all copy."""
-    good: dict[int, Made] = {}
-    second_best: dict[int, Made] = {}
-    for attempt in range(TRIES):
-        wanted = [seed for seed in seeds if seed not in good]
-        if not wanted:
-            break
-        songs = _sampled(studio, task, config, [seed + attempt * STEP for seed in wanted], copying)
-        for seed, song in zip(wanted, songs, strict=True):
-            fault = song.copied if song.copies else _fault(wish, task, config, song, studio.tokenizer.vocabulary)
-            if not fault:
-                good[seed] = song
-                continue
-            if not song.copies:
-                second_best.setdefault(seed, song)
-            print(f"notice: the song of seed {song.seed} is passed over: {fault}", file=sys.stderr)
-    for seed, song in second_best.items():
-        if seed not in good:
-            print(f"notice: the song of seed {song.seed} is taken all the same, after {TRIES} tries", file=sys.stderr)
-    chosen = second_best | good
-    for song in (chosen[seed] for seed in seeds if seed in chosen):
-        if song.cut:
-            print(f"notice: the song of seed {song.seed} would have more than {task.max_steps} new notes (max_steps); "
-                  f"cut at the bar line, new bars left: {task.n_new_bars(song.cut)}", file=sys.stderr)
-        yield song
+def open_session(loaded: LoadedModel, wish: Wish, config: GenConfig, prompt: Prompt) -> Session:
+    """Raises UserError if the model was not trained for the wish, or the prompt does not fit it."""
+    loaded.check(wish, config)
+    task = make_task(wish, prompt.rows, loaded.vocabulary, config)
+    return Session(loaded, wish, config, prompt, task)
 
 
-def _fault(wish: Wish, task: Task, config: GenConfig, song: Made, vocabulary: Vocabulary) -> str:
-    """In what a song is not as asked, in words; "" for one that is."""
-    if silent := lacking_parts(wish, task, config, song.notes, vocabulary):
-        return f"{' and '.join(silent)} would be silent, or nearly so"
-    if not song.cut and ends_soon(wish, task, config, song.notes):
-        return f"it would end within {SOON} bars after the prompt"
-    return ""
-
-
-def _sampled(studio: Studio, task: Task, config: GenConfig, seeds: Sequence[int], copying: CopyCheck | None,
-             ) -> Iterator[Made]:
-    batch, began = tuple(seeds), time.monotonic()
-    made = studio.make(task, config, batch)
-    seconds = (time.monotonic() - began) / len(batch)
-    for seed, sampled in zip(batch, made, strict=True):
-        told = studio.told(task, config, seed)
-        song = Made(sampled.notes, sampled.nats, seed, batch, seconds, cut=sampled.cut,
-                    told=describe_told(told, task) if told else "")
-        if copying:
-            rows = task.song(song.notes)  # all of it, but what was given is nobody's copy
-            run = copying.index.longest_run(rows, ~task.was_there(rows))
-            song = dataclasses.replace(song, copied=copying.index.describe(run, len(song.notes)),
-                                       copies=copying.refuses(run))
-        yield song
-
-
-def best(songs: Sequence[Made], n: int, task: Task, config: GenConfig, vocabulary: Vocabulary) -> list[Made]:
-    """The `n` best, each with its score in words."""
+def best_songs(songs: Sequence[GeneratedSong], n: int, session: Session) -> list[GeneratedSong]:
+    """The `n` best, best first, each with its score in words; songs without a note come last."""
     from backline.generation.ranking import rank
 
-    known = np.concatenate([task.prompt, task.given])
-    ranked = rank([song.notes for song in songs], [song.nats for song in songs], known, vocabulary, config.rules)
+    notes = [song.notes for song in songs]
+    surprisals = [song.surprisals for song in songs]
+    ranked = rank(notes, surprisals, session.task.kept, session.loaded.vocabulary, session.config.rules)
+    scored = [dataclasses.replace(songs[i], score=score.describe()) for i, score in ranked]
     empty = [song for song in songs if not len(song.notes)]
-    return [*(dataclasses.replace(songs[i], score=score.describe()) for i, score in ranked), *empty][:n]
+    return [*scored, *empty][:n]
