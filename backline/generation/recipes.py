@@ -1,8 +1,9 @@
 """The recipe of a generated song, kept in the song itself: what `generate.py --reproduce` needs to make it again.
 
-It is JSON in a text event at tick 0 of the first track, which DAWs do not show and players ignore. The stars that a
-page exports are recipes in a list: a JSON object of format, version, and `songs`, each with `file`, `hash` (SHA-256 of
-the song), `note` and `recipe`. The page writes it (`web/page.js`, `starsOf`).
+It is JSON in a text event at tick 0 of the first track, which DAWs do not show and players ignore.
+
+The stars that a page exports are a list of recipes: a JSON object of format, version, and `songs`, each
+with `file`, `hash` (SHA-256 of the song), `note` and `recipe`. The page writes it (`web/page.js`, `starsOf`).
 """
 
 from __future__ import annotations
@@ -24,9 +25,10 @@ from backline.generation.task import Wish
 
 MARK = "pooled-recipe"
 VERSION = 1
-STARS_FORMAT, STARS_VERSION = "pooled-stars", 1
+STARS_FORMAT = "pooled-stars"
+STARS_VERSION = 1
 BEGINNING = f'{{"format":"{MARK}"'  # of the text event
-SWITCHES = ("start_at_once", "all_bars", "all_parts", "go_on", "whole_bars")  # off where a recipe does not name them
+SWITCHES = ("start_at_once", "all_bars", "all_parts", "go_on", "whole_bars")  # off unless a recipe names them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,8 +36,9 @@ class Recipe:
     """How a song was made.
 
     batch: the seeds of the songs that were made together with it, in order: rounding may depend on them.
-    prompt, prompt_hash, prompt_rows: the file played to, "" for none, and how many of its rows were kept, 0 for all.
-    surroundings: what the bytes depend on besides.
+    prompt, prompt_hash, prompt_rows: the file played to, "" for none, and how many of its rows were
+        kept, 0 for all.
+    surroundings: what else the bytes depend on.
     """
 
     seed: int
@@ -60,35 +63,39 @@ class Recipe:
 def recipe_to_dict(recipe: Recipe) -> dict[str, Any]:
     """The recipe as JSON data, which `recipe_from_dict` reads back.
 
-    A switch that is off is left out, and so are controls of which nothing is said: the recipes of songs made before
-    there were any come back the same, and with them the bytes of these songs.
+    Switches that are off and controls that say nothing are left out. So recipes from before there were
+    any come back the same, and with them the bytes of their songs.
     """
-    facts = config_to_dict(recipe)
-    genconfig = {name: value for name, value in facts["genconfig"].items() if value or name not in SWITCHES}
+    data = config_to_dict(recipe)
+    genconfig = data["genconfig"]
+    for name in SWITCHES:
+        if not genconfig[name]:
+            del genconfig[name]
     if recipe.genconfig.controls == ControlConfig():
         del genconfig["controls"]
-    return {"format": MARK, "version": VERSION, **facts, "genconfig": genconfig}
+    return {"format": MARK, "version": VERSION, **data}
 
 
 def recipe_from_dict(data: dict[str, Any], where: str) -> Recipe:
     """Raises UserError if the data are no recipe, or one of another version; `where` begins its text."""
     if data.get("format") != MARK or data.get("version") != VERSION:
-        raise UserError(f"{where}: its recipe is of version {data.get('version')!r:.40}, this program reads {VERSION}; "
-                        f"use the version that wrote it")
-    facts = {key: value for key, value in data.items() if key not in ("format", "version")}
-    if isinstance(facts.get("genconfig"), dict):
-        facts["genconfig"] = dict.fromkeys(SWITCHES, False) | facts["genconfig"]
-    return config_from_dict(Recipe, facts, f"{where}: recipe")
+        raise UserError(f"{where}: its recipe is of version {data.get('version')!r:.40}, "
+                        f"this program reads {VERSION}; use the version that wrote it")
+    settings = {key: value for key, value in data.items() if key not in ("format", "version")}
+    if isinstance(settings.get("genconfig"), dict):
+        settings["genconfig"] = dict.fromkeys(SWITCHES, False) | settings["genconfig"]
+    return config_from_dict(Recipe, settings, f"{where}: recipe")
 
 
 def with_recipe(midi: bytes, recipe: Recipe, end_tick: int = 0) -> bytes:
-    """A MIDI file with `recipe` in it, each track of which ends with its last note, and not before `end_tick`."""
+    """A MIDI file with `recipe` in it; each of its tracks ends with its last note, and not before `end_tick`."""
     file = mido.MidiFile(file=io.BytesIO(midi))
     text = json.dumps(recipe_to_dict(recipe), separators=(",", ":"))
     file.tracks[0].insert(0, mido.MetaMessage("text", text=text, time=0))
     for track in file.tracks:
         *music, end = track
-        end.time = max(end_tick - sum(message.time for message in music), 0)  # symusic's comes a tick too late
+        last_tick = sum(message.time for message in music)
+        end.time = max(end_tick - last_tick, 0)  # symusic's comes a tick too late
     written = io.BytesIO()
     file.save(file=written)
     return written.getvalue()
@@ -99,17 +106,18 @@ def read_recipe(path: Path) -> Recipe:
     check_file(path)
     try:
         tracks = mido.MidiFile(path).tracks
-    except Exception as err:  # mido throws what it comes upon: struct.error, KeyError, a KeySignatureError of its own
-        raise UserError(f"{path}: not a MIDI file that can be read ({err}); give a song of generate.py") from None
+    except Exception as err:  # mido lets anything out: struct.error, KeyError, a KeySignatureError of its own
+        raise UserError(f"{path}: not a MIDI file that can be read ({err}); "
+                        "give a song of generate.py") from None
     texts = [message.text for track in tracks for message in track if message.type == "text"]
     text = next((text for text in texts if text.startswith(BEGINNING)), None)
     if text is None:
         raise UserError(f"{path}: holds no recipe; give a song of generate.py")
     try:
-        found = json.loads(text)
+        data = json.loads(text)
     except (ValueError, RecursionError):
         raise UserError(f"{path}: its recipe is damaged; give the song as generate.py wrote it") from None
-    return recipe_from_dict(found, str(path))
+    return recipe_from_dict(data, str(path))
 
 
 def surroundings(device: str) -> dict[str, str]:
@@ -117,24 +125,31 @@ def surroundings(device: str) -> dict[str, str]:
     import numpy as np
     import torch
 
-    return {"python": platform.python_version(), "torch": str(torch.__version__), "numpy": np.__version__,
-            "machine": _processor(), "device": device, "threads": str(torch.get_num_threads())}
+    return {
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "numpy": np.__version__,
+        "machine": _processor(),
+        "device": device,
+        "threads": str(torch.get_num_threads()),
+    }
 
 
 def _processor() -> str:
-    """The processor's name where the system tells it, its kind elsewhere."""
+    """The processor's name if the system tells it, else its kind."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:
-            name = next((line.partition(":")[2].strip() for line in file if line.startswith("model name")), "")
+            names = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
+            name = names[0] if names else ""
     except OSError:
         name = platform.processor()
     return f"{platform.machine()} {name}".strip()
 
 
 def differences(then: dict[str, str], now: dict[str, str]) -> list[str]:
-    """For people: what of the surroundings differs."""
-    return [f"{name} was {then.get(name)}, is {now.get(name)}" for name in sorted({*then, *now})
-            if then.get(name) != now.get(name)]
+    """For people: what has changed in the surroundings."""
+    changed = [name for name in sorted({*then, *now}) if then.get(name) != now.get(name)]
+    return [f"{name} was {then.get(name)}, is {now.get(name)}" for name in changed]
 
 
 # ---------------------------------------------------------------- what can be made again
@@ -151,7 +166,7 @@ class Original:
 
 @dataclasses.dataclass(frozen=True)
 class Star:
-    """An entry of the file, but for the recipe."""
+    """An entry of the file, without its recipe."""
 
     file: str
     hash: str
@@ -168,8 +183,8 @@ def read_originals(path: Path) -> list[Original]:
         return [Original(str(path), file_hash(path), recipe)]
     data = read_json_object(path)
     if data.get("format") != STARS_FORMAT or data.get("version") != STARS_VERSION:
-        raise UserError(f"{path}: of format {data.get('format')!r:.40} and version {data.get('version')!r:.40}, not "
-                        f"{STARS_FORMAT} version {STARS_VERSION}; export the stars from the page again")
+        raise UserError(f"{path}: of format {data.get('format')!r:.40} and version {data.get('version')!r:.40}, "
+                        f"not {STARS_FORMAT} version {STARS_VERSION}; export the stars from the page again")
     songs = data.get("songs")
     if not isinstance(songs, list) or not songs:
         raise UserError(f"{path}: holds no songs; star some on the page, and export them again")
@@ -179,5 +194,6 @@ def read_originals(path: Path) -> list[Original]:
 def _original(song: object, where: str) -> Original:
     if not isinstance(song, dict) or not isinstance(song.get("recipe"), dict):
         raise UserError(f"{where}: has no recipe; export the stars from the page again")
-    star = config_from_dict(Star, {key: value for key, value in song.items() if key != "recipe"}, where)
+    besides = {key: value for key, value in song.items() if key != "recipe"}
+    star = config_from_dict(Star, besides, where)
     return Original(star.file, star.hash, recipe_from_dict(song["recipe"], where))
