@@ -1,9 +1,11 @@
-"""Write new music as MIDI: from scratch, the rest of a song, some parts for others, or bars in the middle.
+"""Write new music as MIDI: from scratch, the rest of a song, parts for others, or bars in the middle.
 
-Input    a model (.safetensors or .pth; by default the one in this repository); perhaps a song, .mid or token .json
-Output   in the output folder, for each song: 0.mid, its stems 0-drums.mid, 0-bass.mid, 0-piano.mid (a stem per part
-         of the model's vocabulary), with -sp 0-prompt.mid, with --png 0.png, with --wav 0.wav; index.html to see
-         and hear all songs of the folder in a browser; genconfigs.txt says how each was made
+Input    a model (.safetensors or .pth; by default the one in this repository); perhaps a song,
+         .mid or token .json
+Output   in the output folder, for each song: 0.mid, its stems 0-drums.mid, 0-bass.mid, 0-piano.mid
+         (one for each part of the model's vocabulary), with -sp 0-prompt.mid, with --png 0.png,
+         with --wav 0.wav; index.html to see and hear all songs of the folder in a browser;
+         genconfigs.txt says how each was made
 Example  python generate.py -o generated -n 3
          python generate.py -p prompt.mid -o generated -n 3
          python generate.py -p song.mid --given bass,piano --make drums
@@ -14,8 +16,8 @@ Example  python generate.py -o generated -n 3
          python generate.py --reproduce generated/0.mid
          python generate.py --reproduce stars.json
 
-A song carries its recipe, from which --reproduce makes the same bytes again on the same machine and versions; so do the
-stars that index.html exports.
+A song carries its recipe, and so do the stars that index.html exports: from it --reproduce makes the
+same bytes again, on the same machine and with the same versions.
 """
 
 from __future__ import annotations
@@ -46,11 +48,7 @@ from backline.generation.session import (
     open_model,
     open_session,
 )
-from backline.generation.task import (
-    check_has_song,
-    parse_bars,
-    resting_parts,
-)
+from backline.generation.task import check_has_song, parse_bars, resting_parts
 from backline.generation.telling import check_controls
 from backline.generation.watch import Watcher, folder_beside, watch
 from backline.listening.wav import Synthesizer, find_synthesizer
@@ -80,6 +78,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def add_prompt_options(group: argparse._ArgumentGroup) -> None:
+    """What songs are played to, by which model and how."""
     group.add_argument("-p", "--prompt", type=Path, help="song to play to or to continue: .mid "
                        "or token .json (default: from scratch)")
     group.add_argument("-pi", "--prompt_idx", type=int, default=0, metavar="N",
@@ -99,6 +98,7 @@ def add_prompt_options(group: argparse._ArgumentGroup) -> None:
 
 
 def add_part_options(group: argparse._ArgumentGroup) -> None:
+    """Which parts and bars are made."""
     group.add_argument("--given", metavar="PARTS",
                        help="parts of the prompt that are played to: bass,piano")
     group.add_argument("--make", metavar="PARTS", help="parts to make (default: all that are not "
@@ -116,6 +116,7 @@ def add_part_options(group: argparse._ArgumentGroup) -> None:
 
 
 def add_choice_options(group: argparse._ArgumentGroup) -> None:
+    """How many songs, of which seeds, and which of them are kept."""
     group.add_argument("-n", "--num_samples", type=int, default=1,
                        help="songs to write (default: %(default)s)")
     group.add_argument("--seed", type=int,
@@ -132,6 +133,7 @@ def add_choice_options(group: argparse._ArgumentGroup) -> None:
 
 
 def add_output_options(group: argparse._ArgumentGroup) -> None:
+    """Where songs go, and what is written besides."""
     group.add_argument("-o", "--output", type=Path,
                        help="folder (default: generated; with --watch FOLDER-generated, beside it)")
     group.add_argument("--force", action="store_true",
@@ -149,6 +151,7 @@ def add_output_options(group: argparse._ArgumentGroup) -> None:
 
 
 def add_control_options(group: argparse._ArgumentGroup) -> None:
+    """The fields of `ControlConfig`."""
     group.add_argument("--chords", metavar="CHORDS", help="one a bar, again and again: \"Am F C G\"; "
                        "F:2 lasts two bars, F:.5 half of one, Am/C has its bass, - is none")
     group.add_argument("--density", metavar="PART=LEVEL", help="how many notes parts play: "
@@ -158,6 +161,7 @@ def add_control_options(group: argparse._ArgumentGroup) -> None:
 
 
 def add_rule_options(group: argparse._ArgumentGroup) -> None:
+    """The common fields of `RuleConfig`."""
     group.add_argument("--key", help="tonic of all parts but drums: C, F#, Bb")
     group.add_argument("--scale", help="major, minor, dorian, ... (default: major)")
     group.add_argument("--pitches", action="append", default=[], metavar="PART=PITCHES",
@@ -166,11 +170,11 @@ def add_rule_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--no-empty-bars", action="store_true", help="each bar has a note")
 
 
-# ---------------------------------------------------------------- what is wrong whatever the files say
+# ---------------------------------------------------------------- checks of options
 
 
 def check_arguments(args: argparse.Namespace) -> None:
-    """Raise UserError about options that do not go together, before anything slow."""
+    """Raise UserError about options that are wrong whatever the files say, before anything slow."""
     has_song = bool(args.prompt or args.watch)
     check_prompt(args, has_song)
     check_parts(args, has_song)
@@ -179,6 +183,7 @@ def check_arguments(args: argparse.Namespace) -> None:
 
 
 def check_prompt(args: argparse.Namespace, has_song: bool) -> None:
+    """Raise UserError about -p, -pi and --watch."""
     if args.watch and args.prompt:
         raise UserError("--watch takes the files of a folder for prompts; leave out -p")
     if args.prompt_idx < 0 or (args.prompt_idx and not has_song):
@@ -186,11 +191,13 @@ def check_prompt(args: argparse.Namespace, has_song: bool) -> None:
 
 
 def check_parts(args: argparse.Namespace, has_song: bool) -> None:
+    """Raise UserError about parts and bars that cannot be made, or are named twice."""
     check_has_song(args.given is not None, args.fill is not None, has_song)
     if args.same_parts and (args.make is not None or not has_song):
         raise UserError("--same-parts takes the parts of a prompt (-p), in place of --make")
     if args.same_parts and args.fill is not None:
-        raise UserError("--same-parts: --fill makes the parts that the song has anyhow; leave it out")
+        raise UserError("--same-parts: --fill makes the parts that the song has anyhow; "
+                        "leave it out")
     other_wishes = (args.given, args.make, args.fill, args.bars)
     if args.missing and (not has_song or args.same_parts or other_wishes != (None,) * 4):
         raise UserError("--missing takes the parts of a prompt (-p), in place of --given, --make, "
@@ -200,6 +207,7 @@ def check_parts(args: argparse.Namespace, has_song: bool) -> None:
 
 
 def check_choice(args: argparse.Namespace) -> None:
+    """Raise UserError about numbers out of range."""
     if args.num_samples < 1:
         raise UserError(f"-n {args.num_samples}: at least one song")
     if args.seed is not None and not 0 <= args.seed < SEEDS:
@@ -212,6 +220,7 @@ def check_choice(args: argparse.Namespace) -> None:
 
 
 def check_outputs(args: argparse.Namespace, has_song: bool) -> None:
+    """Raise UserError about files that cannot be written, or would be overwritten."""
     if args.save_prompt and not has_song:
         raise UserError("-sp: there is no prompt to save; give one with -p")
     if args.force and args.prompt and args.prompt.resolve().parent == args.output.resolve():
@@ -265,9 +274,9 @@ class Outputs:
         if self.print_events:
             for events in tokenizer.tokens_to_events(song.notes):
                 print(" ".join(events))
-        print("; ".join(filter(None, (
-            f"{whole}: {describe(rows, len(song.notes), tokenizer)}, {session.prompt.tempo:g} BPM, "
-            f"{song.seconds:.1f} s", song.told, song.score, song.copied))))
+        line = (f"{whole}: {describe(rows, len(song.notes), tokenizer)}, "
+                f"{session.prompt.tempo:g} BPM, {song.seconds:.1f} s")
+        print("; ".join(filter(None, (line, song.told, song.score, song.copied))))
 
     def write_page(self, vocabulary: Vocabulary) -> None:
         """Write the page of the folder, if it is to have one, and print where it is."""
@@ -282,7 +291,15 @@ def outputs_of(args: argparse.Namespace) -> Outputs:
     if args.wav:
         synthesizer = find_synthesizer(args.soundfont)
         synthesizer.try_out()
-    return Outputs(args.output, args.png, synthesizer, args.page, args.save_prompt, args.print_events, args.force)
+    return Outputs(
+        args.output,
+        png=args.png,
+        wav=synthesizer,
+        page=args.page,
+        save_prompt=args.save_prompt,
+        print_events=args.print_events,
+        force=args.force,
+    )
 
 
 def prompt_bytes(session: Session) -> bytes:
@@ -306,6 +323,7 @@ def picture(rows: Any, session: Session, title: str) -> bytes:
 
 @reports_user_errors
 def main(argv: Sequence[str] | None = None) -> int:
+    """Returns the exit code."""
     args = build_parser().parse_args(argv)
     if args.output is None:
         args.output = folder_beside(args.watch, "-generated") if args.watch else Path("generated")
@@ -349,6 +367,7 @@ def watch_folder(setup: Setup, outputs: Outputs) -> int:
     make_folder(args.watch)
 
     def play_to(path: Path, folder: Path) -> None:
+        """Make the songs of one file."""
         prompt = read_prompt(open_prompt(path), path, args.prompt_idx, loaded.tokenizer)
         play(setup, prompt, dataclasses.replace(outputs, folder=folder))
 
@@ -381,8 +400,8 @@ def notices_about(session: Session) -> list[str]:
         notices.append(f"left out of the prompt: {', '.join(task.dropped)}")
     if resting := resting_parts(wish, task):
         in_place = " in place of --bars" if wish.bars else ""
-        notices.append(f"continuing with {' and '.join(wish.make)} only (--make); to play along with "
-                       f"the other parts use --given {','.join(resting)}{in_place}")
+        notices.append(f"continuing with {' and '.join(wish.make)} only (--make); "
+                       f"to play along with the other parts use --given {','.join(resting)}{in_place}")
     return notices
 
 
@@ -391,52 +410,73 @@ def write_songs(args: argparse.Namespace, session: Session, outputs: Outputs) ->
 
     Raises UserError, after all that, if fewer songs than wanted do not copy.
     """
+    vocabulary = session.loaded.vocabulary
     seed = secrets.randbelow(SEEDS) if args.seed is None else args.seed
     n_made = args.best_of or args.num_samples
     first = outputs.first_number()
-    written: list[dict[str, Any]] = []
+    record = run_record(args, session, seed)
     try:
         songs = session.songs(seed, n_made)
         if args.best_of:
             songs = iter(best_songs(list(songs), args.num_samples, session))
         for number, song in enumerate(songs, first):
             outputs.write(song, session, number)
-            written.append({"file": f"{number}.mid", "seed": song.seed, "score": song.score or None,
-                            "copied": song.copied or None})
+            record["songs"].append(song_record(song, number))
     finally:  # also when interrupted: what is written can be made again
-        if written:
-            log_run(outputs.folder, log_record(args, session) | {"seed": seed, "songs": written})
-            stems = ", ".join(f"{first}-{name}.mid" for name in session.loaded.vocabulary.part_names)
+        if record["songs"]:
+            log_run(outputs.folder, record)
+            stems = ", ".join(f"{first}-{name}.mid" for name in vocabulary.part_names)
             print(f"seed {seed}; stems beside each song: {stems}")
-            outputs.write_page(session.loaded.vocabulary)
-    if len(written) < args.num_samples:
-        session.check_enough(len(written), n_made)
+            outputs.write_page(vocabulary)
+    n_written = len(record["songs"])
+    if n_written < args.num_samples:
+        session.check_enough(n_written, n_made)
     return 0
 
 
-def log_record(args: argparse.Namespace, session: Session) -> dict[str, Any]:
-    """What genconfigs.txt holds of a run; the keys of `seed` and `songs` are filled in later."""
+def run_record(args: argparse.Namespace, session: Session, seed: int) -> dict[str, Any]:
+    """What genconfigs.txt holds of a run, before any song is made."""
     prompt = session.prompt
     return {
-        "genconfig": config_to_dict(session.config), "wish": config_to_dict(session.wish),
-        "model": str(session.loaded.path), "prompt": prompt.path or None, "prompt_idx": prompt.n_rows,
-        "prompt_notes": len(prompt.rows), "tempo": prompt.tempo, "seed": None,
-        "device": args.device, "dtype": args.dtype, "songs": []}
+        "genconfig": config_to_dict(session.config),
+        "wish": config_to_dict(session.wish),
+        "model": str(session.loaded.path),
+        "prompt": prompt.path or None,
+        "prompt_idx": prompt.n_rows,
+        "prompt_notes": len(prompt.rows),
+        "tempo": prompt.tempo,
+        "seed": seed,
+        "device": args.device,
+        "dtype": args.dtype,
+        "songs": [],
+    }
+
+
+def song_record(song: GeneratedSong, number: int) -> dict[str, Any]:
+    """What genconfigs.txt holds of a song."""
+    return {
+        "file": f"{number}.mid",
+        "seed": song.seed,
+        "score": song.score or None,
+        "copied": song.copied or None,
+    }
 
 
 # ---------------------------------------------------------------- making a song again
 
 
 def reproduce(args: argparse.Namespace) -> int:
-    """Make the songs again whose recipes a file holds; 0 if all bytes come out the same, 1 if not."""
+    """Make the songs again whose recipes a file holds; returns 0 if all bytes come out the same, else 1."""
     check_reproduce(args)
     outputs = Outputs(args.output, page=args.page)
 
     @functools.cache
     def open_once(dtype: str) -> LoadedModel:
+        """Songs of one file may differ in the dtype of the weights."""
         return open_model(args.model_path, args.device, dtype)
 
-    jobs = [open_job(original, args.prompt, open_once) for original in read_originals(args.reproduce)]
+    originals = read_originals(args.reproduce)
+    jobs = [open_job(original, args.prompt, open_once) for original in originals]
     outputs.check()
     batches: dict[str, Any] = {}
     same = [make_again(job, outputs.folder, batches) for job in jobs]
@@ -448,11 +488,12 @@ def check_reproduce(args: argparse.Namespace) -> None:
     """Raise UserError about options that --reproduce would ignore."""
     parser = build_parser()
     defaults = vars(parser.parse_args([]))
-    ignored = [action.option_strings[0] for action in parser._actions
-               if action.dest in defaults and action.dest not in REPRODUCE_TAKES
-               and getattr(args, action.dest) != defaults[action.dest]]
-    if ignored:
-        raise UserError(f"--reproduce takes all that makes the song from its recipe: leave out {', '.join(ignored)}")
+    changed = {name for name, value in defaults.items() if getattr(args, name) != value}
+    ignored = changed - set(REPRODUCE_TAKES)
+    options = [action.option_strings[0] for action in parser._actions if action.dest in ignored]
+    if options:
+        raise UserError("--reproduce takes all that makes the song from its recipe: "
+                        f"leave out {', '.join(options)}")
 
 
 if __name__ == "__main__":

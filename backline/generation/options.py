@@ -17,32 +17,37 @@ from backline.music.vocab import Vocabulary
 
 
 def gen_config(args: argparse.Namespace) -> GenConfig:
-    """The settings of --genconfig, those of the flags in their place.
+    """The settings of --genconfig, with those of the flags in their place.
 
-    Raises UserError about settings that say nothing. Only here: recipes of before may hold them.
+    Raises UserError about settings that say nothing. They are checked here and not in `GenConfig`, as
+    recipes of earlier versions may hold them.
     """
     config = config_from_file(GenConfig, args.genconfig) if args.genconfig else GenConfig()
     rules = rule_config(args, config.rules)
     if args.scale and not rules.key:
         raise UserError(f"--scale {args.scale}: needs a --key")
     if rules.scale != RuleConfig.scale and not rules.key and args.key is None:
-        raise UserError(f"{args.genconfig}: rules.scale {rules.scale}: needs a --key, or \"key\" beside it")
+        raise UserError(f"{args.genconfig}: rules.scale {rules.scale}: needs a --key, "
+                        "or a \"key\" beside it")
     if 0 in config.top_p:
         raise UserError(f"{args.genconfig}: top_p={list(config.top_p)} must be above 0; "
                         "a nucleus of mass 0 holds nothing")
-    return dataclasses.replace(config, rules=rules, controls=control_config(args, config.controls))
+    controls = control_config(args, config.controls)
+    return dataclasses.replace(config, rules=rules, controls=controls)
 
 
 def rule_config(args: argparse.Namespace, config: RuleConfig) -> RuleConfig:
-    """The rules of --genconfig, those of the flags in their place; pitches part by part."""
+    """The rules of --genconfig, with those of the flags in their place; pitches part by part."""
     pitches: dict[str, str] = {}
     for text in args.pitches:
         name, equals, allowed = text.partition("=")
         part = name.strip()
         if not equals:
-            raise UserError(f"--pitches {text}: give a part and what it may play, such as bass=28-52")
+            raise UserError(f"--pitches {text}: give a part and what it may play, "
+                            "such as bass=28-52")
         if part in pitches:
-            raise UserError(f"--pitches {text}: {part} was named before; list all that it may play at once")
+            raise UserError(f"--pitches {text}: {part} was named before; "
+                            "list all that it may play at once")
         pitches[part] = allowed
     changed: dict[str, Any] = {"pitches": {**config.pitches, **pitches}}
     if args.key is not None:
@@ -57,7 +62,7 @@ def rule_config(args: argparse.Namespace, config: RuleConfig) -> RuleConfig:
 
 
 def control_config(args: argparse.Namespace, config: ControlConfig) -> ControlConfig:
-    """The controls of --genconfig, those of the flags in their place."""
+    """The controls of --genconfig, with those of the flags in their place."""
     changed: dict[str, Any] = {}
     if args.chords is not None:
         parse_chords(args.chords)
@@ -75,7 +80,8 @@ def parse_levels(text: str) -> dict[str, str]:
     pairs = [item.partition("=") for item in items if item]
     levels = {part.strip(): level.strip() for part, _, level in pairs}
     if len(levels) < max(len(pairs), 1):
-        raise UserError(f"--density {text:.40}: give each part once, and its level: drums=busy,piano=3")
+        raise UserError(f"--density {text:.40}: give each part once, and its level: "
+                        "drums=busy,piano=3")
     return levels
 
 
@@ -99,10 +105,13 @@ def make_wish(args: argparse.Namespace, prompt: Prompt, vocabulary: Vocabulary) 
 
 
 def check_rules_matter(args: argparse.Namespace, made: Sequence[str], vocabulary: Vocabulary) -> None:
-    """Raise UserError about a rule among the flags that changes nothing, as it is about parts not `made`."""
+    """Raise UserError about a rule among the flags for a part that is not `made`: it changes nothing."""
     with_pitches = [text.partition("=")[0].strip() for text in args.pitches]
     for name in (*with_pitches, *split_names(args.mono or "")):
         if name not in made:
-            raise UserError(f"a rule for {name}, which is not made; leave it out, or make {name} too")
-    if args.key and all(part.is_drum for part in vocabulary.parts if part.name in made):
-        raise UserError(f"--key {args.key}: is for all parts but drums, and no other is made; leave it out")
+            raise UserError(f"a rule for {name}, which is not made; leave it out, "
+                            f"or make {name} too")
+    made_parts = [part for part in vocabulary.parts if part.name in made]
+    if args.key and all(part.is_drum for part in made_parts):
+        raise UserError(f"--key {args.key}: is for all parts but drums, and no other is made; "
+                        "leave it out")

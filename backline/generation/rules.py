@@ -1,4 +1,6 @@
-"""What may come next in a song: masks over the ids of one family after another, exact in any order of families.
+"""What may come next in a song: masks over the ids of one family after another.
+
+The masks are exact in any order of families.
 
 A valid note is later than the one before, by (bar, start_pos, pitch_instrument), and keeps the song's
 rules. A mask allows an id only if a valid note can be completed from it, so sampling never meets a
@@ -95,7 +97,8 @@ class Passage:
     at_once: the first of all notes begins with `first_bar`.
     given: (N, F) rows that sound besides, None for none; their bars are not empty, and notes of a
         monophonic part end before its given ones begin.
-    chords: (2 · end_bar, 3) ids of the chord of each half bar: its notes are allowed outside the key too.
+    chords: (2 · end_bar, 3) ids of the chord of each half bar: its notes are allowed outside the
+        key too.
     """
 
     end_bar: int
@@ -152,18 +155,19 @@ class Rules:
         self.ids_of_part = [slice(first, first + part.n_pitches) for first, part
                             in zip(vocabulary.first_pitch_ids, vocabulary.parts, strict=True)]
         self.pitches = allowed_pitches(vocabulary, config, self.parts)  # (V,) bool
-        self.monophonic = [p for p, name in enumerate(vocabulary.part_names) if name in config.monophonic]
+        names = enumerate(vocabulary.part_names)
+        self.monophonic = [p for p, name in names if name in config.monophonic]
         self.half_bar = vocabulary.steps_per_bar // HALVES_PER_BAR  # steps
         self.chord_pitches = self._chord_pitches(passage.chords)
         self.sounding_bars = frozenset((self.given[:, BAR] - FIRST_ID).tolist())
         self.gaps = self._gaps(range(passage.first_bar, passage.end_bar))
-        longest = [self._longest(p) for p in range(len(vocabulary.parts))]
-        self.by_part = list(itertools.starmap(PitchGroup, zip(self.ids_of_part, longest, strict=True)))
-        # In one group where durations do not matter; which part's they are is then all the same.
-        self.all_parts = [PitchGroup(slice(0, len(self.pitches)), longest[0])]
+        self.by_part = [PitchGroup(ids, self._longest(p)) for p, ids in enumerate(self.ids_of_part)]
+        # One group, for where durations do not matter: `longest` is that of any part.
+        all_ids = slice(0, len(self.pitches))
+        self.all_parts = [PitchGroup(all_ids, self.by_part[0].longest)]
 
     def _chord_pitches(self, chords: np.ndarray | None) -> np.ndarray | None:
-        """(2 · end_bar, V) bool: pitches that `chords` allow besides; None if they allow nothing more."""
+        """(2 · end_bar, V) bool: pitches that `chords` allow outside the key; None without either."""
         if chords is None or not self.config.key:
             return None
         without_key = dataclasses.replace(self.config, key="")
@@ -171,7 +175,7 @@ class Rules:
         return in_any_key & chord_tones(chords, self.vocabulary)
 
     def _gaps(self, bars: range) -> list[int]:
-        """Bars in which given notes leave it to new ones that they are not empty."""
+        """Bars that new notes must fill, as given notes leave them empty."""
         if not self.config.no_empty_bars or not len(self.given):
             return []
         return sorted(set(bars) - self.sounding_bars)
@@ -190,11 +194,13 @@ class Rules:
             following = np.searchsorted(begins, times, side="right")
             ends = np.minimum(ends, np.append(begins, ends[-1])[following])
         made = {p for p, ids in enumerate(self.ids_of_part) if self.pitches[ids].any()}
-        if made <= set(self.monophonic):  # a bar that must have a note needs a moment when none rings on
+        if made <= set(self.monophonic):
+            # A bar that must have a note needs a moment in which no part still rings.
             next_bar = (times // v.steps_per_bar + 1) * v.steps_per_bar
             in_last_bar = next_bar >= self.end
             if self.config.no_empty_bars:
-                ends = np.where(in_last_bar, ends, np.minimum(ends, next_bar + v.steps_per_bar - 1))
+                end_of_next = next_bar + v.steps_per_bar - 1
+                ends = np.where(in_last_bar, ends, np.minimum(ends, end_of_next))
             if self.exact:
                 ends = np.where(in_last_bar, ends, np.minimum(ends, self.end - 1))
         return ends - times
@@ -236,7 +242,7 @@ class Rules:
                 for first, last in itertools.pairwise(inside)]
 
     def _end_of_next_silent_bar(self, history: History) -> int:
-        """The end of the first bar after the last note, or after the beginning, without given notes."""
+        """The end of the next bar without given notes, after the bar of the last note."""
         steps = self.vocabulary.steps_per_bar
         begun = history.time >= self.first
         bar = history.time // steps + 1 if begun else self.first // steps
@@ -245,23 +251,24 @@ class Rules:
         return (bar + 1) * steps
 
     def _pitches_at(self, time: int, history: History, next_bar: int) -> np.ndarray:
-        """(V,) bool: pitches that may be struck at a time; `next_bar` begins after the last note."""
+        """(V,) bool: pitches that may be struck at `time`; `next_bar` is when the next bar begins."""
         allowed = self.pitches.copy()
         if self.chord_pitches is not None:
             allowed |= self.chord_pitches[time // self.half_bar]
         if time == history.time:
             allowed[:history.pitch + 1] = False
-        for p, (name, ids) in enumerate(zip(self.vocabulary.part_names, self.ids_of_part, strict=True)):
+        for p, name in enumerate(self.vocabulary.part_names):
             most_at_once = self.config.max_chord.get(name, np.inf)
             most_in_bar = self.config.max_per_bar.get(name, np.inf)
             full_chord = time == history.time and history.onsets[p] >= most_at_once
             full_bar = time < next_bar and history.in_bar[p] >= most_in_bar
             rings = p in self.monophonic and time < history.rings_until[p]
             if full_chord or full_bar or rings:
-                allowed[ids] = False
+                allowed[self.ids_of_part[p]] = False
         return allowed
 
-    def mask(self, family: int, chosen: dict[int, int], spans: list[TimeSpan], may_end: bool) -> np.ndarray:
+    def mask(self, family: int, chosen: dict[int, int], spans: list[TimeSpan],
+             may_end: bool) -> np.ndarray:
         """(V_f,) bool: the ids of `family` from which a valid note can be completed.
 
         Args:
@@ -284,8 +291,9 @@ class Rules:
             allowed[EOS] = may_end or not allowed.any()
         return allowed
 
-    def _options(self, chosen: dict[int, int], spans: list[TimeSpan], by_part: bool) -> Iterator[Option]:
-        """What fits the ids chosen, part by part if durations matter or it is asked for."""
+    def _options(self, chosen: dict[int, int], spans: list[TimeSpan],
+                 by_part: bool) -> Iterator[Option]:
+        """Notes that fit the ids chosen: part by part if asked for, or if durations matter."""
         for begin, end, pitches in spans:
             times = self._times_left(begin, end, chosen)
             for ids, longest in self.pitch_groups(by_part or NOTE_DUR in chosen):
@@ -294,12 +302,13 @@ class Rules:
                 if NOTE_DUR in chosen:
                     fitting = times[longest[times] > chosen[NOTE_DUR] - FIRST_ID]
                 if PITCH_INSTRUMENT in chosen:
-                    allowed = allowed & (np.arange(ids.start, ids.stop) == chosen[PITCH_INSTRUMENT])
+                    is_chosen = np.arange(ids.start, ids.stop) == chosen[PITCH_INSTRUMENT]
+                    allowed = allowed & is_chosen
                 if len(fitting) and allowed.any():
                     yield Option(fitting, ids, allowed, longest)
 
     def pitch_groups(self, by_part: bool) -> list[PitchGroup]:
-        """The pitches of each part, or of all in one group, whose `longest` is then not to be asked for."""
+        """The pitches of each part; or all in one group, whose `longest` means nothing."""
         return self.by_part if by_part else self.all_parts
 
     def _times_left(self, begin: int, end: int, chosen: dict[int, int]) -> np.ndarray:
@@ -316,9 +325,9 @@ class Rules:
 
 
 def allowed_pitches(vocabulary: Vocabulary, config: RuleConfig, parts: Sequence[str]) -> np.ndarray:
-    """(V,) bool: the pitch_instrument ids that `parts` may play by the rules that hold at all times.
+    """(V,) bool: the pitch_instrument ids that `parts` may play, by the rules that hold at all times.
 
-    Raises UserError if they leave one of them nothing.
+    Raises UserError if the rules leave a part no pitch.
     """
     allowed = np.zeros(vocabulary.sizes[PITCH_INSTRUMENT], bool)
     for p, part in enumerate(vocabulary.parts):
@@ -328,25 +337,29 @@ def allowed_pitches(vocabulary: Vocabulary, config: RuleConfig, parts: Sequence[
         named = []  # the rules that count for it, for the message
         if part.name in config.pitches:
             named.append(f"pitches {config.pitches[part.name]}")
-            ids &= np.isin(vocabulary.pitch_of_id, list(pitch_set(config.pitches[part.name])))
+            pitches = pitch_set(config.pitches[part.name])
+            ids &= np.isin(vocabulary.pitch_of_id, list(pitches))
         if config.key and not part.is_drum:
             named.append(f"the key {config.key} {config.scale}")
             in_scale = scale_pitch_classes(config.key, config.scale)
             ids &= np.isin(vocabulary.pitch_of_id % OCTAVE, list(in_scale))
         if not ids.any():
-            raise UserError(f"rules: {' and '.join(named)} leave {part.name} no pitch of its range, "
-                            f"{part.lowest_pitch} to {part.highest_pitch}; widen them")
+            raise UserError(f"rules: {' and '.join(named)} leave {part.name} no pitch "
+                            f"of its range, {part.lowest_pitch} to {part.highest_pitch}; widen them")
         allowed |= ids
     return allowed
 
 
 def chord_tones(chords: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
-    """(H, V) bool: the pitch_instrument ids of all parts but drums that belong to each of (H, 3) chords."""
+    """(H, V) bool: for each of (H, 3) chords its pitch_instrument ids, those of drums left out."""
     melodic = [p for p, part in enumerate(vocabulary.parts) if not part.is_drum]
     is_melodic = np.isin(vocabulary.part_of_id, melodic)
     classes = vocabulary.pitch_of_id % OCTAVE
     distinct, which = np.unique(chords, axis=0, return_inverse=True)
-    tones = [is_melodic & np.isin(classes, list(chord_pitch_classes(chord))) for chord in distinct]
+    tones = []
+    for chord in distinct:
+        in_chord = np.isin(classes, list(chord_pitch_classes(chord)))
+        tones.append(is_melodic & in_chord)
     return np.stack(tones)[which.reshape(-1)]
 
 
@@ -355,4 +368,5 @@ def _check_parts(vocabulary: Vocabulary, config: RuleConfig, parts: Sequence[str
     ruled = (*config.pitches, *config.monophonic, *config.max_chord, *config.max_per_bar)
     for name in (*parts, *ruled):
         if name not in vocabulary.part_names:
-            raise UserError(f"unknown part {name!r}; the model plays {', '.join(vocabulary.part_names)}")
+            known = ", ".join(vocabulary.part_names)
+            raise UserError(f"unknown part {name!r}; the model plays {known}")

@@ -50,7 +50,8 @@ class LoadedModel:
 
         Raises UserError about the file, the device, or a dtype that the device does not have.
         """
-        from backline.layers.packed import prepared  # these bring torch: wrong arguments need not wait for it
+        # These bring torch, and wrong arguments need not wait for it.
+        from backline.layers.packed import prepared
         from backline.training.checkpoints import load_model, pick_device
 
         self.path = path
@@ -91,11 +92,12 @@ class LoadedModel:
                             '"controls": true, such as configs/model_bundled.json')
         if wish.needs_given and not self.model.config.given:
             raise UserError(f"{self.path}: not trained to play to given notes (--given, --fill); "
-                            f"the model of this repository, taken without -mp ({BUNDLED_MODEL.name}), is; "
-                            "or train one with configs/model_bundled.json and configs/training_bundled.json")
+                            "the model of this repository, taken without -mp "
+                            f"({BUNDLED_MODEL.name}), is; or train one with "
+                            "configs/model_bundled.json and configs/training_bundled.json")
 
     def copy_index(self, path: Path) -> CopyIndex:
-        """The index at `path`, with a notice if it was made of other songs than the model was trained on."""
+        """The index at `path`; prints a notice if it is of other songs than the model was trained on."""
         from backline.evaluation.held_out_losses import held_out_names
 
         index = read_index(path, self.vocabulary)
@@ -109,8 +111,10 @@ class LoadedModel:
         """One song of `task` for each seed, sampled in one batch."""
         from backline.generation.sampler import Request, sample_songs
 
-        requests = [Request(task.rules, seed, task.prompt, task.given, self.told(task, config, seed))
-                    for seed in seeds]
+        requests = []
+        for seed in seeds:
+            told = self.told(task, config, seed)
+            requests.append(Request(task.rules, seed, task.prompt, task.given, told))
         # One note more than allowed says whether a song goes on, and in which bar.
         most = task.max_steps + config.whole_bars
         total = most * len(seeds) if config.max_steps else None  # else the bars decide
@@ -168,7 +172,7 @@ class Session:
     """A model and one thing that it is asked for: what songs of all seeds have in common.
 
     task: what follows from wish, prompt and config, as `task.make_task` has it.
-    copy_check: says what songs share with training songs, and may reject them; None: not looked for.
+    copy_check: says what songs share with training songs, and may reject them; None: no such check.
     """
 
     loaded: LoadedModel
@@ -181,15 +185,15 @@ class Session:
     def songs(self, seed: int, n: int) -> Iterator[GeneratedSong]:
         """`n` songs, a batch at a time, the i-th of seed + i.
 
-        A song that lacks a part, ends too soon or copies more than it may gives way to that of a
-        further seed, STEP on, and so forth: the same whatever `n` is. Where all of TRIES lack
-        something the first is taken. Where all of them copy there is none, and so fewer than `n`.
+        A song that lacks a part, ends too soon or copies more than it may is rejected, and the seed
+        STEP on is tried; so the songs are the same whatever `n` is. After TRIES the first of them that
+        does not copy is kept. If all copy there is none, and there are fewer songs than `n`.
         """
         for first in range(seed, seed + n, BATCH):
             yield from self._songs_of_batch(range(first, min(first + BATCH, seed + n)))
 
     def _songs_of_batch(self, seeds: Sequence[int]) -> Iterator[GeneratedSong]:
-        """A song for each of `seeds`, but for those whose tries all copy."""
+        """A song for each of `seeds`, except those whose tries all copy."""
         good: dict[int, GeneratedSong] = {}
         second_best: dict[int, GeneratedSong] = {}
         for attempt in range(TRIES):
@@ -211,9 +215,9 @@ class Session:
         kept = second_best | good
         for song in (kept[seed] for seed in seeds if seed in kept):
             if song.cut:
-                print(f"notice: seed {song.seed} would have more than {self.task.max_steps} new notes "
-                      f"(max_steps); cut at the bar line, new bars left: {self.task.n_new_bars(song.cut)}",
-                      file=sys.stderr)
+                print(f"notice: seed {song.seed} would have more than {self.task.max_steps} "
+                      "new notes (max_steps); cut at the bar line, "
+                      f"new bars left: {self.task.n_new_bars(song.cut)}", file=sys.stderr)
             yield song
 
     def _sample(self, seeds: Sequence[int]) -> Iterator[GeneratedSong]:
@@ -223,8 +227,15 @@ class Session:
         seconds = (time.monotonic() - began) / len(seeds)
         for seed, song in zip(seeds, sampled, strict=True):
             told = self.loaded.told(self.task, self.config, seed)
-            generated = GeneratedSong(song.notes, song.surprisals, seed, tuple(seeds), seconds, song.cut,
-                                      told=describe_told(told, self.task) if told else "")
+            generated = GeneratedSong(
+                song.notes,
+                song.surprisals,
+                seed,
+                batch=tuple(seeds),
+                seconds=seconds,
+                cut=song.cut,
+                told=describe_told(told, self.task) if told else "",
+            )
             if self.copy_check:
                 generated = self._with_copies(generated, self.copy_check)
             yield generated
@@ -245,14 +256,15 @@ class Session:
         return ""
 
     def check_enough(self, n_songs: int, n_made: int) -> None:
-        """Raise UserError about the songs that are not among `n_songs`, as they copied in all tries."""
+        """Raise UserError if `songs` gave fewer than the `n_made` asked for, as some copied in all tries."""
         if self.copy_check and n_songs < n_made:
-            raise UserError(f"--max-copy {self.copy_check.most}: {n_made - n_songs} of {n_made} songs "
+            n_missing = n_made - n_songs
+            raise UserError(f"--max-copy {self.copy_check.most}: {n_missing} of {n_made} songs "
                             f"share more in each of {TRIES} tries; allow more notes, "
                             "or a higher temperature (--genconfig)")
 
     def files(self, new: np.ndarray, recipe: Recipe) -> dict[str, bytes]:
-        """The MIDI files of the song of (N, F) `new` notes, as `output_files.song_bytes` names them."""
+        """The MIDI files of the song with (N, F) `new` notes, named as by `song_bytes`."""
         rows = self.task.song(new)
         return song_bytes(rows, self.loaded.tokenizer, self.prompt.tempo, recipe, self.task.n_bars)
 
@@ -260,14 +272,25 @@ class Session:
         """What it takes to make the song again."""
         loaded = self.loaded
         return Recipe(
-            seed=song.seed, batch=song.batch, wish=self.wish, genconfig=self.config,
-            model=loaded.path.name, model_hash=loaded.hash, dtype=loaded.dtype,
-            prompt=self.prompt.path, prompt_hash=self.prompt.hash, prompt_rows=self.prompt.n_rows,
-            surroundings=surroundings(loaded.device.type))
+            seed=song.seed,
+            batch=song.batch,
+            wish=self.wish,
+            genconfig=self.config,
+            model=loaded.path.name,
+            model_hash=loaded.hash,
+            dtype=loaded.dtype,
+            prompt=self.prompt.path,
+            prompt_hash=self.prompt.hash,
+            prompt_rows=self.prompt.n_rows,
+            surroundings=surroundings(loaded.device.type),
+        )
 
 
 def open_session(loaded: LoadedModel, wish: Wish, config: GenConfig, prompt: Prompt) -> Session:
-    """Raises UserError if the model was not trained for the wish, or the prompt does not fit it."""
+    """A session without a check for copies.
+
+    Raises UserError if the model was not trained for the wish, or the prompt does not fit it.
+    """
     loaded.check(wish, config)
     task = make_task(wish, prompt.rows, loaded.vocabulary, config)
     return Session(loaded, wish, config, prompt, task)
@@ -277,9 +300,10 @@ def best_songs(songs: Sequence[GeneratedSong], n: int, session: Session) -> list
     """The `n` best, best first, each with its score in words; songs without a note come last."""
     from backline.generation.ranking import rank
 
+    vocabulary = session.loaded.vocabulary
     notes = [song.notes for song in songs]
     surprisals = [song.surprisals for song in songs]
-    ranked = rank(notes, surprisals, session.task.kept, session.loaded.vocabulary, session.config.rules)
+    ranked = rank(notes, surprisals, session.task.kept, vocabulary, session.config.rules)
     scored = [dataclasses.replace(songs[i], score=score.describe()) for i, score in ranked]
     empty = [song for song in songs if not len(song.notes)]
     return [*scored, *empty][:n]

@@ -1,9 +1,12 @@
-"""What is to be played: a song from scratch, the rest of one, some parts for others, or bars in the middle.
+"""What to play: a song from scratch, the rest of one, some parts for others, or bars in the middle.
 
-Three records follow from each other. A `Wish` is what somebody asks for, in the words of the command
-line; its errors name the options (--fill for `fill`). `make_task` checks it against a prompt and
-makes it a `Task`: what the model reads, which notes it may make, and what stays. With a seed and
-what a model with controls is told, a task is a `sampler.Request`: one song.
+Three records follow from each other:
+
+`Wish`             what somebody asks for, in the words of the command line; its errors name the
+                   options (--fill for `fill`).
+`Task`             what `make_task` makes of a wish and a prompt: what the model reads, which notes it
+                   may make, and what stays.
+`sampler.Request`  one song of a task: it adds a seed, and what a model with controls is told.
 
 Bars that people give count from 1, all others from 0. Light: no torch.
 """
@@ -22,7 +25,8 @@ from backline.generation.rules import Passage, Rules
 from backline.music.chords import CHORD_FIELDS, HALVES_PER_BAR, UNKNOWN, parse_chords
 from backline.music.vocab import BAR, FIRST_ID, PITCH_INSTRUMENT, START_POS, Vocabulary
 
-NOTES_PER_BAR = 128  # on average; of 287,553 bars of 2,849 songs 99.9 % have at most 119, the fullest has 183
+# Most notes in a bar, on average. Of 287,553 bars of 2,849 songs 99.9 % have at most 119, the fullest has 183.
+NOTES_PER_BAR = 128
 ALL_PARTS_OF = 4  # a song needs all parts of a vocabulary that has no more than these
 PLAYS = 4  # a part plays if it begins a note in one of so many bars; no note lasts longer
 SOON = 2  # bars after a prompt
@@ -50,7 +54,8 @@ class Wish:
             if name in self.make:
                 raise UserError(f"{name} is both given and to be made; name it once")
         if self.fill and not _is_range(self.fill):
-            raise UserError(f"fill {list(self.fill)} must be the first and the last bar, counted from 1")
+            raise UserError(f"fill {list(self.fill)} must be the first and the last bar, "
+                            "counted from 1")
         if self.given and self.fill:
             raise UserError("--fill keeps all that it does not make: leave out --given, "
                             "and name the parts to make with --make")
@@ -142,7 +147,8 @@ def parse_bars(text: str) -> tuple[int, int]:
     """(first, last) of "5-8" or "5". Raises UserError."""
     match = re.fullmatch(r"(\d{1,6})(?:-(\d{1,6}))?", text.strip())
     if not match:
-        raise UserError(f"--fill {text:.40}: give a bar or a range of bars, counted from 1, such as 5-8")
+        raise UserError(f"--fill {text:.40}: give a bar or a range of bars, counted from 1, "
+                        "such as 5-8")
     first = int(match[1])
     last = int(match[2] or match[1])
     if not _is_range((first, last)):
@@ -158,16 +164,17 @@ def split_names(text: str) -> tuple[str, ...]:
 def parse_parts(text: str, vocabulary: Vocabulary) -> tuple[str, ...]:
     """Names of parts in "bass,piano", in the order of the vocabulary. Raises UserError."""
     names = split_names(text)
+    known = vocabulary.part_names
     if not names:
-        raise UserError(f"{text!r} names no part; the model plays {', '.join(vocabulary.part_names)}")
+        raise UserError(f"{text!r} names no part; the model plays {', '.join(known)}")
     for name in names:
-        if name not in vocabulary.part_names:
-            raise UserError(f"unknown part {name!r}; the model plays {', '.join(vocabulary.part_names)}")
-    return tuple(name for name in vocabulary.part_names if name in names)
+        if name not in known:
+            raise UserError(f"unknown part {name!r}; the model plays {', '.join(known)}")
+    return tuple(name for name in known if name in names)
 
 
 def check_has_song(given: bool, fill: bool, has_song: bool) -> None:
-    """Raise UserError if parts are `given`, or bars to `fill`, and there is no song that has them."""
+    """Raise UserError if parts are `given`, or bars to `fill`, and no song has them."""
     if (given or fill) and not has_song:
         option = "--given" if given else "--fill"
         raise UserError(f"{option} needs a song to play to; give one with -p")
@@ -177,7 +184,13 @@ def check_has_song(given: bool, fill: bool, has_song: bool) -> None:
 
 
 def make_task(wish: Wish, prompt: np.ndarray, vocabulary: Vocabulary, config: GenConfig) -> Task:
-    """What the model plays from. `prompt`: (N, F) rows in order, N = 0 for none. Raises UserError."""
+    """The task that follows from a wish.
+
+    Args:
+        prompt: (N, F) rows in order, N = 0 for none.
+    Raises:
+        UserError: the wish does not fit the prompt, or the rules do not fit the vocabulary.
+    """
     check_has_song(bool(wish.given), bool(wish.fill), bool(len(prompt)))
     if wish.fill:
         return _fill(wish, prompt, vocabulary, config)
@@ -187,7 +200,7 @@ def make_task(wish: Wish, prompt: np.ndarray, vocabulary: Vocabulary, config: Ge
 
 
 def _new_bars(wish: Wish, prompt: np.ndarray, vocabulary: Vocabulary, config: GenConfig) -> Task:
-    """From scratch, or on from a prompt."""
+    """Bars from scratch, or after a prompt."""
     begun = _n_bars(prompt)
     end_bar = min(begun + (wish.bars or config.num_bars), vocabulary.bars)
     if wish.bars and end_bar < begun + wish.bars:
@@ -199,16 +212,28 @@ def _new_bars(wish: Wish, prompt: np.ndarray, vocabulary: Vocabulary, config: Ge
     if ending == "yes" and not exact:
         raise UserError("--ending yes: say with --bars how many new bars there are until the end")
     passage = Passage(
-        end_bar, parts=wish.make, exact=exact, loop=wish.loop,
-        at_once=from_scratch and config.start_at_once, chords=told_chords(config, begun, end_bar))
+        end_bar,
+        parts=wish.make,
+        exact=exact,
+        loop=wish.loop,
+        at_once=from_scratch and config.start_at_once,
+        chords=told_chords(config, begun, end_bar),
+    )
+    ends_by_itself = exact and from_scratch and not wish.loop and ending != "no"
     return Task(
-        Rules(vocabulary, config.rules, passage), prompt, n_bars=end_bar if exact else 0,
+        rules=Rules(vocabulary, config.rules, passage),
+        prompt=prompt,
+        n_bars=end_bar if exact else 0,
         max_steps=_most_notes(config, wish.bars or config.num_bars + 1, asked=bool(wish.bars)),
-        ends=ending == "yes" or (exact and from_scratch and not wish.loop and ending != "no"))
+        ends=ends_by_itself or ending == "yes",
+    )
 
 
 def told_chords(config: GenConfig, first_bar: int, end_bar: int) -> np.ndarray | None:
-    """(2 · end_bar, 3) ids of the chords told, from `first_bar` on; None where there are none. Raises UserError."""
+    """(2 · end_bar, 3) ids of the chords asked for, from `first_bar` on; None for none.
+
+    Raises UserError about chords that cannot be read.
+    """
     if not config.controls.chords:
         return None
     chords = np.full((HALVES_PER_BAR * end_bar, len(CHORD_FIELDS)), UNKNOWN, np.uint8)
@@ -217,46 +242,71 @@ def told_chords(config: GenConfig, first_bar: int, end_bar: int) -> np.ndarray |
     return chords
 
 
-def _parts_for_parts(wish: Wish, prompt: np.ndarray, vocabulary: Vocabulary, config: GenConfig) -> Task:
+def _parts_for_parts(wish: Wish, prompt: np.ndarray, vocabulary: Vocabulary,
+                     config: GenConfig) -> Task:
+    """Parts beside those of the prompt that are given."""
     present = parts_of(prompt, vocabulary)
     for name in wish.given:
         if name not in present:
-            raise UserError(f"--given {name}: the prompt has no {name}; it has {', '.join(present)}")
-    make = wish.make or tuple(name for name in vocabulary.part_names if name not in wish.given)
+            raise UserError(f"--given {name}: the prompt has no {name}; "
+                            f"it has {', '.join(present)}")
+    others = tuple(name for name in vocabulary.part_names if name not in wish.given)
+    make = wish.make or others
     if not make:
         raise UserError("--given names all parts; leave out those to be made")
     given = prompt[_plays(prompt, wish.given, vocabulary)]
     n_bars = _n_bars(given)
-    passage = Passage(n_bars, parts=make, loop=wish.loop, given=given,
-                      chords=told_chords(config, 0, n_bars))
+    passage = Passage(
+        n_bars,
+        parts=make,
+        loop=wish.loop,
+        given=given,
+        chords=told_chords(config, 0, n_bars),
+    )
     return Task(
-        Rules(vocabulary, config.rules, passage), prompt[:0],
+        rules=Rules(vocabulary, config.rules, passage),
+        prompt=prompt[:0],
         dropped=tuple(name for name in present if name not in wish.given),
-        n_bars=n_bars if wish.loop else 0, max_steps=_most_notes(config, n_bars),
-        ends=config.controls.ending == "yes")
+        n_bars=n_bars if wish.loop else 0,
+        max_steps=_most_notes(config, n_bars),
+        ends=config.controls.ending == "yes",
+    )
 
 
 def _fill(wish: Wish, prompt: np.ndarray, vocabulary: Vocabulary, config: GenConfig) -> Task:
+    """Bars of the prompt anew, between those before and those after them."""
     if config.controls.ending == "yes":
-        raise UserError("--ending yes: bars in the middle lead to what comes after them; leave it out")
-    first, last = (bar - 1 for bar in wish.fill)
+        raise UserError("--ending yes: bars in the middle lead to what comes after them; "
+                        "leave it out")
     n_bars = _n_bars(prompt)
-    if last >= n_bars:
-        raise UserError(f"--fill {first + 1}-{last + 1}: the song has {n_bars} bars; name bars from 1 to {n_bars}")
+    first, last = wish.fill
+    if last > n_bars:
+        raise UserError(f"--fill {first}-{last}: the song has {n_bars} bars; "
+                        f"name bars from 1 to {n_bars}")
+    first_bar = first - 1
     make = wish.make or parts_of(prompt, vocabulary)
     bars = prompt[:, BAR] - FIRST_ID
-    before = bars < first
-    made_anew = ~before & (bars <= last) & _plays(prompt, make, vocabulary)
+    before = bars < first_bar
+    made_anew = ~before & (bars < last) & _plays(prompt, make, vocabulary)
     passage = Passage(
-        last + 1, first_bar=first, parts=make, loop=wish.loop, given=prompt[~before & ~made_anew],
-        chords=told_chords(config, first, last + 1))
+        end_bar=last,
+        first_bar=first_bar,
+        parts=make,
+        loop=wish.loop,
+        given=prompt[~before & ~made_anew],
+        chords=told_chords(config, first_bar, last),
+    )
     return Task(
-        Rules(vocabulary, config.rules, passage), prompt[before], n_bars=n_bars if wish.loop else 0,
-        max_steps=_most_notes(config, last + 1 - first), ends=True)
+        rules=Rules(vocabulary, config.rules, passage),
+        prompt=prompt[before],
+        n_bars=n_bars if wish.loop else 0,
+        max_steps=_most_notes(config, last - first_bar),
+        ends=True,
+    )
 
 
 def _most_notes(config: GenConfig, n_bars: int, asked: bool = True) -> int:
-    """Most new notes in so many bars, which the wish may have `asked` for."""
+    """Most new notes in `n_bars` bars; `asked`: the wish says how many bars there are."""
     if config.max_steps and (config.whole_bars or not asked):
         return config.max_steps
     return max(config.max_steps, NOTES_PER_BAR * n_bars)
@@ -303,6 +353,7 @@ def lacking_parts(wish: Wish, task: Task, config: GenConfig, new: np.ndarray) ->
     least = _n_bars(rows) / PLAYS if from_scratch else 1
 
     def n_bars_of(name: str) -> int:
+        """How many bars a part plays in."""
         return len(set(rows[_plays(rows, (name,), v), BAR].tolist()))
 
     return tuple(name for name in asked if n_bars_of(name) < least)
