@@ -1,4 +1,4 @@
-"""Write new music as MIDI: from scratch, the rest of a song, parts for others, or bars in the middle.
+"""Write new music as MIDI: from scratch, the rest of a song, parts for others, bars in the middle.
 
 Input    a model (.safetensors or .pth; by default the one in this repository); perhaps a song,
          .mid or token .json
@@ -16,8 +16,8 @@ Example  python generate.py -o generated -n 3
          python generate.py --reproduce generated/0.mid
          python generate.py --reproduce stars.json
 
-A song carries its recipe, and so do the stars that index.html exports: from it --reproduce makes the
-same bytes again, on the same machine and with the same versions.
+A song carries its recipe, and so do the stars that index.html exports: --reproduce makes the same
+bytes again from it, on the same machine and with the same versions.
 """
 
 from __future__ import annotations
@@ -32,7 +32,13 @@ from pathlib import Path
 from typing import Any
 
 from backline.common.errors import Parser, UserError, reports_user_errors
-from backline.common.files import BUNDLED_COPIES, BUNDLED_MODEL, check_writable, make_folder, write_bytes
+from backline.common.files import (
+    BUNDLED_COPIES,
+    BUNDLED_MODEL,
+    check_writable,
+    make_folder,
+    write_bytes,
+)
 from backline.common.settings import config_to_dict
 from backline.generation.config import DTYPES, GenConfig
 from backline.generation.options import check_rules_matter, gen_config, make_wish
@@ -72,8 +78,9 @@ def build_parser() -> argparse.ArgumentParser:
     add_choice_options(parser.add_argument_group("which songs"))
     add_output_options(parser.add_argument_group("what is written"))
     add_control_options(parser.add_argument_group(
-        "what a model with controls is told, which --genconfig holds under \"controls\" too"))
-    add_rule_options(parser.add_argument_group("rules, which --genconfig holds under \"rules\" too"))
+        'what a model with controls is told, which --genconfig holds under "controls" too'))
+    add_rule_options(parser.add_argument_group(
+        'rules, which --genconfig holds under "rules" too'))
     return parser
 
 
@@ -82,7 +89,8 @@ def add_prompt_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument("-p", "--prompt", type=Path, help="song to play to or to continue: .mid "
                        "or token .json (default: from scratch)")
     group.add_argument("-pi", "--prompt_idx", type=int, default=0, metavar="N",
-                       help="keep the first N rows of the prompt, its BOS row counted (default: all)")
+                       help="keep the first N rows of the prompt, its BOS row counted "
+                       "(default: all)")
     group.add_argument("--watch", type=Path, metavar="FOLDER",
                        help="until Ctrl-C, take each MIDI file in FOLDER, dropped there or changed, "
                        "as -p; its songs go to a folder of its name in that of -o")
@@ -92,7 +100,8 @@ def add_prompt_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument("-d", "--device", default="auto",
                        help="auto, cuda, mps or cpu (default: %(default)s)")
     group.add_argument("--dtype", choices=DTYPES, default=DTYPES[0],
-                       help="of the weights: smaller is faster and less exact (default: %(default)s)")
+                       help="of the weights: smaller is faster and less exact "
+                       "(default: %(default)s)")
     group.add_argument("--genconfig", type=Path, help="JSON with sampling settings (default: those "
                        "of configs/genconfig.json)")
 
@@ -122,9 +131,10 @@ def add_choice_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--seed", type=int,
                        help="song i uses seed + i, unless that one is rejected (default: drawn)")
     group.add_argument("--best-of", type=int, metavar="M",
-                       help="make M songs and write the -n best of them, by a score that is printed")
-    group.add_argument("--check-copies", type=Path, nargs="?", const=BUNDLED_COPIES, metavar="INDEX",
-                       help="say how many new notes in a row are in training songs, by an index of "
+                       help="make M songs and write the -n best of them, by a score that is "
+                       "printed")
+    group.add_argument("--check-copies", type=Path, nargs="?", const=BUNDLED_COPIES,
+                       metavar="INDEX", help="say how many new notes in a row are in training songs, by an index of "
                        f"copies.py (default: models/{BUNDLED_COPIES.name} of this repository)")
     group.add_argument("--max-copy", type=int, metavar="NOTES", help="--check-copies, and reject "
                        "songs with more such notes, for those of further seeds")
@@ -140,24 +150,29 @@ def add_output_options(group: argparse._ArgumentGroup) -> None:
                        help="number songs from 0, over those that are there")
     group.add_argument("-sp", "--save_prompt", action="store_true",
                        help="also write the prompt as NUMBER-prompt.mid")
-    group.add_argument("-pe", "--print_events", action="store_true", help="print the new notes' events")
+    group.add_argument("-pe", "--print_events", action="store_true",
+                       help="print the new notes' events")
     group.add_argument("--png", action="store_true",
                        help="also draw each song as a piano roll, NUMBER.png")
-    group.add_argument("--wav", action="store_true", help="also write each song as sound, NUMBER.wav; "
-                       "needs FluidSynth and a SoundFont")
+    group.add_argument("--wav", action="store_true",
+                       help="also write each song as sound, NUMBER.wav; needs FluidSynth and a "
+                       "SoundFont")
     group.add_argument("--soundfont", type=Path, metavar="SF2",
                        help="SoundFont for --wav (default: one where systems keep them)")
-    group.add_argument("--no-page", dest="page", action="store_false", help="do not write index.html")
+    group.add_argument("--no-page", dest="page", action="store_false",
+                       help="do not write index.html")
 
 
 def add_control_options(group: argparse._ArgumentGroup) -> None:
     """The fields of `ControlConfig`."""
-    group.add_argument("--chords", metavar="CHORDS", help="one a bar, again and again: \"Am F C G\"; "
+    group.add_argument("--chords", metavar="CHORDS",
+                       help='one a bar, again and again: "Am F C G"; '
                        "F:2 lasts two bars, F:.5 half of one, Am/C has its bass, - is none")
     group.add_argument("--density", metavar="PART=LEVEL", help="how many notes parts play: "
                        "drums=busy,piano=3; sparse, medium, busy or 1 to 8")
-    group.add_argument("--ending", choices=("yes", "no"), help="whether the song ends with its last "
-                       "bar (default: yes from scratch; no with --loop, --given or a prompt)")
+    group.add_argument("--ending", choices=("yes", "no"),
+                       help="whether the song ends with its last bar "
+                       "(default: yes from scratch; no with --loop, --given or a prompt)")
 
 
 def add_rule_options(group: argparse._ArgumentGroup) -> None:
@@ -400,8 +415,8 @@ def notices_about(session: Session) -> list[str]:
         notices.append(f"left out of the prompt: {', '.join(task.dropped)}")
     if resting := resting_parts(wish, task):
         in_place = " in place of --bars" if wish.bars else ""
-        notices.append(f"continuing with {' and '.join(wish.make)} only (--make); "
-                       f"to play along with the other parts use --given {','.join(resting)}{in_place}")
+        notices.append(f"continuing with {' and '.join(wish.make)} only (--make); to play along "
+                       f"with the other parts use --given {','.join(resting)}{in_place}")
     return notices
 
 
@@ -466,7 +481,7 @@ def song_record(song: GeneratedSong, number: int) -> dict[str, Any]:
 
 
 def reproduce(args: argparse.Namespace) -> int:
-    """Make the songs again whose recipes a file holds; returns 0 if all bytes come out the same, else 1."""
+    """Make songs again from their recipes; returns 0 if all bytes come out the same, else 1."""
     check_reproduce(args)
     outputs = Outputs(args.output, page=args.page)
 

@@ -18,7 +18,8 @@ ENDINGS = ("", "yes", "no")
 class RuleConfig:
     """Rules that a song keeps, besides being valid. Parts go by their names.
 
-    key, scale: the tonic (F#, Bb) and the scale (`theory.SCALES`) of all parts but drums; no key, no rule.
+    key, scale: the tonic (F#, Bb) and the scale (`theory.SCALES`) of all parts but drums; without a key
+        there is no such rule.
     pitches: what a part may play: "28-52", or of a drum kit "kick, snare, 42-46".
     monophonic: parts that play one note at a time.
     max_chord, max_per_bar: the most notes that a part begins together, and in a bar.
@@ -67,16 +68,24 @@ class ControlConfig:
 
     @property
     def told(self) -> list[str]:
-        """Options that only a model with controls can follow; no other is led to an end, so "no" asks nothing."""
-        options = {"--chords": self.chords, "--density": self.density, "--ending": self.ending == "yes"}
+        """Options that only a model with controls can follow.
+
+        Not --ending no: without controls no model is led to an end.
+        """
+        options = {
+            "--chords": self.chords,
+            "--density": self.density,
+            "--ending": self.ending == "yes",
+        }
         return [option for option, value in options.items() if value]
 
 
 @dataclasses.dataclass(frozen=True)
 class GenConfig:
-    """How notes are sampled; `temperature` and `threshold` hold one number per family, in `vocab.FIELDS` order.
+    """How notes are sampled.
 
-    The defaults are what benchmarks/bench_sampling.py found best for the bundled model.
+    `temperature` and `threshold` hold one number per family, in the order of `vocab.FIELDS`. The
+    defaults are what benchmarks/bench_sampling.py found best for the bundled model.
 
     Masks come first (`rules`), then the filter `sampling_fn`, then `top_p` and `min_p` where they are
     set, then the temperature. As in the published system, filters come before the temperature.
@@ -123,23 +132,27 @@ class GenConfig:
     def __post_init__(self) -> None:
         for name in ("temperature", "threshold"):
             if len(getattr(self, name)) != len(FIELDS):
-                raise UserError(f"{name} must be {len(FIELDS)} numbers, one per family: {', '.join(FIELDS)}")
+                raise UserError(f"{name} must be {len(FIELDS)} numbers, one per family: "
+                                f"{', '.join(FIELDS)}")
         if not all(0 < value < math.inf for value in self.temperature):
             raise UserError(f"temperature={list(self.temperature)} must be above 0")
         if self.sampling_fn not in SAMPLING_FNS:
-            raise UserError(f"sampling_fn={self.sampling_fn!r} must be one of {', '.join(SAMPLING_FNS)}")
+            raise UserError(f"sampling_fn={self.sampling_fn!r} must be one of "
+                            f"{', '.join(SAMPLING_FNS)}")
         empty_nucleus = self.sampling_fn == "top_p" and 0 in self.threshold  # it would hold nothing
         if empty_nucleus or not _are_shares(self.threshold):
             raise UserError(f"threshold={list(self.threshold)} must lie between 0 and 1")
         for name in ("top_p", "min_p"):
             values = getattr(self, name)
             if values and (len(values) != len(FIELDS) or not _are_shares(values)):
-                raise UserError(f"{name}={list(values)} must be {len(FIELDS)} numbers from 0 to 1, or []")
+                raise UserError(f"{name}={list(values)} must be {len(FIELDS)} numbers from 0 to 1, "
+                                "or []")
         if not 0 <= self.variety < math.inf:
             raise UserError(f"variety={self.variety} must be at least 0")
-        for name, least in (("num_bars", 1), ("max_steps", 0)):
-            if getattr(self, name) < least:
-                raise UserError(f"{name}={getattr(self, name)} must be at least {least}")
+        if self.num_bars < 1:
+            raise UserError(f"num_bars={self.num_bars} must be at least 1")
+        if self.max_steps < 0:
+            raise UserError(f"max_steps={self.max_steps} must be at least 0")
 
 
 def _are_shares(values: tuple[float, ...]) -> bool:

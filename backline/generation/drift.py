@@ -16,7 +16,14 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from backline.evaluation.held_out_losses import drawn_sums, losses_of_windows, octaves, of_notes, per_note, song_rows
+from backline.evaluation.held_out_losses import (
+    drawn_sums,
+    losses_of_windows,
+    octaves,
+    of_notes,
+    per_note,
+    song_rows,
+)
 from backline.evaluation.statistics import interval
 from backline.generation.config import GenConfig, RuleConfig
 from backline.generation.rules import Passage, Rules
@@ -31,12 +38,15 @@ FIRST_PLACES = 64  # notes of the first range of places in the song
 BATCH = 16  # songs made at a time
 
 
-def measure_drift(model: PooledTransformer, dataset: Dataset, songs: Sequence[int], n_own: int, batch_size: int,
-                  ) -> dict[str, Any]:
-    """Nats per note of `n_own` songs of the model, seeds 0, 1, …, and of the beginnings of the dataset's `songs`.
+def measure_drift(model: PooledTransformer, dataset: Dataset, songs: Sequence[int], n_own: int,
+                  batch_size: int) -> dict[str, Any]:
+    """Nats per note of the model's own songs and of real ones, and how far they are apart.
 
-    Both are measured alike, by reading whole songs. Returns both kinds and their difference, over all
-    notes and by place in the song.
+    Both are measured alike, by reading whole songs: over all notes and by place in the song.
+
+    Args:
+        songs: of the dataset, by number; their beginnings count.
+        n_own: songs of the model, with the seeds 0, 1, …
     """
     own = own_songs(model, dataset.vocabulary, n_own)
     real = [song_rows(dataset, song)[:1 + N_NOTES] for song in songs]
@@ -87,7 +97,7 @@ def note_sums(model: PooledTransformer, songs: Sequence[Tensor], batch_size: int
 
 
 def difference(own: Tensor, real: Tensor) -> dict[str, Any]:
-    """Nats per note of both kinds of songs, (n_songs, F + 1) sums each, and how much more the own ones cost.
+    """Nats per note of own and real songs, (n_songs, F + 1) sums each, and how much more the own ones cost.
 
     `interval`: where 95 % of such differences lie, by bootstrap over the songs of both kinds; None if
     a kind has one song only.

@@ -19,7 +19,8 @@ def filtered(logits: np.ndarray, sampling_fn: str, threshold: float) -> np.ndarr
     """
     if sampling_fn == "top_k":
         n_ids = logits.shape[1]
-        keep = max(1, math.ceil(round((1 - threshold) * n_ids, 6)))  # rounded: 1 − 0.9 is not exactly a tenth
+        share = round((1 - threshold) * n_ids, 6)  # rounded: 1 − 0.9 is not exactly a tenth
+        keep = max(1, math.ceil(share))
         least = np.partition(logits, n_ids - keep, axis=1)[:, n_ids - keep, None]  # (B, 1)
         return np.where(logits < least, -np.inf, logits)
     if sampling_fn == "top_p":
@@ -64,10 +65,10 @@ def draw(logits: np.ndarray, family: int, config: GenConfig, uniform: np.ndarray
 
 
 def end_beyond(logits: np.ndarray, last_bar: int) -> None:
-    """Add the probability of the NEXT_BARS bars after `last_bar`, an id, to EOS: in (V,) bar logits, in place.
+    """Add the probability of the NEXT_BARS bars after `last_bar`, an id, to EOS.
 
-    Merely masked, it would flow into the last bar and crowd it with notes. Farther bars are left out:
-    their mass is noise and would end songs early.
+    In place, in (V,) bar logits. Merely masked, that probability would flow into the last bar and crowd
+    it with notes. Farther bars are left out: their mass is noise and would end songs early.
     """
     going_on = logits[last_bar + 1:last_bar + 1 + NEXT_BARS]
     ending = np.append(going_on, logits[EOS])

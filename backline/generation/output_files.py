@@ -40,7 +40,7 @@ def remove_song(folder: Path, number: int) -> None:
 
 def song_bytes(rows: np.ndarray, tokenizer: MidiTokenizerPooled, tempo: float, recipe: Recipe,
                n_bars: int = 0) -> dict[str, bytes]:
-    """The MIDI files of (N, F) note ids, by what is added to the song's number: "" the whole, "-drums" a stem.
+    """The MIDI files of (N, F) note ids, by name ending: "" for the whole, "-drums" for a stem.
 
     Every track of every file lasts the same whole bars: until the last note has ended, and `n_bars` at
     least. Imported into a DAW, or looped there, they stay together.

@@ -56,7 +56,7 @@ class Score:
 
 def rank(songs: Sequence[np.ndarray], surprisals: Sequence[np.ndarray], known: np.ndarray,
          vocabulary: Vocabulary, rules: RuleConfig) -> list[tuple[int, Score]]:
-    """Indices and scores of songs, the best first, the earlier first of equals; songs without notes are left out.
+    """Indices and scores of songs, best first; of equals the earlier. Songs without notes are left out.
 
     Args:
         songs: the new notes of each, (N, F) ids in order.
@@ -125,7 +125,10 @@ def _pitch_classes(rows: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
 
 
 def groove_mark(new: np.ndarray, known: np.ndarray, steps_per_bar: int) -> float:
-    """How alike onsets are spread over the bar, from 0 to 1: each bar of `new` (N, F), N > 0, against all `known`."""
+    """How alike onsets are spread over the bar, from 0 to 1.
+
+    Each bar of `new` (N, F), N > 0, is compared with all of `known` (M, F).
+    """
 
     def shares(rows: np.ndarray) -> np.ndarray:
         """(steps_per_bar,) of the notes, by where in the bar they begin."""
@@ -138,7 +141,10 @@ def groove_mark(new: np.ndarray, known: np.ndarray, steps_per_bar: int) -> float
 
 
 def copied_share(new: np.ndarray, known: np.ndarray) -> float:
-    """Share of the bars in `new` (N, F), N > 0, with exactly the onsets of a known bar or of an earlier new one."""
+    """Share of the bars in `new` (N, F), N > 0, that equal a known bar or an earlier new one.
+
+    Equal bars have the same pitches at the same onsets, whatever their durations.
+    """
     heard = set(_onsets_of_bars(known).values())
     bars = _onsets_of_bars(new)
     n_copied = 0

@@ -1,15 +1,18 @@
-"""The recipe of a generated song, kept in the song itself: what `generate.py --reproduce` needs to make it again.
+"""Recipes of generated songs: what `generate.py --reproduce` needs to make a song again.
 
-It is JSON in a text event at tick 0 of the first track, which DAWs do not show and players ignore.
+A song holds its own recipe: JSON in a text event at tick 0 of the first track, which DAWs do not show
+and players ignore.
 
-The stars that a page exports are a list of recipes: a JSON object of format, version, and `songs`, each
-with `file`, `hash` (SHA-256 of the song), `note` and `recipe`. The page writes it (`web/page.js`, `starsOf`).
+The stars that a page exports are a list of recipes: a JSON object of format, version, and `songs`,
+each with `file`, `hash` (SHA-256 of the song), `note` and `recipe`. The page writes it (`web/page.js`,
+`starsOf`).
 """
 
 from __future__ import annotations
 
 import dataclasses
 import io
+import itertools
 import json
 import platform
 from pathlib import Path
@@ -28,7 +31,8 @@ VERSION = 1
 STARS_FORMAT = "pooled-stars"
 STARS_VERSION = 1
 BEGINNING = f'{{"format":"{MARK}"'  # of the text event
-SWITCHES = ("start_at_once", "all_bars", "all_parts", "go_on", "whole_bars")  # off unless a recipe names them
+# Settings that are off unless a recipe names them.
+SWITCHES = ("start_at_once", "all_bars", "all_parts", "go_on", "whole_bars")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +92,10 @@ def recipe_from_dict(data: dict[str, Any], where: str) -> Recipe:
 
 
 def with_recipe(midi: bytes, recipe: Recipe, end_tick: int = 0) -> bytes:
-    """A MIDI file with `recipe` in it; each of its tracks ends with its last note, and not before `end_tick`."""
+    """A MIDI file with `recipe` in it.
+
+    Each track ends with its last note, and not before `end_tick`.
+    """
     file = mido.MidiFile(file=io.BytesIO(midi))
     text = json.dumps(recipe_to_dict(recipe), separators=(",", ":"))
     file.tracks[0].insert(0, mido.MetaMessage("text", text=text, time=0))
@@ -106,17 +113,19 @@ def read_recipe(path: Path) -> Recipe:
     check_file(path)
     try:
         tracks = mido.MidiFile(path).tracks
-    except Exception as err:  # mido lets anything out: struct.error, KeyError, a KeySignatureError of its own
+    except Exception as err:  # mido lets anything out: struct.error, KeyError, KeySignatureError
         raise UserError(f"{path}: not a MIDI file that can be read ({err}); "
                         "give a song of generate.py") from None
-    texts = [message.text for track in tracks for message in track if message.type == "text"]
-    text = next((text for text in texts if text.startswith(BEGINNING)), None)
-    if text is None:
+    messages = itertools.chain.from_iterable(tracks)
+    texts = [message.text for message in messages if message.type == "text"]
+    recipes = [text for text in texts if text.startswith(BEGINNING)]
+    if not recipes:
         raise UserError(f"{path}: holds no recipe; give a song of generate.py")
     try:
-        data = json.loads(text)
+        data = json.loads(recipes[0])
     except (ValueError, RecursionError):
-        raise UserError(f"{path}: its recipe is damaged; give the song as generate.py wrote it") from None
+        raise UserError(f"{path}: its recipe is damaged; "
+                        "give the song as generate.py wrote it") from None
     return recipe_from_dict(data, str(path))
 
 
@@ -139,8 +148,8 @@ def _processor() -> str:
     """The processor's name if the system tells it, else its kind."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:
-            names = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
-            name = names[0] if names else ""
+            named = [line for line in file if line.startswith("model name")]
+        name = named[0].partition(":")[2].strip() if named else ""
     except OSError:
         name = platform.processor()
     return f"{platform.machine()} {name}".strip()
@@ -182,9 +191,11 @@ def read_originals(path: Path) -> list[Original]:
         recipe = read_recipe(path)
         return [Original(str(path), file_hash(path), recipe)]
     data = read_json_object(path)
-    if data.get("format") != STARS_FORMAT or data.get("version") != STARS_VERSION:
-        raise UserError(f"{path}: of format {data.get('format')!r:.40} and version {data.get('version')!r:.40}, "
-                        f"not {STARS_FORMAT} version {STARS_VERSION}; export the stars from the page again")
+    kind, version = data.get("format"), data.get("version")
+    if kind != STARS_FORMAT or version != STARS_VERSION:
+        raise UserError(f"{path}: of format {kind!r:.40} and version {version!r:.40}, "
+                        f"not {STARS_FORMAT} version {STARS_VERSION}; "
+                        "export the stars from the page again")
     songs = data.get("songs")
     if not isinstance(songs, list) or not songs:
         raise UserError(f"{path}: holds no songs; star some on the page, and export them again")

@@ -43,7 +43,7 @@ class Copies:
 
 
 def copies_in_a_row(rows: np.ndarray) -> np.ndarray:
-    """(n_bars,) for each bar of (N, F) note ids in order, from bar 0: how many in a row up to it are copies."""
+    """(n_bars,) for each bar of (N, F) note ids in order: how many in a row up to it are copies."""
     copies = Copies()
     counts = []
     for note in rows.tolist():

@@ -58,7 +58,8 @@ def open_job(original: Original, prompt: Path | None, open_model: Callable[[str]
 def _check_prompt(path: Path, original: Original) -> None:
     """Raise UserError if a file is gone or is not the prompt that a song was made with."""
     if not path.is_file():
-        raise UserError(f"{path}: no such file; say with -p where the prompt of {original.name} is now")
+        raise UserError(f"{path}: no such file; "
+                        f"say with -p where the prompt of {original.name} is now")
     if file_hash(path) != original.recipe.prompt_hash:
         raise UserError(f"{path}: not the prompt that {original.name} was made of; "
                         "name that one with -p")
@@ -82,6 +83,8 @@ def make_again(job: Job, folder: Path, batches: dict[str, list[Sampled]]) -> boo
         print(f"{whole}: the same bytes as {name}")
         return True
     changed = differences(recipe.surroundings, surroundings(loaded.device.type))
-    why = f": {'; '.join(changed)}" if changed else "; nothing that it depends on has changed: was it edited?"
+    why = "; nothing that it depends on has changed: was it edited?"
+    if changed:
+        why = f": {'; '.join(changed)}"
     print(f"{whole}: not the same bytes as {name}{why}")
     return False

@@ -32,6 +32,11 @@ from model import PooledTransformer, Reading, bar_offsets
 Note = tuple[int, ...]
 
 
+def no_notes() -> np.ndarray:
+    """(0, F) int64."""
+    return np.zeros((0, len(FIELDS)), np.int64)
+
+
 @dataclasses.dataclass(frozen=True)
 class Request:
     """One song to be made.
@@ -46,8 +51,8 @@ class Request:
 
     rules: Rules
     seed: int
-    prompt: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0, len(FIELDS)), np.int64))
-    given: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0, len(FIELDS)), np.int64))
+    prompt: np.ndarray = dataclasses.field(default_factory=no_notes)
+    given: np.ndarray = dataclasses.field(default_factory=no_notes)
     told: Told | None = None
 
 
@@ -128,6 +133,11 @@ class SongInProgress:
         self._read([note], given=False)
         self._read(self.given.due(self.history.time // self.vocabulary.steps_per_bar), given=True)
 
+    def sampled(self) -> Sampled:
+        """The notes drawn so far."""
+        notes = np.array(self.notes, np.int64).reshape(-1, len(FIELDS))
+        return Sampled(notes, np.array(self.surprisals))
+
     def count_bars(self) -> None:
         """When the window has moved, count its bars from its lowest one.
 
@@ -135,7 +145,8 @@ class SongInProgress:
         """
         if self.counted_from != self.start:
             next_bar = max(self.history.time, self.rules.first) // self.vocabulary.steps_per_bar
-            self.bar_offset = min(int(bar_offsets(torch.tensor([self.rows[self.start:]]))), next_bar)
+            lowest_bar = int(bar_offsets(torch.tensor([self.rows[self.start:]])))
+            self.bar_offset = min(lowest_bar, next_bar)
             self.counted_from = self.start
 
     def newest(self, count: int) -> Rows:
@@ -147,7 +158,8 @@ class SongInProgress:
         return self._from(self.start)
 
     def _from(self, first: int) -> Rows:
-        return Rows(self.rows[first:], self.flags[first:], self.told.by_bar[self.bars[first:]], self.bar_offset)
+        sheet = self.told.by_bar[self.bars[first:]]
+        return Rows(self.rows[first:], self.flags[first:], sheet, self.bar_offset)
 
     def chord(self, chosen: dict[int, int]) -> np.ndarray:
         """(3,) ids of the chord told for the time in `chosen`, ids by family."""
@@ -201,8 +213,10 @@ class Reader:
                 song.count_bars()
         windows = [song.window() for song in songs]
         distinct: dict[tuple, int] = {}
-        sources = [distinct.setdefault((rows.bar_offset, *rows.notes, *rows.flags, rows.sheet.tobytes()), len(distinct))
-                   for rows in windows]
+        sources = []
+        for rows in windows:
+            key = (rows.bar_offset, *rows.notes, *rows.flags, rows.sheet.tobytes())
+            sources.append(distinct.setdefault(key, len(distinct)))
         firsts = [sources.index(i) for i in range(len(distinct))]
         cache = self.model.new_cache(len(firsts))
         states = self._states([windows[i] for i in firsts], cache)
@@ -232,8 +246,8 @@ class Reader:
 
 
 @torch.inference_mode()
-def sample_songs(model: PooledTransformer, requests: Sequence[Request], config: GenConfig, cached: bool = True,
-                 on_note: Callable[[], object] = lambda: None) -> list[Sampled]:
+def sample_songs(model: PooledTransformer, requests: Sequence[Request], config: GenConfig,
+                 cached: bool = True, on_note: Callable[[], object] = lambda: None) -> list[Sampled]:
     """Sample songs in one batch; finished songs drop out.
 
     Args:
@@ -261,11 +275,11 @@ def sample_songs(model: PooledTransformer, requests: Sequence[Request], config: 
             song.add(note)
             on_note()
         new = [len(song.rows) - length for song, length in zip(active, lengths, strict=True)]
-    return [Sampled(np.array(song.notes, np.int64).reshape(-1, len(FIELDS)), np.array(song.surprisals))
-            for song in songs]
+    return [song.sampled() for song in songs]
 
 
-def _mask(song: SongInProgress, family: int, chosen: dict[int, int], spans: list[TimeSpan]) -> np.ndarray:
+def _mask(song: SongInProgress, family: int, chosen: dict[int, int],
+          spans: list[TimeSpan]) -> np.ndarray:
     """(V,) bool: what `song` may draw; anything if it has ended, as what it draws is thrown away."""
     if EOS in chosen.values():
         return np.ones(song.vocabulary.sizes[family], bool)
@@ -282,8 +296,8 @@ def _in_song_bars(logits: np.ndarray, offsets: Sequence[int]) -> np.ndarray:
     return moved
 
 
-def _draw_notes(model: PooledTransformer, reading: Reading, songs: Sequence[SongInProgress], config: GenConfig,
-                ) -> list[tuple[Note, float] | None]:
+def _draw_notes(model: PooledTransformer, reading: Reading, songs: Sequence[SongInProgress],
+                config: GenConfig) -> list[tuple[Note, float] | None]:
     """The next note of each song and its surprisal in nats; None where the song ends."""
     uniform = np.stack([song.random.random(len(FIELDS)) for song in songs])  # (B, F)
     temperature_scale = 1 + config.variety * np.array([song.copies.in_a_row for song in songs])

@@ -1,7 +1,8 @@
-"""What a model with controls is told to play, for every bar and half bar that a song can have. Light: no torch.
+"""What a model with controls is told to play, for every bar and half bar that a song can have.
 
 From scratch, what is not asked for is drawn: the whole sheet of a song that the model was trained on.
-What a prompt plays is estimated from its last bars; what is made beside it is unknown unless asked for.
+What a prompt plays is estimated from its last bars; what is made beside it is unknown unless asked
+for. Light: no torch.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ MINOR_THIRD = 3
 class Told:
     """Ids of controls; see `controls.fields` for their order."""
 
-    by_bar: np.ndarray  # (bars, S + 1) uint8: the sheet and how many bars are left, read with a bar's notes
+    by_bar: np.ndarray  # (bars, S + 1) uint8: sheet and bars left, read with the bar's notes
     by_half_bar: np.ndarray  # (2 * bars, 3) uint8: the chord, used once a note's time is chosen
 
     def chord_at(self, bar: int, start_pos: int, vocabulary: Vocabulary) -> np.ndarray:
@@ -112,7 +113,7 @@ def _columns(part: int) -> slice:
 
 def _drawn(playing: Sequence[str], density: dict[str, int], table: SheetTable, vocabulary: Vocabulary,
            random: np.random.Generator) -> np.ndarray:
-    """(S,) the sheet of a song in which all of `playing` play, with the densities nearest to those asked for."""
+    """(S,) the sheet of a song in which all of `playing` play, of those nearest to the densities asked for."""
     sheets = table.sheets  # (n_songs, S)
     first_columns = {name: p * N_PART_FIELDS for p, name in enumerate(vocabulary.part_names)}
     plays = sheets[:, [first_columns[name] + PLAYS for name in playing]] == FIRST_VALUE
@@ -190,24 +191,28 @@ def check_controls(config: GenConfig, task: Task) -> list[str]:
     if controls.density:
         for name in parse_density(_density_text(config), vocabulary):
             if name not in task.made:
-                raise UserError(f"a density for {name}, which is not made; leave it out, or make {name} too")
+                raise UserError(f"a density for {name}, which is not made; leave it out, "
+                                f"or make {name} too")
     lines: list[str] = []
     if controls.chords:
         progression = parse_chords(controls.chords)
         lines += progression.notices
         if config.rules.key:
             lines += _outside(progression, config.rules.key, config.rules.scale)
-        if all(part.is_drum for part in vocabulary.parts if part.name in task.made):
-            raise UserError("--chords: are for all parts but drums, and no other is made; leave them out")
+        made = [part for part in vocabulary.parts if part.name in task.made]
+        if all(part.is_drum for part in made):
+            raise UserError("--chords: are for all parts but drums, and no other is made; "
+                            "leave them out")
     return lines
 
 
 def _outside(progression: Progression, key: str, scale: str) -> list[str]:
     """A line about each chord of a progression that has notes outside a key."""
     in_key = scale_pitch_classes(key, scale)
-    outside = [chord_name(chord) for chord in progression.chords if not chord_pitch_classes(chord) <= in_key]
+    outside = [chord for chord in progression.chords if not chord_pitch_classes(chord) <= in_key]
+    names = dict.fromkeys(map(chord_name, outside))
     return [f"{name} has notes outside {key} {scale}; they are allowed while it sounds"
-            for name in dict.fromkeys(outside)]
+            for name in names]
 
 
 def describe_told(told: Told, task: Task) -> str:

@@ -62,7 +62,8 @@ class Watcher:
             self.play(path, output)
         except UserError as err:
             text = str(err)
-            print(f"error: {text if str(path) in text else f'{path}: {text}'}", file=sys.stderr, flush=True)
+            named = text if str(path) in text else f"{path}: {text}"
+            print(f"error: {named}", file=sys.stderr, flush=True)
         except OSError as err:  # it was taken away again, or the disk is full
             print(f"error: {path}: {err.strerror or err}", file=sys.stderr, flush=True)
         sys.stdout.flush()  # whoever reads along through a pipe sees it now
@@ -73,11 +74,15 @@ class Watcher:
 
 
 def stamps(folder: Path) -> dict[Path, Stamp]:
-    """Size and time of change of each MIDI file in `folder`, sorted by name. Raises UserError if it is gone."""
+    """Size and time of change of each MIDI file in `folder`, sorted by name.
+
+    Raises UserError if the folder is gone.
+    """
     check_folder(folder)
     found = {}
     for path in sorted(folder.iterdir()):
-        if path.suffix.lower() in MIDI_SUFFIXES and not path.name.startswith(".") and path.is_file():
+        is_midi = path.suffix.lower() in MIDI_SUFFIXES and not path.name.startswith(".")
+        if is_midi and path.is_file():
             try:
                 found[path] = size_and_mtime(path)
             except UserError:  # gone since it was listed
