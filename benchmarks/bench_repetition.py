@@ -22,7 +22,7 @@ from backline.common.errors import Parser, reports_user_errors
 from backline.common.settings import config_from_file
 from backline.evaluation.held_out_losses import held_out_songs, song_notes
 from backline.generation.config import GenConfig, RuleConfig
-from backline.generation.repetition import copies_in_a_row
+from backline.generation.repetition import repeats_in_a_row
 from backline.generation.rules import Passage, Rules
 from backline.generation.sampler import Request, Sampled, sample_songs
 from backline.layers.packed import prepared
@@ -47,7 +47,7 @@ def real_songs(path: Path, model_path: Path, n_notes: int) -> list[np.ndarray]:
 
 def line(name: str, songs: list[np.ndarray], real_longest: np.ndarray, nats: float | None) -> tuple[str, np.ndarray]:
     """A row of the table, and the longest run of each song."""
-    counts = [copies_in_a_row(rows) for rows in songs if len(rows)]
+    counts = [repeats_in_a_row(rows) for rows in songs if len(rows)]
     longest = np.array([of_song.max() for of_song in counts])
     share = np.mean([(of_song > 0).mean() for of_song in counts])
     distance = _distance(longest, real_longest if len(real_longest) else longest)

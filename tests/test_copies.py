@@ -369,7 +369,7 @@ def test_a_copied_song_is_marked_and_the_others_are_not(play, tmp_path, capsys):
 
 def test_a_copied_song_is_passed_over_for_that_of_a_further_seed(play, model_path, tmp_path, capsys):
     play("-o", "plain", "-n", 3)
-    play("-o", "further", "--seed", 1 + session.STEP)
+    play("-o", "further", "--seed", 1 + session.SEED_STEP)
     index = save_index(tmp_path / "index.safetensors", [made_song("plain/1.mid")])
     capsys.readouterr()
     assert play("-o", "out", "-n", 3, "--check-copies", index, "--max-copy", 16) == 0
@@ -379,14 +379,14 @@ def test_a_copied_song_is_passed_over_for_that_of_a_further_seed(play, model_pat
     for number, name in enumerate(("plain/0.mid", "further/0.mid", "plain/2.mid")):
         assert (made_song(f"out/{number}.mid") == made_song(name)).all()
     log = (tmp_path / "out/genconfigs.txt").read_text()
-    assert [song["seed"] for song in json.loads(log[log.index("{"):])["songs"]] == [0, 1 + session.STEP, 2]
+    assert [song["seed"] for song in json.loads(log[log.index("{"):])["songs"]] == [0, 1 + session.SEED_STEP, 2]
     for number in range(3):
         succeeds(generate.main, ["--reproduce", f"out/{number}.mid", "-o", "again", "-mp", model_path, "-d", "cpu"])
 
 
 def test_the_best_are_chosen_among_songs_that_do_not_copy(play, tmp_path, capsys):
     play("-o", "plain", "-n", 3)
-    play("-o", "further", "-n", 3, "--seed", session.STEP)
+    play("-o", "further", "-n", 3, "--seed", session.SEED_STEP)
     index = save_index(tmp_path / "index.safetensors", [made_song(f"plain/{seed}.mid") for seed in (0, 1, 2)])
     assert play("-o", "out", "--best-of", 3, "-n", 3, "--check-copies", index, "--max-copy", 16) == 0
     songs_made = [made_song(f"out/{number}.mid").tolist() for number in range(3)]
@@ -394,7 +394,7 @@ def test_the_best_are_chosen_among_songs_that_do_not_copy(play, tmp_path, capsys
 
 
 def test_where_all_copy_there_is_an_end(play, tmp_path, capsys):
-    tries = [seed + attempt * session.STEP for seed in range(2) for attempt in range(session.TRIES)]
+    tries = [seed + attempt * session.SEED_STEP for seed in range(2) for attempt in range(session.TRIES)]
     for seed in tries:
         play("-o", "plain", "--seed", seed)
     index = save_index(tmp_path / "index.safetensors",

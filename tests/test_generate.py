@@ -25,7 +25,7 @@ from backline.common.settings import config_from_file
 from backline.generation.config import DTYPES, GenConfig
 from backline.generation.recipes import read_recipe, recipe_to_dict, surroundings
 from backline.generation.sampler import sample_songs
-from backline.generation.session import STEP, TRIES, LoadedModel
+from backline.generation.session import SEED_STEP, TRIES, LoadedModel
 from backline.generation.task import Wish
 from backline.music.midi_reader import read_song
 from backline.music.song import TICKS_PER_QUARTER
@@ -432,15 +432,15 @@ def test_a_song_that_ends_right_after_the_prompt_is_rejected(play, tmp_path, mon
 
     def make_short(loaded, task, config, batch):
         for seed, song in zip(batch, make(loaded, task, config, batch), strict=True):
-            stays = song.notes[:, BAR] < FIRST_ID + 6 if seed < 2 * STEP else song.notes[:, BAR] > 0
+            stays = song.notes[:, BAR] < FIRST_ID + 6 if seed < 2 * SEED_STEP else song.notes[:, BAR] > 0
             yield dataclasses.replace(song, notes=song.notes[stays], surprisals=song.surprisals[stays])
 
     monkeypatch.setattr(LoadedModel, "make", lambda *about: list(make_short(*about)))
     assert play("-p", "song.mid", "-o", "out", "--seed", 0, "--no-page") == 0
     said = capsys.readouterr().err
-    for seed in (0, STEP):
+    for seed in (0, SEED_STEP):
         assert f"seed {seed} rejected: it would end within 2 bars after the prompt" in said
-    assert read_recipe(tmp_path / "out/0.mid").seed >= 2 * STEP and bar_of(notes("out/0.mid")[-1]) > 6
+    assert read_recipe(tmp_path / "out/0.mid").seed >= 2 * SEED_STEP and bar_of(notes("out/0.mid")[-1]) > 6
     (tmp_path / "short.json").write_text(json.dumps(FREE | {"go_on": False}))
     assert play("-p", "song.mid", "-o", "out", "--seed", 0, "--no-page", "--genconfig", "short.json") == 0
     assert "rejected" not in capsys.readouterr().err and read_recipe(tmp_path / "out/1.mid").seed == 0
@@ -772,7 +772,7 @@ def test_songs_without_a_part_that_was_asked_for_are_rejected(play, tmp_path, mo
     seeds = [read_recipe(tmp_path / f"out/{number}.mid").seed for number in range(2)]
     said = capsys.readouterr().err
     rejected = [int(seed) for seed in re.findall(r"seed (\d+) rejected: .* silent", said)]
-    tries = range(1, 1 + TRIES * STEP, STEP)
+    tries = range(1, 1 + TRIES * SEED_STEP, SEED_STEP)
     if all_silent:
         assert seeds == [0, 1] and rejected[1::2] == list(tries)
         assert said.count(f"kept after {TRIES} tries") == 2

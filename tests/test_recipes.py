@@ -22,9 +22,9 @@ from backline.common.errors import UserError
 from backline.generation.config import DTYPES, GenConfig, RuleConfig
 from backline.generation.output_files import song_bytes
 from backline.generation.recipes import (
-    MARK,
+    RECIPE_FORMAT,
+    RECIPE_VERSION,
     SWITCHES,
-    VERSION,
     Recipe,
     differences,
     read_recipe,
@@ -127,7 +127,7 @@ def test_it_is_a_text_event_at_the_beginning_of_the_first_track():
     tracks = mido.MidiFile(file=io.BytesIO(with_recipe(plain_bytes(), PLAIN))).tracks
     first = tracks[0][0]
     assert first.type == "text" and first.time == 0
-    assert json.loads(first.text)["format"] == MARK and json.loads(first.text)["version"] == VERSION
+    assert json.loads(first.text)["format"] == RECIPE_FORMAT and json.loads(first.text)["version"] == RECIPE_VERSION
     assert sum(message.type == "text" for track in tracks for message in track) == 1
 
 
@@ -196,7 +196,8 @@ def changed(**changes) -> str:
     (with_text("[" * 10**5), "holds no recipe"), (with_text('{"format":"other"}'), "holds no recipe"),
     (with_text(changed()[:-40]), "its recipe is damaged"),
     (with_text('{"format":"pooled-recipe","batch":' + "[" * 10**5), "its recipe is damaged"),
-    (with_text(changed(version=VERSION + 1)), f"of version {VERSION + 1}, this program reads {VERSION}"),
+    (with_text(changed(version=RECIPE_VERSION + 1)),
+     f"of version {RECIPE_VERSION + 1}, this program reads {RECIPE_VERSION}"),
     (with_text(changed(version=None)), "of version None"), (with_text(changed(version="a\nb")), r"of version 'a\\nb'"),
     (with_text(changed(seed=None)), "recipe: 'seed' is missing"), (with_text(changed(seeds=1)), "did you mean 'seed'"),
     (with_text(changed(seed=9)), "numbers make no sense"), (with_text(changed(seed=-1, batch=[-1])), "make no sense"),

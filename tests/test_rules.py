@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from backline.common.errors import UserError
 from backline.common.settings import config_from_dict, config_to_dict
 from backline.generation.config import GenConfig, RuleConfig
-from backline.generation.rules import NEVER, History, Passage, Rules, allowed_pitches, onset
+from backline.generation.rules import BEFORE_ALL, History, Passage, Rules, allowed_pitches, onset
 from backline.music.vocab import BAR, EOS, FIRST_ID, NOTE_DUR, PITCH_INSTRUMENT, START_POS, Vocabulary, load_vocabulary
 
 Row = tuple[int, ...]
@@ -249,7 +249,7 @@ def test_an_exact_song_may_end_when_its_last_bar_has_a_note(case, before):
 @given(notes=songs(3))
 def test_the_state_after_each_note_is_what_the_whole_list_says(notes):
     vocabulary = small_vocabulary()
-    assert History.nothing(vocabulary) == History(NEVER, FIRST_ID - 1, *[(0,) * len(RANGES)] * 3)
+    assert History.nothing(vocabulary) == History(BEFORE_ALL, FIRST_ID - 1, *[(0,) * len(RANGES)] * 3)
     for n in range(1, len(notes) + 1):
         history, song = state_after(notes[:n], vocabulary), [heard(note) for note in notes[:n]]
         voices = [[note for note in song if note.part == part] for part in RANGES]

@@ -96,7 +96,7 @@ class GenConfig:
         "none" it has no meaning.
     top_p, min_p: further filters of these kinds, with a number per family; [] for none.
     variety: against loops: for each bar in a row that copies one shortly before it
-        (`repetition.Copies`) the temperature grows by this share of itself, until a bar is new; 0: never.
+        (`repetition.Repeats`) the temperature grows by this share of itself, until a bar is new; 0: never.
     rules: what the song must keep to.
     controls: what the model is told, if it has controls.
     num_bars: how many from scratch; after a prompt, the rest of its last bar and at most so many more.

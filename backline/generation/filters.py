@@ -18,14 +18,14 @@ def filtered(logits: np.ndarray, sampling_fn: str, threshold: float) -> np.ndarr
     Masked ids (−inf) stay masked, and the most likely id always stays.
     """
     if sampling_fn == "top_k":
-        n_ids = logits.shape[1]
+        n_ids = logits.shape[1]  # V
         share = round((1 - threshold) * n_ids, 6)  # rounded: 1 − 0.9 is not exactly a tenth
         keep = max(1, math.ceil(share))
         least = np.partition(logits, n_ids - keep, axis=1)[:, n_ids - keep, None]  # (B, 1)
         return np.where(logits < least, -np.inf, logits)
     if sampling_fn == "top_p":
         probabilities = softmax(logits)
-        order = np.argsort(-probabilities, axis=1, kind="stable")
+        order = np.argsort(-probabilities, axis=1, kind="stable")  # most likely first
         falling = np.take_along_axis(probabilities, order, 1)
         mass_before = falling.cumsum(1) - falling
         beyond = mass_before >= threshold
@@ -55,13 +55,16 @@ def draw(logits: np.ndarray, family: int, config: GenConfig, uniform: np.ndarray
         temperature_scale: (B,) what the temperature is multiplied by.
     """
     logits = filtered(logits, config.sampling_fn, config.threshold[family])
-    for name in ("top_p", "min_p"):
-        if getattr(config, name):
-            logits = filtered(logits, name, getattr(config, name)[family])
+    if config.top_p:
+        logits = filtered(logits, "top_p", config.top_p[family])
+    if config.min_p:
+        logits = filtered(logits, "min_p", config.min_p[family])
     temperature = config.temperature[family] * temperature_scale[:, None]  # (B, 1)
-    logits = (logits - logits.max(1, keepdims=True)) / temperature  # none above 0: no overflow
-    mass = softmax(logits).cumsum(1)
-    return (mass <= uniform[:, None] * mass[:, -1:]).sum(1)
+    highest = logits.max(1, keepdims=True)
+    logits = (logits - highest) / temperature  # none above 0: no overflow
+    mass = softmax(logits).cumsum(1)           # (B, V)
+    drawn = uniform[:, None] * mass[:, -1:]    # (B, 1)
+    return (mass <= drawn).sum(1)
 
 
 def end_beyond(logits: np.ndarray, last_bar: int) -> None:
@@ -70,7 +73,8 @@ def end_beyond(logits: np.ndarray, last_bar: int) -> None:
     In place, in (V,) bar logits. Merely masked, that probability would flow into the last bar and crowd
     it with notes. Farther bars are left out: their mass is noise and would end songs early.
     """
-    going_on = logits[last_bar + 1:last_bar + 1 + NEXT_BARS]
+    next_bar = last_bar + 1
+    going_on = logits[next_bar:next_bar + NEXT_BARS]
     ending = np.append(going_on, logits[EOS])
     if ending.max() > -np.inf:
         logits[EOS] = np.logaddexp.reduce(ending)

@@ -22,7 +22,7 @@ LOG_NAME = "genconfigs.txt"
 
 def song_number(path: Path) -> int:
     """The number of the song that a file in the output folder belongs to; −1 if it belongs to none."""
-    match = re.fullmatch(r"(\d+)(?:-\w+\.mid|\.mid|\.png|\.wav)", path.name)
+    match = re.fullmatch(r"(\d+)(-\w+\.mid|\.mid|\.png|\.wav)", path.name)
     return int(match[1]) if match else -1
 
 
@@ -50,10 +50,11 @@ def song_bytes(rows: np.ndarray, tokenizer: MidiTokenizerPooled, tempo: float, r
     last_tick = max(int(part[:, 1].max(initial=0)) for part in parts)
     ticks_per_bar = QUARTERS_PER_BAR * TICKS_PER_QUARTER
     end_tick = ticks_per_bar * max(n_bars, math.ceil(last_tick / ticks_per_bar))
+    stems = {f"-{name}": p for p, name in enumerate(v.part_names)}
     files = {}
-    for name, only in [("", None), *((f"-{part.name}", p) for p, part in enumerate(v.parts))]:
+    for ending, only in ({"": None} | stems).items():
         midi = parts_to_bytes(parts, v, TICKS_PER_QUARTER, tempo, only=only)
-        files[name] = with_recipe(midi, recipe, end_tick)
+        files[ending] = with_recipe(midi, recipe, end_tick)
     return files
 
 
@@ -68,7 +69,8 @@ def write_song(folder: Path, number: int, files: dict[str, bytes]) -> Path:
 def describe(rows: np.ndarray, n_new: int, tokenizer: MidiTokenizerPooled) -> str:
     """Bars, notes and notes per part of a song, on one line."""
     v = tokenizer.vocabulary
-    counts = np.bincount(v.part_of_id[rows[:, PITCH_INSTRUMENT]], minlength=len(v.parts))
+    part_of_note = v.part_of_id[rows[:, PITCH_INSTRUMENT]]  # (N,)
+    counts = np.bincount(part_of_note, minlength=len(v.parts))
     parts = ", ".join(f"{name} {count}" for name, count in zip(v.part_names, counts, strict=True))
     last = int(rows[-1, BAR]) - FIRST_ID + 1 if len(rows) else 0
     new = f", {n_new} of them new" if n_new < len(rows) else ""

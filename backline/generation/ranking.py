@@ -68,12 +68,19 @@ def rank(songs: Sequence[np.ndarray], surprisals: Sequence[np.ndarray], known: n
     nats_per_note = [float(surprisals[i].mean()) for i in playing]
     scored = []
     for i, nats in zip(playing, nats_per_note, strict=True):
-        likely = likelihood_mark(nats, nats_per_note)
-        key, in_key = key_mark(songs[i], known, vocabulary, rules)
-        copied = copied_share(songs[i], _of_same_parts(known, songs[i], vocabulary))
-        groove = groove_mark(songs[i], known if len(known) else songs[i], vocabulary.steps_per_bar)
-        fresh = min(1.0, 2 * (1 - copied))
-        scored.append((i, Score(likely, in_key, groove, fresh, nats, key, copied)))
+        new = songs[i]
+        key, in_key = key_mark(new, known, vocabulary, rules)
+        copied = copied_share(new, _of_same_parts(known, new, vocabulary))
+        score = Score(
+            likely=likelihood_mark(nats, nats_per_note),
+            in_key=in_key,
+            groove=groove_mark(new, known if len(known) else new, vocabulary.steps_per_bar),
+            fresh=min(1.0, 2 * (1 - copied)),
+            nats_per_note=nats,
+            key=key,
+            copied=copied,
+        )
+        scored.append((i, score))
     return sorted(scored, key=lambda pair: -pair[1].total)
 
 
@@ -118,10 +125,10 @@ def key_mark(new: np.ndarray, known: np.ndarray, vocabulary: Vocabulary,
 
 def _pitch_classes(rows: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
     """(N,) pitch classes of the notes (M, F) that are no drums."""
-    ids = rows[:, PITCH_INSTRUMENT]
-    is_drum = np.array([part.is_drum for part in vocabulary.parts])
-    melodic = ids[~is_drum[vocabulary.part_of_id[ids]]]
-    return vocabulary.pitch_of_id[melodic] % OCTAVE
+    ids = rows[:, PITCH_INSTRUMENT]                               # (M,)
+    is_drum_part = np.array([part.is_drum for part in vocabulary.parts])
+    is_drum = is_drum_part[vocabulary.part_of_id[ids]]            # (M,)
+    return vocabulary.pitch_of_id[ids[~is_drum]] % OCTAVE         # (N,)
 
 
 def groove_mark(new: np.ndarray, known: np.ndarray, steps_per_bar: int) -> float:
@@ -132,11 +139,15 @@ def groove_mark(new: np.ndarray, known: np.ndarray, steps_per_bar: int) -> float
 
     def shares(rows: np.ndarray) -> np.ndarray:
         """(steps_per_bar,) of the notes, by where in the bar they begin."""
-        return np.bincount(rows[:, START_POS] - FIRST_ID, minlength=steps_per_bar) / len(rows)
+        steps = rows[:, START_POS] - FIRST_ID
+        return np.bincount(steps, minlength=steps_per_bar) / len(rows)
 
     target = shares(known)
     bar_lines = np.flatnonzero(np.diff(new[:, BAR])) + 1
-    marks = [1 - np.abs(shares(bar) - target).sum() / 2 for bar in np.split(new, bar_lines)]
+    marks = []
+    for bar in np.split(new, bar_lines):
+        distance = np.abs(shares(bar) - target).sum() / 2
+        marks.append(1 - distance)
     return float(np.mean(marks))
 
 
@@ -158,5 +169,6 @@ def _onsets_of_bars(rows: np.ndarray) -> dict[int, frozenset[tuple[int, int]]]:
     """For each bar of (N, F) rows that has a note: which pitches begin when."""
     found: dict[int, set[tuple[int, int]]] = {}
     for row in rows.tolist():
-        found.setdefault(row[BAR], set()).add((row[START_POS], row[PITCH_INSTRUMENT]))
+        onsets = found.setdefault(row[BAR], set())
+        onsets.add((row[START_POS], row[PITCH_INSTRUMENT]))
     return {bar: frozenset(onsets) for bar, onsets in found.items()}

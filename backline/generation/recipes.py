@@ -26,11 +26,11 @@ from backline.common.settings import config_from_dict, config_to_dict
 from backline.generation.config import DTYPES, ControlConfig, GenConfig
 from backline.generation.task import Wish
 
-MARK = "pooled-recipe"
-VERSION = 1
+RECIPE_FORMAT = "pooled-recipe"
+RECIPE_VERSION = 1
 STARS_FORMAT = "pooled-stars"
 STARS_VERSION = 1
-BEGINNING = f'{{"format":"{MARK}"'  # of the text event
+BEGINNING = f'{{"format":"{RECIPE_FORMAT}"'  # of the text event
 # Settings that are off unless a recipe names them.
 SWITCHES = ("start_at_once", "all_bars", "all_parts", "go_on", "whole_bars")
 
@@ -77,14 +77,14 @@ def recipe_to_dict(recipe: Recipe) -> dict[str, Any]:
             del genconfig[name]
     if recipe.genconfig.controls == ControlConfig():
         del genconfig["controls"]
-    return {"format": MARK, "version": VERSION, **data}
+    return {"format": RECIPE_FORMAT, "version": RECIPE_VERSION, **data}
 
 
 def recipe_from_dict(data: dict[str, Any], where: str) -> Recipe:
     """Raises UserError if the data are no recipe, or one of another version; `where` begins its text."""
-    if data.get("format") != MARK or data.get("version") != VERSION:
+    if data.get("format") != RECIPE_FORMAT or data.get("version") != RECIPE_VERSION:
         raise UserError(f"{where}: its recipe is of version {data.get('version')!r:.40}, "
-                        f"this program reads {VERSION}; use the version that wrote it")
+                        f"this program reads {RECIPE_VERSION}; use the version that wrote it")
     settings = {key: value for key, value in data.items() if key not in ("format", "version")}
     if isinstance(settings.get("genconfig"), dict):
         settings["genconfig"] = dict.fromkeys(SWITCHES, False) | settings["genconfig"]

@@ -31,7 +31,7 @@ from backline.music.vocab import (
     Vocabulary,
 )
 
-NEVER = -1  # before all times
+BEFORE_ALL = -1  # a time before all others
 
 
 # ---------------------------------------------------------------- what was played
@@ -51,25 +51,27 @@ class History:
     def nothing(cls, vocabulary: Vocabulary) -> History:
         """That of a song without notes."""
         none = (0,) * len(vocabulary.parts)
-        return cls(NEVER, FIRST_ID - 1, none, none, none)
+        return cls(BEFORE_ALL, FIRST_ID - 1, none, none, none)
 
     def after(self, note: Sequence[int], vocabulary: Vocabulary) -> History:
         """The history with one more note, a row of ids."""
         time = onset(note, vocabulary)
         pitch = int(note[PITCH_INSTRUMENT])
         part = int(vocabulary.part_of_id[pitch])
-        steps = vocabulary.steps_per_bar
-        same_bar = self.time != NEVER and time // steps == self.time // steps
+        bar = time // vocabulary.steps_per_bar
+        same_bar = self.time != BEFORE_ALL and bar == self.time // vocabulary.steps_per_bar
         none = (0,) * len(self.onsets)
         onsets = self.onsets if time == self.time else none
         in_bar = self.in_bar if same_bar else none
-        end = time + int(note[NOTE_DUR]) - FIRST_ID + 1
-        end = max(self.rings_until[part], end)
+        duration = int(note[NOTE_DUR]) - FIRST_ID + 1
+        end = max(self.rings_until[part], time + duration)
         return History(
-            time, pitch,
+            time=time,
+            pitch=pitch,
             onsets=_replaced(onsets, part, onsets[part] + 1),
             in_bar=_replaced(in_bar, part, in_bar[part] + 1),
-            rings_until=_replaced(self.rings_until, part, end))
+            rings_until=_replaced(self.rings_until, part, end),
+        )
 
 
 def _replaced(numbers: tuple[int, ...], part: int, number: int) -> tuple[int, ...]:
@@ -80,7 +82,8 @@ def _replaced(numbers: tuple[int, ...], part: int, number: int) -> tuple[int, ..
 def onset(note: Sequence[int], vocabulary: Vocabulary) -> int:
     """When a note, a row of ids, begins, in steps from the beginning of bar 0."""
     bar = int(note[BAR]) - FIRST_ID
-    return bar * vocabulary.steps_per_bar + int(note[START_POS]) - FIRST_ID
+    step = int(note[START_POS]) - FIRST_ID
+    return bar * vocabulary.steps_per_bar + step
 
 
 # ---------------------------------------------------------------- what may follow
@@ -188,11 +191,10 @@ class Rules:
         if self.loop:
             ends = np.minimum(ends, self.end)
         if part in self.monophonic:
-            own = self.given[v.part_of_id[self.given[:, PITCH_INSTRUMENT]] == part]
-            begins = (own[:, BAR] - FIRST_ID) * v.steps_per_bar + own[:, START_POS] - FIRST_ID
-            begins.sort()
-            following = np.searchsorted(begins, times, side="right")
-            ends = np.minimum(ends, np.append(begins, ends[-1])[following])
+            onsets = self._given_onsets(part)
+            place = np.searchsorted(onsets, times, side="right")
+            next_onset = np.append(onsets, ends[-1])[place]
+            ends = np.minimum(ends, next_onset)
         made = {p for p, ids in enumerate(self.ids_of_part) if self.pitches[ids].any()}
         if made <= set(self.monophonic):
             # A bar that must have a note needs a moment in which no part still rings.
@@ -204,6 +206,13 @@ class Rules:
             if self.exact:
                 ends = np.where(in_last_bar, ends, np.minimum(ends, self.end - 1))
         return ends - times
+
+    def _given_onsets(self, part: int) -> np.ndarray:
+        """When a part's given notes begin, in steps, sorted."""
+        v = self.vocabulary
+        parts = v.part_of_id[self.given[:, PITCH_INSTRUMENT]]
+        own = self.given[parts == part] - FIRST_ID
+        return np.sort(own[:, BAR] * v.steps_per_bar + own[:, START_POS])
 
     # ------------------------------------------------------------ masks
 
@@ -230,7 +239,7 @@ class Rules:
         end = self.end
         if self.config.no_empty_bars:
             end = min(end, self._end_of_next_silent_bar(history))
-        if self.at_once and history.time == NEVER:
+        if self.at_once and history.time == BEFORE_ALL:
             end = begin + 1
         next_bar = (history.time // steps + 1) * steps
         ringing = [history.rings_until[p] for p in self.monophonic]

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from backline.generation.config import GenConfig
 from backline.generation.filters import draw, end_beyond, softmax
-from backline.generation.repetition import Copies
+from backline.generation.repetition import Repeats
 from backline.generation.rules import History, Rules, TimeSpan
 from backline.generation.telling import Told, nothing_told
 from backline.layers.attention import KeyValueCache
@@ -112,7 +112,7 @@ class SongInProgress:
         self.bar_offset = 0  # what to subtract from the song's bar ids to get the model's
         self.counted_from: int | None = None  # the `start` that `bar_offset` belongs to
         self.history = History.nothing(self.vocabulary)
-        self.copies = Copies()
+        self.repeats = Repeats()
         self.notes: list[Note] = []
         self.surprisals: list[float] = []
         self._read([(BOS,) * len(FIELDS)], given=False)
@@ -129,7 +129,7 @@ class SongInProgress:
     def add(self, note: Note) -> None:
         """One more note, of the prompt or drawn."""
         self.history = self.history.after(note, self.vocabulary)
-        self.copies.add(note)
+        self.repeats.add(note)
         self._read([note], given=False)
         self._read(self.given.due(self.history.time // self.vocabulary.steps_per_bar), given=True)
 
@@ -300,7 +300,7 @@ def _draw_notes(model: PooledTransformer, reading: Reading, songs: Sequence[Song
                 config: GenConfig) -> list[tuple[Note, float] | None]:
     """The next note of each song and its surprisal in nats; None where the song ends."""
     uniform = np.stack([song.random.random(len(FIELDS)) for song in songs])  # (B, F)
-    temperature_scale = 1 + config.variety * np.array([song.copies.in_a_row for song in songs])
+    temperature_scale = 1 + config.variety * np.array([song.repeats.in_a_row for song in songs])
     spans = [song.rules.time_spans(song.history) for song in songs]
     chosen: list[dict[int, int]] = [{} for _ in songs]
     model_ids: dict[int, Tensor] = {}  # the same, with the model's bar ids

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 PARAMETERS_PER_CORE = 16_000_000
 BATCH = 16  # songs made at a time
 TRIES = 10  # songs made at most, for each that is wanted
-STEP = 1_000_000  # from the seed of a rejected song to the next
+SEED_STEP = 1_000_000  # from the seed of a rejected song to the next
 
 
 # ---------------------------------------------------------------- the model
@@ -186,7 +186,7 @@ class Session:
         """`n` songs, a batch at a time, the i-th of seed + i.
 
         A song that lacks a part, ends too soon or copies more than it may is rejected, and the seed
-        STEP on is tried; so the songs are the same whatever `n` is. After TRIES the first of them that
+        SEED_STEP on is tried; so the songs are the same whatever `n` is. After TRIES the first of them that
         does not copy is kept. If all copy there is none, and there are fewer songs than `n`.
         """
         for first in range(seed, seed + n, BATCH):
@@ -200,7 +200,7 @@ class Session:
             wanted = [seed for seed in seeds if seed not in good]
             if not wanted:
                 break
-            songs = self._sample([seed + attempt * STEP for seed in wanted])
+            songs = self._sample([seed + attempt * SEED_STEP for seed in wanted])
             for seed, song in zip(wanted, songs, strict=True):
                 fault = song.copied if song.is_copy else self._fault(song)
                 if not fault:

@@ -4,8 +4,8 @@ Three records follow from each other:
 
 `Wish`             what somebody asks for, in the words of the command line; its errors name the
                    options (--fill for `fill`).
-`Task`             what `make_task` makes of a wish and a prompt: what the model reads, which notes it
-                   may make, and what stays.
+`Task`             what `make_task` makes of a wish and a prompt: what the model reads, which notes
+                   it may make, and what stays.
 `sampler.Request`  one song of a task: it adds a seed, and what a model with controls is told.
 
 Bars that people give count from 1, all others from 0. Light: no torch.
@@ -25,10 +25,11 @@ from backline.generation.rules import Passage, Rules
 from backline.music.chords import CHORD_FIELDS, HALVES_PER_BAR, UNKNOWN, parse_chords
 from backline.music.vocab import BAR, FIRST_ID, PITCH_INSTRUMENT, START_POS, Vocabulary
 
-# Most notes in a bar, on average. Of 287,553 bars of 2,849 songs 99.9 % have at most 119, the fullest has 183.
+# Most notes in a bar, on average. Of 287,553 bars of 2,849 songs 99.9 % have at most 119, the
+# fullest has 183.
 NOTES_PER_BAR = 128
 ALL_PARTS_OF = 4  # a song needs all parts of a vocabulary that has no more than these
-PLAYS = 4  # a part plays if it begins a note in one of so many bars; no note lasts longer
+PLAYS_EVERY = 4  # a part plays if it begins a note in one of so many bars; no note lasts longer
 SOON = 2  # bars after a prompt
 
 
@@ -334,8 +335,8 @@ def lacking_parts(wish: Wish, task: Task, config: GenConfig, new: np.ndarray) ->
 
     Requested are parts that the wish names, or that given ones lack. From scratch all parts are,
     unless others are named (`all_parts`), and a part lacks as well if it plays in fewer than one of
-    PLAYS bars: a part that always sounds begins a note in as many. Of 2,845 songs 15 % have a part
-    that is silent in their first 16 bars, another 4 % one that plays in one to three of them, and
+    PLAYS_EVERY bars: a part that always sounds begins a note in as many. Of 2,845 songs 15 % have a
+    part that is silent in their first 16 bars, another 4 % one that plays in one to three of them, and
     4 % one in four.
 
     After a prompt, without --given, --missing or --make, a part may rest, and so in bars of the
@@ -350,7 +351,7 @@ def lacking_parts(wish: Wish, task: Task, config: GenConfig, new: np.ndarray) ->
         asked = task.made
     if from_scratch and not wish.make and len(v.parts) <= ALL_PARTS_OF:
         asked = task.made
-    least = _n_bars(rows) / PLAYS if from_scratch else 1
+    least = _n_bars(rows) / PLAYS_EVERY if from_scratch else 1
 
     def n_bars_of(name: str) -> int:
         """How many bars a part plays in."""
