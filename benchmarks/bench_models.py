@@ -90,6 +90,7 @@ ROWS = {
     "muon": Row(LATE_RELATIVE, MUON),
     "muon-decay": Row(LATE_RELATIVE, MUON | {"weight_decay": 0.1}),
     "muon-qk": Row(LATE_RELATIVE | {"qk_norm": True}, MUON),
+    "muon-qk-adam3": Row(LATE_RELATIVE | {"qk_norm": True}, MUON | {"lr": 3e-3}),
     "given": Row(LATE | {"bars": "relative", "given": True}, {"given_tasks": 0.5}),
     "given-no_lookahead": Row(LATE | {"bars": "relative", "given": True, "lookahead_bars": 0}, {"given_tasks": 0.5}),
     "late-recurrent": Row(LATE, kind=RecurrentRun),
