@@ -31,6 +31,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from backline.common.errors import Parser, UserError, reports_user_errors
 from backline.common.files import (
     BUNDLED_COPIES,
@@ -230,8 +232,8 @@ def check_choice(args: argparse.Namespace) -> None:
     if args.best_of is not None and args.best_of < args.num_samples:
         raise UserError(f"--best-of {args.best_of}: at least as many as -n {args.num_samples}")
     if args.max_copy is not None and args.max_copy < WINDOW:
-        raise UserError(f"--max-copy {args.max_copy}: an index tells no fewer than {WINDOW} notes; "
-                        "allow as many")
+        raise UserError(f"--max-copy {args.max_copy}: an index finds runs of no fewer than {WINDOW} "
+                        "notes; allow as many")
 
 
 def check_outputs(args: argparse.Namespace, has_song: bool) -> None:
@@ -324,7 +326,7 @@ def prompt_bytes(session: Session) -> bytes:
     return parts_to_bytes(parts, tokenizer.vocabulary, TICKS_PER_QUARTER, prompt.tempo)
 
 
-def picture(rows: Any, session: Session, title: str) -> bytes:
+def picture(rows: np.ndarray, session: Session, title: str) -> bytes:
     """(N, F) rows of a song as a piano roll, PNG."""
     from backline.listening.pictures import piano_roll  # brings matplotlib
 
@@ -377,7 +379,7 @@ def watch_folder(setup: Setup, outputs: Outputs) -> int:
     """Make the songs of each file that comes to the folder; returns the exit code."""
     args, loaded = setup.args, setup.loaded
     nothing = read_prompt(None, Path(), 0, loaded.tokenizer)
-    loaded.check(make_wish(args, nothing, loaded.vocabulary), setup.config)  # wrong for any file
+    loaded.check(make_wish(args, nothing, loaded.vocabulary), setup.config)  # holds for any file
     check_writable(outputs.folder)
     make_folder(args.watch)
 
@@ -393,8 +395,7 @@ def play(setup: Setup, prompt: Prompt, outputs: Outputs) -> int:
     """Make the songs of one prompt, or from scratch; returns the exit code."""
     args, vocabulary = setup.args, setup.loaded.vocabulary
     wish = make_wish(args, prompt, vocabulary)
-    session = open_session(setup.loaded, wish, setup.config, prompt)
-    session = dataclasses.replace(session, copy_check=setup.copy_check)
+    session = open_session(setup.loaded, wish, setup.config, prompt, setup.copy_check)
     check_rules_matter(args, session.task.made, vocabulary)
     notices = [*check_controls(setup.config, session.task), *notices_about(session)]
     outputs.check()
@@ -404,7 +405,7 @@ def play(setup: Setup, prompt: Prompt, outputs: Outputs) -> int:
 
 
 def notices_about(session: Session) -> list[str]:
-    """What people should read about a prompt, as it may not be meant."""
+    """What becomes of the prompt, where people may not expect it."""
     task, wish = session.task, session.wish
     notices = []
     block_size = session.loaded.model.config.block_size

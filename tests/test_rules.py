@@ -1,4 +1,4 @@
-"""Rules: masks agree with trying all notes, songs keep every rule and never run into a corner, and clear errors."""
+"""Rules: masks agree with trying all notes, songs keep every rule and never meet a dead end, and clear errors."""
 
 from __future__ import annotations
 

@@ -186,7 +186,7 @@ def test_bars_left_of_a_song_that_is_cut():
     assert task_of(fill=(3, 5)).n_new_bars(bar_6 - 1) == 2
 
 
-# ---------------------------------------------------------------- songs that are passed over
+# ---------------------------------------------------------------- songs that are rejected
 
 
 def bars_of(**parts: int) -> np.ndarray:

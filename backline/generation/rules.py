@@ -115,7 +115,7 @@ class Passage:
 
 
 class TimeSpan(NamedTuple):
-    """Times [begin, end) at which the same pitches may be struck."""
+    """Times [begin, end) at which a note of the same pitches may begin."""
 
     begin: int
     end: int
@@ -260,7 +260,7 @@ class Rules:
         return (bar + 1) * steps
 
     def _pitches_at(self, time: int, history: History, next_bar: int) -> np.ndarray:
-        """(V,) bool: pitches that may be struck at `time`; `next_bar` is when the next bar begins."""
+        """(V,) bool: pitches of notes that may begin at `time`; `next_bar` is when the next bar begins."""
         allowed = self.pitches.copy()
         if self.chord_pitches is not None:
             allowed |= self.chord_pitches[time // self.half_bar]

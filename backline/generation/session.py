@@ -186,8 +186,8 @@ class Session:
         """`n` songs, a batch at a time, the i-th of seed + i.
 
         A song that lacks a part, ends too soon or copies more than it may is rejected, and the seed
-        SEED_STEP on is tried; so the songs are the same whatever `n` is. After TRIES the first of them that
-        does not copy is kept. If all copy there is none, and there are fewer songs than `n`.
+        SEED_STEP further is tried; so the songs are the same whatever `n` is. After TRIES tries the
+        first that does not copy is kept. If all copy there is none, and fewer than `n` songs in all.
         """
         for first in range(seed, seed + n, BATCH):
             yield from self._songs_of_batch(range(first, min(first + BATCH, seed + n)))
@@ -286,14 +286,12 @@ class Session:
         )
 
 
-def open_session(loaded: LoadedModel, wish: Wish, config: GenConfig, prompt: Prompt) -> Session:
-    """A session without a check for copies.
-
-    Raises UserError if the model was not trained for the wish, or the prompt does not fit it.
-    """
+def open_session(loaded: LoadedModel, wish: Wish, config: GenConfig, prompt: Prompt,
+                 copy_check: CopyCheck | None) -> Session:
+    """Raises UserError if the model was not trained for the wish, or the prompt does not fit it."""
     loaded.check(wish, config)
     task = make_task(wish, prompt.rows, loaded.vocabulary, config)
-    return Session(loaded, wish, config, prompt, task)
+    return Session(loaded, wish, config, prompt, task, copy_check)
 
 
 def best_songs(songs: Sequence[GeneratedSong], n: int, session: Session) -> list[GeneratedSong]:
