@@ -29,7 +29,8 @@ import safetensors.numpy
 from tqdm import tqdm
 
 from backline.common.errors import Parser, UserError, reports_user_errors
-from backline.common.files import BUNDLED_COPIES, BUNDLED_MODEL, check_file, check_new, check_writable, replacing
+from backline.common.files import check_file, check_new, check_writable, replacing
+from backline.common.paths import BUNDLED_COPIES, BUNDLED_MODEL
 from backline.music.vocab import BAR, FIRST_ID, PITCH_INSTRUMENT, START_POS, Vocabulary
 
 FORMAT, VERSION = "pooled-copies", 1

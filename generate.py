@@ -30,21 +30,15 @@ from pathlib import Path
 from typing import Any
 
 from backline.common.errors import Parser, UserError, reports_user_errors
-from backline.common.files import (
-    BUNDLED_COPIES,
-    BUNDLED_MODEL,
-    check_file,
-    check_writable,
-    file_hash,
-    make_folder,
-    write_bytes,
-)
+from backline.common.files import check_file, check_writable, file_hash, make_folder, write_bytes
+from backline.common.paths import BUNDLED_COPIES, BUNDLED_MODEL
 from backline.common.settings import config_from_file, config_to_dict
+from backline.common.surroundings import differences, song_surroundings
 from backline.generation.config import DTYPES, ControlConfig, GenConfig
 from backline.generation.making import Made, best, make_songs
 from backline.generation.output_files import describe, log_run, next_number, remove_song, song_bytes, write_song
 from backline.generation.prompt import Prompt, open_prompt, read_prompt
-from backline.generation.recipes import Recipe, differences, surroundings
+from backline.generation.recipes import Recipe
 from backline.generation.session import Studio
 from backline.generation.stars import Original, read_originals
 from backline.generation.task import (
@@ -428,7 +422,7 @@ def make_again(job: Job, folder: Path, takes: dict[str, list[Any]]) -> bool:
     if original.hash in (hashlib.sha256(data).hexdigest() for data in files.values()):
         print(f"{whole}: the same bytes as {original.name}")
         return True
-    changed = differences(recipe.surroundings, surroundings(studio.device.type))
+    changed = differences(recipe.surroundings, song_surroundings(studio.device.type))
     print(f"{whole}: not the same bytes as {original.name}"
           + (f": {'; '.join(changed)}" if changed else "; nothing that it depends on has changed: was it edited?"))
     return False

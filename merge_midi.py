@@ -21,8 +21,8 @@ from typing import NamedTuple
 import numpy as np
 
 from backline.common.errors import Parser, UserError, reports_user_errors
-from backline.common.files import MIDI_SUFFIXES, check_new, check_writable, write_bytes
-from backline.music.midi_reader import read_song
+from backline.common.files import check_new, check_writable, write_bytes
+from backline.music.midi_reader import MIDI_SUFFIXES, read_song
 from backline.music.parts import check_playable
 from backline.music.song import (
     DEFAULT_TEMPO,

@@ -34,7 +34,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from backline.common.errors import Parser, UserError, reports_user_errors
-from backline.common.files import BUNDLED_MODEL
+from backline.common.paths import BUNDLED_MODEL
 from backline.common.settings import config_from_file
 from backline.evaluation.held_out_losses import held_out_songs, nats_per_note, song_rows
 from backline.generation.config import DTYPES, GenConfig, RuleConfig

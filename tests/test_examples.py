@@ -16,7 +16,8 @@ import pytest
 import merge_midi
 import tokenizer
 from backline.common.errors import EXIT_USER_ERROR
-from backline.common.files import BUNDLED_MODEL, file_hash
+from backline.common.files import file_hash
+from backline.common.paths import BUNDLED_MODEL
 from backline.common.settings import config_from_file
 from backline.generation.config import GenConfig
 from backline.generation.recipes import read_recipe

@@ -22,9 +22,10 @@ import generate
 from backline.common.errors import EXIT_INTERRUPTED
 from backline.common.files import file_hash
 from backline.common.settings import config_from_file
+from backline.common.surroundings import song_surroundings
 from backline.generation.config import DTYPES, GenConfig
 from backline.generation.making import STEP, TRIES
-from backline.generation.recipes import read_recipe, recipe_to_dict, surroundings
+from backline.generation.recipes import read_recipe, recipe_to_dict
 from backline.generation.sampler import sample_songs
 from backline.generation.session import Studio
 from backline.generation.task import Wish
@@ -687,7 +688,7 @@ def edit(path: Path) -> None:
 
 def test_other_bytes_are_said_to_be_so_and_what_has_changed_around_them(play, tmp_path, monkeypatch, capsys):
     play("-o", "out", "--make", "drums", "--seed", 3)
-    monkeypatch.setattr(generate, "surroundings", lambda device: surroundings(device) | {"torch": "0.1"})
+    monkeypatch.setattr(generate, "song_surroundings", lambda device: song_surroundings(device) | {"torch": "0.1"})
     assert play("--reproduce", "out/0.mid", "-o", "again") == 0  # it came out the same all the same
     edit(tmp_path / "out/0.mid")
     capsys.readouterr()

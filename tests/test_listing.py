@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backline.common.errors import UserError
-from backline.common.files import MIDI_SUFFIXES
 from backline.folders.inputs import WHOLE, Listing, Shard, Task, distinct_stems, of_piece, whole_of_piece
+from backline.music.midi_reader import MIDI_SUFFIXES
 
 
 def touch(*paths: Path) -> None:

@@ -15,10 +15,6 @@ import orjson
 
 from backline.common.errors import UserError
 
-BUNDLED_MODEL = Path(__file__).parents[2] / "models" / "bundled.safetensors"
-BUNDLED_COPIES = BUNDLED_MODEL.with_name("bundled_copies.safetensors")  # index of the songs it was trained on
-MIDI_SUFFIXES = (".mid", ".midi", ".kar", ".rmi")
-
 
 @contextlib.contextmanager
 def replacing(path: Path, durable: bool = False, make_parents: bool = True) -> Iterator[BinaryIO]:

@@ -11,8 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from backline.common.errors import UserError
-from backline.common.files import MIDI_SUFFIXES
-from backline.music.midi_reader import read_song
+from backline.music.midi_reader import MIDI_SUFFIXES, read_song
 from tokenizer import MidiTokenizerPooled, read_tokens
 
 TOKENS = ".json"  # suffix of token files

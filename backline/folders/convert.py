@@ -21,7 +21,6 @@ from tqdm import tqdm
 
 from backline.common.errors import UserError
 from backline.common.files import (
-    MIDI_SUFFIXES,
     check_writable,
     file_hash,
     json_bytes,
@@ -33,7 +32,7 @@ from backline.common.files import (
 from backline.folders import workers
 from backline.folders.inputs import WHOLE, Listing, Shard, Task, of_piece
 from backline.folders.report import DROPPED, KEPT, NO_RESULT, Report, merge_shards
-from backline.music.midi_reader import LARGEST_FILE, read_song
+from backline.music.midi_reader import LARGEST_FILE, MIDI_SUFFIXES, read_song
 from backline.music.parts import Choices
 from backline.music.song import Song
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
-import platform
 from pathlib import Path
 from typing import Any
 
@@ -107,28 +106,3 @@ def read_recipe(path: Path) -> Recipe:
     except (ValueError, RecursionError):
         raise UserError(f"{path}: its recipe is damaged; give the song as generate.py wrote it") from None
     return recipe_from_dict(found, str(path))
-
-
-def surroundings(device: str) -> dict[str, str]:
-    """What a song's bytes depend on besides its recipe."""
-    import numpy as np
-    import torch
-
-    return {"python": platform.python_version(), "torch": str(torch.__version__), "numpy": np.__version__,
-            "machine": _processor(), "device": device, "threads": str(torch.get_num_threads())}
-
-
-def _processor() -> str:
-    """The processor's name where the system tells it, its kind elsewhere."""
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            name = next((line.partition(":")[2].strip() for line in file if line.startswith("model name")), "")
-    except OSError:
-        name = platform.processor()
-    return f"{platform.machine()} {name}".strip()
-
-
-def differences(then: dict[str, str], now: dict[str, str]) -> list[str]:
-    """For people: what of the surroundings differs."""
-    return [f"{name} was {then.get(name)}, is {now.get(name)}" for name in sorted({*then, *now})
-            if then.get(name) != now.get(name)]

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from backline.common.errors import UserError
-from backline.common.files import BUNDLED_MODEL, file_hash
+from backline.common.files import file_hash
+from backline.common.paths import BUNDLED_MODEL
+from backline.common.surroundings import song_surroundings
 from backline.generation.config import DTYPES, GenConfig
 from backline.generation.prompt import Prompt
-from backline.generation.recipes import Recipe, surroundings
+from backline.generation.recipes import Recipe
 from backline.generation.task import Task, Wish
 from backline.generation.telling import Told, tell
 from backline.music.sheet_table import sheet_table
@@ -91,4 +93,4 @@ class Studio:
 
     def recipe(self, wish: Wish, config: GenConfig, prompt: Prompt, seed: int, batch: tuple[int, ...]) -> Recipe:
         return Recipe(seed, batch, wish, config, self.path.name, self.hash, self.dtype, prompt.path, prompt.hash,
-                      prompt.n_rows, surroundings(self.device.type))
+                      prompt.n_rows, song_surroundings(self.device.type))

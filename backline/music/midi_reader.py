@@ -29,6 +29,7 @@ from backline.music.midi_events import (
 )
 from backline.music.song import NO_NOTES, PartsMidiFile, Song, TimeSignature, Track, rounded_tempo
 
+MIDI_SUFFIXES = (".mid", ".midi", ".kar", ".rmi")
 LARGEST_FILE = 64 << 20  # bytes: larger than any song
 # Longest song that is read, in quarters: a day of music. Past it the times are garbage.
 MAX_QUARTERS = 24 * 60 * 240

@@ -20,6 +20,7 @@ import numpy as np
 
 from backline.common.errors import UserError
 from backline.common.files import read_json_object
+from backline.common.paths import DEFAULT_VOCABULARY
 from backline.common.settings import config_from_dict
 
 FIELDS = ("bar", "start_pos", "note_dur", "pitch_instrument")
@@ -38,7 +39,6 @@ QUARTERS_PER_BAR = 4
 SHORTEST_BLOCK = 16  # notes in a row of training data; shorter ones hold no music to learn from
 MELODIC_CHANNELS = 15  # of MIDI's 16; the tenth is for drums
 FORMAT, VERSION = "pooled-vocabulary", 1
-DEFAULT_PATH = Path(__file__).parents[2] / "configs" / "vocab.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,7 +177,7 @@ def load_vocabulary(source: str | Path | dict[str, Any] | Vocabulary | None = No
     if isinstance(source, Vocabulary):
         return source
     if source is None:
-        source = DEFAULT_PATH
+        source = DEFAULT_VOCABULARY
     data, where = (source, "vocabulary") if isinstance(source, dict) else (read_json_object(Path(source)), str(source))
     if "n_tokens" in data:
         return _from_published(data, where)
