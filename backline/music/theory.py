@@ -34,6 +34,15 @@ DRUM_KIT = {
     "bongos": (60, 61), "congas": (62, 63, 64), "timbales": (65, 66), "agogo": (67, 68), "shaker": (70,),
     "maracas": (70,), "claves": (75,), "woodblocks": (76, 77), "triangle": (80, 81),
 }
+# Names of the General MIDI 1 percussion map that are worth room on an axis.
+DRUM_NAMES = {
+    35: "kick 2", 36: "kick", 37: "side stick", 38: "snare", 39: "clap", 40: "snare 2", 41: "floor tom 2",
+    42: "closed hat", 43: "floor tom", 44: "pedal hat", 45: "low tom", 46: "open hat", 47: "mid tom 2", 48: "mid tom",
+    49: "crash", 50: "high tom", 51: "ride", 52: "china", 53: "ride bell", 54: "tambourine", 55: "splash",
+    56: "cowbell", 57: "crash 2", 58: "vibraslap", 59: "ride 2", 60: "high bongo", 61: "low bongo", 62: "mute conga",
+    63: "high conga", 64: "low conga", 65: "high timbale", 66: "low timbale", 67: "high agogo", 68: "low agogo",
+    69: "cabasa", 70: "maracas", 75: "claves", 76: "high woodblock", 77: "low woodblock", 80: "mute triangle",
+    81: "triangle"}
 
 
 def pitch_class(name: str) -> int:
