@@ -23,8 +23,9 @@ import numpy as np
 from backline.common.errors import Parser, UserError, reports_user_errors
 from backline.common.settings import config_from_file
 from backline.folders import convert as folder_run
-from backline.music import parts as arranging
-from backline.music.parts import STRUCK_TWICE, Piece, arrange, choices_of
+from backline.music import choices as song_choices
+from backline.music.choices import choices_of
+from backline.music.parts import STRUCK_TWICE, Piece, arrange
 from backline.music.quality import Cleaning, check_quality, measure
 from backline.music.song import Song, parts_to_bytes
 from backline.music.vocab import Vocabulary, load_vocabulary
@@ -79,7 +80,7 @@ class CleanSong:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = Parser(f"{__doc__}\n{arranging.OPTIONS}")
+    parser = Parser(f"{__doc__}\n{song_choices.OPTIONS}")
     parser.add_argument("inputs", type=Path, nargs="+", metavar="MIDI", help="files and folders to clean")
     parser.add_argument("-o", "--output", type=Path, default=Path("cleaned"),
                         help="folder for the songs (default: %(default)s)")
@@ -87,7 +88,7 @@ def build_parser() -> argparse.ArgumentParser:
                                                     "(default: those of configs/cleaning.json)")
     parser.add_argument("--allow-missing", action="store_true", help="keep songs that lack some of the parts")
     parser.add_argument("--vocab", type=Path, help="vocabulary JSON (default: configs/vocab.json)")
-    arranging.add_options(parser, Cleaning())
+    song_choices.add_options(parser, Cleaning())
     folder_run.add_options(parser)
     return parser
 

@@ -22,8 +22,8 @@ import numpy as np
 
 from backline.common.errors import Parser, UserError, reports_user_errors
 from backline.common.files import check_new, check_writable, write_bytes
+from backline.music.bars import check_playable
 from backline.music.midi_reader import MIDI_SUFFIXES, read_song
-from backline.music.parts import check_playable
 from backline.music.song import (
     DEFAULT_TEMPO,
     MAX_TICKS_PER_QUARTER,

@@ -29,8 +29,9 @@ from backline.generation.prompt import open_prompt, read_prompt
 from backline.generation.recipes import BEGINNING, Recipe, read_recipe, recipe_to_dict
 from backline.generation.stars import STARS_FORMAT, STARS_VERSION
 from backline.generation.task import Wish
+from backline.music.bars import check_meters
 from backline.music.midi_reader import MIDI_SUFFIXES, read_song
-from backline.music.parts import assign_parts, check_meters
+from backline.music.parts import assign_parts
 from backline.music.song import Song
 from backline.music.vocab import FIELDS, QUARTERS_PER_BAR, Vocabulary, load_vocabulary
 from tokenizer import MidiTokenizerPooled

@@ -25,9 +25,11 @@ import orjson
 from backline.common.errors import Parser, UserError, reports_user_errors
 from backline.common.files import json_bytes, read_json_object, write_bytes
 from backline.folders import convert as folder_run
-from backline.music import parts as arranging
+from backline.music import choices as song_choices
+from backline.music.bars import quantize_durations, quantize_onsets
+from backline.music.choices import Choices, choices_of
 from backline.music.midi_reader import read_song, song_from_miditoolkit
-from backline.music.parts import STRUCK_TWICE, Choices, arrange, choices_of, quantize_durations, quantize_onsets
+from backline.music.parts import STRUCK_TWICE, arrange
 from backline.music.song import (
     DEFAULT_TEMPO,
     MAX_TICKS_PER_QUARTER,
@@ -339,7 +341,7 @@ def token_ids(data: dict[str, Any], path: Path, tokenizer: MidiTokenizerPooled) 
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = Parser(f"{__doc__}\n{arranging.OPTIONS}")
+    parser = Parser(f"{__doc__}\n{song_choices.OPTIONS}")
     parser.add_argument("inputs", type=Path, nargs="+", metavar="MIDI", help="files and folders to tokenize")
     parser.add_argument("-td", "--tokens_dir", type=Path, default=Path("tokens"),
                         help="folder for the token files (default: %(default)s)")
@@ -348,7 +350,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--no-events", dest="events", action="store_false",
                         help="write ids alone: files a quarter as large")
     parser.add_argument("--vocab", type=Path, help="vocabulary JSON (default: configs/vocab.json)")
-    arranging.add_options(parser, Choices())
+    song_choices.add_options(parser, Choices())
     folder_run.add_options(parser)
     return parser
 

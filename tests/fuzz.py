@@ -43,8 +43,8 @@ from backline.common.errors import EXIT_USER_ERROR, UserError, reports_user_erro
 from backline.folders import workers
 from backline.folders.inputs import Task
 from backline.generation.prompt import open_prompt, read_prompt
+from backline.music.choices import ALL, CUT, MOST_NOTES, NONE, RANGES, SKIP, Choices
 from backline.music.midi_reader import read_song
-from backline.music.parts import ALL, CUT, MOST_NOTES, NONE, RANGES, SKIP, Choices
 from backline.music.quality import Cleaning
 from backline.music.song import Song, parts_to_bytes
 from clean_midi import CleanSong

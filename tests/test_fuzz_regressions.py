@@ -21,8 +21,8 @@ from midi_bytes import (
 )
 from mutations import inputs
 
+from backline.music.choices import CUT, DROP, Choices
 from backline.music.midi_reader import read_song
-from backline.music.parts import CUT, DROP, Choices
 from tokenizer import MidiTokenizerPooled, SongTokens
 
 GAP = variable_length(0xFFFFFFF)

@@ -38,8 +38,8 @@ from midi_bytes import (
 
 from backline.common.errors import UserError
 from backline.music import midi_reader
+from backline.music.bars import check_playable
 from backline.music.midi_reader import read_song, song_from_miditoolkit
-from backline.music.parts import check_playable
 from backline.music.song import SLOWEST, Song, check_tempo
 from tokenizer import MidiTokenizerPooled
 

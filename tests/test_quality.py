@@ -16,7 +16,7 @@ from midi_bytes import DRUM_CHANNEL, midi_file, name, note
 import clean_midi
 from backline.common.errors import UserError
 from backline.common.settings import config_from_file, config_to_dict
-from backline.music.parts import DROP, Choices
+from backline.music.choices import DROP, Choices
 from backline.music.quality import Cleaning, check_quality, measure
 from backline.music.song import NO_NOTES
 from backline.music.vocab import load_vocabulary

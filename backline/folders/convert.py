@@ -32,8 +32,8 @@ from backline.common.files import (
 from backline.folders import workers
 from backline.folders.inputs import WHOLE, Listing, Shard, Task, of_piece
 from backline.folders.report import DROPPED, KEPT, NO_RESULT, Report, merge_shards
+from backline.music.choices import Choices
 from backline.music.midi_reader import LARGEST_FILE, MIDI_SUFFIXES, read_song
-from backline.music.parts import Choices
 from backline.music.song import Song
 
 LEFT_OUT = "in files left out"

@@ -10,8 +10,8 @@ import numpy as np
 
 from backline.common.errors import UserError
 from backline.common.files import file_hash
+from backline.music.bars import check_playable
 from backline.music.midi_reader import read_song
-from backline.music.parts import check_playable
 from backline.music.song import DEFAULT_TEMPO, Song
 from tokenizer import MidiTokenizerPooled, parse_token_file, token_ids
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from backline.common.errors import UserError
-from backline.music.parts import DROP, Choices
+from backline.music.choices import DROP, Choices
 from backline.music.vocab import QUARTERS_PER_BAR, Vocabulary
 
 TRIPLETS_PER_BAR = 48  # sixteenth triplets; together with the vocabulary's own grid all that sheet music uses

@@ -1,0 +1,110 @@
+"""What a person may choose of how a song becomes the vocabulary's parts: options of the commands that do it."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import re
+from typing import TypeVar
+
+from backline.common.errors import UserError
+from backline.music.vocab import Vocabulary
+
+SKIP, DROP, BY_OCTAVE, CUT = "skip", "drop", "octave", "cut"
+RANGES = (DROP, BY_OCTAVE, SKIP)
+PROGRAMS = r"(\d+)(?:-(\d+))?"
+MAX_PROGRAM = 127
+ALL, MOST_NOTES, NONE = "all", "most-notes", "none"
+
+OPTIONS = """Which tracks play a part (--part NAME=TRACKS, once per part), in place of the rule in DATA.md:
+  all, most-notes   all candidates by name and program joined, or the one with the most notes
+  '*strings*'       tracks whose name fits this pattern, in any letter case, joined
+  24-31 or 33       of the tracks with these programs (counted from 0), the one with the most notes
+  '#3'              the third track with notes, as the report counts them
+  none              no track
+Notes outside a part's pitch range (--ranges):
+  drop              leave them out, and the song if a part would lose more than --max-lost of its notes
+  octave            move them into the range by octaves; drums as with drop
+  skip              leave the song out, as the published system did"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Choices:
+    """How a song becomes the vocabulary's parts. The defaults are those of the published system."""
+
+    tracks: tuple[tuple[str, str], ...] = ()  # (part, which tracks), see OPTIONS
+    ranges: str = SKIP
+    max_lost: float = 0.2  # largest share of a part's notes that may lie outside its range
+    long_songs: str = SKIP  # or CUT: into several, at a bar line
+    meters: str = SKIP  # or CUT: keep the stretches in bars of four quarters
+    min_stretch_bars: int = 8  # shortest such stretch
+
+    def __post_init__(self) -> None:
+        if any(len(pair) != 2 for pair in self.tracks):
+            raise UserError("tracks must be a list of [part, which tracks] pairs")
+        for name, value, known in (("ranges", self.ranges, RANGES), ("long_songs", self.long_songs, (SKIP, CUT)),
+                                   ("meters", self.meters, (SKIP, CUT))):
+            if value not in known:
+                raise UserError(f"{name} must be one of {', '.join(known)}, not {value!r}")
+        if not 0 <= self.max_lost <= 1:
+            raise UserError(f"max_lost {self.max_lost} must be a share from 0 to 1")
+        if self.min_stretch_bars < 1:
+            raise UserError(f"min_stretch_bars {self.min_stretch_bars}: at least 1")
+
+    @property
+    def cuts(self) -> bool:
+        """Whether one file may become several songs."""
+        return CUT in (self.long_songs, self.meters)
+
+
+C = TypeVar("C", bound=Choices)
+
+
+def add_options(parser: argparse.ArgumentParser, base: Choices) -> None:
+    """An option for each field of `Choices`; `base` holds the command's defaults."""
+    parser.add_argument("--part", action="append", metavar="NAME=TRACKS", dest="tracks",
+                        help="which tracks play a part, see above; once for each part")
+    parser.add_argument("--ranges", choices=RANGES,
+                        help=f"what to do with notes outside a part's range, see above (default: {base.ranges})")
+    parser.add_argument("--max-lost", type=float, metavar="SHARE",
+                        help=f"largest share of a part's notes that --ranges drop or octave may leave out "
+                             f"(default: {base.max_lost})")
+    parser.add_argument("--long-songs", choices=(SKIP, CUT),
+                        help=f"songs with more bars than the vocabulary: leave out, or cut into several at a bar line, "
+                             f"NAME, NAME.part2, ... (default: {base.long_songs})")
+    parser.add_argument("--meters", choices=(SKIP, CUT),
+                        help=f"songs with bars that are not four quarters long: leave out, or keep their stretches of "
+                             f"four quarters as songs (default: {base.meters})")
+    parser.add_argument("--min-stretch-bars", type=int, metavar="BARS",
+                        help=f"shortest stretch that --meters cut keeps (default: {base.min_stretch_bars})")
+
+
+def choices_of(args: argparse.Namespace, base: C, vocabulary: Vocabulary) -> C:
+    """`base` with the parsed options in place of its fields.
+
+    Raises UserError for a value out of range, a part that the vocabulary lacks, tracks that mean nothing, or an
+    option that another one leaves without effect.
+    """
+    given = {field.name: value for field in dataclasses.fields(Choices)
+             if (value := getattr(args, field.name)) is not None}
+    if "tracks" in given:
+        asked = [tuple(text.partition("=")[::2]) for text in given["tracks"]]
+        if len(dict(asked)) < len(asked):
+            raise UserError("--part: the same part twice; give each once")
+        given["tracks"] = tuple((dict(base.tracks) | dict(asked)).items())
+    choices = dataclasses.replace(base, **given)
+    if "max_lost" in given and choices.ranges == SKIP:
+        raise UserError(f"--max-lost: has no effect with --ranges {SKIP}; give --ranges {DROP} or {BY_OCTAVE}")
+    if "min_stretch_bars" in given and choices.meters == SKIP:
+        raise UserError(f"--min-stretch-bars: has no effect with --meters {SKIP}; give --meters {CUT}")
+    for name, which in choices.tracks:
+        if name not in vocabulary.part_names or not which:
+            names = ", ".join(vocabulary.part_names)
+            raise UserError(f"--part {name}={which}: must be NAME=TRACKS, NAME one of {names}")
+        if which.startswith("#") and not (which[1:].isdecimal() and int(which[1:])):
+            raise UserError(f"--part {name}={which}: must be a track's number, such as #3")
+        if programs := re.fullmatch(PROGRAMS, which):
+            first, last = int(programs[1]), int(programs[2] or programs[1])
+            if not first <= last <= MAX_PROGRAM:
+                raise UserError(f"--part {name}={which}: programs go from 0 to {MAX_PROGRAM}, the lower one first")
+    return choices
