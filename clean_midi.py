@@ -25,9 +25,10 @@ from backline.common.settings import config_from_file
 from backline.folders import convert as folder_run
 from backline.music import choices as song_choices
 from backline.music.choices import choices_of
+from backline.music.midi_writer import parts_to_bytes
 from backline.music.parts import STRUCK_TWICE, Piece, arrange
 from backline.music.quality import Cleaning, check_quality, measure
-from backline.music.song import Song, parts_to_bytes
+from backline.music.song import Song
 from backline.music.vocab import Vocabulary, load_vocabulary
 from tokenizer import MidiTokenizerPooled
 

@@ -56,7 +56,8 @@ from backline.generation.telling import check_controls
 from backline.generation.watch import Watcher, folder_beside, watch
 from backline.listening.wav import find_synthesizer
 from backline.music.chords import parse_chords
-from backline.music.song import TICKS_PER_QUARTER, Song, parts_to_bytes
+from backline.music.midi_writer import parts_to_bytes
+from backline.music.song import TICKS_PER_QUARTER, Song
 from backline.music.vocab import Vocabulary
 from copies import WINDOW, CopyCheck
 from page import PAGE_NAME, check_page, write_page

@@ -24,14 +24,8 @@ from backline.common.errors import Parser, UserError, reports_user_errors
 from backline.common.files import check_new, check_writable, write_bytes
 from backline.music.bars import check_playable
 from backline.music.midi_reader import MIDI_SUFFIXES, read_song
-from backline.music.song import (
-    DEFAULT_TEMPO,
-    MAX_TICKS_PER_QUARTER,
-    NO_NOTES,
-    Song,
-    end_at_next_onset,
-    parts_to_bytes,
-)
+from backline.music.midi_writer import end_at_next_onset, parts_to_bytes
+from backline.music.song import DEFAULT_TEMPO, MAX_TICKS_PER_QUARTER, NO_NOTES, Song
 from backline.music.vocab import Vocabulary, load_vocabulary
 
 MAX_TICK = 0xFFFFFFF  # 28 bits of a MIDI delta time: later notes could not be written

@@ -29,16 +29,9 @@ from backline.music import choices as song_choices
 from backline.music.bars import quantize_durations, quantize_onsets
 from backline.music.choices import Choices, choices_of
 from backline.music.midi_reader import read_song, song_from_miditoolkit
+from backline.music.midi_writer import PartsMidiFile, parts_to_midi
 from backline.music.parts import STRUCK_TWICE, arrange
-from backline.music.song import (
-    DEFAULT_TEMPO,
-    MAX_TICKS_PER_QUARTER,
-    TICKS_PER_QUARTER,
-    PartsMidiFile,
-    Song,
-    check_tempo,
-    parts_to_midi,
-)
+from backline.music.song import DEFAULT_TEMPO, MAX_TICKS_PER_QUARTER, TICKS_PER_QUARTER, Song, check_tempo
 from backline.music.vocab import (
     BAR,
     BOS,

@@ -24,7 +24,8 @@ from backline.common.files import check_writable, write_bytes
 from backline.common.settings import config_from_file
 from backline.generation.config import GenConfig
 from backline.generation.sampler import draw
-from backline.music.song import DEFAULT_TEMPO, TICKS_PER_QUARTER, parts_to_bytes
+from backline.music.midi_writer import parts_to_bytes
+from backline.music.song import DEFAULT_TEMPO, TICKS_PER_QUARTER
 from backline.music.vocab import BAR, BOS, FIELDS, FIRST_ID, PITCH_INSTRUMENT, START_POS
 from backline.training.checkpoints import load_model
 from model import PooledTransformer

@@ -23,7 +23,7 @@ from backline.generation.config import GenConfig
 from backline.generation.recipes import read_recipe
 from backline.generation.task import Wish
 from backline.music.midi_reader import read_song
-from backline.music.song import end_at_next_onset
+from backline.music.midi_writer import end_at_next_onset
 from backline.music.vocab import BAR, FIRST_ID, PITCH_INSTRUMENT, load_vocabulary
 
 EXAMPLES = Path(tokenizer.__file__).parent / "examples"

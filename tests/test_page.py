@@ -20,7 +20,8 @@ from backline.generation.recipes import recipe_from_dict
 from backline.generation.stars import STARS_FORMAT, read_originals
 from backline.generation.task import Wish
 from backline.listening.votes import read_votes
-from backline.music.song import TICKS_PER_QUARTER, parts_to_bytes
+from backline.music.midi_writer import parts_to_bytes
+from backline.music.song import TICKS_PER_QUARTER
 from backline.music.vocab import BAR, FIRST_ID, QUARTERS_PER_BAR
 
 ROOT = Path(__file__).parents[1]

@@ -34,7 +34,8 @@ from backline.generation.recipes import (
 )
 from backline.generation.task import Wish
 from backline.music.midi_reader import read_song
-from backline.music.song import TICKS_PER_QUARTER, parts_to_bytes
+from backline.music.midi_writer import parts_to_bytes
+from backline.music.song import TICKS_PER_QUARTER
 from backline.music.vocab import QUARTERS_PER_BAR
 from tokenizer import MidiTokenizerPooled
 

@@ -33,8 +33,9 @@ from backline.common.errors import UserError
 from backline.common.files import json_bytes
 from backline.music.bars import quantize_durations, quantize_onsets
 from backline.music.midi_reader import MIDI_SUFFIXES
+from backline.music.midi_writer import parts_to_bytes, parts_to_midi
 from backline.music.parts import NO_PART
-from backline.music.song import Song, parts_to_bytes, parts_to_midi
+from backline.music.song import Song
 from backline.music.vocab import BAR, FIELDS, NOTE_DUR, PITCH_INSTRUMENT, START_POS, load_vocabulary
 from tokenizer import MidiTokenizerPooled, in_order, main, read_tokens, sorted_rows
 

@@ -27,7 +27,8 @@ from backline.music.midi_events import (
     mend,
     track_chunk,
 )
-from backline.music.song import NO_NOTES, PartsMidiFile, Song, TimeSignature, Track, rounded_tempo
+from backline.music.midi_writer import PartsMidiFile
+from backline.music.song import NO_NOTES, Song, TimeSignature, Track, rounded_tempo
 
 MIDI_SUFFIXES = (".mid", ".midi", ".kar", ".rmi")
 LARGEST_FILE = 64 << 20  # bytes: larger than any song
