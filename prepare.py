@@ -26,7 +26,6 @@ from backline.common.errors import Parser, UserError, reports_user_errors
 from backline.common.files import check_new, check_writable
 from backline.folders import workers
 from backline.folders.inputs import Listing, Task, mark, whole_of_piece
-from backline.music.vocab import SHORTEST_BLOCK
 from backline.preparation.duplicates import cluster, exact_key, join_labels, signature, signature_shape
 from backline.preparation.song_store import Entry, SongStore
 from tokenizer import MidiTokenizerPooled, read_tokens
@@ -105,14 +104,16 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     workers.check_options(args)
-    if args.block_size < SHORTEST_BLOCK:
-        raise UserError(f"-b {args.block_size}: blocks must be at least {SHORTEST_BLOCK} notes long")
     if args.seed < 0:
         raise UserError(f"--seed {args.seed}: must be 0 or more")
     tokenizer = MidiTokenizerPooled(args.vocab)
     listing = Listing([args.file_path], (".json",), args.out, "")
     check_new([args.out], args.force)
     check_writable(args.out.parent)
+    from backline.preparation.dataset import SHORTEST_BLOCK  # brings torch, which other errors need not wait for
+
+    if args.block_size < SHORTEST_BLOCK:
+        raise UserError(f"-b {args.block_size}: blocks must be at least {SHORTEST_BLOCK} notes long")
     folder = args.out.with_name(f".{args.out.name}.songs")
     with SongStore(folder, tokenizer.vocabulary, signature_shape(tokenizer.vocabulary)) as store:
         try:

@@ -15,8 +15,17 @@ from hypothesis import strategies as st
 from random_songs import VOCABULARY, make_dataset, random_song, to_songs, whole
 
 from backline.common.errors import UserError
-from backline.music.vocab import BOS, EOS, FIELDS, FIRST_ID, SHORTEST_BLOCK, load_vocabulary
-from backline.preparation.dataset import ALIGNMENT, FORMAT, VERSION, Dataset, load_dataset, split_by_song, write_dataset
+from backline.music.vocab import BOS, EOS, FIELDS, FIRST_ID, load_vocabulary
+from backline.preparation.dataset import (
+    ALIGNMENT,
+    FORMAT,
+    SHORTEST_BLOCK,
+    VERSION,
+    Dataset,
+    load_dataset,
+    split_by_song,
+    write_dataset,
+)
 
 F = len(FIELDS)
 

@@ -178,7 +178,8 @@ def test_same_songs_same_signatures_in_another_process(tmp_path):
 
 
 def test_importing_is_quick_and_leaves_datasketch_for_later():
-    code = "import sys; import backline.preparation.duplicates; assert not {'datasketch', 'scipy', 'torch'} & set(sys.modules)"
+    code = ("import sys; import backline.preparation.duplicates\n"
+            "assert not {'datasketch', 'scipy', 'torch'} & set(sys.modules)")
     subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[1], check=True)
 
 

@@ -76,8 +76,8 @@ def _without_stems(paths: list[Path], part_names: tuple[str, ...]) -> Iterator[P
 
 def held_out(path: Path, model_path: Path) -> Songs:
     """The songs of a dataset that a model was not trained on, counted from bar 0 as in their files."""
-    from backline.evaluation.held_out_losses import held_out_songs, song_notes
-    from backline.preparation.dataset import load_dataset
+    from backline.evaluation.held_out_losses import held_out_songs
+    from backline.preparation.dataset import load_dataset, song_notes
     from backline.training.checkpoints import load_model  # brings torch
 
     _, vocabulary, facts = load_model(model_path)

@@ -15,14 +15,14 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from backline.evaluation.held_out_losses import drawn_sums, losses_of_windows, octaves, of_notes, per_note, song_rows
+from backline.evaluation.held_out_losses import drawn_sums, losses_of_windows, octaves, of_notes, per_note
 from backline.evaluation.statistics import interval
 from backline.generation.config import GenConfig, RuleConfig
 from backline.generation.rules import Rules
 from backline.generation.sampler import Request, sample_songs
 from backline.layers.packed import prepared
 from backline.music.vocab import BOS, EOS, FIELDS, Vocabulary
-from backline.preparation.dataset import Dataset
+from backline.preparation.dataset import Dataset, song_rows
 from model import PooledTransformer
 
 N_NOTES = 512  # of a song that count, EOS among them

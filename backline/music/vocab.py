@@ -36,7 +36,6 @@ PAD, BOS, EOS, MASK = range(len(SPECIALS))
 FIRST_ID = len(SPECIALS)  # of the ids that are not special
 
 QUARTERS_PER_BAR = 4
-SHORTEST_BLOCK = 16  # notes in a row of training data; shorter ones hold no music to learn from
 MELODIC_CHANNELS = 15  # of MIDI's 16; the tenth is for drums
 FORMAT, VERSION = "pooled-vocabulary", 1
 

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from backline.common.errors import UserError
 from backline.common.files import replacing
-from backline.music.vocab import BOS, EOS, FIELDS, SHORTEST_BLOCK, Vocabulary, load_vocabulary
+from backline.music.vocab import BAR, BOS, EOS, FIELDS, FIRST_ID, Vocabulary, load_vocabulary
 from backline.training.checkpoints import load_plain
 
 FORMAT, VERSION = "pooled-dataset", 2
@@ -34,6 +34,7 @@ REMEDY = "make one with prepare.py"
 SEPARATOR = "\0"  # of the songs' names: no file name holds it
 ALIGNMENT = 64  # bytes, of a tensor in the file
 CHECKED_ROWS = 1 << 16
+SHORTEST_BLOCK = 16  # rows; shorter blocks hold no music to learn from
 
 
 @dataclasses.dataclass(frozen=True)
@@ -218,6 +219,18 @@ def _check_blocks(path: Path, blocks: Tensor, vocabulary: Vocabulary) -> None:
     if any(top >= size for top, size in zip(highest, vocabulary.sizes, strict=True)) or sample.min() < 0:
         raise UserError(f"{path}: ids up to {highest}, but the vocabulary's sizes are {list(vocabulary.sizes)}; "
                         f"{REMEDY}")
+
+
+def song_rows(dataset: Dataset, song: int) -> Tensor:
+    """(N, F) rows of one song, those of BOS and EOS included; the last song may be cut off by the last full block."""
+    end = dataset.song_starts[song + 1] if song + 1 < dataset.n_songs else len(dataset.notes)
+    return dataset.notes[dataset.song_starts[song]:end].long()
+
+
+def song_notes(dataset: Dataset, song: int) -> np.ndarray:
+    """(N, F) int64 ids of the notes of one song, without BOS and EOS."""
+    rows = song_rows(dataset, song).numpy()
+    return rows[rows[:, BAR] >= FIRST_ID]
 
 
 def split_by_song(dataset: Dataset, train_split: float) -> Split:
