@@ -46,9 +46,8 @@ from backline.generation.prompt import open_prompt, read_prompt
 from backline.music.choices import ALL, CUT, MOST_NOTES, NONE, RANGES, SKIP, Choices
 from backline.music.midi_reader import read_song
 from backline.music.midi_writer import parts_to_bytes
-from backline.music.quality import Cleaning
 from backline.music.song import Song
-from clean_midi import CleanSong
+from clean_midi import Cleaning, CleanSong
 from merge_midi import choose_tempo, join, read_stem
 from prepare import ReadSong
 from tokenizer import MidiTokenizerPooled, SongTokens, read_tokens
