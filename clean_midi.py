@@ -16,20 +16,21 @@ import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from backline.common.errors import Parser, UserError, reports_user_errors
 from backline.common.settings import config_from_file
-from backline.folders import convert as folder_run
+from backline.folders import convert
+from backline.folders.convert import Converted
 from backline.music import choices as song_choices
 from backline.music.choices import DROP, Choices, choices_of
 from backline.music.midi_writer import parts_to_bytes
 from backline.music.parts import STRUCK_TWICE, Piece, arrange
 from backline.music.song import Song
 from backline.music.vocab import QUARTERS_PER_BAR, Vocabulary, load_vocabulary
-from tokenizer import MidiTokenizerPooled
+from tokenizer import parts_to_rows
 
 PIECES_LEFT_OUT = "in stretches left out"
 TRIPLETS_PER_BAR = 48  # sixteenth triplets; together with the vocabulary's own grid all that sheet music uses
@@ -119,41 +120,54 @@ def check_parts(parts: Sequence[np.ndarray], vocabulary: Vocabulary, allow_missi
                         f"with --part, or --allow-missing")
 
 
+class Kept(NamedTuple):
+    """A piece of a song that is worth learning from."""
+
+    piece: Piece
+    n_notes: int  # once tokenized
+    measures: dict[str, float | int]
+
+
 @dataclasses.dataclass(frozen=True)
 class CleanSong:
-    """The job on one song of a folder: its three-part songs as MIDI, and what the report says."""
+    """The job on one song of a folder: its songs of the vocabulary's parts as MIDI, and what the report says."""
 
     vocabulary: Vocabulary
     cleaning: Cleaning
 
-    def __call__(self, song: Song, source: str) -> tuple[list[bytes], dict[str, Any]]:
-        pieces, lost, facts = arrange(song, self.vocabulary, self.cleaning, source)
-        kept, measures, n_notes, left_out = [], [], 0, []
+    def __call__(self, song: Song, source: str) -> Converted:
+        """Clean a song. Raises UserError if none of its pieces is to be kept."""
+        pieces, lost, about_song = arrange(song, self.vocabulary, self.cleaning, source)
+        kept: list[Kept] = []
+        left_out = []
         for piece in pieces:
             try:
-                measured, notes = self._check(piece, song, source)
+                kept.append(self._check(piece, song, source))
             except UserError as err:
                 if piece is pieces[-1] and not kept:
                     raise
+                reason = str(err).removeprefix(f"{source}: ")
+                left_out.append({"first_bar": piece.first_bar, "reason": reason})
                 lost[PIECES_LEFT_OUT] += piece.n_notes
-                left_out.append({"first_bar": piece.first_bar, "reason": str(err).removeprefix(f"{source}: ")})
-                continue
-            kept.append(piece)
-            measures.append(measured)
-            n_notes += notes
-        contents = [parts_to_bytes(piece.parts, self.vocabulary, song.ticks_per_quarter, song.main_tempo())
-                    for piece in kept]
-        lost[STRUCK_TWICE] = sum(piece.n_notes for piece in kept) - n_notes
-        return contents, {"notes": n_notes, "first_bars": [piece.first_bar for piece in kept], "quality": measures,
-                          **({"pieces_left_out": left_out} if left_out else {}), "lost": dict(lost), **facts}
+        tempo = song.main_tempo()
+        files = [parts_to_bytes(each.piece.parts, self.vocabulary, song.ticks_per_quarter, tempo) for each in kept]
+        n_notes = sum(each.n_notes for each in kept)
+        lost[STRUCK_TWICE] = sum(each.piece.n_notes for each in kept) - n_notes
+        about_files: dict[str, Any] = {
+            "first_bars": [each.piece.first_bar for each in kept],
+            "quality": [each.measures for each in kept],
+        }
+        if left_out:
+            about_files["pieces_left_out"] = left_out
+        return Converted(files, n_notes, about_files, dict(lost), about_song)
 
-    def _check(self, piece: Piece, song: Song, source: str) -> tuple[dict[str, Any], int]:
-        """A piece's measures, and its notes once it is tokenized. Raises UserError if it is to be left out."""
+    def _check(self, piece: Piece, song: Song, source: str) -> Kept:
+        """Measure a piece. Raises UserError if it is to be left out."""
         check_parts(piece.parts, self.vocabulary, self.cleaning.allow_missing, source)
-        rows = MidiTokenizerPooled(self.vocabulary).parts_to_rows(piece.parts, song.ticks_per_quarter, source)
+        rows = parts_to_rows(piece.parts, song.ticks_per_quarter, self.vocabulary, source)
         measures = measure_quality(piece.parts, song.ticks_per_quarter, self.vocabulary)
         check_quality(measures, self.cleaning, source)
-        return measures, len(rows)
+        return Kept(piece, len(rows), measures)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -166,7 +180,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--allow-missing", action="store_true", help="keep songs that lack some of the parts")
     parser.add_argument("--vocab", type=Path, help="vocabulary JSON (default: configs/vocab.json)")
     song_choices.add_options(parser, Cleaning())
-    folder_run.add_options(parser)
+    convert.add_options(parser)
     return parser
 
 
@@ -178,8 +192,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     cleaning = choices_of(args, config, vocabulary)
     if args.allow_missing:
         cleaning = dataclasses.replace(cleaning, allow_missing=True)
-    return folder_run.run(args, args.output, ".mid", "cleaned", CleanSong(vocabulary, cleaning), cleaning,
-                          vocabulary=vocabulary.to_dict())
+    output = convert.Output(args.output, ".mid", "cleaned")
+    job = CleanSong(vocabulary, cleaning)
+    return convert.run(args, output, job, cleaning, {"vocabulary": vocabulary.to_dict()})
 
 
 if __name__ == "__main__":

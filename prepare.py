@@ -25,7 +25,7 @@ from tqdm import tqdm
 from backline.common.errors import Parser, UserError, reports_user_errors
 from backline.common.files import check_new, check_writable
 from backline.folders import workers
-from backline.folders.inputs import Listing, Task, mark, whole_of_piece
+from backline.folders.inputs import Input, Listing, mark, song_of_piece
 from backline.preparation.duplicates import cluster, exact_key, join_labels, signature, signature_shape
 from backline.preparation.song_store import Entry, SongStore
 from tokenizer import MidiTokenizerPooled, read_tokens
@@ -39,11 +39,11 @@ class ReadSong:
 
     tokenizer: MidiTokenizerPooled
 
-    def __call__(self, task: Task) -> Entry:
+    def __call__(self, item: Input) -> Entry:
         """Raises UserError if the file cannot be read, or has no note."""
-        rows, _ = read_tokens(Path(task.source), self.tokenizer)
+        rows, _ = read_tokens(Path(item.source), self.tokenizer)
         if not len(rows):
-            raise UserError(f"{task.source}: has no notes; leave it out, or make it again with tokenizer.py")
+            raise UserError(f"{item.source}: has no notes; leave it out, or make it again with tokenizer.py")
         vocabulary = self.tokenizer.vocabulary
         return Entry(rows.astype(vocabulary.id_type).tobytes(), exact_key(rows), signature(rows, vocabulary))
 
@@ -54,7 +54,7 @@ def read_songs(store: SongStore, listing: Listing, job: ReadSong, args: argparse
     n_done = store.done_before(listing)
     if n_done:
         print(f"notice: {n_done} of {n_files} files were read before", file=sys.stderr)
-    n_workers = workers.enough(args.jobs, n_files - n_done)
+    n_workers = workers.worker_count(args.jobs, n_files - n_done)
     outcomes = workers.run(job, itertools.islice(listing, n_done, None), n_workers, args.time_limit)
     for outcome in tqdm(outcomes, total=n_files, initial=n_done, unit="song", disable=None):
         store.add(outcome.task, outcome.result, outcome.reason)
@@ -71,7 +71,7 @@ def find_clusters(store: SongStore) -> tuple[np.ndarray, np.ndarray]:
     """
     _, first, which = np.unique(store.keys(), return_index=True, return_inverse=True)
     same = first[which]
-    wholes = np.fromiter((mark(whole_of_piece(name)) for name in store.names()), np.uint64)
+    wholes = np.fromiter((mark(song_of_piece(name)) for name in store.names()), np.uint64)
     _, first, which = np.unique(wholes, return_index=True, return_inverse=True)
     return same, join_labels([same, cluster(store.signatures()), first[which]])
 

@@ -18,7 +18,7 @@ from backline.music.choices import BY_OCTAVE, CUT, DROP, RANGES, SKIP, Choices, 
 from backline.music.parts import NO_PART, OTHER_METERS, OUT_OF_RANGE, arrange, assign_parts, fit_bars, fit_range
 from backline.music.song import NO_NOTES, Song, TimeSignature, Track
 from backline.music.vocab import BAR, FIRST_ID, START_POS, load_vocabulary
-from tokenizer import MidiTokenizerPooled
+from tokenizer import parts_to_rows
 
 VOCABULARY = load_vocabulary()
 FEW_BARS = load_vocabulary(VOCABULARY.to_dict() | {"bars": 4})
@@ -161,7 +161,7 @@ def test_what_cannot_be_played_is_named():
 
 
 def tokens(piece, vocabulary=VOCABULARY, tpq: int = TPQ) -> np.ndarray:
-    return MidiTokenizerPooled(vocabulary).parts_to_rows(piece.parts, tpq, "x")
+    return parts_to_rows(piece.parts, tpq, vocabulary, "x")
 
 
 def step_of(onset: int, tpq: int) -> int:
@@ -215,7 +215,7 @@ def test_pieces_put_together_are_the_song(rows):
         ids[:, BAR] += piece.first_bar
         assert piece.first_bar % FEW_BARS.bars == 0
         found += ids[:, [BAR, START_POS, 3]].tolist()
-    whole = MidiTokenizerPooled(VOCABULARY).parts_to_rows(parts, TPQ, "x")
+    whole = parts_to_rows(parts, TPQ, VOCABULARY, "x")
     assert found == whole[:, [BAR, START_POS, 3]].tolist()
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import subprocess
 import sys
-from fractions import Fraction
 from pathlib import Path
 
 import hypothesis
@@ -37,7 +36,7 @@ from backline.music.midi_writer import parts_to_bytes, parts_to_midi
 from backline.music.parts import NO_PART
 from backline.music.song import Song
 from backline.music.vocab import BAR, FIELDS, NOTE_DUR, PITCH_INSTRUMENT, START_POS, load_vocabulary
-from tokenizer import MidiTokenizerPooled, in_order, main, read_tokens, sorted_rows
+from tokenizer import MidiTokenizerPooled, canonical, main, read_tokens, rows_in_order
 
 ROOT = Path(__file__).parents[1]
 GOLDEN = Path(__file__).parent / "golden" / "three_parts.json"
@@ -103,7 +102,7 @@ def test_in_order_sorts_and_keeps_the_longest_of_exact_repeats(rows):
     for bar, start, duration, pitch in rows:
         longest[bar, start, pitch] = max(duration, longest.get((bar, start, pitch), 0))
     expected = [(bar, start, duration, pitch) for (bar, start, pitch), duration in sorted(longest.items())]
-    assert list(map(tuple, in_order(array).tolist())) == expected
+    assert list(map(tuple, canonical(array).tolist())) == expected
     assert array.tolist() == [list(row) for row in rows]
 
 
@@ -111,7 +110,7 @@ def test_in_order_sorts_and_keeps_the_longest_of_exact_repeats(rows):
 def test_sorting_while_tokenizing_agrees_with_in_order(rows):
     bar, start, duration, pitch = np.array(rows, np.int64).reshape(-1, 4).T
     onset = (bar - 4) * VOCABULARY.steps_per_bar + start - 4
-    assert sorted_rows(onset, duration - 3, pitch, VOCABULARY).tolist() == in_order(
+    assert rows_in_order(onset, duration - 3, pitch, VOCABULARY).tolist() == canonical(
         np.array(rows, np.int64).reshape(-1, 4)).tolist()
 
 

@@ -181,11 +181,11 @@ def test_an_error_of_whoever_takes_the_outcomes_stops_the_workers():
 
 @given(st.integers(0, 64), st.integers(0, 10**7))
 def test_a_few_tasks_start_few_workers(n_workers, n_tasks):
-    started = workers.enough(n_workers, n_tasks)
+    started = workers.worker_count(n_workers, n_tasks)
     assert min(n_workers, 1) <= started <= n_workers
     assert started == n_workers or started <= max(1, n_tasks)
-    assert workers.enough(n_workers, n_tasks + 1) >= started
-    assert workers.enough(n_workers, 10**9) == n_workers
+    assert workers.worker_count(n_workers, n_tasks + 1) >= started
+    assert workers.worker_count(n_workers, 10**9) == n_workers
 
 
 # ---------------------------------------------------------------- options

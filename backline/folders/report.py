@@ -19,7 +19,7 @@ import orjson
 
 from backline.common.errors import UserError
 from backline.common.files import replacing, size_and_mtime
-from backline.folders.inputs import WHOLE, Listing, Shard, Task, of_piece
+from backline.folders.inputs import WHOLE, Input, Listing, Shard, piece_path
 from backline.folders.store import Store
 
 KEPT, DROPPED = "kept", "dropped"
@@ -93,23 +93,23 @@ class Report:
     # ------------------------------------------------ a run
 
     def plan(self, listing: Listing) -> int:
-        """Find out which tasks are done already, before work begins; returns how many there are in all.
+        """Find out which inputs are done already, before work begins; returns how many there are in all.
 
         Raises UserError if the run would replace a file that is not its own.
         """
         self._store.execute("UPDATE rows SET place = place - ? WHERE place > 0", (STOPPED,))
         total, stale = 0, []
-        for total, task in enumerate(self.shard.of_tasks(listing), 1):
-            key = os.fsencode(task.source)
+        for total, item in enumerate(self.shard.of_inputs(listing), 1):
+            key = os.fsencode(item.source)
             found = self._store.first("SELECT place, mtime_ns, row FROM rows WHERE source = ?", (key,))
             row = orjson.loads(found[2]) if found and found[2] else {}
-            if row and self._is_done(task, row, is_new=found[0] >= -STOPPED, finished_ns=found[1]):
+            if row and self._is_done(item, row, is_new=found[0] >= -STOPPED, finished_ns=found[1]):
                 self._store.execute("UPDATE rows SET place = ? WHERE source = ?", (total, key))
                 self.n_done += 1
                 continue
             was_planned = found is not None and not row  # it may be written, and its row not
             own = row.get("outputs", ()) if row.get("settings") == self.settings else ()
-            self._check_outputs(task, listing, own, may_overwrite=self.force or was_planned)
+            self._check_outputs(item, listing, own, may_overwrite=self.force or was_planned)
             stale += [self.folder / name for name in row.get("outputs", ())[1:]]
             self._store.execute("INSERT OR REPLACE INTO rows VALUES (?, ?, 0, ?)", (key, total, PLANNED))
         self._store.commit()
@@ -118,19 +118,19 @@ class Report:
             path.unlink(missing_ok=True)
         return total
 
-    def _is_done(self, task: Task, row: dict[str, Any], is_new: bool, finished_ns: int) -> bool:
+    def _is_done(self, item: Input, row: dict[str, Any], is_new: bool, finished_ns: int) -> bool:
         """Whether a row still holds: same settings, the input not changed since, its outputs there."""
         if row.get("settings") != self.settings or (self.force and not is_new) or NO_RESULT in row:
             return False
-        size, changed_ns = size_and_mtime(task.source)
-        outputs = (of_piece(task.output, k) for k in range(len(row.get("outputs", ()))))
+        size, changed_ns = size_and_mtime(item.source)
+        outputs = (piece_path(item.output, k) for k in range(len(row.get("outputs", ()))))
         return changed_ns <= finished_ns and size == row["bytes"] and all(map(os.path.isfile, outputs))
 
-    def _check_outputs(self, task: Task, listing: Listing, own: Sequence[str], may_overwrite: bool) -> None:
+    def _check_outputs(self, item: Input, listing: Listing, own: Sequence[str], may_overwrite: bool) -> None:
         """Raise UserError if an output is there that may not be written. `own` were made of an older input."""
-        names = [task.name]
-        while listing.keep_pieces_free and os.path.lexists(of_piece(task.output, len(names))):
-            names.append(of_piece(task.name, len(names)))
+        names = [item.name]
+        while listing.keep_pieces_free and os.path.lexists(piece_path(item.output, len(names))):
+            names.append(piece_path(item.name, len(names)))
         for name in names:
             output = self.folder / name
             if not os.path.lexists(output):
@@ -144,11 +144,11 @@ class Report:
                 raise UserError(f"{output} exists already, and not made from this path with these settings; repeat the "
                                 f"earlier command, give another place, or --force to overwrite")
 
-    def pending(self, listing: Listing) -> Iterator[tuple[int, Task]]:
-        """The tasks that are still to do, with their places."""
-        for place, task in enumerate(self.shard.of_tasks(listing), 1):
-            if self._store.first("SELECT row FROM rows WHERE source = ?", (os.fsencode(task.source),)) == (PLANNED,):
-                yield place, task
+    def pending(self, listing: Listing) -> Iterator[tuple[int, Input]]:
+        """The inputs that are still to do, with their places."""
+        for place, item in enumerate(self.shard.of_inputs(listing), 1):
+            if self._store.first("SELECT row FROM rows WHERE source = ?", (os.fsencode(item.source),)) == (PLANNED,):
+                yield place, item
 
     def add(self, place: int, source: str, row: bytes, mtime_ns: int) -> None:
         """Record what became of an input; `mtime_ns` is when it was last changed."""
@@ -244,10 +244,10 @@ def merge_shards(folder: Path, verb: str, of: int, listing: Listing) -> Summary 
 
 def _in_order(listing: Listing, rows: dict[Shard, Iterator[bytes]]) -> Iterator[tuple[bool, bytes]]:
     """The shards' rows in the order of the inputs; those of inputs that are gone do not count."""
-    for task in listing:
-        of_shard = next(lines for shard, lines in rows.items() if shard.has(task))
+    for item in listing:
+        of_shard = next(lines for shard, lines in rows.items() if shard.has(item))
         for line in of_shard:
-            counts = _source_bytes(orjson.loads(line)) == os.fsencode(task.source)
+            counts = _source_bytes(orjson.loads(line)) == os.fsencode(item.source)
             yield counts, line
             if counts:
                 break

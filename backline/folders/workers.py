@@ -41,7 +41,7 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def enough(n_workers: int, n_tasks: int) -> int:
+def worker_count(n_workers: int, n_tasks: int) -> int:
     """As many of `n_workers` as a few tasks are worth starting."""
     return min(n_workers, max(1, n_tasks // TASKS_WORTH_A_WORKER))
 

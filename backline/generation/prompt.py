@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -13,7 +12,7 @@ from backline.common.files import file_hash
 from backline.music.bars import check_playable
 from backline.music.midi_reader import read_song
 from backline.music.song import DEFAULT_TEMPO, Song
-from tokenizer import MidiTokenizerPooled, parse_token_file, token_ids
+from tokenizer import MidiTokenizerPooled, TokenFile, notes_of, open_token_file
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,16 +26,16 @@ class Prompt:
     n_rows: int = 0  # kept of the file; 0: all
 
 
-def open_prompt(path: Path) -> Song | dict[str, Any]:
+def open_prompt(path: Path) -> Song | TokenFile:
     """Parse a prompt as far as that goes without a vocabulary. Raises UserError about the file."""
     if path.suffix.lower() == ".json":
-        return parse_token_file(path)
+        return open_token_file(path)
     song = read_song(path)
     check_playable(song, str(path))
     return song
 
 
-def read_prompt(opened: Song | dict[str, Any] | None, path: Path, n_rows: int, tokenizer: MidiTokenizerPooled,
+def read_prompt(opened: Song | TokenFile | None, path: Path, n_rows: int, tokenizer: MidiTokenizerPooled,
                 ) -> Prompt:
     """The prompt in ids; `n_rows` keeps the first so many rows, BOS counted, in the order of the file; 0 keeps all."""
     if opened is None:
@@ -44,8 +43,8 @@ def read_prompt(opened: Song | dict[str, Any] | None, path: Path, n_rows: int, t
     if isinstance(opened, Song):
         ids, tempo = np.array(tokenizer.rows_to_ids(tokenizer.song_rows(opened, str(path)))), opened.main_tempo()
     else:
-        ids, tempo = token_ids(opened, path, tokenizer)
-    rows = tokenizer.ids_to_rows(ids[:n_rows] if n_rows else ids, str(path))
+        ids, tempo = opened.checked_ids(tokenizer), opened.tempo
+    rows = notes_of(ids[:n_rows] if n_rows else ids)
     if not len(rows) and n_rows != 1:
         raise UserError(f"{path}: has no notes to continue; give another prompt, or more of its rows with -pi")
     return Prompt(rows, tempo, str(path), file_hash(path), n_rows)

@@ -185,7 +185,7 @@ class Arranged(NamedTuple):
 
     pieces: list[Piece]
     lost: Counter[str]  # notes left out, by reason
-    facts: dict[str, Any]
+    about_song: dict[str, Any]
 
 
 def arrange(song: Song, vocabulary: Vocabulary, choices: Choices, where: str) -> Arranged:
@@ -210,10 +210,10 @@ def arrange(song: Song, vocabulary: Vocabulary, choices: Choices, where: str) ->
                         f"four quarters; see --ranges, --max-lost and --meters")
     lost[OTHER_METERS] = sum(map(len, parts)) - sum(piece.n_notes for piece in pieces)
     lost[NO_PART] = sum(len(song.tracks[i].notes) for i in assignment.left_out(song))
-    facts = {"ticks_per_quarter": song.ticks_per_quarter, "tempo": song.main_tempo(),
+    about_song = {"ticks_per_quarter": song.ticks_per_quarter, "tempo": song.main_tempo(),
              "tempo_changes": max(len(song.tempos) - 1, 0), **describe_tracks(song, assignment),
              **({"notices": list(song.notices)} if song.notices else {})}
-    return Arranged(pieces, lost, facts)
+    return Arranged(pieces, lost, about_song)
 
 
 def describe_tracks(song: Song, assignment: Assignment) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from backline.common.files import make_folder, size_and_mtime
-from backline.folders.inputs import Listing, Task
+from backline.folders.inputs import Input, Listing
 from backline.folders.store import Store
 from backline.folders.workers import KILLED, TOO_LONG
 from backline.music.vocab import FIELDS, Vocabulary
@@ -73,8 +73,8 @@ class SongStore:
         """How many of the files an earlier run has read, and none has changed since; forgets the others."""
         place = 0
         known = self._index.all("SELECT source, size, mtime_ns, reason FROM songs ORDER BY place")
-        for task, (source, size, mtime_ns, reason) in zip(listing, known, strict=False):
-            if os.fsencode(task.source) != source or size_and_mtime(task.source) != (size, mtime_ns):
+        for item, (source, size, mtime_ns, reason) in zip(listing, known, strict=False):
+            if os.fsencode(item.source) != source or size_and_mtime(item.source) != (size, mtime_ns):
                 break
             if reason.startswith((TOO_LONG, KILLED)):  # once more, perhaps with more time
                 break
@@ -89,7 +89,7 @@ class SongStore:
         self._place = place
         return place
 
-    def add(self, task: Task, entry: Entry | None, reason: str) -> None:
+    def add(self, item: Input, entry: Entry | None, reason: str) -> None:
         """Store the next song, or the reason why there is none."""
         n_notes = 0
         if entry is not None:
@@ -97,7 +97,7 @@ class SongStore:
             self._signatures.write(entry.signature.tobytes())
             n_notes = len(entry.notes) // self._row_bytes
         self._index.execute("INSERT INTO songs VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (
-            self._place, os.fsencode(task.source), *size_and_mtime(task.source), os.fsencode(task.name), n_notes,
+            self._place, os.fsencode(item.source), *size_and_mtime(item.source), os.fsencode(item.name), n_notes,
             entry.key if entry else b"", reason))
         self._place += 1
         if self._index.is_due():
