@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import subprocess
 import sys
+from fractions import Fraction
 from pathlib import Path
 
 import hypothesis
@@ -261,7 +262,15 @@ def test_tokens_may_be_a_list_an_array_or_a_tensor():
         assert TOKENIZER.tokens_to_events(ids) == TOKENIZER.tokens_to_events(EXAMPLE)
 
 
-@pytest.mark.parametrize("tempo", [0, -5, float("nan"), 1e9, "fast"])
+@pytest.mark.parametrize("tempo", [np.int64(100), np.uint8(100), np.float32(100), np.float64(100), Fraction(100)])
+def test_a_tempo_may_be_any_real_number(tempo):
+    expected = TOKENIZER.create_midi_from_tokens(EXAMPLE, tempo=100.0)
+    found = TOKENIZER.create_midi_from_tokens(EXAMPLE, tempo=tempo)
+    assert _plain(found) == _plain(expected)
+    assert type(found.tempo_changes[0].tempo) is float
+
+
+@pytest.mark.parametrize("tempo", [0, -5, float("nan"), 1e9, "fast", True, np.True_, np.float32("nan")])
 def test_a_tempo_midi_cannot_hold_is_an_error(tempo):
     with pytest.raises(UserError, match=r"tempo must be a number from 3\.58"):
         TOKENIZER.create_midi_from_tokens(EXAMPLE, tempo=tempo)

@@ -6,14 +6,17 @@
 from __future__ import annotations
 
 import dataclasses
+import numbers
 from typing import NamedTuple
 
 import numpy as np
 
 from backline.common.errors import UserError
 
-DEFAULT_TEMPO = 120.0  # beats per minute: what a MIDI file without a tempo plays at
-SLOWEST, FASTEST = 60e6 / 0xFFFFFF, 60e6  # beats per minute: MIDI stores microseconds per quarter in 24 bits, from 1
+# Tempos are in beats per minute; MIDI stores microseconds per quarter in 24 bits, from 1.
+DEFAULT_TEMPO = 120.0  # what a MIDI file without a tempo plays at
+SLOWEST = 60e6 / 0xFFFFFF
+FASTEST = 60e6
 TICKS_PER_QUARTER = 96  # of songs made from tokens
 MAX_TICKS_PER_QUARTER = 0x7FFF  # 15 bits of a MIDI header
 NO_NOTES = np.zeros((0, 3), np.int64)
@@ -52,23 +55,30 @@ class Song:
 
     @property
     def end_tick(self) -> int:
-        return max((int(track.notes[:, 1].max()) for track in self.tracks if len(track.notes)), default=0)
+        """When the last note ends; 0 without notes."""
+        ends = (int(track.notes[:, 1].max()) for track in self.tracks if len(track.notes))
+        return max(ends, default=0)
 
     @property
     def last_onset_tick(self) -> int:
-        return max((int(track.notes[:, 0].max()) for track in self.tracks if len(track.notes)), default=0)
+        """When the last note begins; 0 without notes."""
+        onsets = (int(track.notes[:, 0].max()) for track in self.tracks if len(track.notes))
+        return max(onsets, default=0)
 
     @property
     def n_notes(self) -> int:
+        """Notes in all tracks."""
         return sum(len(track.notes) for track in self.tracks)
 
     def main_tempo(self) -> float:
         """The tempo in force for most of the song's ticks, 120 where there is none."""
         end = max(self.end_tick, 1)
-        changes = [(0, DEFAULT_TEMPO), *((tick, tempo) for tick, tempo in self.tempos if tick < end)]
-        ticks: dict[float, int] = {}
-        for (tick, tempo), (until, _) in zip(changes, [*changes[1:], (end, 0.0)], strict=True):
-            ticks[tempo] = ticks.get(tempo, 0) + until - tick
+        changes = [(0, DEFAULT_TEMPO)]
+        changes += [(tick, tempo) for tick, tempo in self.tempos if tick < end]
+        next_ticks = [tick for tick, _ in changes[1:]] + [end]
+        ticks: dict[float, int] = {}  # that each tempo is in force
+        for (tick, tempo), next_tick in zip(changes, next_ticks, strict=True):
+            ticks[tempo] = ticks.get(tempo, 0) + next_tick - tick
         return max(ticks, key=lambda tempo: ticks[tempo])
 
 
@@ -76,13 +86,14 @@ class Song:
 
 
 def rounded_tempo(tempo: float) -> float:
-    """A tempo as songs hold it, to three digits after the point, and within what MIDI can say."""
+    """A tempo as songs hold it: to three digits after the point, and within what MIDI can say."""
     return min(max(round(tempo, 3), SLOWEST), FASTEST)
 
 
 def check_tempo(tempo: object, where: str) -> float:
-    """`tempo` in beats per minute, if MIDI can hold it; otherwise raise UserError."""
-    if isinstance(tempo, bool) or not isinstance(tempo, int | float) or not SLOWEST <= tempo <= FASTEST:
+    """`tempo` in beats per minute. Raises UserError unless it is a number that MIDI can hold."""
+    is_number = isinstance(tempo, numbers.Real) and not isinstance(tempo, bool)
+    if not is_number or not SLOWEST <= tempo <= FASTEST:
         raise UserError(f"{where}: tempo must be a number from {SLOWEST:.2f} to {FASTEST:.0f} beats per minute, "
                         f"not {tempo!r:.40}; correct it, or leave it out for {DEFAULT_TEMPO:g}")
     return float(tempo)
