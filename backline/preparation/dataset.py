@@ -178,10 +178,9 @@ def load_dataset(path: Path, vocabulary: Vocabulary | None = None) -> Dataset:
         raise UserError(f"{path}: not a dataset; {REMEDY}")
     if data.get("version") not in (1, VERSION):
         raise UserError(f"{path}: dataset version {data.get('version')}, this program reads {VERSION}; {REMEDY}")
-    if data["version"] == 1:  # no clusters, and the names as a list
-        data["clusters"] = torch.arange(len(data["songs"])) if isinstance(data.get("songs"), list) else None
-    kinds = {"vocabulary": dict, "blocks": Tensor, "songs": list if data["version"] == 1 else Tensor,
-             "song_starts": Tensor, "clusters": Tensor}
+    if data["version"] == 1:
+        data = _as_version_2(data)
+    kinds = {"vocabulary": dict, "blocks": Tensor, "songs": Tensor, "song_starts": Tensor, "clusters": Tensor}
     for key, kind in kinds.items():
         if not isinstance(data.get(key), kind):
             raise UserError(f"{path}: its {key!r} is damaged or missing; {REMEDY}")
@@ -191,12 +190,39 @@ def load_dataset(path: Path, vocabulary: Vocabulary | None = None) -> Dataset:
                         f"and prepare the songs again, both with --vocab and the model's vocabulary, or take a "
                         f"model of this one (a new one: train without -fp)")
     _check_blocks(path, data["blocks"], own)
-    songs = data["songs"] if isinstance(data["songs"], list) else \
-        os.fsdecode(data["songs"].numpy().tobytes()).split(SEPARATOR)
-    starts, clusters = data["song_starts"].numpy(), data["clusters"].numpy()
-    if not (starts.shape == clusters.shape == (len(songs),)) or starts[0] or (np.diff(starts) <= 0).any():
+    songs = _decoded_names(data["songs"])
+    if not _is_index(data["song_starts"], data["clusters"], len(songs)):
         raise UserError(f"{path}: its index of songs is damaged; {REMEDY}")
-    return Dataset(data["blocks"].view(-1, len(FIELDS)), data["blocks"].shape[1], tuple(songs), starts, clusters, own)
+    notes = data["blocks"].view(-1, len(FIELDS))  # (M, F)
+    block_size = data["blocks"].shape[1]
+    return Dataset(notes, block_size, songs, data["song_starts"].numpy(), data["clusters"].numpy(), own)
+
+
+def _as_version_2(data: dict[str, Any]) -> dict[str, Any]:
+    """A dataset of version 1, which has its names as a list, and no clusters: each song is its own.
+
+    `songs` becomes None where it is no list of names.
+    """
+    names = data.get("songs")
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        return data | {"songs": None, "clusters": None}
+    encoded = b"".join(_name_bytes(names))
+    songs = torch.tensor(list(encoded), dtype=torch.uint8)
+    return data | {"songs": songs, "clusters": torch.arange(len(names))}
+
+
+def _decoded_names(songs: Tensor) -> tuple[str, ...]:
+    """The names of songs, from their bytes (uint8)."""
+    return tuple(os.fsdecode(songs.numpy().tobytes()).split(SEPARATOR))
+
+
+def _is_index(starts: Tensor, clusters: Tensor, n_songs: int) -> bool:
+    """Whether `starts` rises from 0 and both are whole numbers, one for each song."""
+    if not (starts.dtype == clusters.dtype == torch.int64):
+        return False
+    if not (starts.shape == clusters.shape == (n_songs,)):
+        return False
+    return bool(starts[0] == 0) and bool((starts.diff() > 0).all())
 
 
 def _from_bare_tensor(path: Path, blocks: Tensor, vocabulary: Vocabulary) -> Dataset:
