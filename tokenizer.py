@@ -169,7 +169,7 @@ def canonical(rows: np.ndarray) -> np.ndarray:
     return rows[is_first]
 
 
-def notes_of(ids: np.ndarray) -> np.ndarray:
+def note_rows(ids: np.ndarray) -> np.ndarray:
     """(N, F) note ids in canonical order, from checked rows of ids: EOS ends the song, other special rows go."""
     ends = np.flatnonzero((ids == EOS).all(axis=1))
     if len(ends):
@@ -308,7 +308,7 @@ class MidiTokenizerPooled(MidiTokenizerBase):
 
     def ids_to_rows(self, ids: Any, where: str = "ids") -> np.ndarray:
         """(N, F) int64 note ids, in order and checked, of the song that rows of `ids` hold."""
-        return notes_of(self.check_ids(ids, where))
+        return note_rows(self.check_ids(ids, where))
 
     def check_ids(self, ids: Any, where: str = "ids") -> np.ndarray:
         """(N, F) int64 array of rows that are either notes or special as a whole.
@@ -446,7 +446,7 @@ def read_tokens(path: Path, tokenizer: MidiTokenizerPooled) -> tuple[np.ndarray,
         UserError: what `open_token_file` and `TokenFile.checked_ids` raise.
     """
     file = open_token_file(path)
-    return notes_of(file.checked_ids(tokenizer)), file.tempo
+    return note_rows(file.checked_ids(tokenizer)), file.tempo
 
 
 # ---------------------------------------------------------------- command

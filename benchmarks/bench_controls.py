@@ -32,7 +32,8 @@ from backline.generation.session import Studio
 from backline.generation.task import Task, Wish, make_task
 from backline.generation.telling import Told, tell
 from backline.music.chords import FIRST_VALUE, HALVES_PER_BAR, chord_pitch_classes, estimate_chords
-from backline.music.controls import N_DENSITIES, bars_left, song_controls
+from backline.music.controls import bars_left, song_controls
+from backline.music.sheet import N_DENSITIES
 from backline.music.sheet_table import SheetTable
 from backline.music.theory import OCTAVE, PITCH_CLASSES
 from backline.music.vocab import BAR, FIELDS, FIRST_ID, PAD, PITCH_INSTRUMENT, START_POS, Vocabulary

@@ -12,7 +12,7 @@ from backline.common.files import file_hash
 from backline.music.bars import check_playable
 from backline.music.midi_reader import read_song
 from backline.music.song import DEFAULT_TEMPO, Song
-from tokenizer import MidiTokenizerPooled, TokenFile, notes_of, open_token_file
+from tokenizer import MidiTokenizerPooled, TokenFile, note_rows, open_token_file
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +44,7 @@ def read_prompt(opened: Song | TokenFile | None, path: Path, n_rows: int, tokeni
         ids, tempo = np.array(tokenizer.rows_to_ids(tokenizer.song_rows(opened, str(path)))), opened.main_tempo()
     else:
         ids, tempo = opened.checked_ids(tokenizer), opened.tempo
-    rows = notes_of(ids[:n_rows] if n_rows else ids)
+    rows = note_rows(ids[:n_rows] if n_rows else ids)
     if not len(rows) and n_rows != 1:
         raise UserError(f"{path}: has no notes to continue; give another prompt, or more of its rows with -pi")
     return Prompt(rows, tempo, str(path), file_hash(path), n_rows)

@@ -26,15 +26,14 @@ from backline.music.chords import (
     estimate_chords,
     parse_chords,
 )
-from backline.music.controls import (
+from backline.music.controls import bars_left, fields
+from backline.music.sheet import (
     DENSITY,
     MODES,
     N_PART_FIELDS,
     PLAYS,
     WINDOW,
-    bars_left,
     describe_sheet,
-    fields,
     key_column,
     parse_density,
     sheet_of,

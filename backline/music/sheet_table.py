@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from backline.common.errors import UserError
-from backline.music.controls import Levels, key_column
+from backline.music.sheet import Levels, sheet_width
 from backline.music.vocab import Vocabulary
 
 
@@ -46,8 +46,3 @@ def sheet_table(facts: dict[str, Any], vocabulary: Vocabulary, where: Path) -> S
     """The table in what a model's file says of its training; None where there is none."""
     data = facts.get("controls") or facts.get("facts", {}).get("controls")
     return SheetTable.from_facts(data, vocabulary, where) if data else None
-
-
-def sheet_width(vocabulary: Vocabulary) -> int:
-    """Columns of a sheet, which are the first of the controls; behind them stands how many bars are left."""
-    return key_column(vocabulary) + 1

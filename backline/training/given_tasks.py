@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from backline.music.chords import CHORD_FIELDS, HALVES_PER_BAR, NONE, UNKNOWN, estimate_chords
-from backline.music.controls import bars_left, key_column, silenced
+from backline.music.controls import bars_left, silenced
 from backline.music.reading_order import reading_order
+from backline.music.sheet import key_column
 from backline.music.vocab import (
     BAR,
     BOS,
