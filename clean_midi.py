@@ -66,13 +66,12 @@ def measure_quality(parts: Sequence[np.ndarray], ticks_per_quarter: int,
                     vocabulary: Vocabulary) -> dict[str, float | int]:
     """The measures of a song with at least one note, from the (N, 3) onsets, ends and pitches of each part.
 
-    bars: from the song's first note to its last.
-    onsets_on_grid: share of onsets on the vocabulary's grid or on sixteenth triplets, give or take 1/STEP_SHARE of a
-    step of the former; of a performance that was never quantized, about a third.
-    notes_per_part: of the part that has fewest, of those that play.
-    empty_bars: share of the bars in which nothing begins.
-    same_drum: share of the drum notes that are the most frequent one.
-    sounding_bars: share of the bars in which the melodic part that plays least begins a note.
+    bars: from the song's first note to its last. onsets_on_grid: share of onsets on the
+    vocabulary's grid or on sixteenth triplets, give or take 1/STEP_SHARE of a step of the former;
+    of a performance that was never quantized, about a third. notes_per_part: of the part that has
+    fewest, of those that play. empty_bars: share of the bars in which nothing begins. same_drum:
+    share of the drum notes that are the most frequent one. sounding_bars: share of the bars in
+    which the melodic part that plays least begins a note.
     """
     bar_ticks = QUARTERS_PER_BAR * ticks_per_quarter
     playing = [(part, notes) for part, notes in zip(vocabulary.parts, parts, strict=True) if len(notes)]
@@ -109,15 +108,16 @@ def check_quality(measures: dict[str, float | int], limits: Cleaning, where: str
     for name, text in texts.items():
         limit, value = getattr(limits, name), measures[name[4:]]
         if limit is not None and (value < limit if name.startswith("min_") else value > limit):
-            raise UserError(f"{where}: {text} ({value:g}, {name} is {limit:g}); set {name} in --config to keep it")
+            raise UserError(f"{where}: {text} ({value:g}, {name} is {limit:g}); set {name} in "
+                            f"--config to keep it")
 
 
 def check_parts(parts: Sequence[np.ndarray], vocabulary: Vocabulary, allow_missing: bool, where: str) -> None:
     """Raise UserError if a part has no notes; where that is allowed, if none has."""
     missing = [name for name, notes in zip(vocabulary.part_names, parts, strict=True) if not len(notes)]
     if missing and (not allow_missing or len(missing) == len(parts)):
-        raise UserError(f"{where}: no {' and no '.join(missing)}; name or set the programs of such tracks, choose them "
-                        f"with --part, or --allow-missing")
+        raise UserError(f"{where}: no {' and no '.join(missing)}; name or set the programs of such "
+                        f"tracks, choose them with --part, or --allow-missing")
 
 
 class Kept(NamedTuple):

@@ -42,7 +42,8 @@ class Stem(NamedTuple):
 def find_part(path: Path, vocabulary: Vocabulary) -> int:
     """Index of the part whose name occurs in the file's name; spaces and hyphens count as underscores.
 
-    A name inside a longer one does not count ("synth_lead.mid" is no "lead"), but it does beside it.
+    A name inside a longer one does not count ("synth_lead.mid" is no "lead"), but it does beside
+    it.
 
     Raises:
         UserError: no part's name, or more than one, with the list of parts.
@@ -58,7 +59,8 @@ def find_part(path: Path, vocabulary: Vocabulary) -> int:
         return found[0]
     names = vocabulary.part_names
     holds = " and ".join(names[p] for p in found) if found else "no part's name"
-    raise UserError(f"{path}: its file name holds {holds}; rename it to hold one of the parts: {', '.join(names)}")
+    raise UserError(f"{path}: its file name holds {holds}; rename it to hold one of the parts: "
+                    f"{', '.join(names)}")
 
 
 def _plain(name: str) -> str:
@@ -66,7 +68,10 @@ def _plain(name: str) -> str:
 
 
 def read_stem(path: Path, vocabulary: Vocabulary) -> Stem:
-    """Read one stem. Raises UserError: unreadable, without notes, bars that are not four quarters long, no part."""
+    """Read one stem.
+
+    Raises UserError: unreadable, without notes, bars that are not four quarters long, no part.
+    """
     song = read_song(path)
     check_playable(song, str(path))
     return Stem(path, song, find_part(path, vocabulary))
@@ -98,8 +103,9 @@ def join(stems: Sequence[Stem], vocabulary: Vocabulary) -> tuple[list[np.ndarray
     for stem in stems:
         old = stem.song.ticks_per_quarter
         if stem.song.end_tick * new > MAX_TICK * old:
-            raise UserError(f"{stem.path}: its last note ends at quarter {stem.song.end_tick // old}, too late for a "
-                            f"file with {new} ticks per quarter; cut the stem, or export all with the same ticks")
+            raise UserError(f"{stem.path}: its last note ends at quarter "
+                            f"{stem.song.end_tick // old}, too late for a file with {new} ticks "
+                            f"per quarter; cut the stem, or export all with the same ticks")
         parts[stem.part] += [rescale(track.notes, old, new) for track in stem.song.tracks]
     return [end_at_next_onset(np.concatenate(notes)) for notes in parts], new
 
@@ -122,9 +128,13 @@ def notices(stems: Sequence[Stem], vocabulary: Vocabulary, tempo: float) -> list
 
 
 def output_path(folder: Path, name: str) -> Path:
-    """`folder`/`name`, with `.mid` added where `name` has no suffix of MIDI. Raises UserError if it is no file name."""
+    """`folder`/`name`, with `.mid` added where `name` has no suffix of MIDI.
+
+    Raises UserError if it is no file name.
+    """
     if name in ("", "..") or Path(name).name != name:
-        raise UserError(f"-n {name}: must be a file name alone; the folder comes first on the command line")
+        raise UserError(f"-n {name}: must be a file name alone; the folder comes first on the "
+                        f"command line")
     return folder / (name if Path(name).suffix.lower() in MIDI_SUFFIXES else f"{name}.mid")
 
 

@@ -43,7 +43,8 @@ class ReadSong:
         """Raises UserError if the file cannot be read, or has no note."""
         rows, _ = read_tokens(Path(item.source), self.tokenizer)
         if not len(rows):
-            raise UserError(f"{item.source}: has no notes; leave it out, or make it again with tokenizer.py")
+            raise UserError(f"{item.source}: has no notes; leave it out, or make it again with "
+                            f"tokenizer.py")
         vocabulary = self.tokenizer.vocabulary
         return Entry(rows.astype(vocabulary.id_type).tobytes(), exact_key(rows), signature(rows, vocabulary))
 
@@ -67,7 +68,8 @@ def find_clusters(store: SongStore) -> tuple[np.ndarray, np.ndarray]:
 
     Returns:
         same: (n,) index of the first song with exactly the same notes.
-        near: (n,) label of the song's cluster: of equal songs, near-duplicates, and pieces cut from one song.
+        near: (n,) label of the song's cluster: of equal songs, near-duplicates, and pieces cut from
+            one song.
     """
     _, first, which = np.unique(store.keys(), return_index=True, return_inverse=True)
     same = first[which]
@@ -137,7 +139,8 @@ def _write(store: SongStore, n_files: int, args: argparse.Namespace) -> None:
         if len(lengths) or number:
             print(f"left out: {reason}", file=sys.stderr)
     if not len(lengths):
-        raise UserError(f"none of {n_files} token files could be read, the first because: {next(store.left_out())}")
+        raise UserError(f"none of {n_files} token files could be read, the first because: "
+                        f"{next(store.left_out())}")
     same, clusters = find_clusters(store)
     numbers = np.arange(len(lengths))
     kept = {NONE: numbers >= 0, EXACT: same == numbers, NEAR: clusters == numbers}[args.duplicates]
@@ -154,10 +157,12 @@ def _write(store: SongStore, n_files: int, args: argparse.Namespace) -> None:
                            {"shuffle_seed": args.seed, "duplicates": args.duplicates})
     store.finish()
     sizes = np.unique(clusters[order], return_counts=True)[1]
-    print(f"{args.out}: {len(order)} songs ({n_left_out} files left out, {len(lengths) - len(order)} duplicates), "
-          f"{counts.notes - 2 * len(order)} notes; with the first and last row of each song {counts.blocks} blocks of "
-          f"{args.block_size} rows, the {counts.dropped} after the last full block dropped")
-    print(f"{int(sizes[sizes > 1].sum())} songs have near-duplicates, which stay on their side of the split: "
+    print(f"{args.out}: {len(order)} songs ({n_left_out} files left out, "
+          f"{len(lengths) - len(order)} duplicates), {counts.notes - 2 * len(order)} notes; with "
+          f"the first and last row of each song {counts.blocks} blocks of {args.block_size} rows, "
+          f"the {counts.dropped} after the last full block dropped")
+    print(f"{int(sizes[sizes > 1].sum())} songs have near-duplicates, which stay on their side of "
+          f"the split: "
           f"{int((sizes > 1).sum())} clusters of 2 to {sizes.max()} songs" if sizes.max() > 1 else
           "no song has a near-duplicate")
 

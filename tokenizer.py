@@ -104,12 +104,13 @@ def parts_to_rows(parts: Sequence[np.ndarray], ticks_per_quarter: int, vocabular
     start = quantize_onsets(onset, ticks_per_quarter, steps_per_quarter)
     duration = quantize_durations(end - onset, ticks_per_quarter, steps_per_quarter, vocabulary.max_duration_steps)
     if start.min(initial=0) < 0:
-        raise UserError(f"{where}: a note begins before the song does (at tick {onset.min()}); move it")
+        raise UserError(f"{where}: a note begins before the song does (at tick {onset.min()}); "
+                        f"move it")
     late = start[start >= vocabulary.bars * vocabulary.steps_per_bar]
     if len(late):
-        raise UserError(f"{where}: bar {late.min() // vocabulary.steps_per_bar} is past the last bar this vocabulary "
-                        f"holds ({vocabulary.bars - 1}); shorten the song, --long-songs cut, or give a vocabulary "
-                        f"with more bars")
+        raise UserError(f"{where}: bar {late.min() // vocabulary.steps_per_bar} is past the last "
+                        f"bar this vocabulary holds ({vocabulary.bars - 1}); shorten the song, "
+                        f"--long-songs cut, or give a vocabulary with more bars")
     lowest = np.array([part.lowest_pitch for part in vocabulary.parts])
     id_of_pitch_0 = np.array(vocabulary.first_pitch_ids) - lowest
     n_notes = [len(notes) for notes in parts]
@@ -125,9 +126,9 @@ def _check_range(part: Part, notes: np.ndarray, ticks_per_quarter: int, vocabula
     outside = notes[(pitch < part.lowest_pitch) | (pitch > part.highest_pitch)]
     onset, _, pitch = outside[np.argmin(outside[:, 0])]
     step = quantize_onsets(onset, ticks_per_quarter, vocabulary.steps_per_quarter)
-    raise UserError(f"{where}: bar {step // vocabulary.steps_per_bar}: {part.name} pitch {pitch} is outside "
-                    f"{part.lowest_pitch} to {part.highest_pitch} ({len(outside)} of {len(notes)} notes); move or "
-                    f"delete such notes, or --ranges drop")
+    raise UserError(f"{where}: bar {step // vocabulary.steps_per_bar}: {part.name} pitch {pitch} "
+                    f"is outside {part.lowest_pitch} to {part.highest_pitch} ({len(outside)} of "
+                    f"{len(notes)} notes); move or delete such notes, or --ranges drop")
 
 
 # ---------------------------------------------------------------- the order of rows
@@ -184,7 +185,8 @@ def note_rows(ids: np.ndarray) -> np.ndarray:
 class MidiTokenizerBase(abc.ABC):
     """What tokenizers share: a vocabulary, tokenizing a song, and making MIDI of tokens.
 
-    A subclass says how rows of note ids become a token sequence (`rows_to_ids`) and back (`ids_to_rows`).
+    A subclass says how rows of note ids become a token sequence (`rows_to_ids`) and back
+    (`ids_to_rows`).
     """
 
     file_format = TOKEN_FORMAT  # what a token file calls itself
@@ -235,7 +237,10 @@ class MidiTokenizerBase(abc.ABC):
         return self.token_file(rows, song, where, events)
 
     def song_rows(self, song: Song, where: str) -> np.ndarray:
-        """(N, F) note ids of a song, in order. Raises UserError if the vocabulary does not hold all of it."""
+        """(N, F) note ids of a song, in order.
+
+        Raises UserError if the vocabulary does not hold all of it.
+        """
         rows, = tokenize(song, self.vocabulary, Choices(), where).rows
         return rows
 
@@ -270,11 +275,13 @@ class MidiTokenizerBase(abc.ABC):
             tpb: ticks per quarter note, a multiple of the grid's steps per quarter.
             tempo: beats per minute.
         Raises:
-            UserError: `tpb` off the grid, a tempo that MIDI cannot hold, or ids outside the vocabulary.
+            UserError: `tpb` off the grid, a tempo that MIDI cannot hold, or ids outside the
+                vocabulary.
         """
         step = self.vocabulary.steps_per_quarter
         if not 0 < tpb <= MAX_TICKS_PER_QUARTER or tpb % step or tpb != int(tpb):
-            raise UserError(f"tpb={tpb} must be a positive multiple of {step}, at most {MAX_TICKS_PER_QUARTER}")
+            raise UserError(f"tpb={tpb} must be a positive multiple of {step}, at most "
+                            f"{MAX_TICKS_PER_QUARTER}")
         tempo = check_tempo(tempo, "create_midi_from_tokens")
         tpb = int(tpb)
         parts = self.rows_to_parts(self.ids_to_rows(ids), tpb)
@@ -325,7 +332,8 @@ class MidiTokenizerPooled(MidiTokenizerBase):
         if bad.any():
             row = int(np.argmax(bad))
             raise UserError(f"{where}: row {row} {array[row].tolist()} is outside the vocabulary "
-                            f"(sizes {list(self.vocabulary.sizes)}, special ids all or none); {REMEDY}")
+                            f"(sizes {list(self.vocabulary.sizes)}, special ids all or none); "
+                            f"{REMEDY}")
         return array
 
     def tokens_to_events(self, ids: Any) -> list[list[str]]:
@@ -375,15 +383,16 @@ def _as_array(ids: Any, where: str) -> np.ndarray:
     array = _numbers(ids)
     is_rows = array is not None and array.ndim == 2 and array.shape[1] == len(FIELDS)
     if array is None or not is_rows or not np.issubdtype(array.dtype, np.integer):
-        raise UserError(f"{where}: must be rows of {len(FIELDS)} whole numbers, one per family: {', '.join(FIELDS)}; "
-                        f"{REMEDY}")
+        raise UserError(f"{where}: must be rows of {len(FIELDS)} whole numbers, one per family: "
+                        f"{', '.join(FIELDS)}; {REMEDY}")
     return array.astype(np.int64)
 
 
 def _numbers(ids: Any) -> np.ndarray | None:
     """`ids` as an array; None if they are not rows of equal lengths.
 
-    A list that holds text is refused first, or numpy would allocate the longest string for every id.
+    A list that holds text is refused first, or numpy would allocate the longest string for every
+    id.
     """
     try:
         if isinstance(ids, list):
@@ -431,7 +440,8 @@ def open_token_file(path: Path) -> TokenFile:
         raise UserError(f"{path}: has no 'ids': not a token file; make one with tokenizer.py")
     if data.get("format", TOKEN_FORMAT) != TOKEN_FORMAT or data.get("version", TOKEN_VERSION) != TOKEN_VERSION:
         raise UserError(f"{path}: a file of format {data.get('format')!r:.40} and version "
-                        f"{data.get('version')!r:.40}, not {TOKEN_FORMAT} version {TOKEN_VERSION}; {REMEDY}")
+                        f"{data.get('version')!r:.40}, not {TOKEN_FORMAT} version {TOKEN_VERSION}; "
+                        f"{REMEDY}")
     tempo = check_tempo(data.get("tempo", DEFAULT_TEMPO), str(path))
     return TokenFile(path, data["ids"], data.get("vocabulary"), tempo)
 

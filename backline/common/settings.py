@@ -20,8 +20,8 @@ def config_from_dict(cls: type[C], data: dict[str, Any], where: str) -> C:
     """Build the dataclass `cls` from JSON data.
 
     Raises:
-        UserError: a key `cls` does not know (with the nearest one it does), one that it needs and that is
-            missing, or a value of the wrong type; `where` names the source in the message.
+        UserError: a key `cls` does not know (with the nearest one it does), one that it needs and
+            that is missing, or a value of the wrong type; `where` names the source in the message.
     """
     if not isinstance(data, dict):
         raise UserError(f"{where} must be an object {{...}}, not {data!r}")

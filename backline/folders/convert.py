@@ -1,7 +1,7 @@
 """Make something of every song in some folders: options, workers and report of such a command.
 
-`clean_midi.py` and `tokenizer.py` are such commands. A run can be killed at any moment and repeated: it goes on where
-it was, and ends with the same files, whatever the number of workers.
+`clean_midi.py` and `tokenizer.py` are such commands. A run can be killed at any moment and
+repeated: it goes on where it was, and ends with the same files, whatever the number of workers.
 """
 
 from __future__ import annotations
@@ -162,7 +162,8 @@ def run(args: argparse.Namespace, output: Output, convert: Convert, choices: Cho
 
     Args:
         args: parsed `add_options`, and `inputs`.
-        settings: what decides, besides `choices`, what a file becomes. A folder holds the results of one set of them.
+        settings: what decides, besides `choices`, what a file becomes. A folder holds the results
+            of one set of them.
     """
     workers.check_options(args)
     listing = Listing(args.inputs, MIDI_SUFFIXES, output.folder, output.suffix, keep_pieces_free=choices.cuts)
@@ -176,8 +177,8 @@ def run(args: argparse.Namespace, output: Output, convert: Convert, choices: Cho
             try:
                 _run(report, listing, FileJob(convert, report.settings), args, progress)
             except KeyboardInterrupt:
-                raise KeyboardInterrupt(f"interrupted after {report.n_done} of {total} files; the same command goes "
-                                        f"on from there") from None
+                raise KeyboardInterrupt(f"interrupted after {report.n_done} of {total} files; the "
+                                        f"same command goes on from there") from None
         summary = report.finish()
     if args.shard.of == 1:
         return summary.finish()
@@ -187,7 +188,10 @@ def run(args: argparse.Namespace, output: Output, convert: Convert, choices: Cho
 
 
 def _run(report: Report, listing: Listing, job: FileJob, args: argparse.Namespace, progress: tqdm) -> None:
-    """Do what is pending, in order. Workers make no folders, so that one that is removed meanwhile is noticed."""
+    """Do what is pending, in order.
+
+    Workers make no folders, so that one that is removed meanwhile is noticed.
+    """
     made: set[str] = set()
 
     def pending() -> Iterator[tuple[int, Input]]:

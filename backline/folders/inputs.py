@@ -1,7 +1,7 @@
 """Which files a folder run reads, in which order, and where it writes what it makes of each.
 
-Memory grows with the largest single folder, not with the corpus: a million songs are listed as they are needed, in
-the same order every time.
+Memory grows with the largest single folder, not with the corpus: a million songs are listed as they
+are needed, in the same order every time.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ class Shard:
         """Read "3/16". Raises UserError for anything else."""
         number, _, of = text.partition("/")
         if not (number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
-            raise UserError(f"--shard {text}: must be NUMBER/OF with NUMBER from 1 to OF, such as 3/16")
+            raise UserError(f"--shard {text}: must be NUMBER/OF with NUMBER from 1 to OF, such as "
+                            f"3/16")
         return cls(int(number), int(of))
 
     def has(self, item: Input) -> bool:
@@ -63,9 +64,10 @@ WHOLE = Shard()
 class Listing:
     """Files the user named, and files with one of `suffixes` (any letter case) in folders named or below them.
 
-    Iterating gives an `Input` for each, once: a folder's files in the order of their names, then its sub-folders.
-    Folders given together are read as if they were one. A file that the user named counts whatever its suffix.
-    Hidden files do not count, nor what an earlier run left in the folder `output` where that lies below a named one.
+    Iterating gives an `Input` for each, once: a folder's files in the order of their names, then
+    its sub-folders. Folders given together are read as if they were one. A file that the user named
+    counts whatever its suffix. Hidden files do not count, nor what an earlier run left in the
+    folder `output` where that lies below a named one.
 
     Outputs keep the sub-folder and get the suffix `new_suffix`; see `distinct_stems`.
     """
@@ -95,7 +97,8 @@ class Listing:
                       if not self._in_folder(place)]
         for folder in self.folders:
             if next(_visit([str(folder)], [], self._counts, self._is_output), None) is None:
-                raise UserError(f"{folder}: no {', '.join(suffixes)} file in this folder or below it; check the path")
+                raise UserError(f"{folder}: no {', '.join(suffixes)} file in this folder or below "
+                                f"it; check the path")
 
     def __iter__(self) -> Iterator[Input]:
         folders = [str(folder) for folder in self.folders]
@@ -167,9 +170,9 @@ def _visit(folders: Sequence[str], files: list[str], counts: Callable[[str], boo
 def distinct_stems(paths: Sequence[str], keep_pieces_free: bool = False) -> Iterator[str]:
     """The files' names without their suffixes, no two alike.
 
-    Names that would collide (`a.mid` beside `a.MID`) get `-2`, `-3`, … in their order. Some systems ignore letter
-    case, so it tells no files apart here. With `keep_pieces_free`, names that end as the pieces of a song cut into
-    several do (`.part2` and so on) get a number, too.
+    Names that would collide (`a.mid` beside `a.MID`) get `-2`, `-3`, … in their order. Some systems
+    ignore letter case, so it tells no files apart here. With `keep_pieces_free`, names that end as
+    the pieces of a song cut into several do (`.part2` and so on) get a number, too.
     """
     marks = np.fromiter(map(mark, map(_stem, paths)), np.uint64, len(paths))
     values, counts = np.unique(marks, return_counts=True)

@@ -1,7 +1,8 @@
 """What a folder run says about each file, `report.jsonl` for programs and `logs.txt` for people, and what it has done.
 
-While a run goes on, its rows lie in a small SQLite file in the output folder, so that a run that is killed goes on
-where it was, one that is repeated does only what is new, two at once do not mix, and a million rows need no memory.
+While a run goes on, its rows lie in a small SQLite file in the output folder, so that a run that is
+killed goes on where it was, one that is repeated does only what is new, two at once do not mix, and
+a million rows need no memory.
 """
 
 from __future__ import annotations
@@ -66,8 +67,9 @@ class Report:
                 self.force = bool(forced)
                 return
             if not self.force:
-                raise UserError(f"{self.folder}: an unfinished run with other settings lies here; repeat its command "
-                                f"to finish it, give another folder, or --force to begin again")
+                raise UserError(f"{self.folder}: an unfinished run with other settings lies here; "
+                                f"repeat its command to finish it, give another folder, or --force "
+                                f"to begin again")
             self._store.execute("DELETE FROM about")
             self._store.execute("DELETE FROM rows")
         self._store.execute("INSERT INTO about VALUES (?, ?)", (self.settings, self.force))
@@ -82,8 +84,8 @@ class Report:
             try:
                 self._store.execute_many("INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?)", rows)
             except (orjson.JSONDecodeError, KeyError, TypeError):
-                raise UserError(f"{self.path}: not a report of an earlier run; move it away, or give another folder "
-                                f"for the output") from None
+                raise UserError(f"{self.path}: not a report of an earlier run; move it away, or "
+                                f"give another folder for the output") from None
 
     def __exit__(self, kind: type | None, *exc: object) -> None:
         """Keep what was done. A run that was refused by `plan` leaves things as they were."""
@@ -127,7 +129,10 @@ class Report:
         return changed_ns <= finished_ns and size == row["bytes"] and all(map(os.path.isfile, outputs))
 
     def _check_outputs(self, item: Input, listing: Listing, own: Sequence[str], may_overwrite: bool) -> None:
-        """Raise UserError if an output is there that may not be written. `own` were made of an older input."""
+        """Raise UserError if an output is there that may not be written.
+
+        `own` were made of an older input.
+        """
         names = [item.name]
         while listing.keep_pieces_free and os.path.lexists(piece_path(item.output, len(names))):
             names.append(piece_path(item.name, len(names)))
@@ -136,13 +141,15 @@ class Report:
             if not os.path.lexists(output):
                 continue
             if listing.holds(output):
-                raise UserError(f"{output} would replace the file it is made of, or another input; give another "
-                                f"folder for the output")
+                raise UserError(f"{output} would replace the file it is made of, or another input; "
+                                f"give another folder for the output")
             if output.is_dir():
-                raise UserError(f"{output}: a folder, where a file is to be written; give another place")
+                raise UserError(f"{output}: a folder, where a file is to be written; give another "
+                                f"place")
             if not (may_overwrite or name in own):
-                raise UserError(f"{output} exists already, and not made from this path with these settings; repeat the "
-                                f"earlier command, give another place, or --force to overwrite")
+                raise UserError(f"{output} exists already, and not made from this path with these "
+                                f"settings; repeat the earlier command, give another place, or "
+                                f"--force to overwrite")
 
     def pending(self, listing: Listing) -> Iterator[tuple[int, Input]]:
         """The inputs that are still to do, with their places."""
@@ -208,8 +215,8 @@ class Summary:
             lines += [f"{count:12,d}  {count / total:6.1%}  {kind}" for kind, count in self.notes.most_common()
                       if count and kind != KEPT]
         if self.n_others:
-            lines.append(f"beside them {self.folder} holds {self.n_others:,} {self.verb} before, from other files; "
-                         f"remove what you do not want read on")
+            lines.append(f"beside them {self.folder} holds {self.n_others:,} {self.verb} before, "
+                         f"from other files; remove what you do not want read on")
         return "\n".join(lines)
 
     def finish(self) -> int:

@@ -16,7 +16,10 @@ SECONDS_PER_COMMIT = 0.3
 
 
 class Store:
-    """A locked SQLite file. Whatever goes wrong with it is a UserError that names `place`, the folder it serves."""
+    """A locked SQLite file.
+
+    Whatever goes wrong with it is a UserError that names `place`, the folder it serves.
+    """
 
     def __init__(self, path: Path, place: Path, tables: str) -> None:
         """Open `path`, and make it with `tables` (SQL) where it is new; a transaction is open then."""
@@ -69,7 +72,8 @@ class Store:
                 self._db.execute("COMMIT")
         self._committed = time.monotonic()
         if not self.path.is_file():
-            raise UserError(f"{self.place}: was removed while the run wrote into it; repeat the command")
+            raise UserError(f"{self.place}: was removed while the run wrote into it; repeat the "
+                            f"command")
 
     def close(self, keep_changes: bool, remove: bool, quiet: bool) -> None:
         """Commit or undo what is open, and remove the file if it is not needed any more.
@@ -91,7 +95,9 @@ class Store:
             yield
         except sqlite3.Error as err:
             if "locked" in str(err):
-                raise UserError(f"{self.place}: another run is writing here; wait for it, or give another place"
+                raise UserError(f"{self.place}: another run is writing here; wait for it, or give "
+                                f"another place"
                                 ) from None
-            raise UserError(f"{self.path}: {err}; see that the disk is writable and not full, then repeat the command"
+            raise UserError(f"{self.path}: {err}; see that the disk is writable and not full, then "
+                            f"repeat the command"
                             ) from None

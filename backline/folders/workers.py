@@ -1,7 +1,8 @@
 """The same job on many files, in worker processes: one that dies or hangs costs its file and nothing else.
 
-pebble starts the processes and replaces those that are killed; results come back in the order of the tasks, whatever
-the number of workers. Jobs are pickled, so that it works under every start method (spawn on macOS and Windows).
+pebble starts the processes and replaces those that are killed; results come back in the order of
+the tasks, whatever the number of workers. Jobs are pickled, so that it works under every start
+method (spawn on macOS and Windows).
 """
 
 from __future__ import annotations
@@ -72,9 +73,11 @@ def run(job: Callable[[Any], Any], tasks: Iterable[Any], n_workers: int, time_li
     """Apply `job` to each task, and yield the outcomes in the order of the tasks.
 
     Args:
-        job: picklable; called as job(task). A UserError it raises is the reason of that task's outcome, and so is
-            an error of ours, whose traceback goes to stderr; an OSError (a full disk) ends the run.
-        n_workers: processes; 0 works in this one, with neither isolation nor time limit (for debuggers).
+        job: picklable; called as job(task). A UserError it raises is the reason of that task's
+            outcome, and so is an error of ours, whose traceback goes to stderr; an OSError (a full
+            disk) ends the run.
+        n_workers: processes; 0 works in this one, with neither isolation nor time limit (for
+            debuggers).
         time_limit: seconds after which a task's worker is killed.
         method: how processes start, as `multiprocessing` names it (default: `start_method`).
     """

@@ -35,9 +35,10 @@ def check_meters(song: Song, where: str) -> None:
     for tick, _, signature in meters(song):
         if not is_four_quarters(signature) and tick <= last_onset:
             bar = tick // (QUARTERS_PER_BAR * song.ticks_per_quarter)
-            raise UserError(f"{where}: bar {bar} is in {signature.numerator}/{signature.denominator} (bars count from "
-                            f"0); only bars of four quarters can be represented: cut the song to its 4/4 part, or let "
-                            f"tokenizer.py --meters cut do it")
+            raise UserError(f"{where}: bar {bar} is in "
+                            f"{signature.numerator}/{signature.denominator} (bars count from 0); "
+                            f"only bars of four quarters can be represented: cut the song to its "
+                            f"4/4 part, or let tokenizer.py --meters cut do it")
 
 
 def check_notes(song: Song, where: str) -> None:
@@ -75,8 +76,9 @@ def four_quarter_stretches(song: Song, min_bars: int) -> list[tuple[int, int | N
 def cut(parts: list[np.ndarray], start: int, end: int | None, early: int) -> list[np.ndarray]:
     """The notes of each part that begin from tick `start` to `end`, counted from `start`; none sounds past `end`.
 
-    `parts` are sorted by onset: a look at every note for each of many stretches would take time quadratic in the file.
-    A note up to `early` ticks before a bar line belongs to the bar that it is rounded to.
+    `parts` are sorted by onset: a look at every note for each of many stretches would take time
+    quadratic in the file. A note up to `early` ticks before a bar line belongs to the bar that it
+    is rounded to.
     """
     result = []
     for notes in parts:

@@ -82,8 +82,8 @@ def add_options(parser: argparse.ArgumentParser, base: Choices) -> None:
 def choices_of(args: argparse.Namespace, base: C, vocabulary: Vocabulary) -> C:
     """`base` with the parsed options in place of its fields.
 
-    Raises UserError for a value out of range, a part that the vocabulary lacks, tracks that mean nothing, or an
-    option that another one leaves without effect.
+    Raises UserError for a value out of range, a part that the vocabulary lacks, tracks that mean
+    nothing, or an option that another one leaves without effect.
     """
     given = {field.name: value for field in dataclasses.fields(Choices)
              if (value := getattr(args, field.name)) is not None}
@@ -94,9 +94,11 @@ def choices_of(args: argparse.Namespace, base: C, vocabulary: Vocabulary) -> C:
         given["tracks"] = tuple((dict(base.tracks) | dict(asked)).items())
     choices = dataclasses.replace(base, **given)
     if "max_lost" in given and choices.ranges == SKIP:
-        raise UserError(f"--max-lost: has no effect with --ranges {SKIP}; give --ranges {DROP} or {BY_OCTAVE}")
+        raise UserError(f"--max-lost: has no effect with --ranges {SKIP}; give --ranges {DROP} or "
+                        f"{BY_OCTAVE}")
     if "min_stretch_bars" in given and choices.meters == SKIP:
-        raise UserError(f"--min-stretch-bars: has no effect with --meters {SKIP}; give --meters {CUT}")
+        raise UserError(f"--min-stretch-bars: has no effect with --meters {SKIP}; give --meters "
+                        f"{CUT}")
     for name, which in choices.tracks:
         if name not in vocabulary.part_names or not which:
             names = ", ".join(vocabulary.part_names)
@@ -106,5 +108,6 @@ def choices_of(args: argparse.Namespace, base: C, vocabulary: Vocabulary) -> C:
         if programs := re.fullmatch(PROGRAMS, which):
             first, last = int(programs[1]), int(programs[2] or programs[1])
             if not first <= last <= MAX_PROGRAM:
-                raise UserError(f"--part {name}={which}: programs go from 0 to {MAX_PROGRAM}, the lower one first")
+                raise UserError(f"--part {name}={which}: programs go from 0 to {MAX_PROGRAM}, the "
+                                f"lower one first")
     return choices

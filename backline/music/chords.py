@@ -1,11 +1,11 @@
 """Chords: read from text, worked out from notes, and told as small ids. Light: no torch.
 
-A chord is a row of three ids: its root, its quality and its bass, the pitch class that sounds lowest.
-There is one chord for each half bar, since pop songs seldom change them more often.
+A chord is a row of three ids: its root, its quality and its bass, the pitch class that sounds
+lowest. There is one chord for each half bar, since pop songs seldom change them more often.
 
-The estimate compares what sounds with a template of each chord, as Fujishima (1999) does with audio.
-What sounds is counted in note durations, as Pardo and Birmingham (2002) do with scores.
-The Viterbi algorithm finds the best path of chords, on which a change costs something, as Sheh and
+The estimate compares what sounds with a template of each chord, as Fujishima (1999) does with
+audio. What sounds is counted in note durations, as Pardo and Birmingham (2002) do with scores. The
+Viterbi algorithm finds the best path of chords, on which a change costs something, as Sheh and
 Ellis (2003) do.
 """
 
@@ -37,8 +37,9 @@ N_CHORDS = OCTAVE * len(QUALITIES)
 
 HALVES_PER_BAR = 2
 MOST_BARS = 1024  # of one chord
-NAMES = ("a root in capitals (C, F#, Bb), perhaps followed by m, 7, maj7, m7, dim, aug, sus or another "
-         "of jazz's qualities (m7b5, 6, 9), and perhaps by a bass (Am/C); or - for no chord")
+NAMES = ("a root in capitals (C, F#, Bb), perhaps followed by m, 7, maj7, m7, dim, aug, sus or "
+         "another of jazz's qualities (m7b5, 6, 9), and perhaps by a bass (Am/C); or - for no "
+         "chord")
 
 # Weights of the estimate. They were tuned on 300 songs: by reading the chords beside the notes, and
 # by the share of notes on strong beats that are in the chord.
@@ -144,8 +145,8 @@ TEMPLATES = _templates()
 def _scores(sound: np.ndarray, lowest_sound: np.ndarray) -> np.ndarray:
     """(H, 97): how well each chord, or none, fits each half bar.
 
-    `sound` (H, 12) counts the steps that each pitch class sounds, `lowest_sound` those that it sounds lowest.
-    Square roots keep a note that is long, or doubled, from drowning the others.
+    `sound` (H, 12) counts the steps that each pitch class sounds, `lowest_sound` those that it
+    sounds lowest. Square roots keep a note that is long, or doubled, from drowning the others.
     """
     n_halves = len(sound)
     profile = unit(np.sqrt(sound + LOWEST_WEIGHT * lowest_sound))
@@ -169,7 +170,8 @@ def best_path(scores: np.ndarray, costs: np.ndarray) -> np.ndarray:
 
     Args:
         scores: (T, S) of each state at each time.
-        costs: (T,) of coming from another state, whichever it is; so only the best state is ever worth leaving.
+        costs: (T,) of coming from another state, whichever it is; so only the best state is ever
+            worth leaving.
     Returns:
         (T,) states.
     """
@@ -289,13 +291,16 @@ def _half_bars(length: str, where: str) -> int:
     """Half bars in a length in bars. Raises UserError."""
     bars = float(length) if re.fullmatch(r"[0-9]+\.?[0-9]*|\.[0-9]+", length) else 0.0
     if not 0 < bars <= MOST_BARS or bars * HALVES_PER_BAR % 1:
-        raise UserError(f"{where}: lasts no whole number of half bars; give .5, 1, 1.5, 2 and so on, up to "
-                        f"{MOST_BARS} bars")
+        raise UserError(f"{where}: lasts no whole number of half bars; give .5, 1, 1.5, 2 and so "
+                        f"on, up to {MOST_BARS} bars")
     return int(bars * HALVES_PER_BAR)
 
 
 def _read_chord(name: str, where: str) -> tuple[Chord, bool]:
-    """The chord of a name, and whether it has exactly the notes that are meant. Raises UserError."""
+    """The chord of a name, and whether it has exactly the notes that are meant.
+
+    Raises UserError.
+    """
     import pychord  # not at the top: --help must not wait for it
     from pychord.utils import note_to_val
 

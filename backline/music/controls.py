@@ -1,8 +1,8 @@
 """Controls: what is to be played, as small ids, one column a control and one row a note. Light: no torch.
 
-The sheet comes first (`sheet.py`): how each part plays in the sixteen bars around a bar, and in which key.
-Behind it come how many bars are left, and the chord of the half bar (`chords.py`).
-In every column 0 says nothing, 1 says that there is none, and the values begin at 2.
+The sheet comes first (`sheet.py`): how each part plays in the sixteen bars around a bar, and in
+which key. Behind it come how many bars are left, and the chord of the half bar (`chords.py`). In
+every column 0 says nothing, 1 says that there is none, and the values begin at 2.
 """
 
 from __future__ import annotations
@@ -103,8 +103,8 @@ def forgotten(controls: np.ndarray, random: np.random.Generator, share: float = 
               share_all: float = 0.1) -> np.ndarray:
     """A copy of (B, T, K) controls of which some are unknown, so that a model learns to play without them.
 
-    In each of the B songs, each column is forgotten with the chance `share`, a chord's three together.
-    With the chance `share_all` all columns are.
+    In each of the B songs, each column is forgotten with the chance `share`, a chord's three
+    together. With the chance `share_all` all columns are.
     """
     n_songs, _, n_fields = controls.shape
     is_unknown = random.random((n_songs, n_fields)) < share

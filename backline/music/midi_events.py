@@ -1,7 +1,7 @@
 """The events of a MIDI track: whether symusic reads them right, and writing them so that it does.
 
-What it refuses, though every sequencer plays it, and what it misreads in silence is walked event by event. That is a
-hundred times slower, and needed by few files.
+What it refuses, though every sequencer plays it, and what it misreads in silence is walked event by
+event. That is a hundred times slower, and needed by few files.
 """
 
 from __future__ import annotations
@@ -29,7 +29,10 @@ LATER = b"\xff\xff\xff\x7f".join([NOTHING] * 4) + b"\xff\xff\xff\x7f"
 
 
 def in_order(events: bytes) -> bool:
-    """Whether no event is of a kind that symusic misreads in silence. Doubt is a no: mending is slow but harmless."""
+    """Whether no event is of a kind that symusic misreads in silence.
+
+    Doubt is a no: mending is slow but harmless.
+    """
     octets = np.frombuffer(events, np.uint8)
     metas = np.flatnonzero(octets[:-5] == META)
     kinds = octets[metas + 1]
@@ -54,8 +57,8 @@ def in_order(events: bytes) -> bool:
 def _sysex_misread(events: bytes, places: list[int]) -> bool:
     """Whether a system exclusive goes on in a second packet, or a message without a status byte follows one.
 
-    symusic takes such a packet for a single byte, and such a message for another system exclusive. One may begin at
-    each of `places`; that its values have seven bits tells it from a delta time.
+    symusic takes such a packet for a single byte, and such a message for another system exclusive.
+    One may begin at each of `places`; that its values have seven bits tells it from a delta time.
     """
     read = 0
     for place in places:
@@ -76,9 +79,9 @@ def _sysex_misread(events: bytes, places: list[int]) -> bool:
 def mend(data: bytes, place: int, where: str) -> tuple[bytes, int, int]:
     """Write the events from `place` to the end of track (or of the data) as symusic reads them without fail.
 
-    Every message gets its status byte: running status goes on across meta and system messages, as files in the wild
-    have it. Data bytes over 127 are clipped. What no song needs becomes an empty text, and every note left sounding
-    gets its note-off `LATE` ticks after the end.
+    Every message gets its status byte: running status goes on across meta and system messages, as
+    files in the wild have it. Data bytes over 127 are clipped. What no song needs becomes an empty
+    text, and every note left sounding gets its note-off `LATE` ticks after the end.
 
     Returns:
         The track chunk, the place after the last event, and how many data bytes were clipped.
@@ -159,7 +162,10 @@ def _system(data: bytes, start: int) -> tuple[bytes, int]:
 
 
 def _number(data: bytes, place: int) -> tuple[int, int]:
-    """A number of variable length at `place`, and the place after it. Raises IndexError, or ValueError if too long."""
+    """A number of variable length at `place`, and the place after it.
+
+    Raises IndexError, or ValueError if too long.
+    """
     number = 0
     for at in range(place, place + 4):
         number = number << 7 | data[at] & 0x7F

@@ -1,8 +1,8 @@
 """Read MIDI into a `Song`: files as sequencers, converters and archives really leave them.
 
-symusic parses what is in order, which is nearly everything, fast. Tracks that it would refuse or misread are mended
-first (`midi_events.py`). What is odd and read all the same stands in `Song.notices`; what cannot be read is a
-UserError of one line. Times stay in ticks.
+symusic parses what is in order, which is nearly everything, fast. Tracks that it would refuse or
+misread are mended first (`midi_events.py`). What is odd and read all the same stands in
+`Song.notices`; what cannot be read is a UserError of one line. Times stay in ticks.
 """
 
 from __future__ import annotations
@@ -47,18 +47,20 @@ MAX_FAST_TRACKS = 500  # each gets OFFS, of which a hostile file could fill memo
 def read_song(path: str | Path, data: bytes | None = None) -> Song:
     """Read a MIDI file. With its bytes in `data` no file is read, and `path` only names it in messages.
 
-    Bytes before the `MThd` header and after the last track are skipped; a note that is never switched off lasts to
-    the end of its track.
+    Bytes before the `MThd` header and after the last track are skipped; a note that is never
+    switched off lasts to the end of its track.
 
     Raises:
-        UserError: missing, empty, cut off, damaged or not MIDI; time that is not ticks per quarter; several songs.
+        UserError: missing, empty, cut off, damaged or not MIDI; time that is not ticks per quarter;
+            several songs.
     """
     if data is None:
         data = read_input(Path(path), LARGEST_FILE)
     if not data:
         raise UserError(f"{path}: an empty file, not MIDI; export it again")
     if len(data) > LARGEST_FILE:
-        raise UserError(f"{path}: {len(data) >> 20} MB, larger than any song; give a Standard MIDI File")
+        raise UserError(f"{path}: {len(data) >> 20} MB, larger than any song; give a Standard MIDI "
+                        f"File")
     start = data.find(b"MThd")
     if start < 0:
         what = "recorded sound" if data[8:12] == b"WAVE" or data[:3] == b"ID3" else "no MThd header in it"
@@ -70,8 +72,8 @@ def read_song(path: str | Path, data: bytes | None = None) -> Song:
     _check_header(data, midi_format, division, str(path))
     bodies, notices = _track_bodies(data, n_tracks, str(path))
     if midi_format == 2 and len(bodies) > 1:
-        raise UserError(f"{path}: holds {len(bodies)} independent patterns (format 2), not one song; export each of "
-                        f"them, or the arrangement, as format 1")
+        raise UserError(f"{path}: holds {len(bodies)} independent patterns (format 2), not one "
+                        f"song; export each of them, or the arrangement, as format 1")
     header = struct.pack(">4sIHHH", b"MThd", 6, 1, len(bodies), division)
     song = (_song_of_tracks(header, bodies, _in_order(bodies), notices, str(path))
             or _song_of_tracks(header, bodies, [False] * len(bodies), notices, str(path)))
@@ -82,11 +84,11 @@ def read_song(path: str | Path, data: bytes | None = None) -> Song:
 def _check_header(data: bytes, midi_format: int, division: int, where: str) -> None:
     """Raise UserError if what follows the header cannot be read, whatever the tracks hold."""
     if b"MTrk" in data[9:17]:
-        raise UserError(f"{where}: damaged MIDI file (bytes of its header are missing{_as_text(data)}); export it "
-                        f"again")
+        raise UserError(f"{where}: damaged MIDI file (bytes of its header are "
+                        f"missing{_as_text(data)}); export it again")
     if not 0 < division < 0x8000:
-        raise UserError(f"{where}: its time is not counted in ticks per quarter note (division 0x{division:04x}); "
-                        f"export it with a musical time base")
+        raise UserError(f"{where}: its time is not counted in ticks per quarter note (division "
+                        f"0x{division:04x}); export it with a musical time base")
     if midi_format > 2:
         raise UserError(f"{where}: MIDI of an unknown format ({midi_format}); export it as format 1")
 
@@ -106,8 +108,8 @@ def _count(n: int, what: str) -> str:
 def _track_bodies(data: bytes, n_tracks: int, where: str) -> tuple[list[bytes], list[str]]:
     """What the track chunks hold, and notices. Chunks of other kinds are skipped, as are bytes after the last track.
 
-    The header's count of tracks is often wrong. A file with fewer is taken as whole if it ends with the end of a
-    track: one that was cut off ends there only by a rare chance.
+    The header's count of tracks is often wrong. A file with fewer is taken as whole if it ends with
+    the end of a track: one that was cut off ends there only by a rare chance.
 
     Raises UserError if a track is cut off, or missing: what is left is no whole song.
     """
@@ -133,10 +135,11 @@ def _track_bodies(data: bytes, n_tracks: int, where: str) -> tuple[list[bytes], 
         place = end
     ends_well = bodies and bodies[-1].endswith(END_OF_TRACK) and not data[place:].strip(b"\0")
     if data[place:place + 4] == b"MTrk" or (len(bodies) < n_tracks and not ends_well):
-        raise UserError(f"{where}: truncated MIDI file ({_count(len(bodies), 'whole track')}, where its header "
-                        f"promises {n_tracks}{_as_text(data)}); export it again")
+        raise UserError(f"{where}: truncated MIDI file ({_count(len(bodies), 'whole track')}, "
+                        f"where its header promises {n_tracks}{_as_text(data)}); export it again")
     if len(bodies) > MAX_TRACKS:
-        raise UserError(f"{where}: more than {MAX_TRACKS} tracks, more than any song; export it again")
+        raise UserError(f"{where}: more than {MAX_TRACKS} tracks, more than any song; export it "
+                        f"again")
     notices = []
     if len(bodies) != n_tracks:
         notices.append(f"header promised {_count(n_tracks, 'track')}, file holds {len(bodies)}")
@@ -199,8 +202,8 @@ def _song_from_score(score: symusic.Score, notices: list[str], where: str, offs_
                      ) -> Song | None:
     """The song of a score whose notes left sounding end `LATE` ticks after the end of their track.
 
-    None if all of `offs_per_pitch` late note-offs of a pitch are used: there may have been more such notes, and
-    symusic drops what nothing switches off.
+    None if all of `offs_per_pitch` late note-offs of a pitch are used: there may have been more
+    such notes, and symusic drops what nothing switches off.
     """
     columns = [track.notes.numpy() for track in score.tracks]
     n_notes = [len(each["time"]) for each in columns]
@@ -219,7 +222,8 @@ def _song_from_score(score: symusic.Score, notices: list[str], where: str, offs_
         notices = [*notices, f"{_count(n_late, 'note')} never switched off"]
     latest = int(end.max(initial=0)) / score.ticks_per_quarter
     if latest > MAX_QUARTERS:
-        raise UserError(f"{where}: has a note at quarter {latest:.0f}, beyond any song; its times are damaged")
+        raise UserError(f"{where}: has a note at quarter {latest:.0f}, beyond any song; its times "
+                        f"are damaged")
     notes = np.stack([onset, end, line & (N_PITCHES - 1)], axis=1)
     tracks, start = [], 0
     for track, n in zip(score.tracks, n_notes, strict=True):
@@ -240,12 +244,13 @@ def _by_tick(changes: list) -> tuple:
 def _first_releases(line: np.ndarray, onset: np.ndarray, end: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """End each note at the first note-off of its pitch after its onset.
 
-    MIDI readers pair overlapping notes of one pitch first in, first out; what sounds ends at the first note-off.
-    The note-offs are exactly the ends that the reader found, whatever it paired them with.
+    MIDI readers pair overlapping notes of one pitch first in, first out; what sounds ends at the
+    first note-off. The note-offs are exactly the ends that the reader found, whatever it paired
+    them with.
 
     Args:
-        line, onset, end: (N,) int64, of each line sorted by onset; `line` is one number for each pitch of each
-            track, the ticks are not negative.
+        line, onset, end: (N,) int64, of each line sorted by onset; `line` is one number for each
+            pitch of each track, the ticks are not negative.
     Returns:
         The same three, sorted by line, then onset. A note of length zero stays so.
     """
@@ -279,8 +284,9 @@ def first_release(notes: np.ndarray) -> np.ndarray:
 def song_from_miditoolkit(midi: miditoolkit.MidiFile) -> Song:
     """The song of an object in memory, which stays unchanged.
 
-    Its notes end as they would after being written and read. Only a `PartsMidiFile`, whose notes come from tokens
-    and may overlap, is taken as it stands, so that the round trip in memory is exact.
+    Its notes end as they would after being written and read. Only a `PartsMidiFile`, whose notes
+    come from tokens and may overlap, is taken as it stands, so that the round trip in memory is
+    exact.
     """
     exact = isinstance(midi, PartsMidiFile)
     tracks = []

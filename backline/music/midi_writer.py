@@ -57,7 +57,8 @@ def parts_to_bytes(notes: list[np.ndarray], vocabulary: Vocabulary, ticks_per_qu
 
     `only` is the index of the one part to write, as a stem.
 
-    Each note ends at the next onset of its pitch. symusic writes it, since folders of songs are written so.
+    Each note ends at the next onset of its pitch. symusic writes it, since folders of songs are
+    written so.
     """
     score = symusic.Score(ticks_per_quarter)
     score.tempos.append(symusic.Tempo(0, qpm=tempo))

@@ -1,6 +1,7 @@
 """From a song's tracks to the parts of the vocabulary: who plays what, in which range, in which bars.
 
-Every decision a person may want to take back is a field of `Choices`. Nothing here changes its input.
+Every decision a person may want to take back is a field of `Choices`. Nothing here changes its
+input.
 """
 
 from __future__ import annotations
@@ -27,7 +28,10 @@ STRUCK_TWICE = "struck twice at once"
 
 
 class Assignment(NamedTuple):
-    """Who plays what. `notes`: per part (N, 3) onsets, ends and pitches; `tracks` and `why` by the part's name."""
+    """Who plays what.
+
+    `notes`: per part (N, 3) onsets, ends and pitches; `tracks` and `why` by the part's name.
+    """
 
     notes: list[np.ndarray]
     tracks: dict[str, list[int]]  # indices into `song.tracks`
@@ -56,9 +60,10 @@ class Piece(NamedTuple):
 def assign_parts(song: Song, vocabulary: Vocabulary, wanted: Mapping[str, str] | None = None) -> Assignment:
     """Find which tracks play each part of the vocabulary.
 
-    A part that is `wanted` from certain tracks takes those. Tracks that bear exactly a part's name fill it. A part
-    without such a track: the first drum part takes every other drum track; any other part takes, of the tracks
-    whose program it accepts, the one with the most notes. Tracks in no list are left out.
+    A part that is `wanted` from certain tracks takes those. Tracks that bear exactly a part's name
+    fill it. A part without such a track: the first drum part takes every other drum track; any
+    other part takes, of the tracks whose program it accepts, the one with the most notes. Tracks in
+    no list are left out.
     """
     wanted = wanted or {}
     free = [i for i, track in enumerate(song.tracks) if len(track.notes)]
@@ -123,7 +128,8 @@ def _joined(tracks: list[np.ndarray]) -> np.ndarray:
 def fit_range(notes: np.ndarray, part: Part, choices: Choices, where: str) -> tuple[np.ndarray, int]:
     """Bring (N, 3) notes of one part into its pitch range.
 
-    Returns the notes and how many were left out. Raises UserError if the song is to be left out instead.
+    Returns the notes and how many were left out. Raises UserError if the song is to be left out
+    instead.
     """
     pitch = notes[:, 2]
     if choices.ranges == SKIP or not len(notes):  # parts_to_rows refuses such notes, and says where they are
@@ -139,8 +145,9 @@ def fit_range(notes: np.ndarray, part: Part, choices: Choices, where: str) -> tu
         return moved, 0
     lost = int(outside.sum())
     if lost > choices.max_lost * len(notes):
-        raise UserError(f"{where}: {part.name} has too many notes outside pitches {part.lowest_pitch} to "
-                        f"{part.highest_pitch} ({lost} of {len(notes)}); raise --max-lost to keep the song")
+        raise UserError(f"{where}: {part.name} has too many notes outside pitches "
+                        f"{part.lowest_pitch} to {part.highest_pitch} ({lost} of {len(notes)}); "
+                        f"raise --max-lost to keep the song")
     return notes[~outside], lost
 
 
@@ -150,7 +157,8 @@ def fit_range(notes: np.ndarray, part: Part, choices: Choices, where: str) -> tu
 def fit_bars(parts: list[np.ndarray], song: Song, vocabulary: Vocabulary, choices: Choices, where: str) -> list[Piece]:
     """Cut a song's parts into pieces that the vocabulary's bars hold; usually there is one, the song itself.
 
-    Raises UserError if the song is to be left out instead. With `long_songs` skip a piece may be too long.
+    Raises UserError if the song is to be left out instead. With `long_songs` skip a piece may be
+    too long.
     """
     stretches: list[tuple[int, int | None]] = [(0, None)]
     if choices.meters == SKIP:
@@ -158,8 +166,8 @@ def fit_bars(parts: list[np.ndarray], song: Song, vocabulary: Vocabulary, choice
     elif any(not is_four_quarters(signature) for _, _, signature in meters(song)):
         stretches = four_quarter_stretches(song, choices.min_stretch_bars)
         if not stretches:
-            raise UserError(f"{where}: no stretch of {choices.min_stretch_bars} bars of four quarters; lower "
-                            f"--min-stretch-bars")
+            raise UserError(f"{where}: no stretch of {choices.min_stretch_bars} bars of four "
+                            f"quarters; lower --min-stretch-bars")
     bar = QUARTERS_PER_BAR * song.ticks_per_quarter
     longest = vocabulary.bars * bar
     early = (song.ticks_per_quarter - 1) // (2 * vocabulary.steps_per_quarter)
@@ -196,8 +204,8 @@ def arrange(song: Song, vocabulary: Vocabulary, choices: Choices, where: str) ->
     check_notes(song, where)
     assignment = assign_parts(song, vocabulary, dict(choices.tracks))
     if not any(assignment.tracks.values()):
-        raise UserError(f"{where}: no track fills any of {', '.join(vocabulary.part_names)}; name the tracks so, set "
-                        f"their programs, or choose with --part")
+        raise UserError(f"{where}: no track fills any of {', '.join(vocabulary.part_names)}; name "
+                        f"the tracks so, set their programs, or choose with --part")
     lost: Counter[str] = Counter()
     parts = []
     for part, notes in zip(vocabulary.parts, assignment.notes, strict=True):
@@ -206,8 +214,9 @@ def arrange(song: Song, vocabulary: Vocabulary, choices: Choices, where: str) ->
         lost[OUT_OF_RANGE] += outside
     pieces = fit_bars(parts, song, vocabulary, choices, where)
     if not pieces:
-        raise UserError(f"{where}: none of the notes of {', '.join(vocabulary.part_names)} is in range and in bars of "
-                        f"four quarters; see --ranges, --max-lost and --meters")
+        raise UserError(f"{where}: none of the notes of {', '.join(vocabulary.part_names)} is in "
+                        f"range and in bars of four quarters; see --ranges, --max-lost and "
+                        f"--meters")
     lost[OTHER_METERS] = sum(map(len, parts)) - sum(piece.n_notes for piece in pieces)
     lost[NO_PART] = sum(len(song.tracks[i].notes) for i in assignment.left_out(song))
     about_song = {"ticks_per_quarter": song.ticks_per_quarter, "tempo": song.main_tempo(),

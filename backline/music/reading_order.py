@@ -1,10 +1,10 @@
 """When given notes are read: a fixed number of bars ahead, so that what is made can prepare for them.
 
-Given notes are read a bar at a time. Behind BOS come those of the first `lookahead_bars` bars; behind the first made
-note of a bar come those of the bar that is so much later.
-This order depends only on the past, so sampling can follow it; and almost every made note still follows the made note
-before it, as in ordinary songs.
-The idea is that of Anticipatory Music Transformer (Thickstun et al. 2023, section 3), here on compound tokens.
+Given notes are read a bar at a time. Behind BOS come those of the first `lookahead_bars` bars;
+behind the first made note of a bar come those of the bar that is so much later. This order depends
+only on the past, so sampling can follow it; and almost every made note still follows the made note
+before it, as in ordinary songs. The idea is that of Anticipatory Music Transformer (Thickstun et
+al. 2023, section 3), here on compound tokens.
 """
 
 from __future__ import annotations

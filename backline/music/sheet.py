@@ -1,6 +1,7 @@
 """The sheet of a bar: how each part plays in the sixteen bars around it, and in which key. Light: no torch.
 
-A sheet is a row of small ids: five for each part, and the key. Ids are those of all controls, see `controls.py`.
+A sheet is a row of small ids: five for each part, and the key. Ids are those of all controls, see
+`controls.py`.
 """
 
 from __future__ import annotations
@@ -18,13 +19,18 @@ from backline.music.vocab import BAR, FIRST_ID, NOTE_DUR, PITCH_INSTRUMENT, STAR
 
 N_DENSITIES = 8
 REST_EDGES = (0, 1 / 4, 1 / 2)  # shares of bars; each the highest of its level
-RETURN_GAPS = (4, 8)  # bars: phrases of four and of eight
 RETURN_EDGES = (1 / 4, 1 / 2, 9 / 10)  # shares of a bar; each the lowest of the next level
-PART_SIZES = {"plays": 1, "density": N_DENSITIES, "rests": len(REST_EDGES) + 1,
-              **{f"returns_{gap}": len(RETURN_EDGES) + 1 for gap in RETURN_GAPS}}
+PART_SIZES = {  # values of each column of a part
+    "plays": 1,
+    "density": N_DENSITIES,
+    "rests": len(REST_EDGES) + 1,
+    "returns_4": len(RETURN_EDGES) + 1,
+    "returns_8": len(RETURN_EDGES) + 1,
+}
 N_PART_FIELDS = len(PART_SIZES)
 PLAYS, DENSITY, RESTS, RETURNS_4, RETURNS_8 = range(N_PART_FIELDS)
-WINDOW = 16  # bars that a sheet is of
+RETURN_GAPS = {RETURNS_4: 4, RETURNS_8: 8}  # bars: phrases of four and of eight
+WINDOW = 16  # bars that a sheet describes
 
 MODES = ("major", "minor")
 # How well each pitch class above the tonic fits a major and a minor key (Krumhansl and Kessler 1982).
@@ -54,27 +60,33 @@ def sheet_width(vocabulary: Vocabulary) -> int:
 class Levels:
     """What counts as dense, part by part.
 
-    density_edges: (n_parts, 7) edges between the levels, in notes a bar; bars in which a part rests do not count.
+    density_edges: (n_parts, 7) edges between the levels, in notes a bar; bars in which a part rests
+    do not count.
     """
 
     density_edges: tuple[tuple[float, ...], ...]
 
     def __post_init__(self) -> None:
         for edges in self.density_edges:
-            if len(edges) != N_DENSITIES - 1 or list(edges) != sorted(edges):
-                raise UserError(f"density_edges {list(edges)}: must be {N_DENSITIES - 1} numbers that go up")
+            is_rising = list(edges) == sorted(edges)
+            if len(edges) != N_DENSITIES - 1 or not is_rising:
+                raise UserError(f"density_edges {list(edges)}: must be {N_DENSITIES - 1} numbers "
+                                f"that go up")
 
 
 def measure_levels(songs: Iterable[np.ndarray], vocabulary: Vocabulary) -> Levels:
     """Levels that are equally frequent in the windows of songs, (N, 4) rows each."""
-    none = np.zeros((0, len(vocabulary.parts)))
-    densities = np.concatenate([none, *(_densities(rows, vocabulary) for rows in songs)])
+    of_songs = [_densities(rows, vocabulary) for rows in songs]
+    nothing = np.zeros((0, len(vocabulary.parts)))
+    densities = np.concatenate([nothing, *of_songs])         # (W, n_parts)
     shares = np.arange(1, N_DENSITIES) / N_DENSITIES
     edges = []
     for of_part in densities.T:
         played = of_part[of_part > 0]
-        quantiles = np.quantile(played, shares) if len(played) else np.zeros(len(shares))
-        edges.append(tuple(quantiles.round(3).tolist()))
+        if not len(played):
+            played = np.zeros(1)  # a part that never plays: all edges are 0
+        quantiles = np.quantile(played, shares).round(3)
+        edges.append(tuple(quantiles.tolist()))
     return Levels(tuple(edges))
 
 
@@ -85,7 +97,9 @@ def _densities(rows: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
     begin = begin[::WINDOW // 2]
     end = end[::WINDOW // 2]
     counts = song.counts()
-    return _ratio(_sums(counts, begin, end), _sums(counts > 0, begin, end))
+    n_notes = _sums(counts, begin, end)
+    n_played = _sums(counts > 0, begin, end)                 # bars
+    return _ratio(n_notes, n_played)
 
 
 # ---------------------------------------------------------------- from notes
@@ -94,8 +108,9 @@ def _densities(rows: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
 def song_sheets(rows: np.ndarray, vocabulary: Vocabulary, levels: Levels) -> np.ndarray:
     """(n_bars, K_sheet) uint8: the sheet of each bar of one song, (N, 4) rows.
 
-    The bars run from the first to the last with a note; a song without notes is one empty bar.
-    A sheet describes the window of 16 bars around its bar. Near an end of the song the window is moved inside.
+    The bars run from the first to the last with a note; a song without notes is one empty bar. A
+    sheet describes the window of 16 bars around its bar. Near an end of the song the window is
+    moved inside.
     """
     return sheets_of_bars(song_bars(rows, vocabulary), vocabulary, levels)
 
@@ -112,7 +127,10 @@ def sheet_of(rows: np.ndarray, vocabulary: Vocabulary, levels: Levels, first_bar
     The stretch is taken as a song of its own: what sounds before and after it does not count.
     """
     song = song_bars(rows, vocabulary, (first_bar, last_bar))
-    return _sheets(song, vocabulary, levels, np.array([0]), np.array([song.n_bars]))[0]
+    begin = np.array([0])
+    end = np.array([song.n_bars])
+    sheet, = _sheets(song, vocabulary, levels, begin, end)
+    return sheet
 
 
 class SongBars(NamedTuple):
@@ -132,9 +150,11 @@ class SongBars(NamedTuple):
         return counts.reshape(self.n_bars, self.n_parts)
 
 
-def song_bars(rows: np.ndarray, vocabulary: Vocabulary, stretch: tuple[int, int] | None = None) -> SongBars:
-    """The notes of (N, 4) rows; of those, only a `stretch` from a first to a last bar, if one is given."""
-    notes = rows[rows[:, BAR] >= FIRST_ID].astype(np.int64)
+def song_bars(rows: np.ndarray, vocabulary: Vocabulary,
+              stretch: tuple[int, int] | None = None) -> SongBars:
+    """The notes of (N, 4) rows; only those of a `stretch`, first and last bar, if one is given."""
+    is_note = rows[:, BAR] >= FIRST_ID
+    notes = rows[is_note].astype(np.int64)
     bar = notes[:, BAR] - FIRST_ID
     if stretch is not None:
         first_bar, last_bar = stretch
@@ -142,23 +162,27 @@ def song_bars(rows: np.ndarray, vocabulary: Vocabulary, stretch: tuple[int, int]
         first_bar, last_bar = int(bar.min()), int(bar.max())
     else:
         first_bar, last_bar = 0, 0
-    inside = (bar >= first_bar) & (bar <= last_bar)
-    notes = notes[inside]
-    bar = bar[inside] - first_bar
+    is_inside = (bar >= first_bar) & (bar <= last_bar)
+    notes = notes[is_inside]
+    bar = bar[is_inside] - first_bar
     part = vocabulary.part_of_id[notes[:, PITCH_INSTRUMENT]]
-    return SongBars(first_bar, last_bar - first_bar + 1, notes, bar, part, len(vocabulary.parts))
+    n_bars = last_bar - first_bar + 1
+    return SongBars(first_bar, n_bars, notes, bar, part, len(vocabulary.parts))
 
 
 def _windows(n_bars: int) -> tuple[np.ndarray, np.ndarray]:
     """The first bar of each bar's window, and the bar behind its last, (n_bars,) each."""
-    begin = np.clip(np.arange(n_bars) - WINDOW // 2, 0, max(n_bars - WINDOW, 0))
-    return begin, np.minimum(begin + WINDOW, n_bars)
+    last_begin = max(n_bars - WINDOW, 0)
+    centred = np.arange(n_bars) - WINDOW // 2
+    begin = np.clip(centred, 0, last_begin)
+    end = np.minimum(begin + WINDOW, n_bars)
+    return begin, end
 
 
 def _sums(of_bars: np.ndarray, begin: np.ndarray, end: np.ndarray) -> np.ndarray:
     """(W, C) sums of (n_bars, C) over W windows of bars."""
     nothing = np.zeros((1, of_bars.shape[1]), of_bars.dtype)
-    sums = np.concatenate([nothing, of_bars]).cumsum(axis=0)
+    sums = np.concatenate([nothing, of_bars]).cumsum(axis=0)  # (n_bars + 1, C), before each bar
     return sums[end] - sums[begin]
 
 
@@ -172,21 +196,24 @@ def _sheets(song: SongBars, vocabulary: Vocabulary, levels: Levels, begin: np.nd
     """(W, K_sheet) uint8: the sheets of W windows of bars, from `begin` (W,) to before `end` (W,)."""
     counts = song.counts()
     n_notes = _sums(counts, begin, end)                      # (W, n_parts)
-    n_played = _sums(counts > 0, begin, end)                 # bars
-    length = (end - begin)[:, None]
+    n_played = _sums(counts > 0, begin, end)                 # (W, n_parts), bars
+    length = (end - begin)[:, None]                          # (W, 1)
     density = _ratio(n_notes, n_played)
+    rests = (length - n_played) / length                     # (W, n_parts), share of bars
 
-    sheets = np.full((len(begin), song.n_parts, N_PART_FIELDS), NONE, np.uint8)
+    shape = (len(begin), song.n_parts, N_PART_FIELDS)
+    sheets = np.full(shape, NONE, np.uint8)
     sheets[..., PLAYS] = FIRST_VALUE
     for part, edges in enumerate(levels.density_edges):
         level = np.searchsorted(edges, density[:, part], side="right")
         sheets[:, part, DENSITY] = FIRST_VALUE + level
-    sheets[..., RESTS] = FIRST_VALUE + np.searchsorted(REST_EDGES, (length - n_played) / length)
-    for column, gap in zip((RETURNS_4, RETURNS_8), RETURN_GAPS, strict=True):
+    sheets[..., RESTS] = FIRST_VALUE + np.searchsorted(REST_EDGES, rests)
+    for column, gap in RETURN_GAPS.items():
         returns, is_pair = _returns(song, vocabulary, gap)
         n_pairs = _sums(is_pair, begin, end)
         mean = _ratio(_sums(returns, begin, end), n_pairs)
-        level = np.searchsorted(RETURN_EDGES, mean.round(6), side="right")  # a sum of floats may miss an edge
+        mean = mean.round(6)  # a sum of floats may miss an edge
+        level = np.searchsorted(RETURN_EDGES, mean, side="right")
         sheets[..., column] = np.where(n_pairs > 0, FIRST_VALUE + level, NONE)
     sheets[n_notes == 0] = NONE
 
@@ -198,17 +225,19 @@ def _sheets(song: SongBars, vocabulary: Vocabulary, levels: Levels, begin: np.nd
 def _returns(song: SongBars, vocabulary: Vocabulary, gap: int) -> tuple[np.ndarray, np.ndarray]:
     """How much of each part's bar comes back `gap` bars later, and where that can be said.
 
-    Two bars are compared by what is struck when: onsets that both have, of all that they have (Jaccard 1912).
-    Nothing is said where the first bar rests or the second lies behind the song.
+    Two bars are compared by their onsets: those that both have, of all that they have (Jaccard
+    1912). Nothing is said where the first bar rests, or where the second lies behind the song.
 
     Returns:
         (n_bars, n_parts) shares, 0 where nothing is said; (n_bars, n_parts) bool.
     """
-    step = song.bar * vocabulary.steps_per_bar + song.notes[:, START_POS] - FIRST_ID
+    start_pos = song.notes[:, START_POS] - FIRST_ID
+    step = song.bar * vocabulary.steps_per_bar + start_pos   # (N,)
     n_ids = vocabulary.sizes[PITCH_INSTRUMENT]
-    onset = step * n_ids + song.notes[:, PITCH_INSTRUMENT]   # (N,), one number for both
+    onset = step * n_ids + song.notes[:, PITCH_INSTRUMENT]   # (N,), one number for step and pitch
     onset, chosen = np.unique(onset, return_index=True)
-    comes_back = np.isin(onset + gap * vocabulary.steps_per_bar * n_ids, onset, assume_unique=True)
+    later = onset + gap * vocabulary.steps_per_bar * n_ids
+    comes_back = np.isin(later, onset, assume_unique=True)
 
     struck = song.counts(chosen)                             # (n_bars, n_parts)
     struck_twice = song.counts(chosen[comes_back])
@@ -216,36 +245,43 @@ def _returns(song: SongBars, vocabulary: Vocabulary, gap: int) -> tuple[np.ndarr
     struck_later[:-gap] = struck[gap:]
     is_pair = struck > 0
     is_pair[-gap:] = False
-    share = _ratio(struck_twice, struck + struck_later - struck_twice)
+    struck_in_either = struck + struck_later - struck_twice
+    share = _ratio(struck_twice, struck_in_either)
     return np.where(is_pair, share, 0), is_pair
 
 
 def _keys(song: SongBars, vocabulary: Vocabulary, begin: np.ndarray, end: np.ndarray) -> np.ndarray:
-    """(W,) uint8 ids of the key of each window, in which durations fit the profile of a key best.
+    """(W,) uint8: the id of each window's key, the one whose profile the durations fit best.
 
     All parts but drums count. The fit is the correlation, as in Krumhansl (1990).
-    A change of key costs something, as in Temperley (1999): window by window, a song is now in its key,
-    now in a relative or a neighbour, 2.6 keys a song. With the cost 1.2 are left, and they agree more
-    often with key signatures. One key for the whole song would miss last choruses that move up.
+    A change of key costs something, as in Temperley (1999). Window by window, a song is now in its
+    key, now in a relative or a neighbour, 2.6 keys a song; with the cost 1.2 are left, and they
+    agree more often with key signatures. One key for the whole song would miss last choruses that
+    move up.
     """
-    is_melodic = np.array([not part.is_drum for part in vocabulary.parts])[song.part]  # (N,)
+    is_melodic_part = np.array([not part.is_drum for part in vocabulary.parts])
+    is_melodic = is_melodic_part[song.part]                  # (N,)
     if not is_melodic.any():
         return np.full(len(begin), NONE, np.uint8)
     notes = song.notes[is_melodic]
     pitch = vocabulary.pitch_of_id[notes[:, PITCH_INSTRUMENT]]
-    # Pitch classes count from the lowest note: so keys that fit alike are told apart alike wherever a song lies.
+    # Pitch classes count from the lowest note, so that ties between keys do not depend on the key.
     origin = pitch.min()
-    cells = song.bar[is_melodic] * OCTAVE + (pitch - origin) % OCTAVE
+    pitch_class = (pitch - origin) % OCTAVE
+    cells = song.bar[is_melodic] * OCTAVE + pitch_class
     duration = notes[:, NOTE_DUR] - FIRST_ID + 1
-    sound = np.bincount(cells, duration, song.n_bars * OCTAVE).reshape(song.n_bars, OCTAVE)
+    sound = np.bincount(cells, duration, song.n_bars * OCTAVE)
+    sound = sound.reshape(song.n_bars, OCTAVE)
     sound = _sums(sound, begin, end)                         # (W, 12)
 
     scores = np.full((len(begin), N_KEYS + 1), LEAST_CORRELATION)  # the last: no key
     scores[:, :N_KEYS] = _standardized(sound) @ KEY_TEMPLATES.T
     scores[~sound.any(axis=1)] = 0  # silence speaks for no key, and against none
-    found = best_path(scores, np.full(len(begin), KEY_CHANGE_COST))
+    costs = np.full(len(begin), KEY_CHANGE_COST)
+    found = best_path(scores, costs)                         # (W,)
     tonic, mode = np.divmod(found, len(MODES))
-    ids = FIRST_VALUE + (tonic + origin) % OCTAVE * len(MODES) + mode
+    tonic = (tonic + origin) % OCTAVE
+    ids = FIRST_VALUE + tonic * len(MODES) + mode
     return np.where(found < N_KEYS, ids, NONE).astype(np.uint8)
 
 
@@ -267,12 +303,14 @@ def describe_sheet(sheet: np.ndarray, vocabulary: Vocabulary) -> str:
     `sheet` is (K_sheet,), or all (K,) controls of a note. What is unknown is left out.
     """
     values = sheet.astype(np.int64) - FIRST_VALUE
-    of_parts = values[:key_column(vocabulary)].reshape(-1, N_PART_FIELDS)
+    column = key_column(vocabulary)
+    of_parts = values[:column].reshape(-1, N_PART_FIELDS)
     words = [_describe_part(part.name, of_part)
              for part, of_part in zip(vocabulary.parts, of_parts, strict=True)]
-    key = values[key_column(vocabulary)]
+    key = values[column]
     if key >= 0:
-        words.append(f"{PITCH_CLASSES[key // len(MODES)]} {MODES[key % len(MODES)]}")
+        tonic, mode = divmod(int(key), len(MODES))
+        words.append(f"{PITCH_CLASSES[tonic]} {MODES[mode]}")
     elif key == NONE - FIRST_VALUE:
         words.append("no key")
     return ", ".join(filter(None, words)) or "nothing said"
@@ -285,21 +323,21 @@ def _describe_part(name: str, values: np.ndarray) -> str:
     how_dense = ""
     if values[DENSITY] >= 0:
         level = int(values[DENSITY]) + 1
-        words = {of_word: word for word, of_word in DENSITY_WORDS.items()}
+        words = {named: word for word, named in DENSITY_WORDS.items()}
         how_dense = words.get(level, f"{level} of {N_DENSITIES}")
     elif values[PLAYS] >= 0:
         how_dense = "plays"
     more = []
     if values[RESTS] > 0:
         more.append(REST_WORDS[values[RESTS]])
-    gaps = [gap for column, gap in zip((RETURNS_4, RETURNS_8), RETURN_GAPS, strict=True)
-            if values[column] == len(RETURN_EDGES)]
+    highest = len(RETURN_EDGES)
+    gaps = [gap for column, gap in RETURN_GAPS.items() if values[column] == highest]
     if gaps:
         more.append(f"comes back every {gaps[0]} bars")
     if how_dense and more:
         return f"{name} {how_dense} ({', '.join(more)})"
-    said = how_dense or " and ".join(more)
-    return f"{name} {said}" if said else ""
+    known = how_dense or " and ".join(more)
+    return f"{name} {known}" if known else ""
 
 
 def parse_density(text: str, vocabulary: Vocabulary) -> dict[str, int]:
@@ -311,19 +349,22 @@ def parse_density(text: str, vocabulary: Vocabulary) -> dict[str, int]:
     levels = DENSITY_WORDS | numbers
     example = f"{vocabulary.part_names[0]}=busy"
     found: dict[str, int] = {}
-    for item in filter(None, (item.strip() for item in text.split(","))):
+    items = [item.strip() for item in text.split(",")]
+    for item in filter(None, items):
         name, _, level = (word.strip() for word in item.partition("="))
         where = f"density {item!r:.40}"
         if name not in vocabulary.part_names:
-            raise UserError(f"{where}: no part {name!r:.40}; give one of {', '.join(vocabulary.part_names)}, "
-                            f"and how dense it is: {example}")
+            names = ", ".join(vocabulary.part_names)
+            raise UserError(f"{where}: no part {name!r:.40}; give one of {names}, and how dense it "
+                            f"is: {example}")
         if name in found:
             raise UserError(f"{where}: {name} comes twice; name it once")
         if level in ("0", "none"):
             raise UserError(f"{where}: a part that shall not play is left out of --make")
         if level not in levels:
-            raise UserError(f"{where}: the level must be {', '.join(DENSITY_WORDS)}, or from 1 (fewest notes) "
-                            f"to {N_DENSITIES} (most)")
+            words = ", ".join(DENSITY_WORDS)
+            raise UserError(f"{where}: the level must be {words}, or from 1 (fewest notes) to "
+                            f"{N_DENSITIES} (most)")
         found[name] = levels[level]
     if not found:
         raise UserError(f"density {text!r:.40}: names no part; give one, such as {example}")

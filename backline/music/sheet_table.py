@@ -1,7 +1,7 @@
 """What a model's file carries of the controls it was trained with. Light: no torch.
 
-These are the edges between the levels of density, and the sheets of the songs trained on, from which `generate.py`
-draws what it is not told.
+These are the edges between the levels of density, and the sheets of the songs trained on, from
+which `generate.py` draws what it is not told.
 """
 
 from __future__ import annotations

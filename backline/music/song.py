@@ -32,7 +32,10 @@ class TimeSignature(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Track:
-    """Notes of one track, channel and program. `notes` is (N, 3) int64: onset and end in ticks, pitch."""
+    """Notes of one track, channel and program.
+
+    `notes` is (N, 3) int64: onset and end in ticks, pitch.
+    """
 
     name: str
     program: int
@@ -94,6 +97,7 @@ def check_tempo(tempo: object, where: str) -> float:
     """`tempo` in beats per minute. Raises UserError unless it is a number that MIDI can hold."""
     is_number = isinstance(tempo, numbers.Real) and not isinstance(tempo, bool)
     if not is_number or not SLOWEST <= tempo <= FASTEST:
-        raise UserError(f"{where}: tempo must be a number from {SLOWEST:.2f} to {FASTEST:.0f} beats per minute, "
-                        f"not {tempo!r:.40}; correct it, or leave it out for {DEFAULT_TEMPO:g}")
+        raise UserError(f"{where}: tempo must be a number from {SLOWEST:.2f} to {FASTEST:.0f} "
+                        f"beats per minute, not {tempo!r:.40}; correct it, or leave it out for "
+                        f"{DEFAULT_TEMPO:g}")
     return float(tempo)

@@ -49,7 +49,8 @@ def pitch_class(name: str) -> int:
     """0 to 11 of a note's name: C, F#, Bb. Raises UserError."""
     match = re.fullmatch(r"([A-Ga-g])([#b]?)", name.strip())
     if not match:
-        raise UserError(f"key {name!r}: give a letter from A to G, perhaps with # or b, such as F# or Bb")
+        raise UserError(f"key {name!r}: give a letter from A to G, perhaps with # or b, such as F# "
+                        f"or Bb")
     return (LETTERS[match[1].upper()] + ACCIDENTALS[match[2]]) % OCTAVE
 
 
@@ -63,7 +64,8 @@ def scale_pitch_classes(key: str, scale: str) -> frozenset[int]:
 def best_scale(counts: Sequence[int]) -> tuple[str, frozenset[int]]:
     """Name and pitch classes of the major or minor scale that holds most of the notes counted by pitch class (12,).
 
-    A scale and its relative hold the same notes: of the two, the one whose tonic is played more often.
+    A scale and its relative hold the same notes: of the two, the one whose tonic is played more
+    often.
     """
     def fit(tonic: str, scale: str) -> tuple[int, int]:
         return sum(int(counts[i]) for i in scale_pitch_classes(tonic, scale)), int(counts[pitch_class(tonic)])
@@ -83,8 +85,8 @@ def pitch_set(text: str) -> frozenset[int]:
         elif item in DRUM_KIT:
             found = DRUM_KIT[item]
         else:
-            raise UserError(f"pitches {item!r}: give a pitch (36), a range (28-52) or a piece of the drum kit: "
-                            f"{', '.join(DRUM_KIT)}")
+            raise UserError(f"pitches {item!r}: give a pitch (36), a range (28-52) or a piece of "
+                            f"the drum kit: {', '.join(DRUM_KIT)}")
         if not found or max(found) > 127:
             raise UserError(f"pitches {item!r}: a range goes up, from 0 to 127 at most")
         pitches.update(found)

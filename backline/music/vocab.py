@@ -1,9 +1,11 @@
 """The vocabulary: which ids there are, what they mean, and which parts a song has.
 
-It is data: a JSON file lists the parts (name, drum or not, the General MIDI program to write, the programs
-to accept, the pitch range) and the sizes. `configs/vocab.json` gives the published ids exactly.
+It is data: a JSON file lists the parts (name, drum or not, the General MIDI program to write, the
+programs to accept, the pitch range) and the sizes. `configs/vocab.json` gives the published ids
+exactly.
 
-A note is one pooled token, a row of F = 4 ids in the order of `FIELDS`; ids 0–3 are special in every family.
+A note is one pooled token, a row of F = 4 ids in the order of `FIELDS`; ids 0–3 are special in
+every family.
 """
 
 from __future__ import annotations
@@ -42,7 +44,10 @@ FORMAT, VERSION = "pooled-vocabulary", 1
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """One instrument of the vocabulary. Programs are General MIDI's, counted from 0; ranges are inclusive."""
+    """One instrument of the vocabulary.
+
+    Programs are General MIDI's, counted from 0; ranges are inclusive.
+    """
 
     name: str
     is_drum: bool
@@ -55,10 +60,11 @@ class Part:
         if not re.fullmatch(r"\w+", self.name):
             raise UserError(f"part name {self.name!r} must be letters, digits and _ only")
         if not 0 <= self.lowest_pitch <= self.highest_pitch <= 127:
-            raise UserError(f"part {self.name}: pitches {self.lowest_pitch} to {self.highest_pitch} "
-                            f"are no range within 0 to 127")
+            raise UserError(f"part {self.name}: pitches {self.lowest_pitch} to "
+                            f"{self.highest_pitch} are no range within 0 to 127")
         if not 0 <= self.program <= 127 or any(len(pair) != 2 for pair in self.accepts):
-            raise UserError(f"part {self.name}: program must be 0 to 127, accepts a list of [first, last] pairs")
+            raise UserError(f"part {self.name}: program must be 0 to 127, accepts a list of "
+                            f"[first, last] pairs")
 
     @property
     def n_pitches(self) -> int:
@@ -70,7 +76,10 @@ class Part:
 
 @dataclasses.dataclass(frozen=True)
 class Vocabulary:
-    """Sizes and parts, and everything that follows from them. Time is counted in steps of the grid."""
+    """Sizes and parts, and everything that follows from them.
+
+    Time is counted in steps of the grid.
+    """
 
     bars: int
     steps_per_bar: int
@@ -79,13 +88,16 @@ class Vocabulary:
 
     def __post_init__(self) -> None:
         if min(self.bars, self.steps_per_bar, self.max_duration_steps, len(self.parts)) < 1:
-            raise UserError("bars, steps_per_bar, max_duration_steps and the number of parts must be at least 1")
+            raise UserError("bars, steps_per_bar, max_duration_steps and the number of parts must "
+                            "be at least 1")
         if self.steps_per_bar % QUARTERS_PER_BAR:
-            raise UserError(f"steps_per_bar={self.steps_per_bar} must be a multiple of {QUARTERS_PER_BAR}")
+            raise UserError(f"steps_per_bar={self.steps_per_bar} must be a multiple of "
+                            f"{QUARTERS_PER_BAR}")
         if len({name.casefold() for name in self.part_names}) < len(self.parts):  # file names may not tell case
             raise UserError(f"two parts share a name: {', '.join(self.part_names)}")
         if sum(not part.is_drum for part in self.parts) > MELODIC_CHANNELS:
-            raise UserError(f"more than {MELODIC_CHANNELS} parts besides drums; a MIDI file has no more channels")
+            raise UserError(f"more than {MELODIC_CHANNELS} parts besides drums; a MIDI file has no "
+                            f"more channels")
 
     @property
     def part_names(self) -> tuple[str, ...]:
@@ -136,7 +148,10 @@ class Vocabulary:
 
     @functools.cached_property
     def digest(self) -> str:
-        """Hash of what the ids mean. Programs are left out: they change which tracks are read, not the ids."""
+        """Hash of what the ids mean.
+
+        Programs are left out: they change which tracks are read, not the ids.
+        """
         return hashlib.sha256(json.dumps(self.to_published()).encode()).hexdigest()[:16]
 
     def to_published(self) -> dict[str, Any]:
@@ -165,7 +180,8 @@ class Vocabulary:
     def check_digest(self, digest: str | None, where: str, remedy: str) -> None:
         """Raise UserError unless `digest` (None: unknown, as in the predecessor's files) is this vocabulary's."""
         if digest is not None and digest != self.digest:
-            raise UserError(f"{where}: made with another vocabulary ({digest!r:.40}, not {self.digest}); {remedy}")
+            raise UserError(f"{where}: made with another vocabulary ({digest!r:.40}, not "
+                            f"{self.digest}); {remedy}")
 
 
 def load_vocabulary(source: str | Path | dict[str, Any] | Vocabulary | None = None) -> Vocabulary:
@@ -181,14 +197,17 @@ def load_vocabulary(source: str | Path | dict[str, Any] | Vocabulary | None = No
     if "n_tokens" in data:
         return _from_published(data, where)
     if data.get("format") != FORMAT or data.get("version") != VERSION:
-        raise UserError(f"{where}: not a vocabulary: needs format {FORMAT!r} and version {VERSION}, "
-                        f"or the published form with 'n_tokens'")
+        raise UserError(f"{where}: not a vocabulary: needs format {FORMAT!r} and version "
+                        f"{VERSION}, or the published form with 'n_tokens'")
     fields = {key: value for key, value in data.items() if key not in ("format", "version")}
     return config_from_dict(Vocabulary, fields, where)
 
 
 def _from_published(data: dict[str, Any], where: str) -> Vocabulary:
-    """Read the predecessor's form. It says nothing of programs: the default vocabulary's parts lend theirs by name."""
+    """Read the predecessor's form.
+
+    It says nothing of programs: the default vocabulary's parts lend theirs by name.
+    """
     known = {part.name: part for part in load_vocabulary().parts}
     try:
         names = [name for name in data["pitch_instrument"] if name not in SPECIALS]
@@ -204,10 +223,11 @@ def _from_published(data: dict[str, Any], where: str) -> Vocabulary:
         vocabulary = Vocabulary(len(data["bar"]) - FIRST_ID, len(data["start_pos"]) - FIRST_ID,
                                 len(data["note_dur"]) - FIRST_ID, parts)
     except (KeyError, TypeError, AttributeError):
-        raise UserError(f"{where}: the published form needs n_tokens and one table of event names per family: "
-                        f"{', '.join(FIELDS)}") from None
+        raise UserError(f"{where}: the published form needs n_tokens and one table of event names "
+                        f"per family: {', '.join(FIELDS)}") from None
     except UserError as err:
         raise UserError(f"{where}: {err}") from None
     if vocabulary.to_published() != {key: data.get(key) for key in ("n_tokens", *FIELDS)}:
-        raise UserError(f"{where}: ids are not in the published order (special ids, then the events counted up)")
+        raise UserError(f"{where}: ids are not in the published order (special ids, then the "
+                        f"events counted up)")
     return vocabulary

@@ -1,15 +1,20 @@
 """Find exact and near duplicates among tokenized songs, at a cost close to linear in their number.
 
-Near duplicates are the same song in another transcription, key or tempo grid, shifted, with a part left out or some
-notes changed. They are recognised by the melodic parts alone (drum loops are shared by unrelated songs):
+Near duplicates are the same song in another transcription, key or tempo grid, shifted, with a part
+left out or some notes changed. They are recognised by the melodic parts alone (drum loops are
+shared by unrelated songs):
 
-lines      the lowest and the highest note of each onset of a part, repeated notes counted once; intervals forget the
+lines      the lowest and the highest note of each onset of a part, repeated notes counted once;
+intervals forget the
            key, and leaving out all times forgets grid, tempo and shift
-shingles   SHINGLE consecutive intervals; those with few pitches are clichés (alternating octaves, arpeggios of one
+shingles   SHINGLE consecutive intervals; those with few pitches are clichés (alternating octaves,
+arpeggios of one
            chord, one-note basses) and do not count; one that is repeated counts up to REPEATS times
-signature  MinHash of each part's shingles (Broder, "On the resemblance and containment of documents", 1997): the
+signature  MinHash of each part's shingles (Broder, "On the resemblance and containment of
+documents", 1997): the
            share of equal values estimates the Jaccard similarity of two parts' shingles
-clusters   songs that agree in a few values of one part are compared: banding, as in Leskovec, Rajaraman and Ullman,
+clusters   songs that agree in a few values of one part are compared: banding, as in Leskovec,
+Rajaraman and Ullman,
            "Mining of Massive Datasets", section 3.4
 
 The constants are measured on 3,384 songs of the Lakh MIDI Dataset (benchmarks/bench_duplicates.py).
@@ -44,7 +49,10 @@ CHUNK = 1 << 22  # hash values held at once while reading signatures
 
 
 def exact_key(rows: np.ndarray) -> bytes:
-    """16 bytes that are equal for songs of the same notes. `rows` are (N, F) note ids in order, of any integer type."""
+    """16 bytes that are equal for songs of the same notes.
+
+    `rows` are (N, F) note ids in order, of any integer type.
+    """
     return hashlib.blake2b(np.ascontiguousarray(rows, "<i4").tobytes(), digest_size=16).digest()
 
 
@@ -54,7 +62,8 @@ def exact_key(rows: np.ndarray) -> bytes:
 def signature(rows: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
     """(P, K) uint32 MinHash values of the P melodic parts of a song, in the vocabulary's order.
 
-    A part with fewer than MINIMUM different shingles has K times the value EMPTY: it is like no other part.
+    A part with fewer than MINIMUM different shingles has K times the value EMPTY: it is like no
+    other part.
 
     Args:
         rows: (N, F) note ids in order.
@@ -74,7 +83,8 @@ def signature(rows: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
 def lines(rows: np.ndarray, vocabulary: Vocabulary) -> tuple[np.ndarray, np.ndarray]:
     """MIDI pitches of the lowest and of the highest line of one part, none twice in a row.
 
-    Two lines find more than one: their shingles are enough for more parts, and an arpeggio hides but one of them.
+    Two lines find more than one: their shingles are enough for more parts, and an arpeggio hides
+    but one of them.
 
     Args:
         rows: (N, F) note ids in order, so that within an onset pitches rise.
@@ -88,8 +98,8 @@ def lines(rows: np.ndarray, vocabulary: Vocabulary) -> tuple[np.ndarray, np.ndar
 def shingle_hashes(two_lines: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
     """uint32 hashes of the shingles of two lines, of a repeated one up to REPEATS, all different.
 
-    Each line counts half, as both are the same in a part without chords. Empty if fewer than MINIMUM different
-    shingles count.
+    Each line counts half, as both are the same in a part without chords. Empty if fewer than
+    MINIMUM different shingles count.
     """
     windows = np.concatenate([np.lib.stride_tricks.sliding_window_view(line, SHINGLE + 1)
                               for line in two_lines if len(line) > SHINGLE] or [np.zeros((0, SHINGLE + 1), np.uint8)])
@@ -132,16 +142,18 @@ def signature_shape(vocabulary: Vocabulary) -> tuple[int, int]:
 def cluster(signatures: np.ndarray, threshold: float = THRESHOLD) -> np.ndarray:
     """(n,) int64: for each song the index of the first song of its cluster, which for most is the song itself.
 
-    Bands are sorted one after another, so that time grows as n log n; each song is compared with its next neighbours
-    in each band, never with all that share it: a cliché that a million songs have costs no more than any other.
-    datasketch's MinHashLSH, an index of Python dicts, takes 14 kB for each part of a song with 42 bands (measured
-    on 50,000): 38 GB for 1.4 million songs of two.
+    Bands are sorted one after another, so that time grows as n log n; each song is compared with
+    its next neighbours in each band, never with all that share it: a cliché that a million songs
+    have costs no more than any other. datasketch's MinHashLSH, an index of Python dicts, takes 14
+    kB for each part of a song with 42 bands (measured on 50,000): 38 GB for 1.4 million songs of
+    two.
 
-    Similarity is passed on: a song joins two clusters if it is like a song of each. Songs of no part with enough
-    material are alone: `exact_key` tells which of them are equal.
+    Similarity is passed on: a song joins two clusters if it is like a song of each. Songs of no
+    part with enough material are alone: `exact_key` tells which of them are equal.
 
     Args:
-        signatures: (n, P, K) uint32 from `signature`; may be a np.memmap, which is read a few rows at a time.
+        signatures: (n, P, K) uint32 from `signature`; may be a np.memmap, which is read a few rows
+            at a time.
         threshold: similarity, summed over parts, from which two songs are near duplicates.
     """
     n, n_parts, n_hashes = signatures.shape
@@ -161,7 +173,8 @@ def cluster(signatures: np.ndarray, threshold: float = THRESHOLD) -> np.ndarray:
 def join_labels(partitions: Sequence[np.ndarray]) -> np.ndarray:
     """(n,) labels of the clusters that join whatever one of the partitions, (n,) labels each, joins.
 
-    A label is the index of a song of its cluster, in what is given and in the result, where it is the first.
+    A label is the index of a song of its cluster, in what is given and in the result, where it is
+    the first.
     """
     joined = np.arange(len(partitions[0]))
     for labels in partitions:
@@ -172,7 +185,8 @@ def join_labels(partitions: Sequence[np.ndarray]) -> np.ndarray:
 def similarity(signatures: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """(M,) estimated Jaccard similarities of songs `a` and `b`, (M,) indices each, summed over the parts.
 
-    The sum, not the largest: two parts that agree a little are better evidence than one that agrees a little more.
+    The sum, not the largest: two parts that agree a little are better evidence than one that agrees
+    a little more.
     """
     step = max(1, CHUNK // max(1, signatures[:1].size))
     sums = np.zeros(len(a))
@@ -186,8 +200,8 @@ def similarity(signatures: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarr
 def _band_keys(signatures: np.ndarray, part: int, bands: np.ndarray) -> np.ndarray:
     """(len(bands), n) uint64 keys; in their upper 48 bits songs are equal where their values in the band are.
 
-    The lower 16 come from one value more: of the many songs that share a cliché the most similar get neighbours.
-    A part without material gets keys of its own.
+    The lower 16 come from one value more: of the many songs that share a cliché the most similar
+    get neighbours. A part without material gets keys of its own.
     """
     n, _, n_hashes = signatures.shape
     columns = (bands[:, None] + np.array([*BAND_STEPS, n_hashes // 2])) % n_hashes  # (bands, 4)
@@ -227,7 +241,8 @@ def _neighbours(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _joined(labels: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Labels after joining the clusters of songs `a` and `b`: union-find, all pairs at once. Changes `labels`.
 
-    A label never exceeds its song's index, so that roots, the songs labelled by themselves, come first.
+    A label never exceeds its song's index, so that roots, the songs labelled by themselves, come
+    first.
     """
     while len(a):
         low, high = np.minimum(labels[a], labels[b]), np.maximum(labels[a], labels[b])
