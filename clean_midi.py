@@ -1,12 +1,13 @@
 """Make songs of the vocabulary's parts (drums, bass, piano) out of arbitrary multitrack MIDI.
 
 Input    .mid, .midi, .kar and .rmi files, and folders of them (searched recursively)
-Output   in the output folder: one .mid per song kept, named as its input was, with one track per part and
-         nothing else; report.jsonl with a row per input and logs.txt
+Output   in the output folder: one .mid per song kept, named as its input was, with one track per
+         part and nothing else; report.jsonl with a row per input and logs.txt
 Example  python clean_midi.py -o cleaned corpus
 
-A song is kept if all its bars are four quarters long, it fits into the vocabulary's bars, every part is there, and it
-is within the limits of --config (configs/cleaning.json holds the defaults; null turns a limit off).
+A song is kept if all its bars are four quarters long, it fits into the vocabulary's bars, every part
+is there, and it is within the limits of --config (configs/cleaning.json holds the defaults; null
+turns a limit off).
 """
 
 from __future__ import annotations
@@ -33,13 +34,21 @@ from backline.music.vocab import QUARTERS_PER_BAR, Vocabulary, load_vocabulary
 from tokenizer import parts_to_rows
 
 PIECES_LEFT_OUT = "in stretches left out"
-TRIPLETS_PER_BAR = 48  # sixteenth triplets; together with the vocabulary's own grid all that sheet music uses
-STEP_SHARE = 12  # an onset counts as on the grid up to this part of a step away from it
+TRIPLETS_PER_BAR = 48  # steps of sixteenth triplets; sheet music uses them beside the plain grid
+STEP_SHARE = 12  # an onset counts as on the grid if it is at most 1/12 of a step away
+COMPLAINTS = {  # by the limit that a song is outside of
+    "min_onsets_on_grid": "too few onsets on the grid",
+    "min_bars": "too few bars",
+    "min_notes_per_part": "too few notes in a part",
+    "max_empty_bars": "too many empty bars",
+    "max_same_drum": "drums are one repeated hit",
+    "min_sounding_bars": "a part is silent most of the time",
+}
 
 
 @dataclasses.dataclass(frozen=True)
 class Cleaning(Choices):
-    """What `clean_midi.py` keeps: `Choices`, and a limit for each measure. `null` in the JSON turns a limit off."""
+    """What is kept: `Choices`, and a limit for each measure; `null` in JSON turns a limit off."""
 
     ranges: str = DROP
     allow_missing: bool = False  # keep songs that lack some of the parts
@@ -62,62 +71,87 @@ class Cleaning(Choices):
                 raise UserError(f"{name} must be 0 or more, or null, not {value}")
 
 
+# ---------------------------------------------------------------- is a piece worth learning from?
+
+
 def measure_quality(parts: Sequence[np.ndarray], ticks_per_quarter: int,
                     vocabulary: Vocabulary) -> dict[str, float | int]:
-    """The measures of a song with at least one note, from the (N, 3) onsets, ends and pitches of each part.
+    """The measures of a song with at least one note.
 
-    bars: from the song's first note to its last. onsets_on_grid: share of onsets on the
-    vocabulary's grid or on sixteenth triplets, give or take 1/STEP_SHARE of a step of the former;
-    of a performance that was never quantized, about a third. notes_per_part: of the part that has
-    fewest, of those that play. empty_bars: share of the bars in which nothing begins. same_drum:
-    share of the drum notes that are the most frequent one. sounding_bars: share of the bars in
-    which the melodic part that plays least begins a note.
+    bars: from the song's first note to its last.
+    onsets_on_grid: share of onsets on the vocabulary's grid or on sixteenth triplets; about a third
+        in a performance that was never quantized.
+    notes_per_part: of the part that has fewest, of those that play.
+    empty_bars: share of the bars in which nothing begins.
+    same_drum: share of the drum notes that are the most frequent one.
+    sounding_bars: share of the bars in which the melodic part that plays least begins a note.
+
+    Args:
+        parts: the (N, 3) onsets, ends and pitches of each part.
     """
     bar_ticks = QUARTERS_PER_BAR * ticks_per_quarter
-    playing = [(part, notes) for part, notes in zip(vocabulary.parts, parts, strict=True) if len(notes)]
-    onsets = np.concatenate([notes[:, 0] for _, notes in playing])
-    first_bar, last_bar = onsets.min() // bar_ticks, onsets.max() // bar_ticks
-    n_bars = int(last_bar - first_bar) + 1
+    with_notes = [p for p in range(len(parts)) if len(parts[p])]
+    drums = [p for p in with_notes if vocabulary.is_drum[p]]
+    melodic = [p for p in with_notes if not vocabulary.is_drum[p]]
+
+    onsets = np.concatenate([parts[p][:, 0] for p in with_notes])  # (N,)
+    bars = np.unique(onsets // bar_ticks)
+    n_bars = int(bars[-1] - bars[0]) + 1
     tolerance = STEP_SHARE * vocabulary.steps_per_bar
-    on_grid = (_is_on_grid(onsets, bar_ticks, vocabulary.steps_per_bar, tolerance)
-               | _is_on_grid(onsets, bar_ticks, TRIPLETS_PER_BAR, tolerance))
-    begun = {part.name: len(np.unique(notes[:, 0] // bar_ticks)) for part, notes in playing}
-    drums = [np.bincount(notes[:, 2]) for part, notes in playing if part.is_drum]
-    same = max((int(counts.max()) / int(counts.sum()) for counts in drums), default=0.0)
-    melodic = [begun[part.name] for part, _ in playing if not part.is_drum]
-    return {"bars": n_bars,
-            "onsets_on_grid": round(float(on_grid.mean()), 4),
-            "notes_per_part": min(len(notes) for _, notes in playing),
-            "empty_bars": round(1 - len(np.unique(onsets // bar_ticks)) / n_bars, 4),
-            "same_drum": round(same, 4),
-            "sounding_bars": round(min(melodic) / n_bars, 4) if melodic else 1.0}
+    is_on_grid = _is_on_grid(onsets, bar_ticks, vocabulary.steps_per_bar, tolerance)
+    is_on_grid |= _is_on_grid(onsets, bar_ticks, TRIPLETS_PER_BAR, tolerance)
+
+    same_drum = 0.0
+    for p in drums:
+        counts = np.bincount(parts[p][:, 2])
+        same_drum = max(same_drum, int(counts.max()) / int(counts.sum()))
+    sounding = [len(np.unique(parts[p][:, 0] // bar_ticks)) / n_bars for p in melodic]
+    return {
+        "bars": n_bars,
+        "onsets_on_grid": round(float(is_on_grid.mean()), 4),
+        "notes_per_part": min(len(parts[p]) for p in with_notes),
+        "empty_bars": round(1 - len(bars) / n_bars, 4),
+        "same_drum": round(same_drum, 4),
+        "sounding_bars": round(min(sounding, default=1.0), 4),
+    }
 
 
 def _is_on_grid(onsets: np.ndarray, bar_ticks: int, steps: int, tolerance: int) -> np.ndarray:
-    """(N,) bool: whether each onset is within 1/`tolerance` of a bar, or half a tick, of a grid of `steps` per bar."""
-    off = onsets * steps % bar_ticks  # in 1/steps of a tick
-    off = np.minimum(off, bar_ticks - off)
-    return off <= max(steps // 2, bar_ticks * steps // tolerance)
+    """(N,) bool: which onsets are on a grid of `steps` per bar, or almost.
+
+    Almost: within 1/`tolerance` of a bar, or half a tick.
+    """
+    away = onsets * steps % bar_ticks  # from the step before, in 1/steps of a tick
+    away = np.minimum(away, bar_ticks - away)
+    return away <= max(steps // 2, bar_ticks * steps // tolerance)
 
 
 def check_quality(measures: dict[str, float | int], limits: Cleaning, where: str) -> None:
     """Raise UserError naming the first measure that is outside its limit."""
-    texts = {"min_onsets_on_grid": "too few onsets on the grid", "min_bars": "too few bars",
-             "min_notes_per_part": "too few notes in a part", "max_empty_bars": "too many empty bars",
-             "max_same_drum": "drums are one repeated hit", "min_sounding_bars": "a part is silent most of the time"}
-    for name, text in texts.items():
-        limit, value = getattr(limits, name), measures[name[4:]]
-        if limit is not None and (value < limit if name.startswith("min_") else value > limit):
-            raise UserError(f"{where}: {text} ({value:g}, {name} is {limit:g}); set {name} in "
+    for name, complaint in COMPLAINTS.items():
+        kind, _, measure = name.partition("_")
+        value = measures[measure]
+        limit = getattr(limits, name)
+        if limit is None:
+            continue
+        is_outside = value < limit if kind == "min" else value > limit
+        if is_outside:
+            raise UserError(f"{where}: {complaint} ({value:g}, {name} is {limit:g}); set {name} in "
                             f"--config to keep it")
 
 
-def check_parts(parts: Sequence[np.ndarray], vocabulary: Vocabulary, allow_missing: bool, where: str) -> None:
+def check_parts(parts: Sequence[np.ndarray], vocabulary: Vocabulary, allow_missing: bool,
+                where: str) -> None:
     """Raise UserError if a part has no notes; where that is allowed, if none has."""
-    missing = [name for name, notes in zip(vocabulary.part_names, parts, strict=True) if not len(notes)]
-    if missing and (not allow_missing or len(missing) == len(parts)):
+    missing = [name for name, notes in zip(vocabulary.part_names, parts, strict=True)
+               if not len(notes)]
+    is_empty = len(missing) == len(parts)
+    if missing and (is_empty or not allow_missing):
         raise UserError(f"{where}: no {' and no '.join(missing)}; name or set the programs of such "
                         f"tracks, choose them with --part, or --allow-missing")
+
+
+# ---------------------------------------------------------------- one song
 
 
 class Kept(NamedTuple):
@@ -130,7 +164,7 @@ class Kept(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class CleanSong:
-    """The job on one song of a folder: its songs of the vocabulary's parts as MIDI, and what the report says."""
+    """The job on one song of a folder: its MIDI files to write, and what the report says."""
 
     vocabulary: Vocabulary
     cleaning: Cleaning
@@ -149,8 +183,9 @@ class CleanSong:
                 reason = str(err).removeprefix(f"{source}: ")
                 left_out.append({"first_bar": piece.first_bar, "reason": reason})
                 lost[PIECES_LEFT_OUT] += piece.n_notes
-        tempo = song.main_tempo()
-        files = [parts_to_bytes(each.piece.parts, self.vocabulary, song.ticks_per_quarter, tempo) for each in kept]
+        tempo = song.main_tempo()  # looks at every note: once
+        files = [parts_to_bytes(each.piece.parts, self.vocabulary, song.ticks_per_quarter, tempo)
+                 for each in kept]
         n_notes = sum(each.n_notes for each in kept)
         lost[STRUCK_TWICE] = sum(each.piece.n_notes for each in kept) - n_notes
         about_files: dict[str, Any] = {
@@ -170,14 +205,21 @@ class CleanSong:
         return Kept(piece, len(rows), measures)
 
 
+# ---------------------------------------------------------------- command
+
+
 def build_parser() -> argparse.ArgumentParser:
+    """The command's options."""
     parser = Parser(f"{__doc__}\n{song_choices.OPTIONS}")
-    parser.add_argument("inputs", type=Path, nargs="+", metavar="MIDI", help="files and folders to clean")
+    parser.add_argument("inputs", type=Path, nargs="+", metavar="MIDI",
+                        help="files and folders to clean")
     parser.add_argument("-o", "--output", type=Path, default=Path("cleaned"),
                         help="folder for the songs (default: %(default)s)")
-    parser.add_argument("--config", type=Path, help="JSON with limits and choices; options go before it "
-                                                    "(default: those of configs/cleaning.json)")
-    parser.add_argument("--allow-missing", action="store_true", help="keep songs that lack some of the parts")
+    parser.add_argument("--config", type=Path,
+                        help="JSON with limits and choices; options go before it "
+                             "(default: those of configs/cleaning.json)")
+    parser.add_argument("--allow-missing", action="store_true",
+                        help="keep songs that lack some of the parts")
     parser.add_argument("--vocab", type=Path, help="vocabulary JSON (default: configs/vocab.json)")
     song_choices.add_options(parser, Cleaning())
     convert.add_options(parser)
@@ -186,6 +228,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 @reports_user_errors
 def main(argv: Sequence[str] | None = None) -> int:
+    """Clean files and folders; returns the exit code."""
     args = build_parser().parse_args(argv)
     vocabulary = load_vocabulary(args.vocab)
     config = config_from_file(Cleaning, args.config) if args.config else Cleaning()

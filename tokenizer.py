@@ -1,8 +1,8 @@
 """Turn MIDI into pooled tokens, one per note: (bar, start_pos, note_dur, pitch_instrument).
 
 Input    .mid, .midi, .kar and .rmi files, and folders of them (searched recursively)
-Output   in the tokens folder: one .json per song in the same sub-folders, report.jsonl with a row per input
-         (what was chosen, or why it was left out) and logs.txt, the same for reading
+Output   in the tokens folder: one .json per song in the same sub-folders, report.jsonl with a row
+         per input (what was chosen, or why it was left out) and logs.txt, the same for people
 Example  python tokenizer.py -td tokens_output dataset
 """
 
@@ -66,7 +66,7 @@ REMEDY = "make it again with tokenizer.py"
 class Tokenized(NamedTuple):
     """A song as rows of ids, and what a report says of it."""
 
-    rows: list[np.ndarray]  # (N, F) note ids in order of each piece the song is cut into, usually one
+    rows: list[np.ndarray]  # (N, F) note ids of each piece the song is cut into, usually one
     first_bars: list[int]  # where in the song each piece begins
     lost: Counter[str]  # notes left out, by reason
     about_song: dict[str, Any]
@@ -83,7 +83,8 @@ def tokenize(song: Song, vocabulary: Vocabulary, choices: Choices, where: str) -
     Raises UserError, beginning with `where`, if the song cannot be represented.
     """
     pieces, lost, about_song = arrange(song, vocabulary, choices, where)
-    rows = [parts_to_rows(piece.parts, song.ticks_per_quarter, vocabulary, where) for piece in pieces]
+    rows = [parts_to_rows(piece.parts, song.ticks_per_quarter, vocabulary, where)
+            for piece in pieces]
     first_bars = [piece.first_bar for piece in pieces]
     tokenized = Tokenized(rows, first_bars, lost, about_song)
     n_played = sum(piece.n_notes for piece in pieces)
@@ -101,16 +102,18 @@ def parts_to_rows(parts: Sequence[np.ndarray], ticks_per_quarter: int, vocabular
         _check_range(part, notes, ticks_per_quarter, vocabulary, where)
     onset, end, pitch = np.concatenate(parts).T  # each (N,); ticks, ticks, MIDI pitches
     steps_per_quarter = vocabulary.steps_per_quarter
-    start = quantize_onsets(onset, ticks_per_quarter, steps_per_quarter)
-    duration = quantize_durations(end - onset, ticks_per_quarter, steps_per_quarter, vocabulary.max_duration_steps)
+    start = quantize_onsets(onset, ticks_per_quarter, steps_per_quarter)  # (N,) steps
+    duration = quantize_durations(end - onset, ticks_per_quarter, steps_per_quarter,
+                                  vocabulary.max_duration_steps)
     if start.min(initial=0) < 0:
         raise UserError(f"{where}: a note begins before the song does (at tick {onset.min()}); "
                         f"move it")
     late = start[start >= vocabulary.bars * vocabulary.steps_per_bar]
     if len(late):
-        raise UserError(f"{where}: bar {late.min() // vocabulary.steps_per_bar} is past the last "
-                        f"bar this vocabulary holds ({vocabulary.bars - 1}); shorten the song, "
-                        f"--long-songs cut, or give a vocabulary with more bars")
+        bar = late.min() // vocabulary.steps_per_bar
+        raise UserError(f"{where}: bar {bar} is past the last bar this vocabulary holds "
+                        f"({vocabulary.bars - 1}); shorten the song, --long-songs cut, or give a "
+                        f"vocabulary with more bars")
     lowest = np.array([part.lowest_pitch for part in vocabulary.parts])
     id_of_pitch_0 = np.array(vocabulary.first_pitch_ids) - lowest
     n_notes = [len(notes) for notes in parts]
@@ -118,17 +121,20 @@ def parts_to_rows(parts: Sequence[np.ndarray], ticks_per_quarter: int, vocabular
     return rows_in_order(start, duration, pitch_instrument, vocabulary)
 
 
-def _check_range(part: Part, notes: np.ndarray, ticks_per_quarter: int, vocabulary: Vocabulary, where: str) -> None:
+def _check_range(part: Part, notes: np.ndarray, ticks_per_quarter: int, vocabulary: Vocabulary,
+                 where: str) -> None:
     """Raise UserError naming the first of (N, 3) notes that is outside the part's pitch range."""
     pitch = notes[:, 2]
-    if not len(notes) or (pitch.min() >= part.lowest_pitch and pitch.max() <= part.highest_pitch):
+    is_outside = (pitch < part.lowest_pitch) | (pitch > part.highest_pitch)
+    if not is_outside.any():
         return
-    outside = notes[(pitch < part.lowest_pitch) | (pitch > part.highest_pitch)]
+    outside = notes[is_outside]
     onset, _, pitch = outside[np.argmin(outside[:, 0])]
     step = quantize_onsets(onset, ticks_per_quarter, vocabulary.steps_per_quarter)
-    raise UserError(f"{where}: bar {step // vocabulary.steps_per_bar}: {part.name} pitch {pitch} "
-                    f"is outside {part.lowest_pitch} to {part.highest_pitch} ({len(outside)} of "
-                    f"{len(notes)} notes); move or delete such notes, or --ranges drop")
+    bar = step // vocabulary.steps_per_bar
+    raise UserError(f"{where}: bar {bar}: {part.name} pitch {pitch} is outside {part.lowest_pitch} "
+                    f"to {part.highest_pitch} ({len(outside)} of {len(notes)} notes); move or "
+                    f"delete such notes, or --ranges drop")
 
 
 # ---------------------------------------------------------------- the order of rows
@@ -161,8 +167,9 @@ def rows_in_order(start: np.ndarray, duration: np.ndarray, pitch_instrument: np.
 
 
 def canonical(rows: np.ndarray) -> np.ndarray:
-    """(N, F) note ids sorted by (bar, start_pos, pitch_instrument); of exact repeats the longest stays."""
-    order = np.lexsort((-rows[:, NOTE_DUR], rows[:, PITCH_INSTRUMENT], rows[:, START_POS], rows[:, BAR]))
+    """(N, F) note ids by (bar, start_pos, pitch_instrument); of exact repeats the longest stays."""
+    bar, start_pos, note_dur, pitch_instrument = rows.T
+    order = np.lexsort((-note_dur, pitch_instrument, start_pos, bar))
     rows = rows[order]
     key = rows[:, [BAR, START_POS, PITCH_INSTRUMENT]]
     is_first = np.ones(len(rows), bool)
@@ -171,7 +178,7 @@ def canonical(rows: np.ndarray) -> np.ndarray:
 
 
 def note_rows(ids: np.ndarray) -> np.ndarray:
-    """(N, F) note ids in canonical order, from checked rows of ids: EOS ends the song, other special rows go."""
+    """(N, F) note ids in canonical order, from checked rows of ids; EOS ends the song."""
     ends = np.flatnonzero((ids == EOS).all(axis=1))
     if len(ends):
         ids = ids[:ends[0]]
@@ -192,7 +199,10 @@ class MidiTokenizerBase(abc.ABC):
     file_format = TOKEN_FORMAT  # what a token file calls itself
 
     def __init__(self, vocab: str | Path | dict[str, Any] | Vocabulary | None = None) -> None:
-        """`vocab`: a path or dict, in this project's form or the published one; by default `configs/vocab.json`."""
+        """`vocab`: a path or dict, in this project's form or the published one.
+
+        The default is `configs/vocab.json`.
+        """
         self.vocabulary = load_vocabulary(vocab)
 
     @property
@@ -244,12 +254,14 @@ class MidiTokenizerBase(abc.ABC):
         rows, = tokenize(song, self.vocabulary, Choices(), where).rows
         return rows
 
-    def token_file(self, rows: np.ndarray, song: Song, source: str, events: bool = True) -> dict[str, Any]:
+    def token_file(self, rows: np.ndarray, song: Song, source: str,
+                   events: bool = True) -> dict[str, Any]:
         """What a token file holds: `ids`, `events` if wanted, and where they come from."""
         ids = self.rows_to_ids(rows)
         content: dict[str, Any] = {"ids": ids}
         if events:
-            content["events"] = [BOS_EVENT, *self.tokens_to_events(ids[1:-1]), EOS_EVENT]
+            of_notes = self.tokens_to_events(ids[1:-1])
+            content["events"] = [BOS_EVENT, *of_notes, EOS_EVENT]
         return content | self._metadata(song, source)
 
     def token_bytes(self, rows: np.ndarray, song: Song, source: str, events: bool = True) -> bytes:
@@ -325,12 +337,12 @@ class MidiTokenizerPooled(MidiTokenizerBase):
         array = _as_array(ids, where)
         if not len(array):
             return array
-        is_outside = (array < 0).any(axis=1) | (array >= self.vocabulary.sizes).any(axis=1)
+        is_outside = ((array < 0) | (array >= self.vocabulary.sizes)).any(axis=1)  # (N,)
         is_special = (array < FIRST_ID).any(axis=1)
         is_mixed = (array != array[:, :1]).any(axis=1)
-        bad = is_outside | (is_special & is_mixed)  # (N,)
-        if bad.any():
-            row = int(np.argmax(bad))
+        is_bad = is_outside | (is_special & is_mixed)
+        if is_bad.any():
+            row = int(np.argmax(is_bad))
             raise UserError(f"{where}: row {row} {array[row].tolist()} is outside the vocabulary "
                             f"(sizes {list(self.vocabulary.sizes)}, special ids all or none); "
                             f"{REMEDY}")
@@ -370,10 +382,11 @@ class MidiTokenizerPooled(MidiTokenizerBase):
 
     @functools.cached_property
     def _fragments(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Object arrays of bytes: beginnings by bar, middles by start_pos and note_dur together, ends by pitch."""
+        """Bytes as objects: beginnings by bar, middles by start_pos and note_dur, ends by pitch."""
         bars, starts, durations, pitches = self.vocabulary.event_names
         beginnings = [f'["{bar}",'.encode() for bar in bars]
-        middles = [f'"{start}","{duration}",'.encode() for start, duration in itertools.product(starts, durations)]
+        middles = [f'"{start}","{duration}",'.encode()
+                   for start, duration in itertools.product(starts, durations)]
         ends = [f'"{pitch}"],'.encode() for pitch in pitches]
         return np.array(beginnings, object), np.array(middles, object), np.array(ends, object)
 
@@ -429,7 +442,7 @@ class TokenFile:
 
 
 def open_token_file(path: Path) -> TokenFile:
-    """Read a token file, this project's or the predecessor's, as far as that goes without a vocabulary.
+    """Read a token file, this project's or the predecessor's, without a vocabulary.
 
     Only `ids` and the tempo are trusted, never `events`. A file that says no tempo has 120.
 
@@ -438,7 +451,9 @@ def open_token_file(path: Path) -> TokenFile:
     data = read_json_object(path)
     if "ids" not in data:
         raise UserError(f"{path}: has no 'ids': not a token file; make one with tokenizer.py")
-    if data.get("format", TOKEN_FORMAT) != TOKEN_FORMAT or data.get("version", TOKEN_VERSION) != TOKEN_VERSION:
+    file_format = data.get("format", TOKEN_FORMAT)
+    version = data.get("version", TOKEN_VERSION)
+    if (file_format, version) != (TOKEN_FORMAT, TOKEN_VERSION):
         raise UserError(f"{path}: a file of format {data.get('format')!r:.40} and version "
                         f"{data.get('version')!r:.40}, not {TOKEN_FORMAT} version {TOKEN_VERSION}; "
                         f"{REMEDY}")
@@ -473,20 +488,24 @@ class SongTokens:
     def __call__(self, song: Song, source: str) -> Converted:
         """Tokenize a song. Raises UserError if it is to be left out."""
         tokenized = tokenize(song, self.tokenizer.vocabulary, self.choices, source)
-        files = [self.tokenizer.token_bytes(rows, song, source, self.events) for rows in tokenized.rows]
+        files = [self.tokenizer.token_bytes(rows, song, source, self.events)
+                 for rows in tokenized.rows]
         last_bars = [int(rows[-1, BAR]) - FIRST_ID for rows in tokenized.rows]
         about_files = {"bars": [bar + 1 for bar in last_bars], "first_bars": tokenized.first_bars}
-        return Converted(files, tokenized.n_notes, about_files, dict(tokenized.lost), tokenized.about_song)
+        return Converted(files, tokenized.n_notes, about_files, dict(tokenized.lost),
+                         tokenized.about_song)
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The command's options."""
     parser = Parser(f"{__doc__}\n{song_choices.OPTIONS}")
-    parser.add_argument("inputs", type=Path, nargs="+", metavar="MIDI", help="files and folders to tokenize")
+    parser.add_argument("inputs", type=Path, nargs="+", metavar="MIDI",
+                        help="files and folders to tokenize")
     parser.add_argument("-td", "--tokens_dir", type=Path, default=Path("tokens"),
                         help="folder for the token files (default: %(default)s)")
     parser.add_argument("-p", "--pooled", action="store_true",
-                        help="pooled tokens: the default and only kind, accepted for published command lines")
+                        help="pooled tokens: the default and only kind, accepted for published "
+                             "command lines")
     parser.add_argument("--no-events", dest="events", action="store_false",
                         help="write ids alone: files a quarter as large")
     parser.add_argument("--vocab", type=Path, help="vocabulary JSON (default: configs/vocab.json)")

@@ -147,7 +147,7 @@ def test_skip_leaves_it_to_the_tokenizer_to_say_where():
 
 def test_of_several_signatures_at_one_tick_the_last_holds():
     song = Song(TPQ, (), time_signatures=(TimeSignature(96, 3, 4), TimeSignature(96, 2, 2), TimeSignature(288, 6, 8)))
-    assert [(tick, until, (each.numerator, each.denominator)) for tick, until, each in meters(song)] == [
+    assert [(tick, until, (each.numerator, each.denominator)) for (tick, until), each in meters(song)] == [
         (0, 96, (4, 4)), (96, 288, (2, 2)), (288, None, (6, 8))]
 
 

@@ -231,7 +231,7 @@ def test_memory_mapped_signatures_are_read_in_pieces(tmp_path, monkeypatch):
     mapped = np.memmap(tmp_path / "signatures", np.uint32, "r", shape=values.shape)
     whole = cluster(values)
     assert whole.tolist() == [*range(250), *range(250)]
-    monkeypatch.setattr(duplicates, "CHUNK", 7 * N_HASHES)
+    monkeypatch.setattr(duplicates, "VALUES_AT_ONCE", 7 * N_HASHES)
     monkeypatch.setattr(duplicates, "BANDS_AT_ONCE", BANDS_AT_ONCE - 3)
     assert (cluster(mapped) == whole).all()
 

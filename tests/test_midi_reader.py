@@ -52,7 +52,7 @@ def song_of(data: bytes) -> Song:
 
 def mended_song(data: bytes) -> Song:
     """The same with every track mended, which else only those out of order are."""
-    with mock.patch.object(midi_reader, "in_order", return_value=False):
+    with mock.patch.object(midi_reader, "is_readable", return_value=False):
         return song_of(data)
 
 

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 
 def png_bytes(figure: Figure) -> bytes:
-    """The figure as a PNG: without matplotlib's version in it, so that equal figures are equal bytes."""
+    """The figure as a PNG, without matplotlib's version in it: equal figures are equal bytes."""
     buffer = io.BytesIO()
     FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": None})
     return buffer.getvalue()

@@ -19,7 +19,10 @@ class UserError(Exception):
 
 
 class Parser(argparse.ArgumentParser):
-    """Of a command line: the script's docstring is its help, names are not cut short, and an error is a UserError."""
+    """Parser of a command line.
+
+    The script's docstring is its help, options are not abbreviated, and an error is a UserError.
+    """
 
     def __init__(self, description: str = "", **settings: Any) -> None:
         defaults = {"allow_abbrev": False, "formatter_class": argparse.RawDescriptionHelpFormatter}

@@ -18,16 +18,17 @@ from backline.common.errors import UserError
 
 @contextlib.contextmanager
 def replacing(path: Path, durable: bool = False, make_parents: bool = True) -> Iterator[BinaryIO]:
-    """Open a temporary file beside `path` for writing; rename it into place when the block ends well.
+    """Open a temporary file beside `path`, and rename it into place when the block ends well.
 
-    A run that is killed, or a disk that fills, leaves the old file as it was; and at most the
-    temporary file, whose name is always the same, so that the next try replaces it. `durable` files
+    A run that is killed, or a disk that fills, leaves the old file as it was, and at most the
+    temporary file. Its name is always the same, so that the next try replaces it. `durable` files
     survive a power cut too, at the cost of waiting for the disk.
     """
     path = Path(path)
     if make_parents:
         make_folder(path.parent)
-    mark = hashlib.blake2b(os.fsencode(path.name), digest_size=8).hexdigest()  # a long name must not become too long
+    # A hash of the name, since a long name must not become too long.
+    mark = hashlib.blake2b(os.fsencode(path.name), digest_size=8).hexdigest()
     temporary = path.with_name(f".{mark}.part")
     try:
         with open(temporary, "wb") as file:
@@ -39,7 +40,8 @@ def replacing(path: Path, durable: bool = False, make_parents: bool = True) -> I
     except BaseException as err:
         with contextlib.suppress(OSError):
             temporary.unlink()
-        if isinstance(err, OSError) and err.filename in (None, str(temporary)):  # a full disk says nothing of files
+        is_of_ours = isinstance(err, OSError) and err.filename in (None, str(temporary))
+        if is_of_ours:  # a full disk names no file, or the temporary one
             raise OSError(err.errno, err.strerror, str(path)) from err
         raise
 
@@ -53,7 +55,7 @@ def write_bytes(path: Path, data: bytes, make_parents: bool = True) -> None:
 def json_bytes(data: Any) -> bytes:
     """`data` as JSON.
 
-    In text that is no Unicode, such as an undecodable file name, `?` stands for what is not.
+    Characters that are not valid Unicode, as in an undecodable file name, become `?`.
     """
     try:
         return orjson.dumps(data)
@@ -87,7 +89,7 @@ def check_writable(folder: Path) -> None:
 
 
 def check_new(paths: Iterable[Path], force: bool, inputs: Iterable[Path] = ()) -> None:
-    """Refuse to overwrite: raises UserError if one of `paths` exists and `force` is not set, or is one of `inputs`."""
+    """Raise UserError if one of `paths` exists and `force` is not set, or if it is one of `inputs`."""
     read = {path.resolve() for path in inputs}
     for path in paths:
         if path.resolve() in read:

@@ -10,5 +10,6 @@ CONFIGS = ROOT / "configs"
 DEFAULT_VOCABULARY = CONFIGS / "vocab.json"
 BUNDLED_CONFIG = CONFIGS / "model_bundled.json"
 BUNDLED_MODEL = ROOT / "models" / "bundled.safetensors"
-BUNDLED_COPIES = ROOT / "models" / "bundled_copies.safetensors"  # index of the songs it was trained on
+# An index of the songs that the bundled model was trained on.
+BUNDLED_COPIES = ROOT / "models" / "bundled_copies.safetensors"
 WEB = ROOT / "backline" / "listening" / "web"

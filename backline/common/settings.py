@@ -26,7 +26,8 @@ def config_from_dict(cls: type[C], data: dict[str, Any], where: str) -> C:
     if not isinstance(data, dict):
         raise UserError(f"{where} must be an object {{...}}, not {data!r}")
     hints = typing.get_type_hints(cls)
-    known = [field.name for field in dataclasses.fields(cls)]
+    fields = dataclasses.fields(cls)
+    known = [field.name for field in fields]
     values = {}
     for key, value in data.items():
         if key not in known:
@@ -34,14 +35,19 @@ def config_from_dict(cls: type[C], data: dict[str, Any], where: str) -> C:
             hint = f"did you mean {close[0]!r}?" if close else f"known keys: {', '.join(known)}"
             raise UserError(f"{where}: unknown key {key!r}; {hint}")
         values[key] = _checked(value, hints[key], f"{where}: {key}")
-    for field in dataclasses.fields(cls):  # after the loop: a misspelt key explains one that is missing
-        needed = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-        if needed and field.name not in data:
+    for field in fields:  # after the loop: a misspelt key explains one that is missing
+        if _is_needed(field) and field.name not in data:
             raise UserError(f"{where}: {field.name!r} is missing")
     try:
         return cls(**values)
     except UserError as err:
         raise UserError(f"{where}: {err}") from None
+
+
+def _is_needed(field: dataclasses.Field) -> bool:
+    """Whether a field has no default."""
+    missing = dataclasses.MISSING
+    return field.default is missing and field.default_factory is missing
 
 
 def config_from_file(cls: type[C], path: Path) -> C:
@@ -55,22 +61,32 @@ def config_to_dict(config: Any) -> dict[str, Any]:
 
 
 def _checked(value: Any, wanted: Any, where: str) -> Any:
-    """`value` as the annotated type `wanted`: lists become tuples, whole numbers may stand for floats."""
+    """`value` as the annotated type `wanted`. Raises UserError if it is of another.
+
+    Lists become tuples, and whole numbers may stand for floats.
+    """
     if isinstance(wanted, types.UnionType):
         options = typing.get_args(wanted)
-        if value is None and type(None) in options:
+        if value is None and types.NoneType in options:
             return None
-        wanted = next(option for option in options if option is not type(None))
+        wanted = next(option for option in options if option is not types.NoneType)
     if typing.get_origin(wanted) is tuple:
         if not isinstance(value, list | tuple):
             raise UserError(f"{where} must be a list, not {value!r}")
-        return tuple(_checked(item, typing.get_args(wanted)[0], where) for item in value)
+        of_item = typing.get_args(wanted)[0]
+        return tuple(_checked(item, of_item, where) for item in value)
     if typing.get_origin(wanted) is dict:
         if not isinstance(value, dict):
             raise UserError(f"{where} must be an object {{...}}, not {value!r}")
-        return {key: _checked(item, typing.get_args(wanted)[1], f"{where}: {key}") for key, item in value.items()}
+        of_item = typing.get_args(wanted)[1]
+        return {key: _checked(item, of_item, f"{where}: {key}") for key, item in value.items()}
     if dataclasses.is_dataclass(wanted):
         return config_from_dict(wanted, value, where)
+    return _checked_plain(value, wanted, where)
+
+
+def _checked_plain(value: Any, wanted: type, where: str) -> Any:
+    """`value` as a number, text or truth value."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if wanted is float and is_number:
         return float(value)

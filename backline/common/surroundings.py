@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     import torch
 
 
-def run_surroundings(command: Sequence[str], device: torch.device, processes: int) -> dict[str, Any]:
-    """What a training run stores: its command line, devices, commit and library versions; plain data."""
+def run_surroundings(command: Sequence[str], device: torch.device,
+                     processes: int) -> dict[str, Any]:
+    """What a training run stores: its command line, devices, commit and library versions."""
     import torch
 
     is_gpu = device.type == "cuda"
@@ -86,8 +87,8 @@ def _processor() -> str:
     """The processor's name where the system tells it, otherwise its kind."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:
-            names = (line.partition(":")[2].strip() for line in file if line.startswith("model name"))
-            name = next(names, "")
+            lines = (line for line in file if line.startswith("model name"))
+            name = next(lines, "").partition(":")[2].strip()
     except OSError:
         name = platform.processor()
     return f"{platform.machine()} {name}".strip()

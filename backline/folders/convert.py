@@ -78,7 +78,10 @@ class Output(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class FileJob:
-    """The job of a worker; returns the report's row as JSON, and when the input was last changed (ns)."""
+    """The job of a worker.
+
+    It returns the report's row as JSON, and when the input was last changed, in nanoseconds.
+    """
 
     convert: Convert
     settings: str
@@ -114,7 +117,10 @@ class FileJob:
         return self._row(item, about_input | result), mtime_ns
 
     def lost(self, item: Input, reason: str) -> tuple[bytes, int]:
-        """What `__call__` returns, for a file that no worker brought to an end; the next run tries it again."""
+        """What `__call__` returns, for a file that no worker brought to an end.
+
+        The next run tries it again.
+        """
         _remove_old(item)
         try:
             size, mtime_ns = size_and_mtime(item.source)
@@ -152,7 +158,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of every folder run."""
     workers.add_options(parser)
     parser.add_argument("--shard", type=Shard.parse, default=WHOLE, metavar="K/N",
-                        help="do the K-th of N parts, on one of N machines; the last to finish joins the reports")
+                        help="do the K-th of N parts, on one of N machines; the last to finish "
+                             "joins the reports")
     parser.add_argument("--force", action="store_true", help="overwrite files that exist")
 
 
@@ -166,13 +173,15 @@ def run(args: argparse.Namespace, output: Output, convert: Convert, choices: Cho
             of one set of them.
     """
     workers.check_options(args)
-    listing = Listing(args.inputs, MIDI_SUFFIXES, output.folder, output.suffix, keep_pieces_free=choices.cuts)
+    listing = Listing(args.inputs, MIDI_SUFFIXES, output.folder, output.suffix,
+                      keep_pieces_free=choices.cuts)
     check_writable(output.folder)
     all_settings = settings | dataclasses.asdict(choices)
     with Report(output.folder, output.verb, all_settings, args.shard, args.force) as report:
         total = report.plan(listing)
         if report.n_done:
-            print(f"notice: {report.n_done} of {total} files were {output.verb} before", file=sys.stderr)
+            print(f"notice: {report.n_done} of {total} files were {output.verb} before",
+                  file=sys.stderr)
         with tqdm(total=total, initial=report.n_done, unit="song", disable=None) as progress:
             try:
                 _run(report, listing, FileJob(convert, report.settings), args, progress)
@@ -187,7 +196,8 @@ def run(args: argparse.Namespace, output: Output, convert: Convert, choices: Cho
     return whole.finish() if whole else 0
 
 
-def _run(report: Report, listing: Listing, job: FileJob, args: argparse.Namespace, progress: tqdm) -> None:
+def _run(report: Report, listing: Listing, job: FileJob, args: argparse.Namespace,
+         progress: tqdm) -> None:
     """Do what is pending, in order.
 
     Workers make no folders, so that one that is removed meanwhile is noticed.

@@ -62,7 +62,7 @@ WHOLE = Shard()
 
 
 class Listing:
-    """Files the user named, and files with one of `suffixes` (any letter case) in folders named or below them.
+    """Files the user named, and files with one of `suffixes` in folders named or below them.
 
     Iterating gives an `Input` for each, once: a folder's files in the order of their names, then
     its sub-folders. Folders given together are read as if they were one. A file that the user named
@@ -72,8 +72,8 @@ class Listing:
     Outputs keep the sub-folder and get the suffix `new_suffix`; see `distinct_stems`.
     """
 
-    def __init__(self, inputs: Sequence[Path], suffixes: Sequence[str], output: Path, new_suffix: str,
-                 keep_pieces_free: bool = False) -> None:
+    def __init__(self, inputs: Sequence[Path], suffixes: Sequence[str], output: Path,
+                 new_suffix: str, keep_pieces_free: bool = False) -> None:
         """`keep_pieces_free`: no output ends in `.part2` or the like, see `distinct_stems`.
 
         Raises UserError for an input that does not exist, or a folder without any such file.
@@ -92,7 +92,8 @@ class Listing:
                 self.files.append(given)
             else:
                 raise UserError(f"{given}: no such file or folder; check the path")
-        by_place = {path.resolve(): path for path in reversed(self.files)}  # of a file named twice the first stays
+        # Of a file that was named twice the first stays.
+        by_place = {path.resolve(): path for path in reversed(self.files)}
         self.files = [path for place, path in reversed(by_place.items())
                       if not self._in_folder(place)]
         for folder in self.folders:
@@ -130,21 +131,23 @@ class Listing:
         for given in self.folders:
             folder = given.resolve()
             if place.is_relative_to(folder):
-                is_output = self._output_place != folder and place.is_relative_to(self._output_place)
+                output = self._output_place
+                is_output = output != folder and place.is_relative_to(output)
                 return self._counts(place.name) and not is_output
         return False
 
     def _counts(self, name: str) -> bool:
-        return name.lower().endswith(self.suffixes) and not name.startswith(".")  # "._x.mid" of macOS archives
+        is_hidden = name.startswith(".")  # such as "._x.mid" of macOS archives
+        return name.lower().endswith(self.suffixes) and not is_hidden
 
     def _is_output(self, folder: str) -> bool:
-        if os.path.basename(folder) != self._output_place.name:  # resolving every folder would be slow
+        if os.path.basename(folder) != self._output_place.name:  # resolving each would be slow
             return False
         return Path(folder).resolve() == self._output_place
 
 
-def _visit(folders: Sequence[str], files: list[str], counts: Callable[[str], bool], skipped: Callable[[str], bool],
-           sub_folder: str = "") -> Iterator[tuple[str, list[str]]]:
+def _visit(folders: Sequence[str], files: list[str], counts: Callable[[str], bool],
+           skipped: Callable[[str], bool], sub_folder: str = "") -> Iterator[tuple[str, list[str]]]:
     """(sub-folder with a `/` at its end, paths of its files), for each sub-folder that has any."""
     below: dict[str, list[tuple[str, str]]] = defaultdict(list)
     paths = list(files)
@@ -156,7 +159,7 @@ def _visit(folders: Sequence[str], files: list[str], counts: Callable[[str], boo
                         below[entry.name.casefold()].append((entry.name, entry.path))
                 elif counts(entry.name) and entry.is_file():
                     paths.append(entry.path)
-    paths.sort(key=os.path.basename)  # stable: files of one name stay in the order of the folders given
+    paths.sort(key=os.path.basename)  # stable: files of one name stay in the order of the folders
     if paths:
         yield sub_folder, paths
     del paths  # a large folder's list would live on while those below it are visited

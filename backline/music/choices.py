@@ -1,4 +1,4 @@
-"""What a person may choose of how a song becomes the vocabulary's parts: options of the commands that do it."""
+"""How a song becomes the vocabulary's parts, as far as a person may choose: options of commands."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from backline.music.vocab import Vocabulary
 
 SKIP, DROP, BY_OCTAVE, CUT = "skip", "drop", "octave", "cut"
 RANGES = (DROP, BY_OCTAVE, SKIP)
+KNOWN = {"ranges": RANGES, "long_songs": (SKIP, CUT), "meters": (SKIP, CUT)}  # values of `Choices`
 PROGRAMS = r"(\d+)(?:-(\d+))?"
 MAX_PROGRAM = 127
 ALL, MOST_NOTES, NONE = "all", "most-notes", "none"
@@ -42,8 +43,8 @@ class Choices:
     def __post_init__(self) -> None:
         if any(len(pair) != 2 for pair in self.tracks):
             raise UserError("tracks must be a list of [part, which tracks] pairs")
-        for name, value, known in (("ranges", self.ranges, RANGES), ("long_songs", self.long_songs, (SKIP, CUT)),
-                                   ("meters", self.meters, (SKIP, CUT))):
+        for name, known in KNOWN.items():
+            value = getattr(self, name)
             if value not in known:
                 raise UserError(f"{name} must be one of {', '.join(known)}, not {value!r}")
         if not 0 <= self.max_lost <= 1:
@@ -65,18 +66,21 @@ def add_options(parser: argparse.ArgumentParser, base: Choices) -> None:
     parser.add_argument("--part", action="append", metavar="NAME=TRACKS", dest="tracks",
                         help="which tracks play a part, see above; once for each part")
     parser.add_argument("--ranges", choices=RANGES,
-                        help=f"what to do with notes outside a part's range, see above (default: {base.ranges})")
+                        help=f"what to do with notes outside a part's range, see above "
+                             f"(default: {base.ranges})")
     parser.add_argument("--max-lost", type=float, metavar="SHARE",
-                        help=f"largest share of a part's notes that --ranges drop or octave may leave out "
-                             f"(default: {base.max_lost})")
+                        help=f"largest share of a part's notes that --ranges drop or octave may "
+                             f"leave out (default: {base.max_lost})")
     parser.add_argument("--long-songs", choices=(SKIP, CUT),
-                        help=f"songs with more bars than the vocabulary: leave out, or cut into several at a bar line, "
-                             f"NAME, NAME.part2, ... (default: {base.long_songs})")
+                        help=f"songs with more bars than the vocabulary: leave out, or cut into "
+                             f"several at a bar line, NAME, NAME.part2, ... "
+                             f"(default: {base.long_songs})")
     parser.add_argument("--meters", choices=(SKIP, CUT),
-                        help=f"songs with bars that are not four quarters long: leave out, or keep their stretches of "
-                             f"four quarters as songs (default: {base.meters})")
+                        help=f"songs with bars that are not four quarters long: leave out, or keep "
+                             f"their stretches of four quarters as songs (default: {base.meters})")
     parser.add_argument("--min-stretch-bars", type=int, metavar="BARS",
-                        help=f"shortest stretch that --meters cut keeps (default: {base.min_stretch_bars})")
+                        help=f"shortest stretch that --meters cut keeps "
+                             f"(default: {base.min_stretch_bars})")
 
 
 def choices_of(args: argparse.Namespace, base: C, vocabulary: Vocabulary) -> C:
@@ -85,13 +89,17 @@ def choices_of(args: argparse.Namespace, base: C, vocabulary: Vocabulary) -> C:
     Raises UserError for a value out of range, a part that the vocabulary lacks, tracks that mean
     nothing, or an option that another one leaves without effect.
     """
-    given = {field.name: value for field in dataclasses.fields(Choices)
-             if (value := getattr(args, field.name)) is not None}
+    given = {}
+    for field in dataclasses.fields(Choices):
+        value = getattr(args, field.name)
+        if value is not None:
+            given[field.name] = value
     if "tracks" in given:
         asked = [tuple(text.partition("=")[::2]) for text in given["tracks"]]
         if len(dict(asked)) < len(asked):
             raise UserError("--part: the same part twice; give each once")
-        given["tracks"] = tuple((dict(base.tracks) | dict(asked)).items())
+        tracks = dict(base.tracks) | dict(asked)
+        given["tracks"] = tuple(tracks.items())
     choices = dataclasses.replace(base, **given)
     if "max_lost" in given and choices.ranges == SKIP:
         raise UserError(f"--max-lost: has no effect with --ranges {SKIP}; give --ranges {DROP} or "
@@ -100,14 +108,22 @@ def choices_of(args: argparse.Namespace, base: C, vocabulary: Vocabulary) -> C:
         raise UserError(f"--min-stretch-bars: has no effect with --meters {SKIP}; give --meters "
                         f"{CUT}")
     for name, which in choices.tracks:
-        if name not in vocabulary.part_names or not which:
-            names = ", ".join(vocabulary.part_names)
-            raise UserError(f"--part {name}={which}: must be NAME=TRACKS, NAME one of {names}")
-        if which.startswith("#") and not (which[1:].isdecimal() and int(which[1:])):
-            raise UserError(f"--part {name}={which}: must be a track's number, such as #3")
-        if programs := re.fullmatch(PROGRAMS, which):
-            first, last = int(programs[1]), int(programs[2] or programs[1])
-            if not first <= last <= MAX_PROGRAM:
-                raise UserError(f"--part {name}={which}: programs go from 0 to {MAX_PROGRAM}, the "
-                                f"lower one first")
+        _check_tracks(name, which, vocabulary)
     return choices
+
+
+def _check_tracks(name: str, which: str, vocabulary: Vocabulary) -> None:
+    """Raise UserError if there is no such part, or if `which` cannot mean any track."""
+    where = f"--part {name}={which}"
+    if name not in vocabulary.part_names or not which:
+        names = ", ".join(vocabulary.part_names)
+        raise UserError(f"{where}: must be NAME=TRACKS, NAME one of {names}")
+    if which.startswith("#"):
+        number = which[1:]
+        if not number.isdecimal() or not int(number):
+            raise UserError(f"{where}: must be a track's number, such as #3")
+    if programs := re.fullmatch(PROGRAMS, which):
+        first = int(programs[1])
+        last = int(programs[2] or first)
+        if not first <= last <= MAX_PROGRAM:
+            raise UserError(f"{where}: programs go from 0 to {MAX_PROGRAM}, the lower one first")

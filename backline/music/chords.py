@@ -1,4 +1,4 @@
-"""Chords: read from text, worked out from notes, and told as small ids. Light: no torch.
+"""Chords: read from text, worked out from notes, and told as small ids.
 
 A chord is a row of three ids: its root, its quality and its bass, the pitch class that sounds
 lowest. There is one chord for each half bar, since pop songs seldom change them more often.
@@ -30,7 +30,15 @@ ROOT, QUALITY, BASS = range(len(CHORD_FIELDS))
 QUALITIES = ("maj", "min", "7", "maj7", "m7", "dim", "aug", "sus")
 SUFFIXES = ("", "m", "7", "maj7", "m7", "dim", "aug", "sus")  # of a chord's name
 INTERVALS = (  # semitones above the root
-    (0, 4, 7), (0, 3, 7), (0, 4, 7, 10), (0, 4, 7, 11), (0, 3, 7, 10), (0, 3, 6), (0, 4, 8), (0, 5, 7))
+    (0, 4, 7),
+    (0, 3, 7),
+    (0, 4, 7, 10),
+    (0, 4, 7, 11),
+    (0, 3, 7, 10),
+    (0, 3, 6),
+    (0, 4, 8),
+    (0, 5, 7),
+)
 SUS2 = frozenset((0, 2, 7))  # read as sus: it, too, has no third
 CHORD_SIZES = (OCTAVE, len(QUALITIES), OCTAVE)  # values of each field
 N_CHORDS = OCTAVE * len(QUALITIES)
@@ -45,11 +53,11 @@ NAMES = ("a root in capitals (C, F#, Bb), perhaps followed by m, 7, maj7, m7, di
 # by the share of notes on strong beats that are in the chord.
 LOWEST_WEIGHT = 1.0  # of a step of the lowest note, on top of its own
 ROOT_WEIGHT = 0.2  # of a bass that is the root
-CONTEXT_WEIGHT = 0.1  # of the half bars around, which tell of a bare root or fifth whether it is minor
+CONTEXT_WEIGHT = 0.1  # of the half bars around, which tell if a bare root or fifth is minor
 CONTEXT_REACH = 8  # half bars to each side
-RARITY = np.array([0, 0, 0.02, 0.02, 0.02, 0.05, 0.1, 0.1])  # by quality: what it must fit better by
+RARITY = np.array([0, 0, 0.02, 0.02, 0.02, 0.05, 0.1, 0.1])  # by quality: how much better it must fit
 CHANGE_COSTS = (0.08, 0.16)  # at a bar line and within a bar; a perfect fit is worth 1
-LEAST_SOUND = 1 / 8  # half bars of melodic notes, their durations added; with less there is no chord
+LEAST_SOUND = 1 / 8  # half bars of melodic notes, durations added; with less there is no chord
 
 
 # ---------------------------------------------------------------- from notes
@@ -71,20 +79,21 @@ def estimate_chords(rows: np.ndarray, vocabulary: Vocabulary, first_bar: int,
     half_bar, step, pitch = _sounding(rows, vocabulary, first_bar, n_halves)  # each (S,)
     if not len(pitch):
         return chords
-    # Pitch classes count from the lowest note: so chords that fit alike are told apart alike in every key.
+    # Pitch classes count from the lowest note, so that ties between chords do not depend on the key.
     origin = pitch.min()
     sound = _histogram(half_bar, pitch - origin, n_halves)   # (H, 12)
 
-    lowest = np.full(step.max() + 1, pitch.max())
+    lowest = np.full(step.max() + 1, pitch.max())            # of each step
     np.minimum.at(lowest, step, pitch)
     sounding_step = np.unique(step)
     half_bar = sounding_step // _half_bar_steps(vocabulary)
-    lowest_sound = _histogram(half_bar, lowest[sounding_step] - origin, n_halves)  # (H, 12)
+    lowest_pitch = lowest[sounding_step]
+    lowest_sound = _histogram(half_bar, lowest_pitch - origin, n_halves)  # (H, 12)
 
     costs = np.resize(CHANGE_COSTS, n_halves)
     found = best_path(_scores(sound, lowest_sound), costs)   # (H,)
-    enough = sound.sum(axis=1) >= LEAST_SOUND * _half_bar_steps(vocabulary)
-    is_chord = enough & (found < N_CHORDS)
+    least_steps = LEAST_SOUND * _half_bar_steps(vocabulary)
+    is_chord = (sound.sum(axis=1) >= least_steps) & (found < N_CHORDS)
     root, quality = np.divmod(found, len(QUALITIES))
     root = (root + origin) % OCTAVE
     bass = (lowest_sound.argmax(axis=1) + origin) % OCTAVE
@@ -103,39 +112,46 @@ def _sounding(rows: np.ndarray, vocabulary: Vocabulary, first_bar: int,
 
     Half bars and steps count from `first_bar`.
     """
-    is_melodic = np.array([*(not part.is_drum for part in vocabulary.parts), False])
-    part = vocabulary.part_of_id[rows[:, PITCH_INSTRUMENT]]  # (N,); −1, the last, for special rows
+    is_melodic = np.append(~vocabulary.is_drum, False)       # the last: special rows, of part −1
+    part = vocabulary.part_of_id[rows[:, PITCH_INSTRUMENT]]  # (N,)
     notes = rows[is_melodic[part]].astype(np.int64)
     bar = notes[:, BAR] - FIRST_ID - first_bar
-    start = bar * vocabulary.steps_per_bar + notes[:, START_POS] - FIRST_ID
+    start_pos = notes[:, START_POS] - FIRST_ID
+    start = bar * vocabulary.steps_per_bar + start_pos       # (M,) of the melodic notes
     duration = notes[:, NOTE_DUR] - FIRST_ID + 1
-    note = np.repeat(np.arange(len(notes)), duration)        # (S,)
+    pitch = vocabulary.pitch_of_id[notes[:, PITCH_INSTRUMENT]]
+
+    note = np.repeat(np.arange(len(notes)), duration)        # (S,) the note of each sounding step
     before = np.cumsum(duration) - duration
-    step = np.arange(len(note)) - before[note] + start[note]
+    since_onset = np.arange(len(note)) - before[note]
+    step = start[note] + since_onset
     half_bar = step // _half_bar_steps(vocabulary)
     inside = (step >= 0) & (half_bar < n_halves)
-    pitch = vocabulary.pitch_of_id[notes[:, PITCH_INSTRUMENT]][note]
-    return half_bar[inside], step[inside], pitch[inside]
+    return half_bar[inside], step[inside], pitch[note][inside]
 
 
 def _histogram(half_bar: np.ndarray, pitch: np.ndarray, n_halves: int) -> np.ndarray:
     """(n_halves, 12): how often each pitch class comes in each half bar."""
-    counts = np.bincount(half_bar * OCTAVE + pitch % OCTAVE, minlength=n_halves * OCTAVE)
+    cells = half_bar * OCTAVE + pitch % OCTAVE
+    counts = np.bincount(cells, minlength=n_halves * OCTAVE)
     return counts.reshape(n_halves, OCTAVE)
 
 
 def _templates() -> np.ndarray:
     """(97, 12) unit vectors: the chords, root by root, and a flat one that stands for no chord."""
-    templates = np.zeros((OCTAVE, len(QUALITIES), OCTAVE))
+    chords = np.zeros((OCTAVE, len(QUALITIES), OCTAVE))
     for root in range(OCTAVE):
         for quality, intervals in enumerate(INTERVALS):
-            templates[root, quality, (root + np.array(intervals)) % OCTAVE] = 1
-    return unit(np.concatenate([templates.reshape(N_CHORDS, OCTAVE), np.ones((1, OCTAVE))]))
+            pitch_classes = (root + np.array(intervals)) % OCTAVE
+            chords[root, quality, pitch_classes] = 1
+    flat = np.ones((1, OCTAVE))
+    return unit(np.concatenate([chords.reshape(N_CHORDS, OCTAVE), flat]))
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
     """The vectors (..., D) made one long; zeros stay."""
-    lengths = np.sqrt((vectors * vectors).sum(axis=-1, keepdims=True))
+    squares = (vectors * vectors).sum(axis=-1, keepdims=True)
+    lengths = np.sqrt(squares)
     return vectors / np.where(lengths > 0, lengths, 1)
 
 
@@ -150,13 +166,16 @@ def _scores(sound: np.ndarray, lowest_sound: np.ndarray) -> np.ndarray:
     """
     n_halves = len(sound)
     profile = unit(np.sqrt(sound + LOWEST_WEIGHT * lowest_sound))
-    sums = np.concatenate([np.zeros((1, OCTAVE)), profile.cumsum(axis=0)])
-    begin = np.maximum(np.arange(n_halves) - CONTEXT_REACH, 0)
-    end = np.minimum(np.arange(n_halves) + CONTEXT_REACH + 1, n_halves)
+    nothing = np.zeros((1, OCTAVE))
+    sums = np.concatenate([nothing, profile.cumsum(axis=0)])  # (H + 1, 12), before each half bar
+    half_bar = np.arange(n_halves)
+    begin = np.maximum(half_bar - CONTEXT_REACH, 0)
+    end = np.minimum(half_bar + CONTEXT_REACH + 1, n_halves)
     context = (sums[end] - sums[begin]) / (end - begin)[:, None]
 
     scores = unit(profile + CONTEXT_WEIGHT * context) @ TEMPLATES.T  # (H, 97)
-    root_in_bass = lowest_sound / np.maximum(lowest_sound.sum(axis=1, keepdims=True), 1)
+    n_steps = lowest_sound.sum(axis=1, keepdims=True)
+    root_in_bass = lowest_sound / np.maximum(n_steps, 1)
     scores[:, :N_CHORDS] += ROOT_WEIGHT * root_in_bass.repeat(len(QUALITIES), axis=1)
     scores[:, :N_CHORDS] -= np.tile(RARITY, OCTAVE)
     scores[~sound.any(axis=1)] = 0  # silence speaks for no chord, and against none
@@ -208,7 +227,7 @@ class Chord(NamedTuple):
 
 
 def chord_name(row: np.ndarray) -> str:
-    """What musicians write for a chord's three ids: Am/C; - for none; ? if any of them is unknown."""
+    """What musicians write for a chord's three ids: Am/C; - for none; ? if one is unknown."""
     if UNKNOWN in row:
         return "?"
     if NONE in row:

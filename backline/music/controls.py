@@ -1,4 +1,4 @@
-"""Controls: what is to be played, as small ids, one column a control and one row a note. Light: no torch.
+"""Controls: what is to be played, as small ids, one column a control and one row a note.
 
 The sheet comes first (`sheet.py`): how each part plays in the sixteen bars around a bar, and in
 which key. Behind it come how many bars are left, and the chord of the half bar (`chords.py`). In
@@ -22,7 +22,15 @@ from backline.music.chords import (
     estimate_chords,
     transposed_chords,
 )
-from backline.music.sheet import MODES, N_KEYS, PART_SIZES, Levels, key_column, sheets_of_bars, song_bars
+from backline.music.sheet import (
+    MODES,
+    N_KEYS,
+    PART_SIZES,
+    Levels,
+    key_column,
+    sheets_of_bars,
+    song_bars,
+)
 from backline.music.vocab import BAR, BOS, FIRST_ID, START_POS, Vocabulary
 
 CHORD_COLUMNS = slice(-len(CHORD_FIELDS), None)
@@ -45,14 +53,15 @@ class Field:
 
 def fields(vocabulary: Vocabulary) -> tuple[Field, ...]:
     """All columns in their order: those of each part, the key, the bars left, and the chord's."""
-    of_parts = [Field(f"{part.name} {name}", index, n_values)
-                for index, part in enumerate(vocabulary.parts)
-                for name, n_values in PART_SIZES.items()]
-    key = Field("key", None, N_KEYS)
-    bars_left = Field("bars_left", None, len(BARS_LEFT_EDGES) + 1)
-    chord = [Field(name, None, n_values)
-             for name, n_values in zip(CHORD_FIELDS, CHORD_SIZES, strict=True)]
-    return (*of_parts, key, bars_left, *chord)
+    columns = []
+    for index, part in enumerate(vocabulary.parts):
+        columns += [Field(f"{part.name} {name}", index, n_values)
+                    for name, n_values in PART_SIZES.items()]
+    columns.append(Field("key", None, N_KEYS))
+    columns.append(Field("bars_left", None, len(BARS_LEFT_EDGES) + 1))
+    columns += [Field(name, None, n_values)
+                for name, n_values in zip(CHORD_FIELDS, CHORD_SIZES, strict=True)]
+    return tuple(columns)
 
 
 def song_controls(rows: np.ndarray, vocabulary: Vocabulary, levels: Levels) -> np.ndarray:
@@ -65,11 +74,14 @@ def song_controls(rows: np.ndarray, vocabulary: Vocabulary, levels: Levels) -> n
     chords = estimate_chords(rows, vocabulary, song.first_bar, song.n_bars)
 
     ids = rows.astype(np.int64)
+    is_note = ids[:, BAR] >= FIRST_ID
+    bar = ids[:, BAR] - FIRST_ID - song.first_bar
     half_bar_steps = vocabulary.steps_per_bar // HALVES_PER_BAR
     in_second_half = ids[:, START_POS] - FIRST_ID >= half_bar_steps
-    half_bar = HALVES_PER_BAR * (ids[:, BAR] - FIRST_ID - song.first_bar) + in_second_half
-    at_edge = np.where(ids[:, BAR] == BOS, 0, HALVES_PER_BAR * song.n_bars - 1)
-    half_bar = np.where(ids[:, BAR] >= FIRST_ID, half_bar, at_edge)  # (N,)
+    half_bar = HALVES_PER_BAR * bar + in_second_half
+    last_half_bar = HALVES_PER_BAR * song.n_bars - 1
+    at_edge = np.where(ids[:, BAR] == BOS, 0, last_half_bar)
+    half_bar = np.where(is_note, half_bar, at_edge)          # (N,)
     bar = half_bar // HALVES_PER_BAR
     left = bars_left(song.n_bars - 1 - bar)
     return np.concatenate([sheets[bar], left[:, None], chords[half_bar]], axis=1)
@@ -77,7 +89,8 @@ def song_controls(rows: np.ndarray, vocabulary: Vocabulary, levels: Levels) -> n
 
 def bars_left(n_bars: np.ndarray) -> np.ndarray:
     """uint8 ids of how many bars of a song come after a bar: 0 in its last."""
-    return (FIRST_VALUE + np.searchsorted(BARS_LEFT_EDGES, n_bars)).astype(np.uint8)
+    bucket = np.searchsorted(BARS_LEFT_EDGES, n_bars)
+    return (FIRST_VALUE + bucket).astype(np.uint8)
 
 
 def transposed(controls: np.ndarray, semitones: int, vocabulary: Vocabulary) -> np.ndarray:
@@ -85,7 +98,8 @@ def transposed(controls: np.ndarray, semitones: int, vocabulary: Vocabulary) -> 
     moved = controls.copy()
     column = key_column(vocabulary)
     key = controls[..., column].astype(np.int64)
-    shifted = FIRST_VALUE + (key - FIRST_VALUE + semitones * len(MODES)) % N_KEYS
+    shift = semitones * len(MODES)
+    shifted = FIRST_VALUE + (key - FIRST_VALUE + shift) % N_KEYS
     moved[..., column] = np.where(key >= FIRST_VALUE, shifted, key)
     moved[..., CHORD_COLUMNS] = transposed_chords(controls[..., CHORD_COLUMNS], semitones)
     return moved
@@ -101,7 +115,7 @@ def silenced(controls: np.ndarray, parts: Collection[int], vocabulary: Vocabular
 
 def forgotten(controls: np.ndarray, random: np.random.Generator, share: float = 0.15,
               share_all: float = 0.1) -> np.ndarray:
-    """A copy of (B, T, K) controls of which some are unknown, so that a model learns to play without them.
+    """A copy of (B, T, K) controls of which some are unknown: a model learns to play without them.
 
     In each of the B songs, each column is forgotten with the chance `share`, a chord's three
     together. With the chance `share_all` all columns are.
@@ -110,4 +124,5 @@ def forgotten(controls: np.ndarray, random: np.random.Generator, share: float = 
     is_unknown = random.random((n_songs, n_fields)) < share
     is_unknown[:, CHORD_COLUMNS] = is_unknown[:, -1:]
     is_unknown |= random.random((n_songs, 1)) < share_all
-    return np.where(is_unknown[:, None], controls.dtype.type(UNKNOWN), controls)
+    unknown = controls.dtype.type(UNKNOWN)
+    return np.where(is_unknown[:, None], unknown, controls)

@@ -1,4 +1,4 @@
-"""When given notes are read: a fixed number of bars ahead, so that what is made can prepare for them.
+"""When given notes are read: some bars ahead, so that what is made can prepare for them.
 
 Given notes are read a bar at a time. Behind BOS come those of the first `lookahead_bars` bars;
 behind the first made note of a bar come those of the bar that is so much later. This order depends
@@ -24,7 +24,7 @@ class GivenNotes:
         self.n_read = 0
 
     def due(self, bar: int) -> list[tuple[int, ...]]:
-        """The notes that are due when the last made note stands in `bar`, from 0, and were not due before."""
+        """The notes that come due when the last made note stands in `bar`, from 0."""
         bars = self.rows[:, BAR] - FIRST_ID
         first = self.n_read
         n_due = int(np.searchsorted(bars, bar + self.lookahead_bars, side="right"))
@@ -32,7 +32,8 @@ class GivenNotes:
         return [tuple(row) for row in self.rows[first:self.n_read].tolist()]
 
 
-def reading_order(bars: np.ndarray, given: np.ndarray, start: int, lookahead_bars: int) -> np.ndarray:
+def reading_order(bars: np.ndarray, given: np.ndarray, start: int,
+                  lookahead_bars: int) -> np.ndarray:
     """(N,) indices of the notes of one song in the order in which they are read.
 
     Given notes that come due behind the last made note stand at the end.
@@ -42,8 +43,10 @@ def reading_order(bars: np.ndarray, given: np.ndarray, start: int, lookahead_bar
         given: (N,) bool, the notes that are given; the others are made.
         start: the bar that the song begins in: notes up to `lookahead_bars` later are read first.
     """
-    made_before = np.cumsum(~given) - 1                         # (N,); for a made note: its number
-    due = np.searchsorted(bars[~given], bars - lookahead_bars)  # number of the made note that a given one follows
-    due = np.where(bars <= start + lookahead_bars, -1, due)
-    place = np.where(given, due, made_before)
+    bars_made = bars[~given]
+    number = np.cumsum(~given) - 1                           # (N,) of a made note, from 0
+    follows = np.searchsorted(bars_made, bars - lookahead_bars)  # (N,) number of the made note
+    is_due_at_once = bars <= start + lookahead_bars
+    follows[is_due_at_once] = -1
+    place = np.where(given, follows, number)
     return np.lexsort((np.arange(len(bars)), given, place))

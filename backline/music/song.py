@@ -45,8 +45,9 @@ class Track:
 
 @dataclasses.dataclass(frozen=True)
 class Song:
-    """A MIDI file's notes and time line. `tempos` are (tick, beats per minute) pairs; both lists sorted by tick.
+    """A MIDI file's notes and time line.
 
+    `tempos` are (tick, beats per minute) pairs; both lists are sorted by tick.
     `notices` say what was odd about the file, and read all the same; an ordinary file has none.
     """
 

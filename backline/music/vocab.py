@@ -15,6 +15,7 @@ import functools
 import hashlib
 import json
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,11 @@ import numpy as np
 from backline.common.errors import UserError
 from backline.common.files import read_json_object
 from backline.common.paths import DEFAULT_VOCABULARY
-from backline.common.settings import config_from_dict
+from backline.common.settings import config_from_dict, config_to_dict
 
 FIELDS = ("bar", "start_pos", "note_dur", "pitch_instrument")
 BAR, START_POS, NOTE_DUR, PITCH_INSTRUMENT = range(len(FIELDS))
-# Behind a note's ids, rows of training may have a column that marks given notes, and behind that those of controls.
+# Rows of training may have more columns: one that marks given notes, and behind it those of controls.
 GIVEN = len(FIELDS)
 FIRST_CONTROL = GIVEN + 1
 # The order of a note's families when one is chosen after another: when, what, how long.
@@ -52,7 +53,7 @@ class Part:
     name: str
     is_drum: bool
     program: int  # written to files
-    accepts: tuple[tuple[int, ...], ...]  # [first, last] programs that may fill this part; [] means by name only
+    accepts: tuple[tuple[int, ...], ...]  # [first, last] programs that may fill it; []: by name only
     lowest_pitch: int
     highest_pitch: int
 
@@ -68,9 +69,11 @@ class Part:
 
     @property
     def n_pitches(self) -> int:
+        """How many pitches its range holds."""
         return self.highest_pitch - self.lowest_pitch + 1
 
     def accepts_program(self, program: int) -> bool:
+        """Whether a track with this program may fill the part."""
         return any(first <= program <= last for first, last in self.accepts)
 
 
@@ -93,7 +96,8 @@ class Vocabulary:
         if self.steps_per_bar % QUARTERS_PER_BAR:
             raise UserError(f"steps_per_bar={self.steps_per_bar} must be a multiple of "
                             f"{QUARTERS_PER_BAR}")
-        if len({name.casefold() for name in self.part_names}) < len(self.parts):  # file names may not tell case
+        names = {name.casefold() for name in self.part_names}  # file names may not tell letter case
+        if len(names) < len(self.parts):
             raise UserError(f"two parts share a name: {', '.join(self.part_names)}")
         if sum(not part.is_drum for part in self.parts) > MELODIC_CHANNELS:
             raise UserError(f"more than {MELODIC_CHANNELS} parts besides drums; a MIDI file has no "
@@ -101,17 +105,20 @@ class Vocabulary:
 
     @property
     def part_names(self) -> tuple[str, ...]:
+        """In the order of `parts`."""
         return tuple(part.name for part in self.parts)
 
     @property
     def steps_per_quarter(self) -> int:
+        """Steps of the grid in a quarter note."""
         return self.steps_per_bar // QUARTERS_PER_BAR
 
     @functools.cached_property
     def sizes(self) -> tuple[int, ...]:
         """Ids per family V_f, special ones counted, in `FIELDS` order."""
-        return (FIRST_ID + self.bars, FIRST_ID + self.steps_per_bar, FIRST_ID + self.max_duration_steps,
-                FIRST_ID + sum(part.n_pitches for part in self.parts))
+        n_pitches = sum(part.n_pitches for part in self.parts)
+        counts = (self.bars, self.steps_per_bar, self.max_duration_steps, n_pitches)
+        return tuple(FIRST_ID + count for count in counts)
 
     @functools.cached_property
     def first_pitch_ids(self) -> tuple[int, ...]:
@@ -134,12 +141,18 @@ class Vocabulary:
     @functools.cached_property
     def event_names(self) -> tuple[tuple[str, ...], ...]:
         """For each family, the event name of each id."""
-        pitched = tuple(f"pitch{pitch}_{self.parts[part].name}"
-                        for part, pitch in zip(self.part_of_id, self.pitch_of_id, strict=True) if part >= 0)
-        return (SPECIALS + tuple(f"bar{i}" for i in range(self.bars)),
-                SPECIALS + tuple(f"start_pos{i}" for i in range(self.steps_per_bar)),
-                SPECIALS + tuple(f"note_dur{i + 1}" for i in range(self.max_duration_steps)),
-                SPECIALS + pitched)
+        notes = zip(self.part_of_id[FIRST_ID:], self.pitch_of_id[FIRST_ID:], strict=True)
+        return (
+            SPECIALS + tuple(f"bar{i}" for i in range(self.bars)),
+            SPECIALS + tuple(f"start_pos{i}" for i in range(self.steps_per_bar)),
+            SPECIALS + tuple(f"note_dur{i + 1}" for i in range(self.max_duration_steps)),
+            SPECIALS + tuple(f"pitch{pitch}_{self.parts[part].name}" for part, pitch in notes),
+        )
+
+    @functools.cached_property
+    def is_drum(self) -> np.ndarray:
+        """(n_parts,) bool: which parts are drums."""
+        return np.array([part.is_drum for part in self.parts])
 
     @property
     def id_type(self) -> np.dtype:
@@ -152,48 +165,57 @@ class Vocabulary:
 
         Programs are left out: they change which tracks are read, not the ids.
         """
-        return hashlib.sha256(json.dumps(self.to_published()).encode()).hexdigest()[:16]
+        text = json.dumps(self.to_published())
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def to_published(self) -> dict[str, Any]:
         """The predecessor's form: `n_tokens`, and an event → id table per family."""
-        tables = {field: {name: i for i, name in enumerate(names)}
-                  for field, names in zip(FIELDS, self.event_names, strict=True)}
-        return {"n_tokens": list(self.sizes), **tables}
+        published: dict[str, Any] = {"n_tokens": list(self.sizes)}
+        for field, names in zip(FIELDS, self.event_names, strict=True):
+            published[field] = {name: i for i, name in enumerate(names)}
+        return published
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON form, as in `configs/vocab.json`."""
-        return {"format": FORMAT, "version": VERSION, **json.loads(json.dumps(dataclasses.asdict(self)))}
+        return {"format": FORMAT, "version": VERSION, **config_to_dict(self)}
 
     def difference(self, other: Vocabulary) -> str:
-        """How the ids of `other` differ from this vocabulary's, for people; "" where they do not."""
-        found = [f"{name} {getattr(other, name)}, not {getattr(self, name)}"
-                 for name in ("bars", "steps_per_bar", "max_duration_steps")
-                 if getattr(other, name) != getattr(self, name)]
+        """How the ids of `other` differ from this vocabulary's, in words; "" where they do not."""
+        found = []
+        for name in ("bars", "steps_per_bar", "max_duration_steps"):
+            own, others = getattr(self, name), getattr(other, name)
+            if others != own:
+                found.append(f"{name} {others}, not {own}")
         if other.part_names != self.part_names:
             found.append(f"parts {', '.join(other.part_names)}, not {', '.join(self.part_names)}")
-        else:
-            found += [f"{a.name} pitches {b.lowest_pitch}-{b.highest_pitch}, not {a.lowest_pitch}-{a.highest_pitch}"
-                      for a, b in zip(self.parts, other.parts, strict=True)
-                      if (a.lowest_pitch, a.highest_pitch) != (b.lowest_pitch, b.highest_pitch)]
+            return "; ".join(found)
+        for part, others_part in zip(self.parts, other.parts, strict=True):
+            own = f"{part.lowest_pitch}-{part.highest_pitch}"
+            others = f"{others_part.lowest_pitch}-{others_part.highest_pitch}"
+            if others != own:
+                found.append(f"{part.name} pitches {others}, not {own}")
         return "; ".join(found)
 
     def check_digest(self, digest: str | None, where: str, remedy: str) -> None:
-        """Raise UserError unless `digest` (None: unknown, as in the predecessor's files) is this vocabulary's."""
+        """Raise UserError unless `digest` is this vocabulary's; None, unknown, passes."""
         if digest is not None and digest != self.digest:
             raise UserError(f"{where}: made with another vocabulary ({digest!r:.40}, not "
                             f"{self.digest}); {remedy}")
 
 
 def load_vocabulary(source: str | Path | dict[str, Any] | Vocabulary | None = None) -> Vocabulary:
-    """The vocabulary in a JSON file or dict, in our form or the predecessor's; without `source`, the default one.
+    """The vocabulary in a JSON file or dict, in our form or the predecessor's.
 
-    Raises UserError naming what is wrong.
+    Without `source`, the default one. Raises UserError naming what is wrong.
     """
     if isinstance(source, Vocabulary):
         return source
     if source is None:
         source = DEFAULT_VOCABULARY
-    data, where = (source, "vocabulary") if isinstance(source, dict) else (read_json_object(Path(source)), str(source))
+    if isinstance(source, dict):
+        data, where = source, "vocabulary"
+    else:
+        data, where = read_json_object(Path(source)), str(source)
     if "n_tokens" in data:
         return _from_published(data, where)
     if data.get("format") != FORMAT or data.get("version") != VERSION:
@@ -206,28 +228,37 @@ def load_vocabulary(source: str | Path | dict[str, Any] | Vocabulary | None = No
 def _from_published(data: dict[str, Any], where: str) -> Vocabulary:
     """Read the predecessor's form.
 
-    It says nothing of programs: the default vocabulary's parts lend theirs by name.
+    It names no programs: parts of the default vocabulary lend theirs to parts of the same name.
     """
-    known = {part.name: part for part in load_vocabulary().parts}
     try:
-        names = [name for name in data["pitch_instrument"] if name not in SPECIALS]
-        matches = [re.fullmatch(r"pitch(\d+)_(\w+)", name) for name in names]
-        pitches: dict[str, list[int]] = {}
-        for match in matches:
-            pitches.setdefault(match[2], []).append(int(match[1]))
-        parts = tuple(
-            Part(name, known[name].is_drum if name in known else False,
-                 known[name].program if name in known else 0,
-                 known[name].accepts if name in known else (), min(inside), max(inside))
-            for name, inside in pitches.items())
-        vocabulary = Vocabulary(len(data["bar"]) - FIRST_ID, len(data["start_pos"]) - FIRST_ID,
-                                len(data["note_dur"]) - FIRST_ID, parts)
+        n_bars, n_steps, n_durations = (len(data[field]) - FIRST_ID for field in FIELDS[:-1])
+        parts = _published_parts(data["pitch_instrument"])
+        vocabulary = Vocabulary(n_bars, n_steps, n_durations, parts)
     except (KeyError, TypeError, AttributeError):
         raise UserError(f"{where}: the published form needs n_tokens and one table of event names "
                         f"per family: {', '.join(FIELDS)}") from None
     except UserError as err:
         raise UserError(f"{where}: {err}") from None
-    if vocabulary.to_published() != {key: data.get(key) for key in ("n_tokens", *FIELDS)}:
+    tables = {key: data.get(key) for key in ("n_tokens", *FIELDS)}
+    if vocabulary.to_published() != tables:
         raise UserError(f"{where}: ids are not in the published order (special ids, then the "
                         f"events counted up)")
     return vocabulary
+
+
+def _published_parts(event_names: Iterable[str]) -> tuple[Part, ...]:
+    """The parts in names such as "pitch36_drums"."""
+    pitches: dict[str, list[int]] = {}
+    for event_name in event_names:
+        if event_name in SPECIALS:
+            continue
+        match = re.fullmatch(r"pitch(\d+)_(\w+)", event_name)
+        if match is None:
+            raise TypeError(event_name)
+        pitches.setdefault(match[2], []).append(int(match[1]))
+    known = {part.name: part for part in load_vocabulary().parts}
+    parts = []
+    for name, inside in pitches.items():
+        like = known.get(name, Part(name, False, 0, (), 0, 0))
+        parts.append(dataclasses.replace(like, lowest_pitch=min(inside), highest_pitch=max(inside)))
+    return tuple(parts)

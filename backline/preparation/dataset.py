@@ -95,7 +95,7 @@ def write_dataset(path: Path, songs: Songs, block_size: int, vocabulary: Vocabul
     clusters = np.maximum.accumulate(np.where(first, np.arange(len(sizes)), 0))
     n_name_bytes = sum(len(name) for name in _name_bytes(songs.names))
     with _scratch_folder(path) as scratch:
-        # Holes on the disk, of which nothing is ever touched: they only say how large these two are.
+        # Sparse placeholder files, never read: they only give the two tensors their sizes.
         blocks = np.memmap(scratch / "blocks", vocabulary.id_type, "w+", shape=(n_blocks, block_size, len(FIELDS)))
         names = np.memmap(scratch / "songs", np.uint8, "w+", shape=(n_name_bytes,))
         data = {"format": FORMAT, "version": VERSION, "vocabulary": vocabulary.to_dict(),
@@ -116,7 +116,7 @@ def _name_bytes(names: Iterable[str]) -> Iterator[bytes]:
 
 @contextlib.contextmanager
 def _scratch_folder(path: Path) -> Iterator[Path]:
-    """A folder beside `path`, always of the same name, so that what a killed run left goes with the next."""
+    """A folder beside `path`, always of the same name: the next run removes what a killed one left."""
     scratch = path.with_name(f".{path.name}.scratch")
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir()
