@@ -31,7 +31,7 @@ from backline.preparation.duplicates import cluster, exact_key, join_labels, sig
 from backline.preparation.song_store import Entry, SongStore
 from tokenizer import MidiTokenizerPooled, read_tokens
 
-NONE, EXACT, NEAR = "none", "exact", "near"
+KEEP_ALL, EXACT, NEAR = "none", "exact", "near"  # values of --duplicates
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +59,7 @@ def read_songs(store: SongStore, listing: Listing, job: ReadSong, args: argparse
         print(f"notice: {n_done} of {n_files} files were read before", file=sys.stderr)
     n_workers = workers.worker_count(args.jobs, n_files - n_done)
     pending = itertools.islice(listing, n_done, None)
-    outcomes = workers.run(job, pending, n_workers, args.time_limit)
+    outcomes = workers.run_tasks(job, pending, n_workers, args.time_limit)
     for outcome in tqdm(outcomes, total=n_files, initial=n_done, unit="song", disable=None):
         store.add(outcome.task, outcome.result, outcome.reason)
     store.commit()
@@ -92,7 +92,8 @@ def song_order(clusters: np.ndarray, kept: np.ndarray, seed: int) -> np.ndarray:
     rank = np.empty(len(clusters), np.int64)
     rank[labels] = np.random.default_rng(seed).permutation(len(labels))
     songs = np.flatnonzero(kept)
-    return songs[np.argsort(rank[clusters[songs]], kind="stable")]
+    rank_of_song = rank[clusters[songs]]
+    return songs[np.argsort(rank_of_song, kind="stable")]
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -103,7 +104,7 @@ def build_parser() -> argparse.ArgumentParser:
                         help="folder of token files")
     parser.add_argument("-b", "--block_size", type=int, default=512,
                         help="notes per block (default: %(default)s)")
-    parser.add_argument("--duplicates", choices=(EXACT, NEAR, NONE), default=EXACT,
+    parser.add_argument("--duplicates", choices=(EXACT, NEAR, KEEP_ALL), default=EXACT,
                         help="leave out all but the first of songs of the same notes (exact), of "
                              "near-duplicates as well (near), or nothing (none) "
                              "(default: %(default)s)")
@@ -153,7 +154,7 @@ def _write(store: SongStore, n_files: int, args: argparse.Namespace) -> None:
     _check_some_read(store, len(lengths), n_files)
     same, clusters = find_clusters(store)
     numbers = np.arange(len(lengths))
-    kept = {NONE: numbers >= 0, EXACT: same == numbers, NEAR: clusters == numbers}[args.duplicates]
+    kept = {KEEP_ALL: numbers >= 0, EXACT: same == numbers, NEAR: clusters == numbers}[args.duplicates]
     order = song_order(clusters, kept, args.seed)
 
     names = list(store.names())

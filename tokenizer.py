@@ -129,12 +129,14 @@ def _check_range(part: Part, notes: np.ndarray, ticks_per_quarter: int, vocabula
     if not is_outside.any():
         return
     outside = notes[is_outside]
-    onset, _, pitch = outside[np.argmin(outside[:, 0])]
+    first = np.argmin(outside[:, 0])
+    onset, _, pitch = outside[first]
     step = quantize_onsets(onset, ticks_per_quarter, vocabulary.steps_per_quarter)
     bar = step // vocabulary.steps_per_bar
-    raise UserError(f"{where}: bar {bar}: {part.name} pitch {pitch} is outside {part.lowest_pitch} "
-                    f"to {part.highest_pitch} ({len(outside)} of {len(notes)} notes); move or "
-                    f"delete such notes, or --ranges drop")
+    allowed = f"{part.lowest_pitch} to {part.highest_pitch}"
+    raise UserError(f"{where}: bar {bar}: {part.name} pitch {pitch} is outside {allowed} "
+                    f"({len(outside)} of {len(notes)} notes); move or delete such notes, or "
+                    f"--ranges drop")
 
 
 # ---------------------------------------------------------------- the order of rows
@@ -350,10 +352,10 @@ class MidiTokenizerPooled(MidiTokenizerBase):
 
     def tokens_to_events(self, ids: Any) -> list[list[str]]:
         """The four event names of each row."""
-        columns = self.check_ids(ids).T.tolist()
-        tables = self.vocabulary.event_names
-        names = [[table[i] for i in column] for table, column in zip(tables, columns, strict=True)]
-        return [list(row) for row in zip(*names, strict=True)]
+        rows = self.check_ids(ids).tolist()
+        bars, starts, durations, pitches = self.vocabulary.event_names
+        return [[bars[bar], starts[start], durations[duration], pitches[pitch]]
+                for bar, start, duration, pitch in rows]
 
     def token_bytes(self, rows: np.ndarray, song: Song, source: str, events: bool = True) -> bytes:
         """What `json_bytes(token_file(...))` gives, put together without a Python object per id.
@@ -373,7 +375,8 @@ class MidiTokenizerPooled(MidiTokenizerBase):
     def _event_fragments(self, rows: np.ndarray) -> list[bytes]:
         """JSON of the events of (N, F) note ids: three ready-made fragments per note."""
         bars, middles, ends = self._fragments
-        middle = rows[:, START_POS] * self.vocabulary.sizes[NOTE_DUR] + rows[:, NOTE_DUR]
+        n_durations = self.vocabulary.sizes[NOTE_DUR]
+        middle = rows[:, START_POS] * n_durations + rows[:, NOTE_DUR]
         fragments = np.empty((len(rows), 3), object)
         fragments[:, 0] = bars[rows[:, BAR]]
         fragments[:, 1] = middles[middle]
@@ -388,17 +391,27 @@ class MidiTokenizerPooled(MidiTokenizerBase):
         middles = [f'"{start}","{duration}",'.encode()
                    for start, duration in itertools.product(starts, durations)]
         ends = [f'"{pitch}"],'.encode() for pitch in pitches]
-        return np.array(beginnings, object), np.array(middles, object), np.array(ends, object)
+        return (
+            np.array(beginnings, object),
+            np.array(middles, object),
+            np.array(ends, object),
+        )
 
 
 def _as_array(ids: Any, where: str) -> np.ndarray:
     """Ids as an (N, F) int64 array, from lists, arrays or tensors (without importing torch)."""
     array = _numbers(ids)
-    is_rows = array is not None and array.ndim == 2 and array.shape[1] == len(FIELDS)
-    if array is None or not is_rows or not np.issubdtype(array.dtype, np.integer):
+    if array is None or not _is_rows(array):
         raise UserError(f"{where}: must be rows of {len(FIELDS)} whole numbers, one per family: "
                         f"{', '.join(FIELDS)}; {REMEDY}")
     return array.astype(np.int64)
+
+
+def _is_rows(array: np.ndarray) -> bool:
+    """Whether an array is (N, F) whole numbers."""
+    if array.ndim != 2 or array.shape[1] != len(FIELDS):
+        return False
+    return bool(np.issubdtype(array.dtype, np.integer))
 
 
 def _numbers(ids: Any) -> np.ndarray | None:
@@ -491,7 +504,10 @@ class SongTokens:
         files = [self.tokenizer.token_bytes(rows, song, source, self.events)
                  for rows in tokenized.rows]
         last_bars = [int(rows[-1, BAR]) - FIRST_ID for rows in tokenized.rows]
-        about_files = {"bars": [bar + 1 for bar in last_bars], "first_bars": tokenized.first_bars}
+        about_files = {
+            "bars": [bar + 1 for bar in last_bars],
+            "first_bars": tokenized.first_bars,
+        }
         return Converted(files, tokenized.n_notes, about_files, dict(tokenized.lost),
                          tokenized.about_song)
 

@@ -46,7 +46,7 @@ def altered(rows: np.ndarray, vocabulary: Vocabulary, random: np.random.Generato
     duration = rows[:, NOTE_DUR].astype(np.int64) - FIRST_ID + 1
     part = vocabulary.part_of_id[rows[:, PITCH_INSTRUMENT]]
     pitch = vocabulary.pitch_of_id[rows[:, PITCH_INSTRUMENT]]
-    melodic = ~np.array([facts.is_drum for facts in vocabulary.parts])[part]
+    melodic = ~vocabulary.is_drum[part]
 
     def song(onset: np.ndarray, duration: np.ndarray, pitch: np.ndarray, keep: np.ndarray | slice) -> np.ndarray:
         return to_rows(onset[keep], duration[keep], part[keep], pitch[keep], vocabulary)

@@ -43,7 +43,7 @@ from backline.common.errors import EXIT_USER_ERROR, UserError, reports_user_erro
 from backline.folders import workers
 from backline.folders.inputs import Input
 from backline.generation.prompt import open_prompt, read_prompt
-from backline.music.choices import ALL, CUT, MOST_NOTES, NONE, RANGES, SKIP, Choices
+from backline.music.choices import ALL, CUT, MOST_NOTES, NO_TRACK, RANGES, SKIP, Choices
 from backline.music.midi_reader import read_song
 from backline.music.midi_writer import parts_to_bytes
 from backline.music.song import Song
@@ -64,7 +64,7 @@ COMBINATIONS_EACH = 8
 SHOWN = 5  # findings printed in full, and slowest and largest inputs named
 
 TRACKS = ((), (("drums", MOST_NOTES), ("bass", ALL)), (("piano", "*"),), (("bass", "0-127"), ("drums", "#2")),
-          (("piano", NONE), ("drums", "#1")))
+          (("piano", NO_TRACK), ("drums", "#1")))
 COMBINATIONS = [Choices(tracks, ranges, max_lost, long_songs, meters, shortest)
                 for tracks, ranges, max_lost, long_songs, meters, shortest in itertools.product(
                     TRACKS, RANGES, (0.2, 1.0), (SKIP, CUT), (SKIP, CUT), (1, 8))]
@@ -319,7 +319,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         (work / "readers").mkdir()
         (work / "readers" / "bass.mid").write_bytes(three_parts())
         tasks = numbered(inputs(args.seed, real), args.inputs, began + args.seconds)
-        outcomes = workers.run(TryInput(work / "readers"), tasks, args.jobs, KILLED_SECONDS)
+        outcomes = workers.run_tasks(TryInput(work / "readers"), tasks, args.jobs, KILLED_SECONDS)
         for (number, kind, data), tried, reason in tqdm(outcomes, total=args.inputs, unit="input", disable=None):
             result = tried or Tried(findings=[reason])
             kinds[kind] += result.outcomes + Counter({"inputs": 1, "with findings": bool(result.findings)})

@@ -62,7 +62,7 @@ def block_chords(rows: np.ndarray, vocabulary: Vocabulary = VOCABULARY) -> np.nd
 def moved_song(rows: np.ndarray, semitones: int, vocabulary: Vocabulary = VOCABULARY) -> np.ndarray:
     """All but drums; their notes must have room."""
     part = vocabulary.part_of_id[rows[:, PITCH_INSTRUMENT]]
-    melodic = (part >= 0) & ~np.array([facts.is_drum for facts in vocabulary.parts])[part]
+    melodic = (part >= 0) & ~vocabulary.is_drum[part]
     moved = rows.copy()
     moved[melodic, PITCH_INSTRUMENT] += semitones
     assert (vocabulary.part_of_id[moved[:, PITCH_INSTRUMENT]] == part).all()

@@ -393,7 +393,7 @@ def test_what_no_worker_brought_to_an_end_has_a_row_and_no_output(tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "a.json").write_bytes(b"old")
     task, = Listing([tmp_path / "a.mid"], (".mid",), tmp_path / "out", ".json")
-    row, mtime_ns = FileJob(None, "settings").lost(task, "took longer than 3 seconds; x")
+    row, mtime_ns = FileJob(None, "settings").without_result(task, "took longer than 3 seconds; x")
     row = orjson.loads(row)
     facts = {"source": str(tmp_path / "a.mid"), "settings": "settings", "bytes": 6, "verdict": "dropped",
              "sha256": file_hash(tmp_path / "a.mid"), "reason": "took longer than 3 seconds; x", "no_result": True}

@@ -40,8 +40,8 @@ def replacing(path: Path, durable: bool = False, make_parents: bool = True) -> I
     except BaseException as err:
         with contextlib.suppress(OSError):
             temporary.unlink()
-        is_of_ours = isinstance(err, OSError) and err.filename in (None, str(temporary))
-        if is_of_ours:  # a full disk names no file, or the temporary one
+        names = (None, str(temporary))  # that a full disk's error may have
+        if isinstance(err, OSError) and err.filename in names:
             raise OSError(err.errno, err.strerror, str(path)) from err
         raise
 
@@ -104,7 +104,8 @@ def check_new(paths: Iterable[Path], force: bool, inputs: Iterable[Path] = ()) -
 def check_file(path: Path) -> None:
     """Raise UserError unless `path` is a file."""
     if path.is_dir():
-        inside = next((path / name for name in ("best.pth", "last.pth") if (path / name).is_file()), "a file in it")
+        checkpoints = [path / name for name in ("best.pth", "last.pth")]
+        inside = next(filter(Path.is_file, checkpoints), "a file in it")
         raise UserError(f"{path}: a folder, where a file is needed; give {inside}")
     if not path.is_file():
         raise UserError(f"{path}: no such file; check the path")

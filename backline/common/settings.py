@@ -8,12 +8,17 @@ import json
 import types
 import typing
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from backline.common.errors import UserError
 from backline.common.files import read_json_object
 
-C = TypeVar("C")
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+C = TypeVar("C", bound="DataclassInstance")
+
+PLAIN_NAMES = {float: "a number", int: "a whole number", str: "a string", bool: "true or false"}
 
 
 def config_from_dict(cls: type[C], data: dict[str, Any], where: str) -> C:
@@ -31,9 +36,7 @@ def config_from_dict(cls: type[C], data: dict[str, Any], where: str) -> C:
     values = {}
     for key, value in data.items():
         if key not in known:
-            close = difflib.get_close_matches(key, known, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"known keys: {', '.join(known)}"
-            raise UserError(f"{where}: unknown key {key!r}; {hint}")
+            raise UserError(f"{where}: unknown key {key!r}; {_hint(key, known)}")
         values[key] = _checked(value, hints[key], f"{where}: {key}")
     for field in fields:  # after the loop: a misspelt key explains one that is missing
         if _is_needed(field) and field.name not in data:
@@ -42,6 +45,14 @@ def config_from_dict(cls: type[C], data: dict[str, Any], where: str) -> C:
         return cls(**values)
     except UserError as err:
         raise UserError(f"{where}: {err}") from None
+
+
+def _hint(key: str, known: list[str]) -> str:
+    """What the user may have meant by a key that is not known."""
+    close = difflib.get_close_matches(key, known, n=1)
+    if close:
+        return f"did you mean {close[0]!r}?"
+    return f"known keys: {', '.join(known)}"
 
 
 def _is_needed(field: dataclasses.Field) -> bool:
@@ -80,7 +91,7 @@ def _checked(value: Any, wanted: Any, where: str) -> Any:
             raise UserError(f"{where} must be an object {{...}}, not {value!r}")
         of_item = typing.get_args(wanted)[1]
         return {key: _checked(item, of_item, f"{where}: {key}") for key, item in value.items()}
-    if dataclasses.is_dataclass(wanted):
+    if isinstance(wanted, type) and dataclasses.is_dataclass(wanted):
         return config_from_dict(wanted, value, where)
     return _checked_plain(value, wanted, where)
 
@@ -94,5 +105,4 @@ def _checked_plain(value: Any, wanted: type, where: str) -> Any:
         return int(value)
     if wanted in (bool, str) and isinstance(value, wanted):
         return value
-    names = {float: "a number", int: "a whole number", str: "a string", bool: "true or false"}
-    raise UserError(f"{where} must be {names[wanted]}, not {value!r}")
+    raise UserError(f"{where} must be {PLAIN_NAMES[wanted]}, not {value!r}")

@@ -116,7 +116,7 @@ class FileJob:
             _remove_old(item)
         return self._row(item, about_input | result), mtime_ns
 
-    def lost(self, item: Input, reason: str) -> tuple[bytes, int]:
+    def without_result(self, item: Input, reason: str) -> tuple[bytes, int]:
         """What `__call__` returns, for a file that no worker brought to an end.
 
         The next run tries it again.
@@ -213,7 +213,7 @@ def _run(report: Report, listing: Listing, job: FileJob, args: argparse.Namespac
             yield place, item
 
     n_workers = workers.worker_count(args.jobs, progress.total - report.n_done)
-    for (place, item), result, reason in workers.run(job, pending(), n_workers, args.time_limit):
-        row, mtime_ns = result or job.lost(item, reason)
+    for (place, item), result, reason in workers.run_tasks(job, pending(), n_workers, args.time_limit):
+        row, mtime_ns = result or job.without_result(item, reason)
         report.add(place, item.source, row, mtime_ns)
         progress.update()

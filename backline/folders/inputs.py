@@ -44,14 +44,17 @@ class Shard:
     def parse(cls, text: str) -> Shard:
         """Read "3/16". Raises UserError for anything else."""
         number, _, of = text.partition("/")
-        if not (number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
+        are_numbers = number.isdecimal() and of.isdecimal()
+        if not are_numbers or not 1 <= int(number) <= int(of):
             raise UserError(f"--shard {text}: must be NUMBER/OF with NUMBER from 1 to OF, such as "
                             f"3/16")
         return cls(int(number), int(of))
 
     def has(self, item: Input) -> bool:
         """Whether an input belongs to this shard."""
-        return self.of == 1 or mark(item.name) % self.of == self.number - 1
+        if self.of == 1:
+            return True
+        return mark(item.name) % self.of == self.number - 1
 
     def of_inputs(self, inputs: Iterable[Input]) -> Iterator[Input]:
         """Those of `inputs` that belong to this shard."""
@@ -97,7 +100,8 @@ class Listing:
         self.files = [path for place, path in reversed(by_place.items())
                       if not self._in_folder(place)]
         for folder in self.folders:
-            if next(_visit([str(folder)], [], self._counts, self._is_output), None) is None:
+            found = _visit([str(folder)], [], self._counts, self._is_output)
+            if next(found, None) is None:
                 raise UserError(f"{folder}: no {', '.join(suffixes)} file in this folder or below "
                                 f"it; check the path")
 
@@ -177,7 +181,7 @@ def distinct_stems(paths: Sequence[str], keep_pieces_free: bool = False) -> Iter
     ignore letter case, so it tells no files apart here. With `keep_pieces_free`, names that end as
     the pieces of a song cut into several do (`.part2` and so on) get a number, too.
     """
-    marks = np.fromiter(map(mark, map(_stem, paths)), np.uint64, len(paths))
+    marks = np.fromiter((mark(_stem(path)) for path in paths), np.uint64, len(paths))
     values, counts = np.unique(marks, return_counts=True)
     repeated = set(values[counts > 1].tolist())
     taken: set[int] = set()

@@ -296,7 +296,7 @@ def merge_shards(folder: Path, verb: str, of: int, listing: Listing) -> Summary 
         return None
     report, log, _ = report_paths(folder)
     with contextlib.ExitStack() as stack:
-        lines = {}
+        lines: dict[Shard, Iterator[bytes]] = {}
         for shard, (of_shard, _, _) in zip(shards, paths, strict=True):
             file = stack.enter_context(open(of_shard, "rb"))
             lines[shard] = (line.rstrip(b"\n") for line in file)

@@ -46,7 +46,7 @@ def available_cores() -> int:
 
 
 def worker_count(n_workers: int, n_tasks: int) -> int:
-    """As many of `n_workers` as a few tasks are worth starting."""
+    """How many of `n_workers` are worth starting for `n_tasks`."""
     return min(n_workers, max(1, n_tasks // TASKS_WORTH_A_WORKER))
 
 
@@ -72,8 +72,8 @@ def check_options(args: argparse.Namespace) -> None:
         raise UserError(f"--time-limit {args.time_limit:g}: must be more than 0 seconds")
 
 
-def run(job: Callable[[Any], Any], tasks: Iterable[Any], n_workers: int, time_limit: float,
-        method: str | None = None) -> Iterator[Outcome]:
+def run_tasks(job: Callable[[Any], Any], tasks: Iterable[Any], n_workers: int, time_limit: float,
+              method: str | None = None) -> Iterator[Outcome]:
     """Apply `job` to each task, and yield the outcomes in the order of the tasks.
 
     Args:
@@ -128,7 +128,9 @@ def _drain(pool: ProcessPool, tasks: Iterator[Any], waiting: collections.deque, 
             pool.close()  # gently: one that was killed last may have a successor just starting
             pool.join()
             return
-        outcome = _outcome(*waiting[0], time_limit)
+        task, future = waiting[0]
+        assert future is not None  # all that wait are scheduled
+        outcome = _outcome(task, future, time_limit)
         waiting.popleft()
         yield outcome
 
@@ -141,6 +143,7 @@ def _schedule(pool: ProcessPool, task: Any, time_limit: float) -> Future:
 
 
 def _outcome(task: Any, future: Future, time_limit: float) -> Outcome:
+    """Wait for what becomes of a task."""
     from pebble import ProcessExpired
 
     try:
@@ -153,6 +156,7 @@ def _outcome(task: Any, future: Future, time_limit: float) -> Outcome:
 
 
 def _result(job: Callable[[Any], Any], task: Any) -> tuple[Any, str]:
+    """The job's result and "", or None and the reason. Raises OSError, which ends the run."""
     try:
         return job(task), ""
     except UserError as err:

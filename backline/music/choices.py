@@ -15,7 +15,7 @@ RANGES = (DROP, BY_OCTAVE, SKIP)
 KNOWN = {"ranges": RANGES, "long_songs": (SKIP, CUT), "meters": (SKIP, CUT)}  # values of `Choices`
 PROGRAMS = r"(\d+)(?:-(\d+))?"
 MAX_PROGRAM = 127
-ALL, MOST_NOTES, NONE = "all", "most-notes", "none"
+ALL, MOST_NOTES, NO_TRACK = "all", "most-notes", "none"
 
 OPTIONS = """Which tracks play a part (--part NAME=TRACKS, once per part), in place of the rule in DATA.md:
   all, most-notes   all candidates by name and program joined, or the one with the most notes

@@ -43,6 +43,8 @@ SUS2 = frozenset((0, 2, 7))  # read as sus: it, too, has no third
 CHORD_SIZES = (OCTAVE, len(QUALITIES), OCTAVE)  # values of each field
 N_CHORDS = OCTAVE * len(QUALITIES)
 
+SPELLINGS = {"♭": "b", "♯": "#", "min": "m", "6/9": "69"}  # as people write, and as pychord reads
+
 HALVES_PER_BAR = 2
 MOST_BARS = 1024  # of one chord
 NAMES = ("a root in capitals (C, F#, Bb), perhaps followed by m, 7, maj7, m7, dim, aug, sus or "
@@ -171,12 +173,14 @@ def _scores(sound: np.ndarray, lowest_sound: np.ndarray) -> np.ndarray:
     half_bar = np.arange(n_halves)
     begin = np.maximum(half_bar - CONTEXT_REACH, 0)
     end = np.minimum(half_bar + CONTEXT_REACH + 1, n_halves)
-    context = (sums[end] - sums[begin]) / (end - begin)[:, None]
+    n_around = (end - begin)[:, None]
+    context = (sums[end] - sums[begin]) / n_around
 
     scores = unit(profile + CONTEXT_WEIGHT * context) @ TEMPLATES.T  # (H, 97)
     n_steps = lowest_sound.sum(axis=1, keepdims=True)
     root_in_bass = lowest_sound / np.maximum(n_steps, 1)
-    scores[:, :N_CHORDS] += ROOT_WEIGHT * root_in_bass.repeat(len(QUALITIES), axis=1)
+    of_chords = root_in_bass.repeat(len(QUALITIES), axis=1)  # (H, 96)
+    scores[:, :N_CHORDS] += ROOT_WEIGHT * of_chords
     scores[:, :N_CHORDS] -= np.tile(RARITY, OCTAVE)
     scores[~sound.any(axis=1)] = 0  # silence speaks for no chord, and against none
     return scores
@@ -303,7 +307,8 @@ def parse_chords(text: str) -> Progression:
                 notices.append(f"{name} is played as {played}")
         names.append(played)
         rows += [row] * n_halves
-    return Progression(tuple(names), np.array(rows, np.uint8), tuple(dict.fromkeys(notices)))
+    different = dict.fromkeys(notices)
+    return Progression(tuple(names), np.array(rows, np.uint8), tuple(different))
 
 
 def _half_bars(length: str, where: str) -> int:
@@ -323,7 +328,9 @@ def _read_chord(name: str, where: str) -> tuple[Chord, bool]:
     import pychord  # not at the top: --help must not wait for it
     from pychord.utils import note_to_val
 
-    plain = name.replace("♭", "b").replace("♯", "#").replace("min", "m").replace("6/9", "69")
+    plain = name
+    for written, read in SPELLINGS.items():
+        plain = plain.replace(written, read)
     try:
         if re.search(r"/[0-9]", plain):  # pychord's way to name an inversion
             raise ValueError

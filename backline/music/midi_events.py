@@ -62,10 +62,10 @@ def _longest_time(high: np.ndarray) -> int:
     pairs = high[1:] & high[:-1]
     triples = pairs[1:] & pairs[:-1]
     longest = 127 * len(high)
-    longest += np.count_nonzero(high) << 14
-    longest += np.count_nonzero(pairs) << 21
-    longest += np.count_nonzero(triples) << 28
-    return int(longest)
+    longest += int(np.count_nonzero(high)) << 14
+    longest += int(np.count_nonzero(pairs)) << 21
+    longest += int(np.count_nonzero(triples)) << 28
+    return longest
 
 
 def _sysex_misread(events: bytes, places: list[int]) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 from pathlib import Path
+from typing import Any
 
 import miditoolkit
 import numpy as np
@@ -44,7 +45,8 @@ NOTE_ONS = [bytes([NOTE_ON | channel]) for channel in range(N_CHANNELS)]
 def _offs(channel: int) -> bytes:
     """Note-offs for every pitch of a channel, OFFS_PER_PITCH of each, in running status."""
     pitches = np.repeat(np.arange(N_PITCHES), OFFS_PER_PITCH).tolist()
-    return bytes([NOTE_OFF | channel]) + b"\0".join(bytes([pitch, 0]) for pitch in pitches)
+    events = [bytes([pitch, 0]) for pitch in pitches]
+    return bytes([NOTE_OFF | channel]) + b"\0".join(events)
 
 
 OFFS = [_offs(channel) for channel in range(N_CHANNELS)]
@@ -165,7 +167,8 @@ def _first_chunk(data: bytes) -> int:
 
 def _check_whole(data: bytes, place: int, bodies: list[bytes], n_tracks: int, where: str) -> None:
     """Raise UserError if the chunks read, up to `place`, are not a whole file's."""
-    ends_well = bodies and bodies[-1].endswith(END_OF_TRACK) and not data[place:].strip(b"\0")
+    rest = data[place:].strip(b"\0")
+    ends_well = bool(bodies) and bodies[-1].endswith(END_OF_TRACK) and not rest
     is_missing = len(bodies) < n_tracks and not ends_well
     if _is_track(data, place) or is_missing:
         raise UserError(f"{where}: truncated MIDI file ({_count(len(bodies), 'whole track')}, "
@@ -191,7 +194,8 @@ def _fits(data: bytes, end: int) -> bool:
 
 
 def _chunk_end(data: bytes, place: int) -> int:
-    return place + 8 + int.from_bytes(data[place + 4:place + 8], "big")
+    size = int.from_bytes(data[place + 4:place + 8], "big")
+    return place + 8 + size
 
 
 def _end_by_events(data: bytes, place: int) -> int | None:
@@ -240,17 +244,20 @@ def _are_readable(bodies: list[bytes]) -> list[bool]:
     if len(bodies) > MAX_FAST_TRACKS:
         return [False] * len(bodies)
     all_readable = is_readable(b"".join(bodies))  # one look for all of them is quicker
-    ends_once = [body.find(END_OF_TRACK) == len(body) - len(END_OF_TRACK) for body in bodies]
-    return [ends and (all_readable or is_readable(body))
-            for ends, body in zip(ends_once, bodies, strict=True)]
+    return [_ends_once(body) and (all_readable or is_readable(body)) for body in bodies]
+
+
+def _ends_once(body: bytes) -> bool:
+    """Whether the end of track stands at the end, and nowhere else."""
+    return body.find(END_OF_TRACK) == len(body) - len(END_OF_TRACK)
 
 
 # ---------------------------------------------------------------- notes
 
 
-def _song_from_score(score: symusic.Score, notices: list[str], where: str,
+def _song_from_score(score: Any, notices: list[str], where: str,
                      offs_per_pitch: int | None = None) -> Song | None:
-    """The song of a score whose notes left sounding end `LATE` ticks after the end of their track.
+    """The song of a symusic score, whose notes left sounding end `LATE` ticks after their track.
 
     None if all of `offs_per_pitch` late note-offs of a pitch are used: there may have been more
     such notes, and symusic drops what nothing switches off.
@@ -260,7 +267,8 @@ def _song_from_score(score: symusic.Score, notices: list[str], where: str,
     onset = _column(columns, "time")                         # (N,) each
     end = onset + _column(columns, "duration")
     pitch = _column(columns, "pitch")
-    line = np.repeat(np.arange(len(columns)) * N_PITCHES, n_notes) + pitch
+    track = np.repeat(np.arange(len(columns)), n_notes)
+    line = track * N_PITCHES + pitch
     late = line[end >= LATE]
     if len(late) and offs_per_pitch:
         _, n_late_of_line = np.unique(late, return_counts=True)
@@ -281,8 +289,9 @@ def _song_from_score(score: symusic.Score, notices: list[str], where: str,
     start = 0
     for track, n in zip(score.tracks, n_notes, strict=True):
         name = track.name.replace("\0", " ").strip()  # old sequencers fill up names with zeros
+        own = notes[start:start + n]
         if n:
-            tracks.append(Track(name, track.program, track.is_drum, notes[start:start + n]))
+            tracks.append(Track(name, track.program, track.is_drum, own))
         start += n
     tempos = [(tempo.time, rounded_tempo(tempo.qpm)) for tempo in score.tempos if tempo.mspq > 0]
     signatures = [TimeSignature(each.time, each.numerator, each.denominator)
@@ -293,7 +302,8 @@ def _song_from_score(score: symusic.Score, notices: list[str], where: str,
 
 def _column(columns: list[dict[str, np.ndarray]], name: str) -> np.ndarray:
     """(N,) int64: one column of the notes of all tracks."""
-    return np.concatenate([np.zeros(0, np.int64), *(each[name] for each in columns)])
+    of_tracks = [each[name] for each in columns]
+    return np.concatenate([np.zeros(0, np.int64), *of_tracks])
 
 
 def _by_tick(changes: list) -> tuple:
@@ -341,7 +351,8 @@ def first_release(notes: np.ndarray) -> np.ndarray:
     """
     if not len(notes):
         return NO_NOTES
-    by_pitch = np.lexsort((notes[:, 0], notes[:, 2]))
+    onset, end, pitch = notes.T
+    by_pitch = np.lexsort((onset, pitch))
     onset, end, pitch = notes[by_pitch].T
     start = min(int(onset.min()), int(end.min()))  # objects in memory may begin before 0
     pitch, onset, end = _first_releases(pitch, onset - start, end - start)

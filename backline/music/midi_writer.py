@@ -54,7 +54,7 @@ def parts_to_bytes(notes: list[np.ndarray], vocabulary: Vocabulary, ticks_per_qu
         tempo: beats per minute.
         only: index of the one part to write, as a stem.
     """
-    score = symusic.Score(ticks_per_quarter)
+    score: Any = symusic.Score(ticks_per_quarter)
     score.tempos.append(symusic.Tempo(0, qpm=tempo))
     score.time_signatures.append(symusic.TimeSignature(0, QUARTERS_PER_BAR, 4))
     for p, part in enumerate(vocabulary.parts):
@@ -67,10 +67,13 @@ def _track(part: Part, notes: np.ndarray) -> Any:
     """A symusic track of (N, 3) notes."""
     onset, end, pitch = end_at_next_onset(notes).T
     duration = end - onset
-    velocity = np.full(len(pitch), VELOCITY, np.int8)
-    track = symusic.Track(part.name, part.program, part.is_drum)
-    track.notes = symusic.Note.from_numpy(onset.astype(np.int32), duration.astype(np.int32),
-                                          pitch.astype(np.int8), velocity)
+    track: Any = symusic.Track(part.name, part.program, part.is_drum)
+    track.notes = symusic.Note.from_numpy(
+        onset.astype(np.int32),
+        duration.astype(np.int32),
+        pitch.astype(np.int8),
+        np.full(len(pitch), VELOCITY, np.int8),
+    )
     return track
 
 
@@ -94,7 +97,8 @@ class PartsMidiFile(miditoolkit.MidiFile):
 def _writable(instrument: miditoolkit.Instrument) -> miditoolkit.Instrument:
     rows = [(note.start, note.end, note.pitch) for note in instrument.notes]
     velocity = {(note.start, note.pitch): note.velocity for note in instrument.notes}
-    notes = end_at_next_onset(np.array(rows, np.int64).reshape(-1, 3))
+    notes = np.array(rows, np.int64).reshape(-1, 3)
+    notes = end_at_next_onset(notes)
     copy = miditoolkit.Instrument(instrument.program, instrument.is_drum, instrument.name)
     copy.notes = [miditoolkit.Note(velocity[start, pitch], pitch, start, end)
                   for start, end, pitch in notes.tolist()]
@@ -112,6 +116,6 @@ def parts_to_midi(notes: list[np.ndarray], vocabulary: Vocabulary, ticks_per_qua
         instrument.notes = [miditoolkit.Note(VELOCITY, pitch, start, end)
                             for start, end, pitch in rows.tolist()]
         midi.instruments.append(instrument)
-    ends = (int(rows[:, 1].max()) for rows in notes if len(rows))
-    midi.max_tick = max(ends, default=0) + 1
+    all_notes = np.concatenate([NO_NOTES, *notes])
+    midi.max_tick = int(all_notes[:, 1].max(initial=0)) + 1
     return midi

@@ -24,7 +24,7 @@ from backline.music.bars import (
     is_four_quarters,
     meters,
 )
-from backline.music.choices import ALL, BY_OCTAVE, MOST_NOTES, NONE, PROGRAMS, SKIP, Choices
+from backline.music.choices import ALL, BY_OCTAVE, MOST_NOTES, NO_TRACK, PROGRAMS, SKIP, Choices
 from backline.music.song import NO_NOTES, Song, Track
 from backline.music.theory import OCTAVE
 from backline.music.vocab import QUARTERS_PER_BAR, Part, Vocabulary
@@ -129,7 +129,9 @@ class _Casting:
     def _notes(self, indices: list[int]) -> np.ndarray:
         """(N, 3) notes of these tracks together."""
         notes = [self.song.tracks[i].notes for i in indices]
-        return notes[0] if len(notes) == 1 else np.concatenate([NO_NOTES, *notes])
+        if len(notes) == 1:
+            return notes[0]
+        return np.concatenate([NO_NOTES, *notes])
 
 
 def _may_play(track: Track, part: Part, others: set[str]) -> bool:
@@ -144,7 +146,7 @@ def _may_play(track: Track, part: Part, others: set[str]) -> bool:
 def _asked_for(which: str, song: Song) -> list[int]:
     """Indices of the tracks that a person asked for; see `choices.OPTIONS`."""
     playing = _with_notes(song)
-    if which == NONE:
+    if which == NO_TRACK:
         return []
     if which.startswith("#"):
         number = int(which[1:])
@@ -156,7 +158,8 @@ def _asked_for(which: str, song: Song) -> list[int]:
         found = [i for i in melodic if first <= song.tracks[i].program <= last]
         return [_most_notes(found, song)] if found else []
     pattern = which.casefold()
-    return [i for i in playing if fnmatch.fnmatchcase(song.tracks[i].name.casefold(), pattern)]
+    names = {i: song.tracks[i].name.casefold() for i in playing}
+    return [i for i, name in names.items() if fnmatch.fnmatchcase(name, pattern)]
 
 
 def _most_notes(indices: Sequence[int], song: Song) -> int:
@@ -213,7 +216,7 @@ def fit_bars(parts: list[np.ndarray], song: Song, vocabulary: Vocabulary, choice
     # A note this much before a bar line is rounded to it.
     early = (song.ticks_per_quarter - 1) // (2 * vocabulary.steps_per_quarter)
     if choices.cuts:
-        parts = [notes[np.argsort(notes[:, 0], kind="stable")] for notes in parts]
+        parts = [_by_onset(notes) for notes in parts]
     pieces = []
     for stretch in _playable_stretches(song, choices, where):
         inside = parts if stretch == WHOLE_SONG else cut(parts, stretch, early)
@@ -224,8 +227,13 @@ def fit_bars(parts: list[np.ndarray], song: Song, vocabulary: Vocabulary, choice
             continue
         for first in range(0, last_onset + 1, longest):
             first_bar = (stretch.start + first) // bar_ticks
-            pieces.append(Piece(first_bar, cut(inside, Stretch(first, first + longest), early)))
+            held = Stretch(first, first + longest)
+            pieces.append(Piece(first_bar, cut(inside, held, early)))
     return [piece for piece in pieces if piece.n_notes]
+
+
+def _by_onset(notes: np.ndarray) -> np.ndarray:
+    return notes[np.argsort(notes[:, 0], kind="stable")]
 
 
 def _playable_stretches(song: Song, choices: Choices, where: str) -> list[Stretch]:
@@ -277,8 +285,11 @@ def arrange(song: Song, vocabulary: Vocabulary, choices: Choices, where: str) ->
     if not pieces:
         raise UserError(f"{where}: none of the notes of {names} is in range and in bars of four "
                         f"quarters; see --ranges, --max-lost and --meters")
-    lost[OTHER_METERS] = sum(map(len, parts)) - sum(piece.n_notes for piece in pieces)
-    lost[NO_PART] = sum(len(song.tracks[i].notes) for i in assignment.left_out(song))
+    n_fitted = sum(len(notes) for notes in parts)
+    n_in_pieces = sum(piece.n_notes for piece in pieces)
+    lost[OTHER_METERS] = n_fitted - n_in_pieces
+    left_out = assignment.left_out(song)
+    lost[NO_PART] = sum(len(song.tracks[i].notes) for i in left_out)
     return Arranged(pieces, lost, describe_song(song, assignment))
 
 
@@ -291,8 +302,11 @@ def describe_song(song: Song, assignment: Assignment) -> dict[str, Any]:
     for number, i in enumerate(_with_notes(song), 1):
         track = song.tracks[i]
         kind = "drums" if track.is_drum else f"program {track.program}"
-        texts[i] = f"#{number} {track.name or 'unnamed'} ({kind}, {len(track.notes)} notes)"
-    players = {name: [texts[i] for i in indices] for name, indices in assignment.tracks.items()}
+        name = track.name or "unnamed"
+        texts[i] = f"#{number} {name} ({kind}, {len(track.notes)} notes)"
+    players = {}
+    for part_name, indices in assignment.tracks.items():
+        players[part_name] = [texts[i] for i in indices]
     about_song = {
         "ticks_per_quarter": song.ticks_per_quarter,
         "tempo": song.main_tempo(),

@@ -93,13 +93,9 @@ def measure_levels(songs: Iterable[np.ndarray], vocabulary: Vocabulary) -> Level
 def _densities(rows: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
     """(W, n_parts) densities in windows of one song that overlap by half; 0 where a part rests."""
     song = song_bars(rows, vocabulary)
-    begin, end = _windows(song.n_bars)
-    begin = begin[::WINDOW // 2]
-    end = end[::WINDOW // 2]
-    counts = song.counts()
-    n_notes = _sums(counts, begin, end)
-    n_played = _sums(counts > 0, begin, end)                 # bars
-    return _ratio(n_notes, n_played)
+    around_bars = Windows.around_bars(song.n_bars)
+    overlapping = Windows(*(bars[::WINDOW // 2] for bars in around_bars))
+    return overlapping.densities(song.counts())
 
 
 # ---------------------------------------------------------------- from notes
@@ -117,7 +113,7 @@ def song_sheets(rows: np.ndarray, vocabulary: Vocabulary, levels: Levels) -> np.
 
 def sheets_of_bars(song: SongBars, vocabulary: Vocabulary, levels: Levels) -> np.ndarray:
     """(n_bars, K_sheet) uint8: the sheet of each bar of a song; see `song_sheets`."""
-    return _sheets(song, vocabulary, levels, *_windows(song.n_bars))
+    return _sheets(song, vocabulary, levels, Windows.around_bars(song.n_bars))
 
 
 def sheet_of(rows: np.ndarray, vocabulary: Vocabulary, levels: Levels, first_bar: int,
@@ -127,9 +123,8 @@ def sheet_of(rows: np.ndarray, vocabulary: Vocabulary, levels: Levels, first_bar
     The stretch is taken as a song of its own: what sounds before and after it does not count.
     """
     song = song_bars(rows, vocabulary, (first_bar, last_bar))
-    begin = np.array([0])
-    end = np.array([song.n_bars])
-    sheet, = _sheets(song, vocabulary, levels, begin, end)
+    whole_song = Windows(np.array([0]), np.array([song.n_bars]))
+    sheet, = _sheets(song, vocabulary, levels, whole_song)
     return sheet
 
 
@@ -170,20 +165,32 @@ def song_bars(rows: np.ndarray, vocabulary: Vocabulary,
     return SongBars(first_bar, n_bars, notes, bar, part, len(vocabulary.parts))
 
 
-def _windows(n_bars: int) -> tuple[np.ndarray, np.ndarray]:
-    """The first bar of each bar's window, and the bar behind its last, (n_bars,) each."""
-    last_begin = max(n_bars - WINDOW, 0)
-    centred = np.arange(n_bars) - WINDOW // 2
-    begin = np.clip(centred, 0, last_begin)
-    end = np.minimum(begin + WINDOW, n_bars)
-    return begin, end
+class Windows(NamedTuple):
+    """W windows of bars: from `begin` to before `end`."""
 
+    begin: np.ndarray  # (W,)
+    end: np.ndarray  # (W,)
 
-def _sums(of_bars: np.ndarray, begin: np.ndarray, end: np.ndarray) -> np.ndarray:
-    """(W, C) sums of (n_bars, C) over W windows of bars."""
-    nothing = np.zeros((1, of_bars.shape[1]), of_bars.dtype)
-    sums = np.concatenate([nothing, of_bars]).cumsum(axis=0)  # (n_bars + 1, C), before each bar
-    return sums[end] - sums[begin]
+    @classmethod
+    def around_bars(cls, n_bars: int) -> Windows:
+        """The window around each bar of a song, moved inside near its ends."""
+        centred = np.arange(n_bars) - WINDOW // 2
+        last_begin = max(n_bars - WINDOW, 0)
+        begin = np.clip(centred, 0, last_begin)
+        end = np.minimum(begin + WINDOW, n_bars)
+        return cls(begin, end)
+
+    def sums(self, of_bars: np.ndarray) -> np.ndarray:
+        """(W, C) sums of (n_bars, C) over each window."""
+        nothing = np.zeros((1, of_bars.shape[1]), of_bars.dtype)
+        before = np.concatenate([nothing, of_bars])
+        before = before.cumsum(axis=0)                       # (n_bars + 1, C), before each bar
+        return before[self.end] - before[self.begin]
+
+    def densities(self, counts: np.ndarray) -> np.ndarray:
+        """(W, n_parts) notes a bar of (n_bars, n_parts) notes; bars without any do not count."""
+        n_played = self.sums(counts > 0)                     # bars
+        return _ratio(self.sums(counts), n_played)
 
 
 def _ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -191,34 +198,33 @@ def _ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return a / np.maximum(b, 1)
 
 
-def _sheets(song: SongBars, vocabulary: Vocabulary, levels: Levels, begin: np.ndarray,
-            end: np.ndarray) -> np.ndarray:
-    """(W, K_sheet) uint8: the sheets of windows of bars, from `begin` (W,) to before `end` (W,)."""
+def _sheets(song: SongBars, vocabulary: Vocabulary, levels: Levels,
+            windows: Windows) -> np.ndarray:
+    """(W, K_sheet) uint8: the sheets of W windows of bars."""
     counts = song.counts()
-    n_notes = _sums(counts, begin, end)                      # (W, n_parts)
-    n_played = _sums(counts > 0, begin, end)                 # (W, n_parts), bars
-    length = (end - begin)[:, None]                          # (W, 1)
-    density = _ratio(n_notes, n_played)
-    rests = (length - n_played) / length                     # (W, n_parts), share of bars
+    n_windows = len(windows.begin)
+    length = (windows.end - windows.begin)[:, None]          # (W, 1), bars
+    n_rests = length - windows.sums(counts > 0)              # (W, n_parts), bars
+    density = windows.densities(counts)                      # (W, n_parts)
 
-    shape = (len(begin), song.n_parts, N_PART_FIELDS)
-    sheets = np.full(shape, NONE, np.uint8)
+    sheets = np.full((n_windows, song.n_parts, N_PART_FIELDS), NONE, np.uint8)
     sheets[..., PLAYS] = FIRST_VALUE
     for part, edges in enumerate(levels.density_edges):
         level = np.searchsorted(edges, density[:, part], side="right")
         sheets[:, part, DENSITY] = FIRST_VALUE + level
-    sheets[..., RESTS] = FIRST_VALUE + np.searchsorted(REST_EDGES, rests)
+    sheets[..., RESTS] = FIRST_VALUE + np.searchsorted(REST_EDGES, n_rests / length)
     for column, gap in RETURN_GAPS.items():
         returns, is_pair = _returns(song, vocabulary, gap)
-        n_pairs = _sums(is_pair, begin, end)
-        mean = _ratio(_sums(returns, begin, end), n_pairs)
+        n_pairs = windows.sums(is_pair)
+        mean = _ratio(windows.sums(returns), n_pairs)
         mean = mean.round(6)  # a sum of floats may miss an edge
         level = np.searchsorted(RETURN_EDGES, mean, side="right")
         sheets[..., column] = np.where(n_pairs > 0, FIRST_VALUE + level, NONE)
-    sheets[n_notes == 0] = NONE
+    is_silent = windows.sums(counts) == 0
+    sheets[is_silent] = NONE
 
-    of_parts = sheets.reshape(len(begin), -1)                # (W, n_parts * 5)
-    keys = _keys(song, vocabulary, begin, end)
+    of_parts = sheets.reshape(n_windows, -1)                 # (W, n_parts * 5)
+    keys = _keys(song, vocabulary, windows)                  # (W,)
     return np.concatenate([of_parts, keys[:, None]], axis=1)
 
 
@@ -250,7 +256,7 @@ def _returns(song: SongBars, vocabulary: Vocabulary, gap: int) -> tuple[np.ndarr
     return np.where(is_pair, share, 0), is_pair
 
 
-def _keys(song: SongBars, vocabulary: Vocabulary, begin: np.ndarray, end: np.ndarray) -> np.ndarray:
+def _keys(song: SongBars, vocabulary: Vocabulary, windows: Windows) -> np.ndarray:
     """(W,) uint8: the id of each window's key, the one whose profile the durations fit best.
 
     All parts but drums count. The fit is the correlation, as in Krumhansl (1990).
@@ -259,9 +265,10 @@ def _keys(song: SongBars, vocabulary: Vocabulary, begin: np.ndarray, end: np.nda
     agree more often with key signatures. One key for the whole song would miss last choruses that
     move up.
     """
+    n_windows = len(windows.begin)
     is_melodic = ~vocabulary.is_drum[song.part]              # (N,)
     if not is_melodic.any():
-        return np.full(len(begin), NONE, np.uint8)
+        return np.full(n_windows, NONE, np.uint8)
     notes = song.notes[is_melodic]
     pitch = vocabulary.pitch_of_id[notes[:, PITCH_INSTRUMENT]]
     # Pitch classes count from the lowest note, so that ties between keys do not depend on the key.
@@ -269,14 +276,14 @@ def _keys(song: SongBars, vocabulary: Vocabulary, begin: np.ndarray, end: np.nda
     pitch_class = (pitch - origin) % OCTAVE
     cells = song.bar[is_melodic] * OCTAVE + pitch_class
     duration = notes[:, NOTE_DUR] - FIRST_ID + 1
-    sound = np.bincount(cells, duration, song.n_bars * OCTAVE)
+    sound = np.bincount(cells, duration, minlength=song.n_bars * OCTAVE)
     sound = sound.reshape(song.n_bars, OCTAVE)
-    sound = _sums(sound, begin, end)                         # (W, 12)
+    sound = windows.sums(sound)                              # (W, 12)
 
-    scores = np.full((len(begin), N_KEYS + 1), LEAST_CORRELATION)  # the last: no key
+    scores = np.full((n_windows, N_KEYS + 1), LEAST_CORRELATION)  # the last: no key
     scores[:, :N_KEYS] = _standardized(sound) @ KEY_TEMPLATES.T
     scores[~sound.any(axis=1)] = 0  # silence speaks for no key, and against none
-    costs = np.full(len(begin), KEY_CHANGE_COST)
+    costs = np.full(n_windows, KEY_CHANGE_COST)
     found = best_path(scores, costs)                         # (W,)
     tonic, mode = np.divmod(found, len(MODES))
     tonic = (tonic + origin) % OCTAVE

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import numbers
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -94,7 +94,7 @@ def rounded_tempo(tempo: float) -> float:
     return min(max(round(tempo, 3), SLOWEST), FASTEST)
 
 
-def check_tempo(tempo: object, where: str) -> float:
+def check_tempo(tempo: Any, where: str) -> float:
     """`tempo` in beats per minute. Raises UserError unless it is a number that MIDI can hold."""
     is_number = isinstance(tempo, numbers.Real) and not isinstance(tempo, bool)
     if not is_number or not SLOWEST <= tempo <= FASTEST:

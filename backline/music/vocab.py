@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import itertools
 import json
 import re
 from collections.abc import Iterable
@@ -63,7 +64,8 @@ class Part:
         if not 0 <= self.lowest_pitch <= self.highest_pitch <= 127:
             raise UserError(f"part {self.name}: pitches {self.lowest_pitch} to "
                             f"{self.highest_pitch} are no range within 0 to 127")
-        if not 0 <= self.program <= 127 or any(len(pair) != 2 for pair in self.accepts):
+        are_pairs = all(len(pair) == 2 for pair in self.accepts)
+        if not 0 <= self.program <= 127 or not are_pairs:
             raise UserError(f"part {self.name}: program must be 0 to 127, accepts a list of "
                             f"[first, last] pairs")
 
@@ -124,7 +126,8 @@ class Vocabulary:
     def first_pitch_ids(self) -> tuple[int, ...]:
         """For each part, the pitch_instrument id of its lowest pitch."""
         counts = [part.n_pitches for part in self.parts]
-        return tuple(FIRST_ID + sum(counts[:p]) for p in range(len(counts)))
+        before = itertools.accumulate(counts[:-1], initial=FIRST_ID)
+        return tuple(before)
 
     @functools.cached_property
     def part_of_id(self) -> np.ndarray:
@@ -187,7 +190,9 @@ class Vocabulary:
             if others != own:
                 found.append(f"{name} {others}, not {own}")
         if other.part_names != self.part_names:
-            found.append(f"parts {', '.join(other.part_names)}, not {', '.join(self.part_names)}")
+            own = ", ".join(self.part_names)
+            others = ", ".join(other.part_names)
+            found.append(f"parts {others}, not {own}")
             return "; ".join(found)
         for part, others_part in zip(self.parts, other.parts, strict=True):
             own = f"{part.lowest_pitch}-{part.highest_pitch}"
@@ -231,9 +236,12 @@ def _from_published(data: dict[str, Any], where: str) -> Vocabulary:
     It names no programs: parts of the default vocabulary lend theirs to parts of the same name.
     """
     try:
-        n_bars, n_steps, n_durations = (len(data[field]) - FIRST_ID for field in FIELDS[:-1])
-        parts = _published_parts(data["pitch_instrument"])
-        vocabulary = Vocabulary(n_bars, n_steps, n_durations, parts)
+        vocabulary = Vocabulary(
+            bars=len(data["bar"]) - FIRST_ID,
+            steps_per_bar=len(data["start_pos"]) - FIRST_ID,
+            max_duration_steps=len(data["note_dur"]) - FIRST_ID,
+            parts=_published_parts(data["pitch_instrument"]),
+        )
     except (KeyError, TypeError, AttributeError):
         raise UserError(f"{where}: the published form needs n_tokens and one table of event names "
                         f"per family: {', '.join(FIELDS)}") from None
@@ -260,5 +268,6 @@ def _published_parts(event_names: Iterable[str]) -> tuple[Part, ...]:
     parts = []
     for name, inside in pitches.items():
         like = known.get(name, Part(name, False, 0, (), 0, 0))
-        parts.append(dataclasses.replace(like, lowest_pitch=min(inside), highest_pitch=max(inside)))
+        part = dataclasses.replace(like, lowest_pitch=min(inside), highest_pitch=max(inside))
+        parts.append(part)
     return tuple(parts)

@@ -148,7 +148,13 @@ def _save(data: dict[str, Any], streams: dict[str, Iterator[bytes]], scratch: Pa
         for entry in skeleton.infolist():
             record = re.fullmatch(r"[^/]+/data/(\d+)", entry.filename)
             key = tensors[int(record[1])] if record else None
-            chunks = streams.get(key) or [data[key].numpy().tobytes() if key else skeleton.read(entry)]
+            chunks: Iterable[bytes]
+            if key is None:
+                chunks = [skeleton.read(entry)]
+            elif key in streams:
+                chunks = streams[key]
+            else:
+                chunks = [data[key].numpy().tobytes()]
             info = zipfile.ZipInfo(entry.filename)
             info.extra = _padding(file.tell() + len(entry.filename))
             with archive.open(info, "w", force_zip64=True) as target:

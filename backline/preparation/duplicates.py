@@ -10,8 +10,8 @@ shingles   SHINGLE consecutive intervals; those with few pitches are clichés (a
            arpeggios of one chord, one-note basses) and do not count; a repeated one counts up to
            REPEATS times
 signature  MinHash of each part's shingles (Broder, "On the resemblance and containment of
-documents",
-           1997): the share of equal values estimates the Jaccard similarity of two parts' shingles
+           documents", 1997): the share of equal values estimates the Jaccard similarity of two
+           parts' shingles
 clusters   songs that agree in a few values of one part are compared: banding, as in Leskovec,
            Rajaraman and Ullman, "Mining of Massive Datasets", section 3.4
 
@@ -24,7 +24,7 @@ import functools
 import hashlib
 import mmap
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -107,8 +107,10 @@ def lines(rows: np.ndarray, vocabulary: Vocabulary) -> tuple[np.ndarray, np.ndar
     Args:
         rows: (N, F) note ids in order, so that within an onset pitches rise.
     """
-    onset = rows[:, BAR].astype(np.int64) * vocabulary.steps_per_bar + rows[:, START_POS]
-    pitch = vocabulary.pitch_of_id[rows[:, PITCH_INSTRUMENT]].astype(np.uint8)
+    bar = rows[:, BAR].astype(np.int64)
+    onset = bar * vocabulary.steps_per_bar + rows[:, START_POS]
+    pitch = vocabulary.pitch_of_id[rows[:, PITCH_INSTRUMENT]]
+    pitch = pitch.astype(np.uint8)
     is_lowest = _changes(onset)
     is_highest = _changes(onset[::-1])[::-1]
     low = pitch[is_lowest]
@@ -136,7 +138,8 @@ def shingle_hashes(two_lines: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
         return np.zeros(0, np.uint32)
     pitches = np.concatenate(windows)                        # (W, length)
     ordered = np.sort(pitches, axis=1)
-    n_pitches = 1 + (ordered[:, 1:] != ordered[:, :-1]).sum(axis=1)
+    is_new = ordered[:, 1:] != ordered[:, :-1]
+    n_pitches = 1 + is_new.sum(axis=1)                       # (W,) different ones
     pitches = pitches[n_pitches >= PITCHES].astype(np.int64)
 
     intervals = np.diff(pitches, axis=1) + 128               # pitches are 0 to 127: eight bits each
@@ -219,7 +222,8 @@ def similarity(signatures: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarr
         left = signatures[a[i:i + step]]                     # (rows, P, K)
         right = signatures[b[i:i + step]]
         is_equal = (left == right) & (left != EMPTY)
-        sums[i:i + step] = is_equal.mean(axis=2).sum(axis=1)
+        of_parts = is_equal.mean(axis=2)                     # (rows, P)
+        sums[i:i + step] = of_parts.sum(axis=1)
         _release(signatures)
     return sums
 
@@ -244,16 +248,19 @@ def _band_keys(signatures: np.ndarray, part: int, bands: np.ndarray) -> np.ndarr
             high ^= high >> np.uint64(32)
         is_empty = (values == EMPTY).all(axis=1)
         high[is_empty] = 0
-        low = (_mixed(picked[..., -1]) & ORDER_MASK) * (high > 0)
-        keys[:, i:i + step] = ((high & ~ORDER_MASK) | low).T
+        low = _mixed(picked[..., -1]) & ORDER_MASK
+        low[high == 0] = 0
+        both = (high & ~ORDER_MASK) | low                    # (rows, bands)
+        keys[:, i:i + step] = both.T
         _release(signatures)
     return keys
 
 
 def _release(array: np.ndarray) -> None:
     """Let go of what was read of a mapped file, or all of it counts as this process's memory."""
-    if isinstance(array, np.memmap) and hasattr(mmap, "MADV_DONTNEED"):
-        array.base.madvise(mmap.MADV_DONTNEED)
+    mapping: Any = array.base
+    if isinstance(mapping, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        mapping.madvise(mmap.MADV_DONTNEED)
 
 
 def _neighbours(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -266,8 +273,9 @@ def _neighbours(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     a = []
     b = []
     for distance in NEIGHBOURS:
-        agree = (band[:-distance] == band[distance:]) & (band[distance:] > 0)
-        left = np.flatnonzero(agree)
+        here = band[:-distance]
+        there = band[distance:]
+        left = np.flatnonzero((here == there) & (there > 0))
         a.append(order[left])
         b.append(order[left + distance])
     return np.concatenate(a), np.concatenate(b)
