@@ -5,9 +5,9 @@ Output   in the output folder: one .mid per song kept, named as its input was, w
          part and nothing else; report.jsonl with a row per input and logs.txt
 Example  python clean_midi.py -o cleaned corpus
 
-A song is kept if all its bars are four quarters long, it fits into the vocabulary's bars, every part
-is there, and it is within the limits of --config (configs/cleaning.json holds the defaults; null
-turns a limit off).
+A song is kept if all its bars are four quarters long, it fits into the vocabulary's bars, every
+part is there, and it is within the limits of --config (configs/cleaning.json holds the defaults;
+null turns a limit off).
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 Input    .mid files whose names hold the name of a part of the vocabulary ("My Bass 2.mid"), in any
          letter case; not every part needs one, and several files for one part are joined
-Output   OUT_DIR/NAME: one Type-1 .mid with a track for each part, at the tempo of the first stem that
-         has one
+Output   OUT_DIR/NAME: one Type-1 .mid with a track for each part, at the tempo of the first stem
+         that has one
 Example  python merge_midi.py OUT_DIR drums.mid bass.mid piano.mid -n merged.mid
 
 A stem gives all its tracks, whatever their names and programs. Nothing is written unless every stem
@@ -99,7 +99,10 @@ def read_stem(path: Path, vocabulary: Vocabulary) -> Stem:
 
 
 def common_ticks_per_quarter(resolutions: Sequence[int]) -> int:
-    """The least common multiple, in which every stem is exact; the finest if MIDI cannot hold that."""
+    """The least common multiple, in which every stem is exact, or else the finest.
+
+    MIDI cannot hold every multiple.
+    """
     multiple = math.lcm(*resolutions)
     return multiple if multiple <= MAX_TICKS_PER_QUARTER else max(resolutions)
 
@@ -152,7 +155,8 @@ def notices(stems: Sequence[Stem], vocabulary: Vocabulary, tempo: float) -> list
     for stem in stems:
         own_tempo = stem.song.main_tempo()
         if stem.song.tempos and own_tempo != tempo:
-            lines.append(f"{stem.path}: its tempo {own_tempo:g} is left out, the song's is {tempo:g}")
+            lines.append(f"{stem.path}: its tempo {own_tempo:g} is left out, the song's is "
+                         f"{tempo:g}")
     return lines
 
 

@@ -5,10 +5,10 @@ Output   one .pt file: a tensor of N blocks × T notes × 4 ids, the names of th
          and which are near-duplicates of each other
 Example  python prepare.py dataset.pt -b 512 -fp tokens_output
 
-Songs of exactly the same notes are duplicates, whatever their files; the first is kept. Near-duplicates
-(the same song in another transcription, key or tempo grid, shifted, with a part less or other notes here
-and there) are kept, next to each other: train_pool.py never has one of them to train on and another to
-validate. See --duplicates.
+Songs of exactly the same notes are duplicates, whatever their files; the first is kept.
+Near-duplicates (the same song in another transcription, key or tempo grid, shifted, with a part
+less or other notes here and there) are kept, next to each other: train_pool.py never has one of
+them to train on and another to validate. See --duplicates.
 """
 
 from __future__ import annotations
@@ -27,7 +27,13 @@ from backline.common.errors import Parser, UserError, reports_user_errors
 from backline.common.files import check_new, check_writable
 from backline.folders import workers
 from backline.folders.inputs import Input, Listing, mark, song_of_piece
-from backline.preparation.duplicates import cluster, exact_key, join_labels, signature, signature_shape
+from backline.preparation.duplicates import (
+    cluster,
+    exact_key,
+    join_labels,
+    signature,
+    signature_shape,
+)
 from backline.preparation.song_store import Entry, SongStore
 from tokenizer import MidiTokenizerPooled, read_tokens
 
@@ -130,7 +136,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     from backline.preparation.dataset import SHORTEST_BLOCK  # brings torch: other errors come first
 
     if args.block_size < SHORTEST_BLOCK:
-        raise UserError(f"-b {args.block_size}: blocks must be at least {SHORTEST_BLOCK} notes long")
+        raise UserError(f"-b {args.block_size}: blocks must be at least {SHORTEST_BLOCK} notes "
+                        f"long")
     folder = args.out.with_name(f".{args.out.name}.songs")
     with SongStore(folder, tokenizer.vocabulary, signature_shape(tokenizer.vocabulary)) as store:
         try:
@@ -154,7 +161,11 @@ def _write(store: SongStore, n_files: int, args: argparse.Namespace) -> None:
     _check_some_read(store, len(lengths), n_files)
     same, clusters = find_clusters(store)
     numbers = np.arange(len(lengths))
-    kept = {KEEP_ALL: numbers >= 0, EXACT: same == numbers, NEAR: clusters == numbers}[args.duplicates]
+    kept = {
+        KEEP_ALL: numbers >= 0,
+        EXACT: same == numbers,
+        NEAR: clusters == numbers,
+    }[args.duplicates]
     order = song_order(clusters, kept, args.seed)
 
     names = list(store.names())

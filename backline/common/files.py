@@ -68,7 +68,8 @@ def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
-        raise UserError(f"{folder}: a file stands where a folder is needed; give another path") from None
+        raise UserError(f"{folder}: a file stands where a folder is needed; give another "
+                        f"path") from None
     except OSError as err:
         raise UserError(f"{folder}: cannot make this folder ({err.strerror}); give one you can "
                         f"write to") from None
@@ -89,7 +90,7 @@ def check_writable(folder: Path) -> None:
 
 
 def check_new(paths: Iterable[Path], force: bool, inputs: Iterable[Path] = ()) -> None:
-    """Raise UserError if one of `paths` exists and `force` is not set, or if it is one of `inputs`."""
+    """Raise UserError if one of `paths` exists, unless `force` is set, or is one of `inputs`."""
     read = {path.resolve() for path in inputs}
     for path in paths:
         if path.resolve() in read:

@@ -213,7 +213,8 @@ def _run(report: Report, listing: Listing, job: FileJob, args: argparse.Namespac
             yield place, item
 
     n_workers = workers.worker_count(args.jobs, progress.total - report.n_done)
-    for (place, item), result, reason in workers.run_tasks(job, pending(), n_workers, args.time_limit):
+    outcomes = workers.run_tasks(job, pending(), n_workers, args.time_limit)
+    for (place, item), result, reason in outcomes:
         row, mtime_ns = result or job.without_result(item, reason)
         report.add(place, item.source, row, mtime_ns)
         progress.update()

@@ -25,8 +25,8 @@ from backline.folders.store import Store
 
 KEPT, DROPPED = "kept", "dropped"
 NO_RESULT = "no_result"  # marks the row of a file that no worker brought to an end
-# `place` orders the rows. It is an input's number in this run. Rows that are no input of it come before
-# them, with negative places: those of a finished run, then those of this run when it was stopped.
+# `place` orders the rows. It is an input's number in this run. Rows that are no input of it come
+# first, with negative places: those of a finished run, then those of this run when it was stopped.
 FINISHED = 1 << 40
 STOPPED = 1 << 30
 PLANNED = b""  # the row of an input that is still to do

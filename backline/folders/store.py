@@ -25,7 +25,7 @@ class Store:
     """
 
     def __init__(self, path: Path, place: Path, tables: str) -> None:
-        """Open `path`, and make it with `tables` (SQL) where it is new; a transaction is open then."""
+        """Open `path`, make it with `tables` (SQL) where it is new, and begin a transaction."""
         self.path = path
         self.place = place
         self.is_new = True

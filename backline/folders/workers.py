@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pebble import ProcessPool
 
 TASKS_WORTH_A_WORKER = 8
-# Tasks handed out per worker before the oldest must be done: one slow file holds nobody up for long.
+# Tasks handed out per worker before the oldest must be done: a slow file holds nobody up for long.
 AHEAD = 64
 # How reasons begin that do not come from a reader.
 TOO_LONG = "took longer than"
@@ -122,7 +122,7 @@ def _drain(pool: ProcessPool, tasks: Iterator[Any], waiting: collections.deque, 
     """Hand out `tasks`, at most `n_ahead` waiting, and yield outcomes until there are no more."""
     while True:
         for task in itertools.islice(tasks, n_ahead - len(waiting)):
-            waiting.append((task, None))  # before it is scheduled, which fails if the pool is broken
+            waiting.append((task, None))  # first: to schedule it fails if the pool is broken
             waiting[-1] = task, _schedule(pool, task, time_limit)
         if not waiting:
             pool.close()  # gently: one that was killed last may have a successor just starting

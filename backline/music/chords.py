@@ -43,7 +43,7 @@ SUS2 = frozenset((0, 2, 7))  # read as sus: it, too, has no third
 CHORD_SIZES = (OCTAVE, len(QUALITIES), OCTAVE)  # values of each field
 N_CHORDS = OCTAVE * len(QUALITIES)
 
-SPELLINGS = {"♭": "b", "♯": "#", "min": "m", "6/9": "69"}  # as people write, and as pychord reads
+SPELLINGS = {"♭": "b", "♯": "#", "min": "m", "6/9": "69"}  # of people, and of pychord
 
 HALVES_PER_BAR = 2
 MOST_BARS = 1024  # of one chord
@@ -57,7 +57,7 @@ LOWEST_WEIGHT = 1.0  # of a step of the lowest note, on top of its own
 ROOT_WEIGHT = 0.2  # of a bass that is the root
 CONTEXT_WEIGHT = 0.1  # of the half bars around, which tell if a bare root or fifth is minor
 CONTEXT_REACH = 8  # half bars to each side
-RARITY = np.array([0, 0, 0.02, 0.02, 0.02, 0.05, 0.1, 0.1])  # by quality: how much better it must fit
+RARITY = np.array([0, 0, 0.02, 0.02, 0.02, 0.05, 0.1, 0.1])  # how much better each quality must fit
 CHANGE_COSTS = (0.08, 0.16)  # at a bar line and within a bar; a perfect fit is worth 1
 LEAST_SOUND = 1 / 8  # half bars of melodic notes, durations added; with less there is no chord
 
@@ -81,7 +81,7 @@ def estimate_chords(rows: np.ndarray, vocabulary: Vocabulary, first_bar: int,
     half_bar, step, pitch = _sounding(rows, vocabulary, first_bar, n_halves)  # each (S,)
     if not len(pitch):
         return chords
-    # Pitch classes count from the lowest note, so that ties between chords do not depend on the key.
+    # Pitch classes count from the lowest note, so that ties are resolved alike in every key.
     origin = pitch.min()
     sound = _histogram(half_bar, pitch - origin, n_halves)   # (H, 12)
 

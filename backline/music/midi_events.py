@@ -17,15 +17,15 @@ N_CHANNELS, N_PITCHES = 16, 128
 NOTE_OFF, NOTE_ON, KEY_PRESSURE, PROGRAM, CHANNEL_PRESSURE = 0x80, 0x90, 0xA0, 0xC0, 0xD0
 SYSEX, SYSEX_GOES_ON, META = 0xF0, 0xF7, 0xFF
 NAME, END, TEMPO, SIGNATURE, KEY = 0x03, 0x2F, 0x51, 0x58, 0x59  # kinds of meta event
-SYSTEM_BYTES = {0xF1: 1, 0xF2: 2, 0xF3: 1}  # data bytes of other system messages; the rest have none
+SYSTEM_BYTES = {0xF1: 1, 0xF2: 2, 0xF3: 1}  # data bytes of other system messages; the rest: none
 META_SIZES = np.zeros(256, np.uint8)  # bytes of those whose values symusic reads; 0: any
 META_SIZES[[TEMPO, SIGNATURE, KEY]] = 3, 4, 2
 END_OF_TRACK = bytes([META, END, 0])
 NOTHING = bytes([META, 1, 0])  # an empty text: keeps the place of a message that no song needs
 LONGEST_GAP = 0xFFFFFFF  # ticks: 28 bits of a delta time
-# Note-offs for whatever still sounds are added this many ticks after the end of a track. No real event
-# is as late, so that the notes they end are told apart. symusic counts ticks in 32 bits, of which real
-# ones may use half.
+# Note-offs for whatever still sounds are added this many ticks after the end of a track. No real
+# event is as late, so that the notes they end are told apart. symusic counts ticks in 32 bits, of
+# which real ones may use half.
 LATE = 4 * LONGEST_GAP
 LATER = b"\xff\xff\xff\x7f".join([NOTHING] * 4) + b"\xff\xff\xff\x7f"
 

@@ -100,7 +100,8 @@ def _check_header(data: bytes, midi_format: int, division: int, where: str) -> N
         raise UserError(f"{where}: its time is not counted in ticks per quarter note (division "
                         f"0x{division:04x}); export it with a musical time base")
     if midi_format > 2:
-        raise UserError(f"{where}: MIDI of an unknown format ({midi_format}); export it as format 1")
+        raise UserError(f"{where}: MIDI of an unknown format ({midi_format}); export it as "
+                        f"format 1")
 
 
 def _as_text(data: bytes) -> str:
@@ -285,19 +286,22 @@ def _song_from_score(score: Any, notices: list[str], where: str,
         raise UserError(f"{where}: has a note at quarter {latest:.0f}, beyond any song; its times "
                         f"are damaged")
     notes = np.stack([onset, end, line & (N_PITCHES - 1)], axis=1)  # (N, 3), track by track
-    tracks = []
-    start = 0
-    for track, n in zip(score.tracks, n_notes, strict=True):
-        name = track.name.replace("\0", " ").strip()  # old sequencers fill up names with zeros
-        own = notes[start:start + n]
-        if n:
-            tracks.append(Track(name, track.program, track.is_drum, own))
-        start += n
     tempos = [(tempo.time, rounded_tempo(tempo.qpm)) for tempo in score.tempos if tempo.mspq > 0]
     signatures = [TimeSignature(each.time, each.numerator, each.denominator)
                   for each in score.time_signatures]
-    return Song(score.ticks_per_quarter, tuple(tracks), _by_tick(tempos), _by_tick(signatures),
-                tuple(notices))
+    return Song(score.ticks_per_quarter, _tracks(score, notes, n_notes), _by_tick(tempos),
+                _by_tick(signatures), tuple(notices))
+
+
+def _tracks(score: Any, notes: np.ndarray, n_notes: list[int]) -> tuple[Track, ...]:
+    """The tracks of a symusic score that have notes: the next of (N, 3) `notes` are each one's."""
+    tracks = []
+    ends = np.cumsum(n_notes)
+    for track, n, end in zip(score.tracks, n_notes, ends, strict=True):
+        if n:
+            name = track.name.replace("\0", " ").strip()  # old sequencers fill up names with zeros
+            tracks.append(Track(name, track.program, track.is_drum, notes[end - n:end]))
+    return tuple(tracks)
 
 
 def _column(columns: list[dict[str, np.ndarray]], name: str) -> np.ndarray:

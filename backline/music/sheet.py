@@ -7,6 +7,7 @@ A sheet is a row of small ids: five for each part, and the key. Ids are those of
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -33,7 +34,7 @@ RETURN_GAPS = {RETURNS_4: 4, RETURNS_8: 8}  # bars: phrases of four and of eight
 WINDOW = 16  # bars that a sheet describes
 
 MODES = ("major", "minor")
-# How well each pitch class above the tonic fits a key, major and minor (Krumhansl and Kessler 1982).
+# How well each pitch class above the tonic fits a key, major or minor (Krumhansl, Kessler 1982).
 # 276 songs had a key signature other than C. These profiles find it for 79 % of them,
 # Temperley's (1999) for 73 %, Albrecht and Shanahan's (2013) for 67 %.
 KEY_PROFILES = ((6.35, 2.23, 3.48, 2.33, 4.38, 4.09, 2.52, 5.19, 2.39, 3.66, 2.29, 2.88),
@@ -271,7 +272,7 @@ def _keys(song: SongBars, vocabulary: Vocabulary, windows: Windows) -> np.ndarra
         return np.full(n_windows, NONE, np.uint8)
     notes = song.notes[is_melodic]
     pitch = vocabulary.pitch_of_id[notes[:, PITCH_INSTRUMENT]]
-    # Pitch classes count from the lowest note, so that ties between keys do not depend on the key.
+    # Pitch classes count from the lowest note, so that ties are resolved alike wherever a song lies.
     origin = pitch.min()
     pitch_class = (pitch - origin) % OCTAVE
     cells = song.bar[is_melodic] * OCTAVE + pitch_class
@@ -296,8 +297,14 @@ def _standardized(vectors: np.ndarray) -> np.ndarray:
     return unit(vectors - vectors.mean(axis=-1, keepdims=True))
 
 
-_ROLLED = [np.roll(profile, tonic) for tonic in range(OCTAVE) for profile in KEY_PROFILES]
-KEY_TEMPLATES = _standardized(np.array(_ROLLED))  # (24, 12)
+def _key_templates() -> np.ndarray:
+    """(24, 12): the profile of each key, tonic by tonic."""
+    keys = itertools.product(range(OCTAVE), KEY_PROFILES)
+    rolled = [np.roll(profile, tonic) for tonic, profile in keys]
+    return _standardized(np.array(rolled))
+
+
+KEY_TEMPLATES = _key_templates()
 
 
 # ---------------------------------------------------------------- words

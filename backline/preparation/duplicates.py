@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 SHINGLE = 7  # intervals; at most 7, eight bits each: one number holds a shingle and its repeat
 PITCHES = 5  # different pitches that a shingle needs to count
-# Of one shingle that count: more, and one loop outweighs a song; fewer, and changed notes outweigh it.
+# Of one shingle that count: if more, one loop outweighs a song; if fewer, changed notes do.
 REPEATS = 3
 MINIMUM = 12  # different shingles that a part needs to count
 N_HASHES = 128  # K, of each part: standard error of a similarity at most 0.044
@@ -199,7 +199,7 @@ def _keys_of_bands(signatures: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def join_labels(partitions: Sequence[np.ndarray]) -> np.ndarray:
-    """(n,) labels of the clusters that join whatever one of the partitions, (n,) labels each, joins.
+    """(n,) labels of the clusters that join what any of the partitions joins, (n,) labels each.
 
     A label is the index of a song of its cluster; in the result, of the first one.
     """
@@ -210,7 +210,7 @@ def join_labels(partitions: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def similarity(signatures: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """(M,) estimated Jaccard similarities of songs `a` and `b`, (M,) indices each, summed over parts.
+    """(M,) estimated Jaccard similarities of songs `a` and `b`, (M,) indices, summed over parts.
 
     The sum, not the largest: two parts that agree a little are better evidence than one that agrees
     a little more.

@@ -1,6 +1,6 @@
-"""Songs read from token files, kept on disk until the dataset is written: any number, in little memory.
+"""Songs read from token files, kept on disk until the dataset is written.
 
-A run that is killed finds here what it has read already.
+Any number of them needs little memory. A run that is killed finds here what it has read already.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from backline.folders.store import Store
 from backline.folders.workers import KILLED, TOO_LONG
 from backline.music.vocab import FIELDS, Vocabulary
 
-# `place`: the file's number in the listing. `n_notes` is 0 for a file that was left out, for a `reason`.
+# `place`: the file's number in the listing. `n_notes` is 0 for a file left out, for a `reason`.
 TABLES = """
 CREATE TABLE about (settings TEXT NOT NULL);
 CREATE TABLE songs (place INTEGER PRIMARY KEY, source BLOB NOT NULL, size INTEGER NOT NULL,
@@ -106,8 +106,9 @@ class SongStore:
             n_notes = len(entry.notes) // self._row_bytes
             key = entry.key
         size, mtime_ns = size_and_mtime(item.source)
-        row = (self._place, os.fsencode(item.source), size, mtime_ns, os.fsencode(item.name), n_notes,
-               key, reason)
+        source = os.fsencode(item.source)
+        name = os.fsencode(item.name)
+        row = (self._place, source, size, mtime_ns, name, n_notes, key, reason)
         self._index.execute("INSERT INTO songs VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
         self._place += 1
         if self._index.is_due():
