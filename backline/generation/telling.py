@@ -32,7 +32,7 @@ from backline.music.sheet import (
     MODES,
     N_PART_FIELDS,
     PLAYS,
-    WINDOW,
+    WINDOW_BARS,
     describe_sheet,
     key_column,
     parse_density,
@@ -134,8 +134,8 @@ def _estimated(task: Task, table: SheetTable) -> np.ndarray:
     known = np.concatenate([task.prompt, task.given])
     last = int(known[:, BAR].max()) - FIRST_ID
     if len(task.prompt) and len(task.given):  # bars in the middle
-        last = min(last, task.first_bar + WINDOW // 2)
-    sheet = sheet_of(known, vocabulary, table.levels, max(last - WINDOW + 1, 0), last)
+        last = min(last, task.first_bar + WINDOW_BARS // 2)
+    sheet = sheet_of(known, vocabulary, table.levels, max(last - WINDOW_BARS + 1, 0), last)
     present = parts_of(known, vocabulary)
     for p, name in enumerate(vocabulary.part_names):
         if name not in present or (name in task.made and not len(task.prompt)):

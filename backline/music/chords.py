@@ -25,7 +25,7 @@ from backline.music.vocab import BAR, FIRST_ID, NOTE_DUR, PITCH_INSTRUMENT, STAR
 UNKNOWN, NONE, FIRST_VALUE = range(3)
 
 CHORD_FIELDS = ("chord_root", "chord_quality", "chord_bass")
-ROOT, QUALITY, BASS = range(len(CHORD_FIELDS))
+CHORD_ROOT, CHORD_QUALITY, CHORD_BASS = range(len(CHORD_FIELDS))
 
 QUALITIES = ("maj", "min", "7", "maj7", "m7", "dim", "aug", "sus")
 SUFFIXES = ("", "m", "7", "maj7", "m7", "dim", "aug", "sus")  # of a chord's name
@@ -47,9 +47,9 @@ SPELLINGS = {"♭": "b", "♯": "#", "min": "m", "6/9": "69"}  # of people, and 
 
 HALVES_PER_BAR = 2
 MOST_BARS = 1024  # of one chord
-NAMES = ("a root in capitals (C, F#, Bb), perhaps followed by m, 7, maj7, m7, dim, aug, sus or "
-         "another of jazz's qualities (m7b5, 6, 9), and perhaps by a bass (Am/C); or - for no "
-         "chord")
+CHORD_NAMES = ("a root in capitals (C, F#, Bb), perhaps followed by m, 7, maj7, m7, dim, aug, sus "
+               "or another of jazz's qualities (m7b5, 6, 9), and perhaps by a bass (Am/C); or - for "
+               "no chord")
 
 # Weights of the estimate. They were tuned on 300 songs: by reading the chords beside the notes, and
 # by the share of notes on strong beats that are in the chord.
@@ -255,7 +255,7 @@ def _chord(row: np.ndarray) -> Chord:
 def transposed_chords(columns: np.ndarray, semitones: int) -> np.ndarray:
     """A copy of (..., 3) chords whose roots and basses are moved; NONE and UNKNOWN stay."""
     moved = columns.copy()
-    for field in (ROOT, BASS):
+    for field in (CHORD_ROOT, CHORD_BASS):
         ids = columns[..., field].astype(np.int64)
         shifted = FIRST_VALUE + (ids - FIRST_VALUE + semitones) % OCTAVE
         moved[..., field] = np.where(ids >= FIRST_VALUE, shifted, ids)
@@ -336,7 +336,7 @@ def _read_chord(name: str, where: str) -> tuple[Chord, bool]:
             raise ValueError
         meant = pychord.Chord(plain)
     except ValueError:
-        raise UserError(f"{where}: no chord; give {NAMES}") from None
+        raise UserError(f"{where}: no chord; give {CHORD_NAMES}") from None
     root = note_to_val(meant.root)
     bass = note_to_val(meant.on) if meant.on else root
     intervals = frozenset(interval % OCTAVE for interval in meant.quality.components)

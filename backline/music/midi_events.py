@@ -14,7 +14,7 @@ from backline.common.errors import UserError
 
 N_CHANNELS, N_PITCHES = 16, 128
 # Status bytes, to which the channel is added.
-NOTE_OFF, NOTE_ON, KEY_PRESSURE, PROGRAM, CHANNEL_PRESSURE = 0x80, 0x90, 0xA0, 0xC0, 0xD0
+NOTE_OFF, NOTE_ON, KEY_PRESSURE, PROGRAM_CHANGE, CHANNEL_PRESSURE = 0x80, 0x90, 0xA0, 0xC0, 0xD0
 SYSEX, SYSEX_GOES_ON, META = 0xF0, 0xF7, 0xFF
 NAME, END, TEMPO, SIGNATURE, KEY = 0x03, 0x2F, 0x51, 0x58, 0x59  # kinds of meta event
 SYSTEM_BYTES = {0xF1: 1, 0xF2: 2, 0xF3: 1}  # data bytes of other system messages; the rest: none
@@ -26,7 +26,7 @@ LONGEST_GAP = 0xFFFFFFF  # ticks: 28 bits of a delta time
 # Note-offs for whatever still sounds are added this many ticks after the end of a track. No real
 # event is as late, so that the notes they end are told apart. symusic counts ticks in 32 bits, of
 # which real ones may use half.
-LATE = 4 * LONGEST_GAP
+LATE_TICKS = 4 * LONGEST_GAP
 LATER = b"\xff\xff\xff\x7f".join([NOTHING] * 4) + b"\xff\xff\xff\x7f"
 
 
@@ -46,7 +46,7 @@ def is_readable(events: bytes) -> bool:
     keys = metas[kinds == KEY]
     for values in (tempos + 3, tempos + 4, tempos + 5, keys + 3):
         high[values] = False  # values of a meta event are no delta times
-    if _longest_time(high) >= LATE:
+    if _longest_time(high) >= LATE_TICKS:
         return False
     system = high & ((octets == SYSEX) | (octets == SYSEX_GOES_ON))
     system[1:] &= ~high[:-1]  # a status byte follows the last byte of a delta time
@@ -96,7 +96,7 @@ def mend(data: bytes, place: int, where: str) -> tuple[bytes, int, int]:
     They go to the end of track, or of the data. Every message gets its status byte: running status
     goes on across meta and system messages, as files in the wild have it. Data bytes over 127 are
     clipped. What no song needs becomes an empty text, and every note left sounding gets its
-    note-off `LATE` ticks after the end.
+    note-off `LATE_TICKS` ticks after the end.
 
     Returns:
         The track chunk, the place after the last event, and how many data bytes were clipped.
@@ -130,7 +130,7 @@ def _walk(data: bytes, place: int, out: bytearray, sounding: list[int]) -> tuple
         if gap >= 0x80:
             gap, place = _number(data, start)
         tick += gap
-        if tick >= LATE:
+        if tick >= LATE_TICKS:
             raise ValueError(f"at tick {tick}, beyond any song")
         out += data[start:place]
         head = data[place]
@@ -148,7 +148,7 @@ def _walk(data: bytes, place: int, out: bytearray, sounding: list[int]) -> tuple
         first = data[place]
         second = 0
         place += 1
-        if not PROGRAM <= status < CHANNEL_PRESSURE + N_CHANNELS:  # all others have two data bytes
+        if not PROGRAM_CHANGE <= status < CHANNEL_PRESSURE + N_CHANNELS:  # others have two bytes
             second = data[place]
             place += 1
         if first | second > 127:
@@ -164,7 +164,7 @@ def _walk(data: bytes, place: int, out: bytearray, sounding: list[int]) -> tuple
             elif sounding[line]:
                 sounding[line] -= 1
             out += bytes((status, first, second))
-        elif PROGRAM <= status < CHANNEL_PRESSURE:
+        elif PROGRAM_CHANGE <= status < CHANNEL_PRESSURE:
             out += bytes((status, first))
         else:
             out += NOTHING

@@ -19,7 +19,7 @@ from backline.common.errors import UserError
 from backline.common.files import read_input
 from backline.music.midi_events import (
     END_OF_TRACK,
-    LATE,
+    LATE_TICKS,
     N_CHANNELS,
     N_PITCHES,
     NOTE_OFF,
@@ -258,7 +258,7 @@ def _ends_once(body: bytes) -> bool:
 
 def _song_from_score(score: Any, notices: list[str], where: str,
                      offs_per_pitch: int | None = None) -> Song | None:
-    """The song of a symusic score, whose notes left sounding end `LATE` ticks after their track.
+    """The song of a symusic score, whose notes left sounding end `LATE_TICKS` after their track.
 
     None if all of `offs_per_pitch` late note-offs of a pitch are used: there may have been more
     such notes, and symusic drops what nothing switches off.
@@ -270,16 +270,16 @@ def _song_from_score(score: Any, notices: list[str], where: str,
     pitch = _column(columns, "pitch")
     track = np.repeat(np.arange(len(columns)), n_notes)
     line = track * N_PITCHES + pitch
-    late = line[end >= LATE]
+    late = line[end >= LATE_TICKS]
     if len(late) and offs_per_pitch:
         _, n_late_of_line = np.unique(late, return_counts=True)
         if n_late_of_line.max() >= offs_per_pitch:
             return None
     line, onset, end = _first_releases(line, onset, end)
-    is_late = end >= LATE
+    is_late = end >= LATE_TICKS
     n_late = int(is_late.sum())
     if n_late:
-        end[is_late] -= LATE
+        end[is_late] -= LATE_TICKS
         notices = [*notices, f"{_count(n_late, 'note')} never switched off"]
     latest = int(end.max(initial=0)) / score.ticks_per_quarter
     if latest > MAX_QUARTERS:

@@ -31,7 +31,7 @@ PART_SIZES = {  # values of each column of a part
 N_PART_FIELDS = len(PART_SIZES)
 PLAYS, DENSITY, RESTS, RETURNS_4, RETURNS_8 = range(N_PART_FIELDS)
 RETURN_GAPS = {RETURNS_4: 4, RETURNS_8: 8}  # bars: phrases of four and of eight
-WINDOW = 16  # bars that a sheet describes
+WINDOW_BARS = 16  # bars that a sheet describes
 
 MODES = ("major", "minor")
 # How well each pitch class above the tonic fits a key, major or minor (Krumhansl, Kessler 1982).
@@ -95,7 +95,7 @@ def _densities(rows: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
     """(W, n_parts) densities in windows of one song that overlap by half; 0 where a part rests."""
     song = song_bars(rows, vocabulary)
     around_bars = Windows.around_bars(song.n_bars)
-    overlapping = Windows(*(bars[::WINDOW // 2] for bars in around_bars))
+    overlapping = Windows(*(bars[::WINDOW_BARS // 2] for bars in around_bars))
     return overlapping.densities(song.counts())
 
 
@@ -175,10 +175,10 @@ class Windows(NamedTuple):
     @classmethod
     def around_bars(cls, n_bars: int) -> Windows:
         """The window around each bar of a song, moved inside near its ends."""
-        centred = np.arange(n_bars) - WINDOW // 2
-        last_begin = max(n_bars - WINDOW, 0)
+        centred = np.arange(n_bars) - WINDOW_BARS // 2
+        last_begin = max(n_bars - WINDOW_BARS, 0)
         begin = np.clip(centred, 0, last_begin)
-        end = np.minimum(begin + WINDOW, n_bars)
+        end = np.minimum(begin + WINDOW_BARS, n_bars)
         return cls(begin, end)
 
     def sums(self, of_bars: np.ndarray) -> np.ndarray:
@@ -272,7 +272,7 @@ def _keys(song: SongBars, vocabulary: Vocabulary, windows: Windows) -> np.ndarra
         return np.full(n_windows, NONE, np.uint8)
     notes = song.notes[is_melodic]
     pitch = vocabulary.pitch_of_id[notes[:, PITCH_INSTRUMENT]]
-    # Pitch classes count from the lowest note, so that ties are resolved alike wherever a song lies.
+    # Pitch classes count from the lowest note, so that ties are resolved alike in every key.
     origin = pitch.min()
     pitch_class = (pitch - origin) % OCTAVE
     cells = song.bar[is_melodic] * OCTAVE + pitch_class

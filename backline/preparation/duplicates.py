@@ -8,7 +8,7 @@ lines      the lowest and the highest note of each onset of a part, repeated not
            intervals forget the key, and leaving out all times forgets grid, tempo and shift
 shingles   SHINGLE consecutive intervals; those with few pitches are clichés (alternating octaves,
            arpeggios of one chord, one-note basses) and do not count; a repeated one counts up to
-           REPEATS times
+           MOST_REPEATS times
 signature  MinHash of each part's shingles (Broder, "On the resemblance and containment of
            documents", 1997): the share of equal values estimates the Jaccard similarity of two
            parts' shingles
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 SHINGLE = 7  # intervals; at most 7, eight bits each: one number holds a shingle and its repeat
 PITCHES = 5  # different pitches that a shingle needs to count
 # Of one shingle that count: if more, one loop outweighs a song; if fewer, changed notes do.
-REPEATS = 3
+MOST_REPEATS = 3
 MINIMUM = 12  # different shingles that a part needs to count
 N_HASHES = 128  # K, of each part: standard error of a similarity at most 0.044
 # All K values of a part with too little material; datasketch's sketch of nothing.
@@ -126,10 +126,10 @@ def _changes(values: np.ndarray) -> np.ndarray:
 
 
 def shingle_hashes(two_lines: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
-    """uint32 hashes of the shingles of two lines, of a repeated one up to REPEATS, all different.
+    """uint32 hashes of the shingles of two lines, all different.
 
-    Each line counts half, as both are the same in a part without chords. Empty if fewer than
-    MINIMUM different shingles count.
+    A shingle that is repeated gives up to MOST_REPEATS of them. Each line counts half, as both are
+    the same in a part without chords. Empty if fewer than MINIMUM different shingles count.
     """
     length = SHINGLE + 1  # notes
     windows = [np.lib.stride_tricks.sliding_window_view(line, length)
@@ -147,8 +147,8 @@ def shingle_hashes(two_lines: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
     shingles, counts = np.unique(numbers, return_counts=True)
     if len(shingles) < MINIMUM:
         return np.zeros(0, np.uint32)
-    repeat = np.arange(REPEATS)[:, None]
-    numbered = shingles + (repeat << 8 * SHINGLE)            # (REPEATS, W)
+    repeat = np.arange(MOST_REPEATS)[:, None]
+    numbered = shingles + (repeat << 8 * SHINGLE)            # (MOST_REPEATS, W)
     counted = numbered[2 * repeat < counts]
     return _mixed(counted.astype(np.uint64)).astype(np.uint32)
 

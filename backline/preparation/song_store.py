@@ -91,8 +91,8 @@ class SongStore:
         self._index.execute("DELETE FROM songs WHERE place >= ?", (place,))
         n_songs, n_notes = self._index.one(
             "SELECT count(*), coalesce(sum(n_notes), 0) FROM songs WHERE n_notes > 0")
-        _cut(self._notes, n_notes * self._row_bytes)
-        _cut(self._signatures, n_songs * self._signature_bytes)
+        _truncate(self._notes, n_notes * self._row_bytes)
+        _truncate(self._signatures, n_songs * self._signature_bytes)
         self._place = place
         return place
 
@@ -163,7 +163,7 @@ class SongStore:
             yield self._notes.read(int(lengths[song]) * self._row_bytes)
 
 
-def _cut(file: BinaryIO, size: int) -> None:
+def _truncate(file: BinaryIO, size: int) -> None:
     """Drop what stands behind the first `size` bytes, and go on writing there."""
     file.truncate(size)
     file.seek(size)
