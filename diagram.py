@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from backline.common.errors import Parser, UserError, reports_user_errors
 from backline.common.files import check_file, check_new, check_writable, write_bytes
+from backline.common.paths import BUNDLED_CONFIG
 from backline.common.settings import config_from_file
 from backline.music.vocab import BAR, FIELDS
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:  # torch and matplotlib are slow to import
 
     from model import ModelConfig
 
-CONFIG = Path(__file__).parent / "configs" / "model_bundled.json"
 
 # Places and lengths are in inches, from the upper left corner.
 WIDTH, HEIGHT = 9.0, 8.0
@@ -255,7 +255,8 @@ def png(figure: Figure) -> bytes:
 def build_parser() -> argparse.ArgumentParser:
     parser = Parser(__doc__)
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--model_config", type=Path, default=CONFIG, help="config to draw (default: the bundled model's)")
+    what.add_argument("--model_config", type=Path, default=BUNDLED_CONFIG,
+                      help="config to draw (default: the bundled model's)")
     what.add_argument("-mp", "--model_path", type=Path, help="model to draw instead: .safetensors, or checkpoint .pth")
     parser.add_argument("-o", "--output", type=Path, required=True, help="picture to write, ending in .png")
     parser.add_argument("--force", action="store_true", help="overwrite a file that exists")

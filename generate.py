@@ -34,13 +34,8 @@ from typing import Any
 import numpy as np
 
 from backline.common.errors import Parser, UserError, reports_user_errors
-from backline.common.files import (
-    BUNDLED_COPIES,
-    BUNDLED_MODEL,
-    check_writable,
-    make_folder,
-    write_bytes,
-)
+from backline.common.files import check_writable, make_folder, write_bytes
+from backline.common.paths import BUNDLED_COPIES, BUNDLED_MODEL
 from backline.common.settings import config_to_dict
 from backline.generation.config import DTYPES, GenConfig
 from backline.generation.options import check_rules_matter, gen_config, make_wish
@@ -60,7 +55,8 @@ from backline.generation.task import check_has_song, parse_bars, resting_parts
 from backline.generation.telling import check_controls
 from backline.generation.watch import Watcher, folder_beside, watch
 from backline.listening.wav import Synthesizer, find_synthesizer
-from backline.music.song import TICKS_PER_QUARTER, parts_to_bytes
+from backline.music.midi_writer import parts_to_bytes
+from backline.music.song import TICKS_PER_QUARTER
 from backline.music.vocab import Vocabulary
 from copies import WINDOW, CopyCheck
 from page import PAGE_NAME, check_page, write_page

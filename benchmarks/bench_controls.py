@@ -25,18 +25,19 @@ from tqdm import tqdm
 from backline.common.errors import Parser, UserError, reports_user_errors
 from backline.common.files import read_json_object
 from backline.common.settings import config_from_dict
-from backline.evaluation.held_out_losses import cut_windows, held_out_songs, song_notes, song_rows
+from backline.evaluation.held_out_losses import cut_windows, held_out_songs
 from backline.generation.config import ControlConfig, GenConfig
 from backline.generation.sampler import Request, Sampled, sample_songs
 from backline.generation.session import LoadedModel
 from backline.generation.task import Task, Wish, make_task
 from backline.generation.telling import Told, tell
 from backline.music.chords import FIRST_VALUE, HALVES_PER_BAR, chord_pitch_classes, estimate_chords
-from backline.music.controls import N_DENSITIES, bars_left, song_controls
+from backline.music.controls import bars_left, song_controls
+from backline.music.sheet import N_DENSITIES
 from backline.music.sheet_table import SheetTable
 from backline.music.theory import OCTAVE, PITCH_CLASSES
 from backline.music.vocab import BAR, FIELDS, FIRST_ID, PAD, PITCH_INSTRUMENT, START_POS, Vocabulary
-from backline.preparation.dataset import load_dataset
+from backline.preparation.dataset import load_dataset, song_notes, song_rows
 from backline.training.checkpoints import load_model
 from model import window_losses
 

@@ -34,15 +34,15 @@ from torch import Tensor
 from tqdm import tqdm
 
 from backline.common.errors import Parser, UserError, reports_user_errors
-from backline.common.files import BUNDLED_MODEL
+from backline.common.paths import BUNDLED_MODEL
 from backline.common.settings import config_from_file
-from backline.evaluation.held_out_losses import held_out_songs, nats_per_note, song_rows
+from backline.evaluation.held_out_losses import held_out_songs, nats_per_note
 from backline.generation.config import DTYPES, GenConfig, RuleConfig
 from backline.generation.rules import Passage, Rules
 from backline.generation.sampler import Request, sample_songs
 from backline.layers.packed import prepared
 from backline.music.vocab import BAR, BOS, EOS, FIELDS, FIRST_ID, START_POS, load_vocabulary
-from backline.preparation.dataset import Dataset, load_dataset
+from backline.preparation.dataset import Dataset, load_dataset, song_rows
 from backline.training.checkpoints import load_model, pick_device
 from benchmarks.bench_train import Published
 from model import ModelConfig, PooledTransformer, note_losses, window_losses

@@ -24,11 +24,12 @@ from backline.common.files import check_writable, write_bytes
 from backline.common.settings import config_from_file
 from backline.generation.config import GenConfig
 from backline.generation.filters import draw
-from backline.music.song import DEFAULT_TEMPO, TICKS_PER_QUARTER, parts_to_bytes
+from backline.music.midi_writer import parts_to_bytes
+from backline.music.song import DEFAULT_TEMPO, TICKS_PER_QUARTER
 from backline.music.vocab import BAR, BOS, FIELDS, FIRST_ID, PITCH_INSTRUMENT, START_POS
 from backline.training.checkpoints import load_model
 from model import PooledTransformer
-from tokenizer import MidiTokenizerPooled, in_order
+from tokenizer import MidiTokenizerPooled, canonical
 
 PUBLISHED = Path(__file__).parents[1] / "configs" / "genconfig_published.json"
 
@@ -86,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     tokenizer = MidiTokenizerPooled(vocabulary)
     wrong = np.array([invalid(rows).sum() for rows in songs])
     for number, rows in enumerate(songs):
-        notes = in_order(rows[(rows >= FIRST_ID).all(-1)])
+        notes = canonical(rows[(rows >= FIRST_ID).all(-1)])
         parts = tokenizer.rows_to_parts(notes, TICKS_PER_QUARTER)
         write_bytes(args.output / f"{number}.mid", parts_to_bytes(parts, vocabulary, TICKS_PER_QUARTER, DEFAULT_TEMPO))
     print(f"{args.output}: {len(songs)} songs, {wrong.sum()} of {songs.shape[0] * songs.shape[1]} rows are no valid "

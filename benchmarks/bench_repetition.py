@@ -20,14 +20,14 @@ import numpy as np
 
 from backline.common.errors import Parser, reports_user_errors
 from backline.common.settings import config_from_file
-from backline.evaluation.held_out_losses import held_out_songs, song_notes
+from backline.evaluation.held_out_losses import held_out_songs
 from backline.generation.config import GenConfig, RuleConfig
 from backline.generation.repetition import repeats_in_a_row
 from backline.generation.rules import Passage, Rules
 from backline.generation.sampler import Request, Sampled, sample_songs
 from backline.layers.packed import prepared
 from backline.music.vocab import BAR, FIRST_ID
-from backline.preparation.dataset import load_dataset
+from backline.preparation.dataset import load_dataset, song_notes
 from backline.training.checkpoints import load_model
 
 BATCH = 16

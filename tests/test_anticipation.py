@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_songs import random_song, whole
 
+from backline.music.reading_order import GivenNotes, reading_order
 from backline.music.vocab import BAR, BOS, EOS, FIELDS, FIRST_ID, PITCH_INSTRUMENT, load_vocabulary
-from backline.training.given_tasks import REACH, Anticipation, GivenNotes, reading_order
+from backline.training.given_tasks import REACH, Anticipation
 from model import ModelConfig, PooledTransformer, counted, window_losses
 
 VOCABULARY = load_vocabulary()

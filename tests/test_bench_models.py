@@ -11,10 +11,10 @@ import pytest
 import torch
 from random_songs import make_dataset, random_song
 
-from backline.evaluation.held_out_losses import measure_losses, song_rows
+from backline.evaluation.held_out_losses import measure_losses
 from backline.layers.attention import KeyValueCache
 from backline.music.vocab import BAR, FIELDS, FIRST_ID
-from backline.preparation.dataset import load_dataset, split_by_song
+from backline.preparation.dataset import load_dataset, song_rows, split_by_song
 from backline.training.config import LOSSES
 from benchmarks import bench_models, recurrence
 from benchmarks.sequential_model import flat_split

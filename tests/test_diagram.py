@@ -16,15 +16,16 @@ from matplotlib.path import Path
 from matplotlib.transforms import Bbox
 from test_sampling import tiny_model
 
+from backline.common.paths import BUNDLED_CONFIG
 from backline.common.settings import config_from_file
 from backline.music.vocab import FIELDS, load_vocabulary
 from backline.training.checkpoints import save_release
-from diagram import BETWEEN, CONFIG, POSITIONS, main, model_diagram, words_of
+from diagram import BETWEEN, POSITIONS, main, model_diagram, words_of
 from model import POOLINGS, ModelConfig, PooledTransformer
 
 CONFIGS = sorted((ROOT / "configs").glob("model_*.json"))
 EXAMPLE = ROOT / "examples" / "model.png"
-BUNDLED, REFERENCE = config_from_file(ModelConfig, CONFIG), ModelConfig()
+BUNDLED, REFERENCE = config_from_file(ModelConfig, BUNDLED_CONFIG), ModelConfig()
 PICTURES = {
     "bundled": BUNDLED,
     "reference": REFERENCE,

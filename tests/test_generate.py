@@ -22,8 +22,9 @@ import generate
 from backline.common.errors import EXIT_INTERRUPTED
 from backline.common.files import file_hash
 from backline.common.settings import config_from_file
+from backline.common.surroundings import song_surroundings
 from backline.generation.config import DTYPES, GenConfig
-from backline.generation.recipes import read_recipe, recipe_to_dict, surroundings
+from backline.generation.recipes import read_recipe, recipe_to_dict
 from backline.generation.sampler import sample_songs
 from backline.generation.session import SEED_STEP, TRIES, LoadedModel
 from backline.generation.task import Wish
@@ -704,8 +705,8 @@ def edit(path: Path) -> None:
 
 def test_other_bytes_are_said_to_be_so_and_what_has_changed_around_them(play, tmp_path, monkeypatch, capsys):
     play("-o", "out", "--make", "drums", "--seed", 3)
-    monkeypatch.setattr("backline.generation.reproduce.surroundings",
-                        lambda device: surroundings(device) | {"torch": "0.1"})
+    monkeypatch.setattr("backline.generation.reproduce.song_surroundings",
+                        lambda device: song_surroundings(device) | {"torch": "0.1"})
     assert play("--reproduce", "out/0.mid", "-o", "again") == 0  # it came out the same all the same
     edit(tmp_path / "out/0.mid")
     capsys.readouterr()

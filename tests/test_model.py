@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from backline.common.errors import UserError
 from backline.common.settings import config_from_dict, config_from_file, config_to_dict
 from backline.layers.attention import CHUNK, Dropout, causal_attention, rotate
+from backline.music.reading_order import GivenNotes
 from backline.music.vocab import BAR, BOS, CHOICE_ORDER, EOS, FIELDS, FIRST_ID, PAD, PITCH_INSTRUMENT, START_POS
-from backline.training.given_tasks import GivenNotes
 from model import (
     BARS,
     HEADS,

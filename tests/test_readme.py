@@ -19,12 +19,12 @@ from walkthrough import commands
 
 from backline.generation.config import GenConfig, RuleConfig
 from backline.music.chords import FIRST_VALUE
-from backline.music.controls import Levels
-from backline.music.quality import Cleaning
+from backline.music.sheet import Levels
 from backline.music.sheet_table import SheetTable
 from backline.music.vocab import load_vocabulary
 from backline.training.checkpoints import save_release
 from backline.training.config import TrainingArgs
+from clean_midi import Cleaning
 from model import ModelConfig
 from tokenizer import MidiTokenizerPooled
 

@@ -19,6 +19,7 @@ from midi_bytes import header, meta, midi_file, note, track
 from random_songs import random_song
 
 from backline.common.errors import UserError
+from backline.common.surroundings import differences, song_surroundings
 from backline.generation.config import DTYPES, GenConfig, RuleConfig
 from backline.generation.output_files import song_bytes
 from backline.generation.recipes import (
@@ -26,16 +27,15 @@ from backline.generation.recipes import (
     RECIPE_VERSION,
     SWITCHES,
     Recipe,
-    differences,
     read_recipe,
     recipe_from_dict,
     recipe_to_dict,
-    surroundings,
     with_recipe,
 )
 from backline.generation.task import Wish
 from backline.music.midi_reader import read_song
-from backline.music.song import TICKS_PER_QUARTER, parts_to_bytes
+from backline.music.midi_writer import parts_to_bytes
+from backline.music.song import TICKS_PER_QUARTER
 from backline.music.vocab import QUARTERS_PER_BAR
 from tokenizer import MidiTokenizerPooled
 
@@ -239,7 +239,7 @@ def test_damaged_bytes_never_crash_it(tmp_path):
 
 
 def test_differences_are_named_one_by_one():
-    now = surroundings("cpu")
+    now = song_surroundings("cpu")
     assert differences(now, now) == [] and all(now.values())
     assert now["python"] == platform.python_version() and now["device"] == "cpu"
     assert differences(now, {**now, "torch": "0.1"}) == [f"torch was {now['torch']}, is 0.1"]

@@ -17,7 +17,8 @@ from backline.generation.sampler import Request, sample_songs
 from backline.generation.task import Wish, make_task
 from backline.generation.telling import check_controls, describe_told, nothing_told, tell
 from backline.music.chords import HALVES_PER_BAR, UNKNOWN, chord_name, parse_chords
-from backline.music.controls import DENSITY, N_PART_FIELDS, PLAYS, bars_left, key_column, measure_levels, song_sheets
+from backline.music.controls import bars_left
+from backline.music.sheet import DENSITY, N_PART_FIELDS, PLAYS, key_column, measure_levels, song_sheets
 from backline.music.sheet_table import SheetTable
 from backline.music.vocab import BAR, FIRST_ID, PITCH_INSTRUMENT
 from model import ModelConfig, PooledTransformer

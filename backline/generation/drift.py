@@ -22,7 +22,6 @@ from backline.evaluation.held_out_losses import (
     octaves,
     of_notes,
     per_note,
-    song_rows,
 )
 from backline.evaluation.statistics import interval
 from backline.generation.config import GenConfig, RuleConfig
@@ -30,7 +29,7 @@ from backline.generation.rules import Passage, Rules
 from backline.generation.sampler import Request, sample_songs
 from backline.layers.packed import prepared
 from backline.music.vocab import BOS, EOS, FIELDS, Vocabulary
-from backline.preparation.dataset import Dataset
+from backline.preparation.dataset import Dataset, song_rows
 from model import PooledTransformer
 
 N_NOTES = 512  # of a song that count, EOS among them

@@ -13,7 +13,8 @@ import numpy as np
 
 from backline.common.files import write_bytes
 from backline.generation.recipes import Recipe, with_recipe
-from backline.music.song import TICKS_PER_QUARTER, end_at_next_onset, parts_to_bytes
+from backline.music.midi_writer import end_at_next_onset, parts_to_bytes
+from backline.music.song import TICKS_PER_QUARTER
 from backline.music.vocab import BAR, FIRST_ID, PITCH_INSTRUMENT, QUARTERS_PER_BAR
 from tokenizer import MidiTokenizerPooled
 

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from backline.common.errors import UserError
 from backline.common.files import file_hash
+from backline.music.bars import check_playable
 from backline.music.midi_reader import read_song
-from backline.music.parts import check_playable
 from backline.music.song import DEFAULT_TEMPO, Song
 from backline.music.vocab import FIELDS
-from tokenizer import MidiTokenizerPooled, parse_token_file, token_ids
+from tokenizer import MidiTokenizerPooled, TokenFile, note_rows, open_token_file
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,16 +27,16 @@ class Prompt:
     n_rows: int = 0  # kept of the file; 0: all
 
 
-def open_prompt(path: Path) -> Song | dict[str, Any]:
+def open_prompt(path: Path) -> Song | TokenFile:
     """Parse a prompt as far as that goes without a vocabulary. Raises UserError about the file."""
     if path.suffix.lower() == ".json":
-        return parse_token_file(path)
+        return open_token_file(path)
     song = read_song(path)
     check_playable(song, str(path))
     return song
 
 
-def read_prompt(opened: Song | dict[str, Any] | None, path: Path, n_rows: int,
+def read_prompt(opened: Song | TokenFile | None, path: Path, n_rows: int,
                 tokenizer: MidiTokenizerPooled) -> Prompt:
     """The prompt in ids, of what `open_prompt` made of the file; None for no prompt.
 
@@ -49,8 +48,8 @@ def read_prompt(opened: Song | dict[str, Any] | None, path: Path, n_rows: int,
         tempo = opened.main_tempo()
         ids = np.array(tokenizer.rows_to_ids(tokenizer.song_rows(opened, str(path))))
     else:
-        ids, tempo = token_ids(opened, path, tokenizer)
-    rows = tokenizer.ids_to_rows(ids[:n_rows] if n_rows else ids, str(path))
+        ids, tempo = opened.checked_ids(tokenizer), opened.tempo
+    rows = note_rows(ids[:n_rows] if n_rows else ids)
     if not len(rows) and n_rows != 1:
         raise UserError(f"{path}: has no notes to continue; give another prompt, "
                         "or more of its rows with -pi")

@@ -14,7 +14,6 @@ import dataclasses
 import io
 import itertools
 import json
-import platform
 from pathlib import Path
 from typing import Any
 
@@ -127,38 +126,6 @@ def read_recipe(path: Path) -> Recipe:
         raise UserError(f"{path}: its recipe is damaged; "
                         "give the song as generate.py wrote it") from None
     return recipe_from_dict(data, str(path))
-
-
-def surroundings(device: str) -> dict[str, str]:
-    """What a song's bytes depend on besides its recipe."""
-    import numpy as np
-    import torch
-
-    return {
-        "python": platform.python_version(),
-        "torch": str(torch.__version__),
-        "numpy": np.__version__,
-        "machine": _processor(),
-        "device": device,
-        "threads": str(torch.get_num_threads()),
-    }
-
-
-def _processor() -> str:
-    """The processor's name if the system tells it, else its kind."""
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            named = [line for line in file if line.startswith("model name")]
-        name = named[0].partition(":")[2].strip() if named else ""
-    except OSError:
-        name = platform.processor()
-    return f"{platform.machine()} {name}".strip()
-
-
-def differences(then: dict[str, str], now: dict[str, str]) -> list[str]:
-    """For people: what has changed in the surroundings."""
-    changed = [name for name in sorted({*then, *now}) if then.get(name) != now.get(name)]
-    return [f"{name} was {then.get(name)}, is {now.get(name)}" for name in changed]
 
 
 # ---------------------------------------------------------------- what can be made again

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 from backline.common.errors import UserError
 from backline.common.files import file_hash
+from backline.common.surroundings import differences, song_surroundings
 from backline.generation.output_files import next_number, write_song
 from backline.generation.prompt import open_prompt, read_prompt
-from backline.generation.recipes import Original, differences, surroundings
+from backline.generation.recipes import Original
 from backline.generation.session import LoadedModel, Session
 from backline.generation.task import make_task
 
@@ -82,7 +83,7 @@ def make_again(job: Job, folder: Path, batches: dict[str, list[Sampled]]) -> boo
     if job.original.hash in (hashlib.sha256(data).hexdigest() for data in files.values()):
         print(f"{whole}: the same bytes as {name}")
         return True
-    changed = differences(recipe.surroundings, surroundings(loaded.device.type))
+    changed = differences(recipe.surroundings, song_surroundings(loaded.device.type))
     why = "; nothing that it depends on has changed: was it edited?"
     if changed:
         why = f": {'; '.join(changed)}"

@@ -25,8 +25,8 @@ from backline.generation.repetition import Repeats
 from backline.generation.rules import History, Rules, TimeSpan
 from backline.generation.telling import Told, nothing_told
 from backline.layers.attention import KeyValueCache
+from backline.music.reading_order import GivenNotes
 from backline.music.vocab import BAR, BOS, EOS, FIELDS, FIRST_ID, START_POS
-from backline.training.given_tasks import GivenNotes
 from model import PooledTransformer, Reading, bar_offsets
 
 Note = tuple[int, ...]

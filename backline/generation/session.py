@@ -17,11 +17,13 @@ import numpy as np
 from tqdm import tqdm
 
 from backline.common.errors import UserError
-from backline.common.files import BUNDLED_MODEL, check_file, file_hash
+from backline.common.files import check_file, file_hash
+from backline.common.paths import BUNDLED_MODEL
+from backline.common.surroundings import song_surroundings
 from backline.generation.config import DTYPES, GenConfig
 from backline.generation.output_files import song_bytes
 from backline.generation.prompt import Prompt
-from backline.generation.recipes import Recipe, surroundings
+from backline.generation.recipes import Recipe
 from backline.generation.task import SOON, Task, Wish, ends_soon, lacking_parts, make_task
 from backline.generation.telling import Told, describe_told, tell
 from backline.music.sheet_table import sheet_table
@@ -282,7 +284,7 @@ class Session:
             prompt=self.prompt.path,
             prompt_hash=self.prompt.hash,
             prompt_rows=self.prompt.n_rows,
-            surroundings=surroundings(loaded.device.type),
+            surroundings=song_surroundings(loaded.device.type),
         )
 
 

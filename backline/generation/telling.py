@@ -27,15 +27,14 @@ from backline.music.chords import (
     estimate_chords,
     parse_chords,
 )
-from backline.music.controls import (
+from backline.music.controls import bars_left, fields
+from backline.music.sheet import (
     DENSITY,
     MODES,
     N_PART_FIELDS,
     PLAYS,
-    WINDOW,
-    bars_left,
+    WINDOW_BARS,
     describe_sheet,
-    fields,
     key_column,
     parse_density,
     sheet_of,
@@ -133,8 +132,8 @@ def _estimated(task: Task, table: SheetTable) -> np.ndarray:
     known = task.kept
     last = int(known[:, BAR].max()) - FIRST_ID
     if len(task.prompt) and len(task.given):  # bars in the middle
-        last = min(last, task.first_bar + WINDOW // 2)
-    sheet = sheet_of(known, vocabulary, table.levels, max(last - WINDOW + 1, 0), last)
+        last = min(last, task.first_bar + WINDOW_BARS // 2)
+    sheet = sheet_of(known, vocabulary, table.levels, max(last - WINDOW_BARS + 1, 0), last)
     present = parts_of(known, vocabulary)
     for p, name in enumerate(vocabulary.part_names):
         made_beside = name in task.made and not len(task.prompt)

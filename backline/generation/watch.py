@@ -12,8 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from backline.common.errors import UserError
-from backline.common.files import MIDI_SUFFIXES, file_hash, size_and_mtime
+from backline.common.files import file_hash, size_and_mtime
 from backline.generation.recipes import read_recipe
+from backline.music.midi_reader import MIDI_SUFFIXES
 
 SECONDS_BETWEEN_LOOKS = 0.5
 
