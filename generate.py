@@ -90,8 +90,8 @@ def add_prompt_options(group: argparse._ArgumentGroup) -> None:
                        help="keep the first N rows of the prompt, its BOS row counted "
                        "(default: all)")
     group.add_argument("--watch", type=Path, metavar="FOLDER",
-                       help="until Ctrl-C, take each MIDI file in FOLDER, dropped there or changed, "
-                       "as -p; its songs go to a folder of its name in that of -o")
+                       help="until Ctrl-C, take each MIDI file in FOLDER, dropped there or "
+                       "changed, as -p; its songs go to a folder of its name in that of -o")
     group.add_argument("-mp", "--model_path", type=Path, default=BUNDLED_MODEL,
                        help="model: .safetensors or a .pth of train_pool.py (default: the one in "
                        "this repository)")
@@ -132,7 +132,8 @@ def add_choice_options(group: argparse._ArgumentGroup) -> None:
                        help="make M songs and write the -n best of them, by a score that is "
                        "printed")
     group.add_argument("--check-copies", type=Path, nargs="?", const=BUNDLED_COPIES,
-                       metavar="INDEX", help="say how many new notes in a row are in training songs, by an index of "
+                       metavar="INDEX",
+                       help="say how many new notes in a row are in training songs, by an index of "
                        f"copies.py (default: models/{BUNDLED_COPIES.name} of this repository)")
     group.add_argument("--max-copy", type=int, metavar="NOTES", help="--check-copies, and reject "
                        "songs with more such notes, for those of further seeds")
@@ -228,8 +229,8 @@ def check_choice(args: argparse.Namespace) -> None:
     if args.best_of is not None and args.best_of < args.num_samples:
         raise UserError(f"--best-of {args.best_of}: at least as many as -n {args.num_samples}")
     if args.max_copy is not None and args.max_copy < WINDOW:
-        raise UserError(f"--max-copy {args.max_copy}: an index finds runs of no fewer than {WINDOW} "
-                        "notes; allow as many")
+        raise UserError(f"--max-copy {args.max_copy}: an index finds runs of no fewer than "
+                        f"{WINDOW} notes; allow as many")
 
 
 def check_outputs(args: argparse.Namespace, has_song: bool) -> None:

@@ -18,8 +18,8 @@ ENDINGS = ("", "yes", "no")
 class RuleConfig:
     """Rules that a song keeps, besides being valid. Parts go by their names.
 
-    key, scale: the tonic (F#, Bb) and the scale (`theory.SCALES`) of all parts but drums; without a key
-        there is no such rule.
+    key, scale: the tonic (F#, Bb) and the scale (`theory.SCALES`) of all parts but drums; without a
+        key there is no such rule.
     pitches: what a part may play: "28-52", or of a drum kit "kick, snare, 42-46".
     monophonic: parts that play one note at a time.
     max_chord, max_per_bar: the most notes that a part begins together, and in a bar.
@@ -51,8 +51,8 @@ class ControlConfig:
 
     chords: one a bar, again and again: "Am F C G"; see `chords.parse_chords`.
     density: how many notes a part plays: sparse, medium, busy, or 1 to 8.
-    ending: "yes" leads to an end in the last bar, "no" goes on; "" is yes from scratch, and no if the
-        song loops, continues a prompt or plays to one.
+    ending: "yes" leads to an end in the last bar, "no" goes on; "" is yes from scratch, and no if
+        the song loops, continues a prompt or plays to one.
     draw: from scratch, controls not named are drawn from the songs that the model was trained on;
         false: they are unknown.
     """
@@ -87,30 +87,32 @@ class GenConfig:
     `temperature` and `threshold` hold one number per family, in the order of `vocab.FIELDS`. The
     defaults are what benchmarks/bench_sampling.py found best for the bundled model.
 
-    Masks come first (`rules`), then the filter `sampling_fn`, then `top_p` and `min_p` where they are
-    set, then the temperature. As in the published system, filters come before the temperature.
+    Masks come first (`rules`), then the filter `sampling_fn`, then `top_p` and `min_p` where they
+    are set, then the temperature. As in the published system, filters come before the temperature.
 
     threshold: for "top_k" the share of the family's whole vocabulary that is removed (0.9 keeps the
-        most likely tenth, rounded up). For "top_p" the probability mass kept (Holtzman et al. 2020).
-        For "min_p" the least probability kept, as a share of the highest (Nguyen et al. 2024). For
-        "none" it has no meaning.
+        most likely tenth, rounded up). For "top_p" the probability mass kept (Holtzman et al.
+        2020). For "min_p" the least probability kept, as a share of the highest (Nguyen et al.
+        2024). For "none" it has no meaning.
     top_p, min_p: further filters of these kinds, with a number per family; [] for none.
     variety: against loops: for each bar in a row that copies one shortly before it
-        (`repetition.Repeats`) the temperature grows by this share of itself, until a bar is new; 0: never.
+        (`repetition.Repeats`) the temperature grows by this share of itself, until a bar is new; 0:
+        never.
     rules: what the song must keep to.
     controls: what the model is told, if it has controls.
-    num_bars: how many from scratch; after a prompt, the rest of its last bar and at most so many more.
+    num_bars: how many from scratch; after a prompt, the rest of its last bar and at most so many
+        more.
     max_steps: most new notes; 0: as many as the bars need.
 
     What people expect without asking. Each can be switched off, for songs as the model plays them:
 
-    start_at_once: from scratch, a note begins with bar 1; in 79 of 100 real songs one begins with the
-        first bar that has notes.
+    start_at_once: from scratch, a note begins with bar 1; in 79 of 100 real songs one begins with
+        the first bar that has notes.
     all_bars: from scratch there are no fewer than `num_bars`; false: the model may end before.
     all_parts: from scratch, a song in which a part hardly plays is rejected (`task.lacking_parts`).
     go_on: after a prompt, a song that soon ends is rejected (`task.ends_soon`).
-    whole_bars: `max_steps` always counts, and cuts at the bar line before it; false: it cuts where it
-        is reached, and does not count if --bars, --given or --fill says how many bars there are.
+    whole_bars: `max_steps` always counts, and cuts at the bar line before it; false: it cuts where
+        it is reached, and does not count if --bars, --given or --fill says how many bars there are.
     """
 
     temperature: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0)

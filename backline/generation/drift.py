@@ -1,7 +1,8 @@
-"""How much more a model's own songs surprise it than real ones do: the torch side of evaluate.py --drift.
+"""How much more a model's own songs surprise it than real ones: the torch side of evaluate.py --drift.
 
 A model that is right about music, sampled at temperature 1, is as surprised by its own songs as by
-real ones. But it reads what it wrote itself, errors included, and so its songs drift from what it knows.
+real ones. But it reads what it wrote itself, errors included, and so its songs drift from what it
+knows.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ def measure_drift(model: PooledTransformer, dataset: Dataset, songs: Sequence[in
 
 
 def own_songs(model: PooledTransformer, vocabulary: Vocabulary, n: int) -> list[Tensor]:
-    """(N, F) rows of songs as the model plays them, with BOS, and with EOS if they end within N_NOTES.
+    """(N, F) rows of songs that the model plays, with BOS, and with EOS if they end within N_NOTES.
 
     Temperature 1, no filter, and no rule but that notes are valid. The model stays as it is.
     """
@@ -83,7 +84,7 @@ def own_songs(model: PooledTransformer, vocabulary: Vocabulary, n: int) -> list[
 
 
 def note_sums(model: PooledTransformer, songs: Sequence[Tensor], batch_size: int) -> Tensor:
-    """(n_songs, N_NOTES, F + 1) nats of each note in float64; the last column says whether there is one.
+    """(n_songs, N_NOTES, F + 1) float64 nats of each note; the last column says whether there is one.
 
     `songs`: (N, F) rows of each, N up to N_NOTES + 1.
     """
@@ -96,10 +97,10 @@ def note_sums(model: PooledTransformer, songs: Sequence[Tensor], batch_size: int
 
 
 def difference(own: Tensor, real: Tensor) -> dict[str, Any]:
-    """Nats per note of own and real songs, (n_songs, F + 1) sums each, and how much more the own ones cost.
+    """Nats per note of own and real songs, (n_songs, F + 1) sums each, and their difference.
 
-    `interval`: where 95 % of such differences lie, by bootstrap over the songs of both kinds; None if
-    a kind has one song only.
+    `interval`: where 95 % of such differences lie, by bootstrap over the songs of both kinds; None
+    if a kind has one song only.
     """
     sides = {"own": of_notes(own), "real": of_notes(real)}
     drift = sides["own"]["nats_per_note"] - sides["real"]["nats_per_note"]

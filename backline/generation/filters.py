@@ -13,7 +13,7 @@ NEXT_BARS = 4  # songs seldom rest for longer
 
 
 def filtered(logits: np.ndarray, sampling_fn: str, threshold: float) -> np.ndarray:
-    """(B, V) logits, −inf where the filter removes an id; see `GenConfig` for what `threshold` means.
+    """(B, V) logits, −inf where the filter removes an id; `GenConfig` says what `threshold` means.
 
     Masked ids (−inf) stay masked, and the most likely id always stays.
     """
@@ -70,8 +70,8 @@ def draw(logits: np.ndarray, family: int, config: GenConfig, uniform: np.ndarray
 def end_beyond(logits: np.ndarray, last_bar: int) -> None:
     """Add the probability of the NEXT_BARS bars after `last_bar`, an id, to EOS.
 
-    In place, in (V,) bar logits. Merely masked, that probability would flow into the last bar and crowd
-    it with notes. Farther bars are left out: their mass is noise and would end songs early.
+    In place, in (V,) bar logits. Merely masked, that probability would flow into the last bar and
+    crowd it with notes. Farther bars are left out: their mass is noise and would end songs early.
     """
     next_bar = last_bar + 1
     going_on = logits[next_bar:next_bar + NEXT_BARS]

@@ -19,8 +19,8 @@ from backline.music.vocab import Vocabulary
 def gen_config(args: argparse.Namespace) -> GenConfig:
     """The settings of --genconfig, with those of the flags in their place.
 
-    Raises UserError about settings that say nothing. They are checked here and not in `GenConfig`, as
-    recipes of earlier versions may hold them.
+    Raises UserError about settings that say nothing. They are checked here and not in `GenConfig`,
+    as recipes of earlier versions may hold them.
     """
     config = config_from_file(GenConfig, args.genconfig) if args.genconfig else GenConfig()
     rules = rule_config(args, config.rules)
@@ -104,8 +104,9 @@ def make_wish(args: argparse.Namespace, prompt: Prompt, vocabulary: Vocabulary) 
     return Wish(given, make, args.fill or (), args.bars or 0, args.loop)
 
 
-def check_rules_matter(args: argparse.Namespace, made: Sequence[str], vocabulary: Vocabulary) -> None:
-    """Raise UserError about a rule among the flags for a part that is not `made`: it changes nothing."""
+def check_rules_matter(args: argparse.Namespace, made: Sequence[str],
+                       vocabulary: Vocabulary) -> None:
+    """Raise UserError about a flag with a rule for a part that is not `made`: it changes nothing."""
     with_pitches = [text.partition("=")[0].strip() for text in args.pitches]
     for name in (*with_pitches, *split_names(args.mono or "")):
         if name not in made:

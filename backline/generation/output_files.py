@@ -22,7 +22,7 @@ LOG_NAME = "genconfigs.txt"
 
 
 def song_number(path: Path) -> int:
-    """The number of the song that a file in the output folder belongs to; −1 if it belongs to none."""
+    """The number of the song that a file in the output folder belongs to; −1 for none."""
     match = re.fullmatch(r"(\d+)(-\w+\.mid|\.mid|\.png|\.wav)", path.name)
     return int(match[1]) if match else -1
 
@@ -43,8 +43,8 @@ def song_bytes(rows: np.ndarray, tokenizer: MidiTokenizerPooled, tempo: float, r
                n_bars: int = 0) -> dict[str, bytes]:
     """The MIDI files of (N, F) note ids, by name ending: "" for the whole, "-drums" for a stem.
 
-    Every track of every file lasts the same whole bars: until the last note has ended, and `n_bars` at
-    least. Imported into a DAW, or looped there, they stay together.
+    Every track of every file lasts the same whole bars: until the last note has ended, and `n_bars`
+    at least. Imported into a DAW, or looped there, they stay together.
     """
     v = tokenizer.vocabulary
     parts = [end_at_next_onset(part) for part in tokenizer.rows_to_parts(rows, TICKS_PER_QUARTER)]

@@ -40,7 +40,8 @@ def read_prompt(opened: Song | TokenFile | None, path: Path, n_rows: int,
                 tokenizer: MidiTokenizerPooled) -> Prompt:
     """The prompt in ids, of what `open_prompt` made of the file; None for no prompt.
 
-    `n_rows` keeps the first rows in the order of the file, BOS counted; 0 keeps all. Raises UserError.
+    `n_rows` keeps the first rows in the order of the file, BOS counted; 0 keeps all. Raises
+    UserError about bad ids, or a prompt without notes.
     """
     if opened is None:
         return Prompt(np.zeros((0, len(FIELDS)), np.int64), DEFAULT_TEMPO)

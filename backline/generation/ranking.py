@@ -5,8 +5,8 @@ The score is the mean of four marks from 0 to 1; a mark that does not apply is l
 likely   whether the song surprised the model as much as its rivals did: 1 for nats per note within
          their middle half, falling to 0 as far outside as this is wide. Less is a song that drones,
          more is one that lost its way.
-in key   the share of new notes, drums left out, in the scale asked for; without one, in the major or
-         minor scale that the known notes fit best.
+in key   the share of new notes, drums left out, in the scale asked for; without one, in the major
+         or minor scale that the known notes fit best.
 groove   how alike the places in the bar are at which new notes and known ones begin: 1 minus the
          total variation distance of their shares, averaged over the new bars.
 fresh    whether bars are new: 1 while at most half of them copy, note for note, a known bar of the
@@ -56,7 +56,7 @@ class Score:
 
 def rank(songs: Sequence[np.ndarray], surprisals: Sequence[np.ndarray], known: np.ndarray,
          vocabulary: Vocabulary, rules: RuleConfig) -> list[tuple[int, Score]]:
-    """Indices and scores of songs, best first; of equals the earlier. Songs without notes are left out.
+    """Indices and scores of songs, best first. Songs without notes are left out.
 
     Args:
         songs: the new notes of each, (N, F) ids in order.
@@ -92,7 +92,7 @@ def _of_same_parts(known: np.ndarray, new: np.ndarray, vocabulary: Vocabulary) -
 
 
 def likelihood_mark(nats: float, of_rivals: Sequence[float]) -> float:
-    """1 for nats per note within the middle half of the rivals', falling to 0 at its width outside it."""
+    """1 for nats per note within the middle half of the rivals', 0 from its width outside it on."""
     low, high = np.percentile(of_rivals, [25, 75])
     outside = max(low - nats, nats - high, 0.0)
     if outside <= 0:

@@ -1,11 +1,11 @@
 """Recipes of generated songs: what `generate.py --reproduce` needs to make a song again.
 
-A song holds its own recipe: JSON in a text event at tick 0 of the first track, which DAWs do not show
-and players ignore.
+A song holds its own recipe: JSON in a text event at tick 0 of the first track, which DAWs do not
+show and players ignore.
 
 The stars that a page exports are a list of recipes: a JSON object of format, version, and `songs`,
-each with `file`, `hash` (SHA-256 of the song), `note` and `recipe`. The page writes it (`web/page.js`,
-`starsOf`).
+each with `file`, `hash` (SHA-256 of the song), `note` and `recipe`. The page writes it
+(`web/page.js`, `starsOf`).
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ SWITCHES = ("start_at_once", "all_bars", "all_parts", "go_on", "whole_bars")
 class Recipe:
     """How a song was made.
 
-    batch: the seeds of the songs that were made together with it, in order: rounding may depend on them.
+    batch: the seeds of the songs that were made together with it, in order: rounding may depend on
+        them.
     prompt, prompt_hash, prompt_rows: the file played to, "" for none, and how many of its rows were
         kept, 0 for all.
     surroundings: what else the bytes depend on.
@@ -66,8 +67,8 @@ class Recipe:
 def recipe_to_dict(recipe: Recipe) -> dict[str, Any]:
     """The recipe as JSON data, which `recipe_from_dict` reads back.
 
-    Switches that are off and controls that say nothing are left out. So recipes from before there were
-    any come back the same, and with them the bytes of their songs.
+    Switches that are off and controls that say nothing are left out. So recipes from before there
+    were any come back the same, and with them the bytes of their songs.
     """
     data = config_to_dict(recipe)
     genconfig = data["genconfig"]
@@ -80,7 +81,7 @@ def recipe_to_dict(recipe: Recipe) -> dict[str, Any]:
 
 
 def recipe_from_dict(data: dict[str, Any], where: str) -> Recipe:
-    """Raises UserError if the data are no recipe, or one of another version; `where` begins its text."""
+    """Raises UserError, its text beginning with `where`, about data that are no recipe of this version."""
     if data.get("format") != RECIPE_FORMAT or data.get("version") != RECIPE_VERSION:
         raise UserError(f"{where}: its recipe is of version {data.get('version')!r:.40}, "
                         f"this program reads {RECIPE_VERSION}; use the version that wrote it")

@@ -14,7 +14,7 @@ import numpy as np
 
 from backline.music.vocab import BAR, FIRST_ID, PITCH_INSTRUMENT, START_POS
 
-BARS_BACK = 8  # in which the repeated bar is looked for: phrases of four and of eight come back whole
+BARS_BACK = 8  # where the repeated bar is looked for: phrases of four and eight come back whole
 
 
 class Repeats:
@@ -43,7 +43,7 @@ class Repeats:
 
 
 def repeats_in_a_row(rows: np.ndarray) -> np.ndarray:
-    """(n_bars,) for each bar of (N, F) note ids in order: how many in a row up to it are repeats."""
+    """(n_bars,) for each bar of (N, F) note ids: how many in a row up to it are repeats."""
     repeats = Repeats()
     counts = []
     for note in rows.tolist():

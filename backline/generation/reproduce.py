@@ -29,7 +29,8 @@ class Job:
     session: Session
 
 
-def open_job(original: Original, prompt: Path | None, open_model: Callable[[str], LoadedModel]) -> Job:
+def open_job(original: Original, prompt: Path | None,
+             open_model: Callable[[str], LoadedModel]) -> Job:
     """A song with its model and its prompt.
 
     Args:

@@ -2,9 +2,9 @@
 
 The masks are exact in any order of families.
 
-A valid note is later than the one before, by (bar, start_pos, pitch_instrument), and keeps the song's
-rules. A mask allows an id only if a valid note can be completed from it, so sampling never meets a
-dead end. Times are in steps of the grid, counted from the beginning of bar 0.
+A valid note is later than the one before, by (bar, start_pos, pitch_instrument), and keeps the
+song's rules. A mask allows an id only if a valid note can be completed from it, so sampling never
+meets a dead end. Times are in steps of the grid, counted from the beginning of bar 0.
 """
 
 from __future__ import annotations
@@ -260,7 +260,7 @@ class Rules:
         return (bar + 1) * steps
 
     def _pitches_at(self, time: int, history: History, next_bar: int) -> np.ndarray:
-        """(V,) bool: pitches of notes that may begin at `time`; `next_bar` is when the next bar begins."""
+        """(V,) bool: pitches of notes that may begin at `time`; the next bar begins at `next_bar`."""
         allowed = self.pitches.copy()
         if self.chord_pitches is not None:
             allowed |= self.chord_pitches[time // self.half_bar]
@@ -334,7 +334,7 @@ class Rules:
 
 
 def allowed_pitches(vocabulary: Vocabulary, config: RuleConfig, parts: Sequence[str]) -> np.ndarray:
-    """(V,) bool: the pitch_instrument ids that `parts` may play, by the rules that hold at all times.
+    """(V,) bool: pitch_instrument ids that `parts` may play, by the rules that hold at all times.
 
     Raises UserError if the rules leave a part no pitch.
     """
@@ -353,8 +353,8 @@ def allowed_pitches(vocabulary: Vocabulary, config: RuleConfig, parts: Sequence[
             in_scale = scale_pitch_classes(config.key, config.scale)
             ids &= np.isin(vocabulary.pitch_of_id % OCTAVE, list(in_scale))
         if not ids.any():
-            raise UserError(f"rules: {' and '.join(named)} leave {part.name} no pitch "
-                            f"of its range, {part.lowest_pitch} to {part.highest_pitch}; widen them")
+            raise UserError(f"rules: {' and '.join(named)} leave {part.name} no pitch of "
+                            f"its range, {part.lowest_pitch} to {part.highest_pitch}; widen them")
         allowed |= ids
     return allowed
 

@@ -1,11 +1,11 @@
-"""Sample songs note by note, many at once: what is valid, which of it is likely enough, and one draw.
+"""Sample songs note by note, many at once: what is valid, what of it is likely enough, a draw.
 
 A note is drawn family by family in the model's order. In each family come, in this order: masks
-(`rules.Rules`), the filter `sampling_fn`, then `top_p` and `min_p` where they are set, the temperature,
-and the draw (`filters.draw`).
+(`rules.Rules`), the filter `sampling_fn`, then `top_p` and `min_p` where they are set, the
+temperature, and the draw (`filters.draw`).
 
-Masks are NumPy on the CPU, and each family's logits are copied there. On a GPU these copies, one per
-family of each note, and the host's masks set the speed, not the model.
+Masks are NumPy on the CPU, and each family's logits are copied there. On a GPU these copies, one
+per family of each note, and the host's masks set the speed, not the model.
 """
 
 from __future__ import annotations
@@ -42,8 +42,9 @@ class Request:
     """One song to be made.
 
     rules: what its notes must keep to.
-    seed: same seed, same song, on the same machine and versions, whatever else is in the batch; in int8,
-        where a layer's input is rounded for the whole batch, only with the same songs beside it.
+    seed: same seed, same song, on the same machine and versions, whatever else is in the batch; in
+        int8, where a layer's input is rounded for the whole batch, only with the same songs beside
+        it.
     prompt: (N, F) note ids in order that it goes on from; special rows left out.
     given: (M, F) given notes, in order, that the song is played to; for a model trained for them.
     told: what to play, for a model with controls; None: all unknown.
@@ -70,7 +71,7 @@ class Sampled:
     cut: int = 0
 
     def at_bar_line(self, most: int) -> Sampled:
-        """The song's whole bars among its first `most` notes, or these notes if they fill no bar."""
+        """The whole bars among the first `most` notes, or these notes if they fill no bar."""
         if len(self.notes) <= most:
             return self
         bars = self.notes[:, BAR]
@@ -247,7 +248,8 @@ class Reader:
 
 @torch.inference_mode()
 def sample_songs(model: PooledTransformer, requests: Sequence[Request], config: GenConfig,
-                 cached: bool = True, on_note: Callable[[], object] = lambda: None) -> list[Sampled]:
+                 cached: bool = True,
+                 on_note: Callable[[], object] = lambda: None) -> list[Sampled]:
     """Sample songs in one batch; finished songs drop out.
 
     Args:
@@ -280,7 +282,7 @@ def sample_songs(model: PooledTransformer, requests: Sequence[Request], config: 
 
 def _mask(song: SongInProgress, family: int, chosen: dict[int, int],
           spans: list[TimeSpan]) -> np.ndarray:
-    """(V,) bool: what `song` may draw; anything if it has ended, as what it draws is thrown away."""
+    """(V,) bool: what `song` may draw; anything if it has ended, as its draws are thrown away."""
     if EOS in chosen.values():
         return np.ones(song.vocabulary.sizes[family], bool)
     may_end = bool(song.notes) and song.rules.may_end(song.history)
@@ -288,7 +290,7 @@ def _mask(song: SongInProgress, family: int, chosen: dict[int, int],
 
 
 def _in_song_bars(logits: np.ndarray, offsets: Sequence[int]) -> np.ndarray:
-    """(B, V) bar logits by the songs' bar ids, from those by the model's, which are `offsets` (B,) less."""
+    """(B, V) bar logits by the songs' bar ids, from those by the model's, `offsets` (B,) lower."""
     moved = np.full_like(logits, -np.inf)
     moved[:, :FIRST_ID] = logits[:, :FIRST_ID]
     for b, offset in enumerate(offsets):

@@ -99,7 +99,7 @@ class LoadedModel:
                             "configs/model_bundled.json and configs/training_bundled.json")
 
     def copy_index(self, path: Path) -> CopyIndex:
-        """The index at `path`; prints a notice if it is of other songs than the model was trained on."""
+        """The index at `path`; prints a notice if it may be of other songs than the model's."""
         from backline.evaluation.held_out_losses import held_out_names
 
         index = read_index(path, self.vocabulary)
@@ -189,7 +189,7 @@ class Session:
 
         A song that lacks a part, ends too soon or copies more than it may is rejected, and the seed
         SEED_STEP further is tried; so the songs are the same whatever `n` is. After TRIES tries the
-        first that does not copy is kept. If all copy there is none, and fewer than `n` songs in all.
+        first that does not copy is kept. If all copy there is none, and fewer than `n` songs come.
         """
         for first in range(seed, seed + n, BATCH):
             yield from self._songs_of_batch(range(first, min(first + BATCH, seed + n)))
@@ -258,7 +258,7 @@ class Session:
         return ""
 
     def check_enough(self, n_songs: int, n_made: int) -> None:
-        """Raise UserError if `songs` gave fewer than the `n_made` asked for, as some copied in all tries."""
+        """Raise UserError if only `n_songs` of `n_made` songs were found that do not copy."""
         if self.copy_check and n_songs < n_made:
             n_missing = n_made - n_songs
             raise UserError(f"--max-copy {self.copy_check.most}: {n_missing} of {n_made} songs "

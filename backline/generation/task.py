@@ -336,8 +336,8 @@ def lacking_parts(wish: Wish, task: Task, config: GenConfig, new: np.ndarray) ->
     Requested are parts that the wish names, or that given ones lack. From scratch all parts are,
     unless others are named (`all_parts`), and a part lacks as well if it plays in fewer than one of
     PLAYS_EVERY bars: a part that always sounds begins a note in as many. Of 2,845 songs 15 % have a
-    part that is silent in their first 16 bars, another 4 % one that plays in one to three of them, and
-    4 % one in four.
+    part that is silent in their first 16 bars, another 4 % one that plays in one to three of them,
+    and 4 % one in four.
 
     After a prompt, without --given, --missing or --make, a part may rest, and so in bars of the
     middle. A part that the prompt has does not lack after it. After a prompt that leaves no room

@@ -1,8 +1,8 @@
 """What a model with controls is told to play, for every bar and half bar that a song can have.
 
-From scratch, what is not asked for is drawn: the whole sheet of a song that the model was trained on.
-What a prompt plays is estimated from its last bars; what is made beside it is unknown unless asked
-for. Light: no torch.
+From scratch, what is not asked for is drawn: the whole sheet of a song that the model was trained
+on. What a prompt plays is estimated from its last bars; what is made beside it is unknown unless
+asked for. Light: no torch.
 """
 
 from __future__ import annotations
@@ -110,9 +110,9 @@ def _columns(part: int) -> slice:
     return slice(part * N_PART_FIELDS, (part + 1) * N_PART_FIELDS)
 
 
-def _drawn(playing: Sequence[str], density: dict[str, int], table: SheetTable, vocabulary: Vocabulary,
-           random: np.random.Generator) -> np.ndarray:
-    """(S,) the sheet of a song in which all of `playing` play, of those nearest to the densities asked for."""
+def _drawn(playing: Sequence[str], density: dict[str, int], table: SheetTable,
+           vocabulary: Vocabulary, random: np.random.Generator) -> np.ndarray:
+    """(S,) the sheet of a song in which all of `playing` play, as near to `density` as there is."""
     sheets = table.sheets  # (n_songs, S)
     first_columns = {name: p * N_PART_FIELDS for p, name in enumerate(vocabulary.part_names)}
     plays = sheets[:, [first_columns[name] + PLAYS for name in playing]] == FIRST_VALUE
@@ -184,7 +184,7 @@ def _say_chords(by_half_bar: np.ndarray, task: Task, config: GenConfig) -> None:
 
 
 def check_controls(config: GenConfig, task: Task) -> list[str]:
-    """Notices about the controls asked for. Raises UserError about controls that cannot be followed."""
+    """Notices about the controls asked for. Raises UserError if they cannot be followed."""
     vocabulary = task.rules.vocabulary
     controls = config.controls
     if controls.density:
@@ -215,7 +215,7 @@ def _outside(progression: Progression, key: str, scale: str) -> list[str]:
 
 
 def describe_told(told: Told, task: Task) -> str:
-    """What was drawn or asked for of the key and the parts that are made, in words; "" if nothing."""
+    """What was drawn or asked for: the key, and the parts that are made, in words; "" for nothing."""
     vocabulary = task.rules.vocabulary
     sheet = told.by_bar[task.first_bar].copy()
     for p, name in enumerate(vocabulary.part_names):

@@ -1,7 +1,8 @@
 """Watch a folder for songs that are dropped into it, for `generate.py --watch`.
 
-The folder is polled, which works on every system and network drive, where change events do not. A file is
-taken once two looks in a row find the same size and time of change: until then it may still be written.
+The folder is polled, which works on every system and network drive, where change events do not. A
+file is taken once two looks in a row find the same size and time of change: until then it may still
+be written.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ Play = Callable[[Path, Path], object]  # makes the songs for a file in a folder
 class Watcher:
     """A folder, and which of its files songs were made for.
 
-    Songs for FOLDER/name.mid go to OUTPUT/name. Files in folders inside FOLDER are left alone, and so
-    are hidden ones, such as those that macOS puts beside files on foreign disks.
+    Songs for FOLDER/name.mid go to OUTPUT/name. Files in folders inside FOLDER are left alone, and
+    so are hidden ones, such as those that macOS puts beside files on foreign disks.
     """
 
     def __init__(self, folder: Path, output: Path, play: Play) -> None:
@@ -37,7 +38,7 @@ class Watcher:
         self.done: dict[Path, Stamp] = {}  # when last played, or found to be bad
 
     def pass_over_done(self) -> int:
-        """Count files as done whose songs, made of the same bytes, are there already; returns how many."""
+        """Count files as done that have songs, made of the same bytes; returns how many."""
         for path, stamp in stamps(self.folder).items():
             if was_prompt(path, self.output_of(path)):
                 self.done[path] = stamp
@@ -115,7 +116,7 @@ def folder_beside(folder: Path, ending: str) -> Path:
 
 
 def watch(watcher: Watcher, again: bool, sleep: Callable[[float], None] = time.sleep) -> int:
-    """Look until Ctrl-C, the normal end: returns 0. `again`: also play files that have songs already."""
+    """Look until Ctrl-C, the normal end: returns 0. `again`: also play files that have songs."""
     n_done = 0 if again else watcher.pass_over_done()
     before = f", but for {n_done} that have theirs" if n_done else ""
     print(f"watching {watcher.folder}: songs for each .mid in it go to {watcher.output}{before}; "
