@@ -29,7 +29,8 @@ import safetensors.numpy
 from tqdm import tqdm
 
 from backline.common.errors import Parser, UserError, reports_user_errors
-from backline.common.files import BUNDLED_COPIES, BUNDLED_MODEL, check_file, check_new, check_writable, replacing
+from backline.common.files import check_file, check_new, check_writable, replacing
+from backline.common.paths import BUNDLED_COPIES, BUNDLED_MODEL
 from backline.music.vocab import BAR, FIRST_ID, PITCH_INSTRUMENT, START_POS, Vocabulary
 
 FORMAT, VERSION = "pooled-copies", 1
@@ -272,8 +273,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_new([args.out], args.force, inputs=(args.model_path, args.dataset_path))
     check_writable(args.out.parent)
 
-    from backline.evaluation.held_out_losses import held_out_names, held_out_songs, song_notes
-    from backline.preparation.dataset import load_dataset
+    from backline.evaluation.held_out_losses import held_out_names, held_out_songs
+    from backline.preparation.dataset import load_dataset, song_notes
     from backline.training.checkpoints import load_model  # brings torch
 
     _, vocabulary, facts = load_model(args.model_path)

@@ -32,7 +32,8 @@ import numpy as np
 from tqdm import tqdm
 
 from backline.common.errors import Parser, UserError, reports_user_errors
-from backline.common.files import BUNDLED_COPIES, BUNDLED_MODEL, check_file, check_new, check_writable, write_bytes
+from backline.common.files import check_file, check_new, check_writable, write_bytes
+from backline.common.paths import BUNDLED_COPIES, BUNDLED_MODEL
 from backline.evaluation.measures import measure
 from backline.evaluation.song_sets import Songs, held_out, read_folder
 from backline.evaluation.statistics import Difference, Verdict, cut_alike, judge, tell_apart

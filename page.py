@@ -23,28 +23,20 @@ from typing import Any
 import numpy as np
 
 from backline.common.errors import Parser, UserError, reports_user_errors
-from backline.common.files import (
-    MIDI_SUFFIXES,
-    check_new,
-    check_writable,
-    file_hash,
-    json_bytes,
-    read_input,
-    write_bytes,
-)
+from backline.common.files import check_new, check_writable, file_hash, json_bytes, read_input, write_bytes
+from backline.common.paths import WEB
 from backline.generation.prompt import open_prompt, read_prompt
-from backline.generation.recipes import BEGINNING, Recipe, read_recipe, recipe_to_dict
-from backline.generation.stars import STARS_FORMAT, STARS_VERSION
+from backline.generation.recipes import BEGINNING, STARS_FORMAT, STARS_VERSION, Recipe, read_recipe, recipe_to_dict
 from backline.generation.task import Wish
-from backline.music.midi_reader import read_song
-from backline.music.parts import assign_parts, check_meters
+from backline.music.bars import check_meters
+from backline.music.midi_reader import MIDI_SUFFIXES, read_song
+from backline.music.parts import assign_parts
 from backline.music.song import Song
 from backline.music.vocab import FIELDS, QUARTERS_PER_BAR, Vocabulary, load_vocabulary
 from tokenizer import MidiTokenizerPooled
 
 PAGE_NAME = "index.html"
 MARK = "pooled ideas page"  # by which a page of ours is known, and may be replaced
-WEB = Path(__file__).parent / "backline" / "listening" / "web"
 SCRIPTS = ("elements.js", "sound.js", "player.js", "roll.js", "cards.js", "dock.js", "blind.js", "page.js")
 QUESTIONS = ("prefer", "real")
 BLIND_BARS = 16

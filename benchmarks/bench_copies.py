@@ -20,9 +20,9 @@ import numpy as np
 from tqdm import tqdm
 
 from backline.common.errors import Parser, reports_user_errors
-from backline.evaluation.held_out_losses import held_out_songs, song_notes
+from backline.evaluation.held_out_losses import held_out_songs
 from backline.music.vocab import Vocabulary
-from backline.preparation.dataset import load_dataset
+from backline.preparation.dataset import load_dataset, song_notes
 from backline.training.checkpoints import load_model
 from copies import in_filter, make_filter, window_hashes
 

@@ -13,8 +13,8 @@ from tqdm import tqdm
 
 from backline.common.errors import UserError
 from backline.evaluation.statistics import bootstrap, interval
-from backline.music.vocab import BAR, FIELDS, FIRST_ID, PAD, PITCH_INSTRUMENT
-from backline.preparation.dataset import Dataset
+from backline.music.vocab import FIELDS, PAD, PITCH_INSTRUMENT
+from backline.preparation.dataset import Dataset, song_rows
 from backline.training.losses import window_losses
 from model import PooledTransformer
 
@@ -35,18 +35,6 @@ def held_out_songs(facts: dict[str, Any], dataset: Dataset, where: Path) -> list
         raise UserError(f"{where}: none of its {len(wanted)} held-out songs are in this dataset; give the dataset it "
                         f"was trained with, or --all")
     return found
-
-
-def song_rows(dataset: Dataset, song: int) -> Tensor:
-    """(N, F) rows of one song, those of BOS and EOS included; the last song may be cut off by the last full block."""
-    end = dataset.song_starts[song + 1] if song + 1 < dataset.n_songs else len(dataset.notes)
-    return dataset.notes[dataset.song_starts[song]:end].long()
-
-
-def song_notes(dataset: Dataset, song: int) -> np.ndarray:
-    """(N, F) int64 ids of the notes of one song, without BOS and EOS."""
-    rows = song_rows(dataset, song).numpy()
-    return rows[rows[:, BAR] >= FIRST_ID]
 
 
 def cut_windows(rows: Tensor, size: int) -> list[Tensor]:

@@ -11,8 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from backline.common.errors import UserError
-from backline.common.files import MIDI_SUFFIXES
-from backline.music.midi_reader import read_song
+from backline.music.midi_reader import MIDI_SUFFIXES, read_song
 from tokenizer import MidiTokenizerPooled, read_tokens
 
 TOKENS = ".json"  # suffix of token files
@@ -77,8 +76,8 @@ def _without_stems(paths: list[Path], part_names: tuple[str, ...]) -> Iterator[P
 
 def held_out(path: Path, model_path: Path) -> Songs:
     """The songs of a dataset that a model was not trained on, counted from bar 0 as in their files."""
-    from backline.evaluation.held_out_losses import held_out_songs, song_notes
-    from backline.preparation.dataset import load_dataset
+    from backline.evaluation.held_out_losses import held_out_songs
+    from backline.preparation.dataset import load_dataset, song_notes
     from backline.training.checkpoints import load_model  # brings torch
 
     _, vocabulary, facts = load_model(model_path)

@@ -5,19 +5,19 @@ Besides diagram.py, which draws the model, the only module that draws: the other
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PolyCollection
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter
 
+from backline.common.drawing import png_bytes
 from backline.evaluation.statistics import Verdict
+from backline.music.theory import DRUM_NAMES
 from backline.music.vocab import (
     BAR,
     FIELDS,
@@ -30,15 +30,6 @@ from backline.music.vocab import (
     Vocabulary,
 )
 
-# Names of the General MIDI 1 percussion map that are worth room on an axis.
-DRUM_NAMES = {
-    35: "kick 2", 36: "kick", 37: "side stick", 38: "snare", 39: "clap", 40: "snare 2", 41: "floor tom 2",
-    42: "closed hat", 43: "floor tom", 44: "pedal hat", 45: "low tom", 46: "open hat", 47: "mid tom 2", 48: "mid tom",
-    49: "crash", 50: "high tom", 51: "ride", 52: "china", 53: "ride bell", 54: "tambourine", 55: "splash",
-    56: "cowbell", 57: "crash 2", 58: "vibraslap", 59: "ride 2", 60: "high bongo", 61: "low bongo", 62: "mute conga",
-    63: "high conga", 64: "low conga", 65: "high timbale", 66: "low timbale", 67: "high agogo", 68: "low agogo",
-    69: "cabasa", 70: "maracas", 75: "claves", 76: "high woodblock", 77: "low woodblock", 80: "mute triangle",
-    81: "triangle"}
 PART_COLORS = ("#c4561f", "#3a63c8", "#12826b", "#a3408f", "#8a6a00", "#6b4fc0", "#237a99",
                "#a83a4a")  # as on the page (web/page.css); they start over after the last
 SEMITONES = 12
@@ -82,7 +73,7 @@ def loss_curves(rows: list[dict[str, Any]]) -> bytes:
         main.plot([notes], [lowest], "*", color="tab:red", markersize=11, label=f"lowest: {lowest:.3f}")
     if main.lines:
         main.legend()
-    return _png(figure)
+    return png_bytes(figure)
 
 
 def _loss_axes(axes: Axes) -> None:
@@ -119,7 +110,7 @@ def measures_in_bands(verdicts: Sequence[Verdict], title: str) -> bytes:
     axes.set_xlabel("distance from the middle of the band, in halves of its width")
     axes.set_title(title)
     axes.legend(loc="lower right", fontsize=7)
-    return _png(figure)
+    return png_bytes(figure)
 
 
 def piano_roll(rows: np.ndarray, vocabulary: Vocabulary, n_prompt: int = 0, title: str = "",
@@ -153,7 +144,7 @@ def piano_roll(rows: np.ndarray, vocabulary: Vocabulary, n_prompt: int = 0, titl
     meaning = " (pale: what was given)" if given is not None else " (grey: the prompt)" if n_prompt else ""
     panels[-1].set_xlabel("bar" + meaning)
     figure.suptitle(title)
-    return _png(figure)
+    return png_bytes(figure)
 
 
 def _bar_axis(axes: Axes, first: int, last: int) -> None:
@@ -196,9 +187,3 @@ def _bars(axes: Axes, left: np.ndarray, width: np.ndarray, middle: np.ndarray, h
     x = np.stack([left, left + width, left + width, left], axis=1)
     y = middle[:, None] + height / 2 * np.array([-1, -1, 1, 1])
     axes.add_collection(PolyCollection(np.stack([x, y], axis=2), facecolors=colors, linewidths=0))
-
-
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": None})  # same picture, same bytes
-    return buffer.getvalue()
