@@ -26,7 +26,7 @@ def drawn(monkeypatch):
     def call(*arguments, **named) -> Figure:
         figures = []
         with monkeypatch.context() as patch:
-            patch.setattr(pictures, "_png", figures.append)
+            patch.setattr(pictures, "png_bytes", figures.append)
             pictures.piano_roll(*arguments, **named)
         FigureCanvasAgg(figures[0]).draw()
         return figures[0]
