@@ -61,8 +61,9 @@ def losses(model_path: Path, dataset_path: Path, every: bool, batch_size: int, d
         nats_per_note,
         of_notes,
     )
+    from backline.layers.torch_io import pick_device
     from backline.preparation.dataset import load_dataset
-    from backline.training.checkpoints import load_model, pick_device  # brings torch
+    from backline.training.checkpoints import load_model  # brings torch
 
     model, vocabulary, facts = load_model(model_path, pick_device(device))
     dataset = load_dataset(dataset_path, vocabulary)

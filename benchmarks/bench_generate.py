@@ -41,9 +41,10 @@ from backline.generation.rules import Passage, Rules
 from backline.generation.sampler import Request, sample_songs
 from backline.layers.config import ModelConfig
 from backline.layers.packed import for_inference
+from backline.layers.torch_io import pick_device
 from backline.music.vocab import BAR, BOS, EOS, FIELDS, FIRST_ID, START_POS, load_vocabulary
 from backline.preparation.dataset import Dataset, load_dataset, song_rows
-from backline.training.checkpoints import load_model, pick_device
+from backline.training.checkpoints import load_model
 from backline.training.losses import note_losses, window_losses
 from benchmarks.bench_train import Published, read_config
 from model import PooledTransformer

@@ -31,8 +31,8 @@ from backline.common.errors import Parser, reports_user_errors
 from backline.common.files import read_json_object
 from backline.layers.config import HEADS, ModelConfig
 from backline.layers.positions import sinusoids
+from backline.layers.torch_io import pick_device
 from backline.music.vocab import BAR, FIRST_ID, load_vocabulary
-from backline.training.checkpoints import pick_device
 from backline.training.losses import window_losses
 from model import PooledTransformer
 

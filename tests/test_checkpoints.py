@@ -18,8 +18,9 @@ import train_pool
 from backline.common.errors import UserError
 from backline.common.settings import config_to_dict
 from backline.layers.config import ModelConfig
+from backline.layers.torch_io import pick_device
 from backline.music.vocab import load_vocabulary
-from backline.training.checkpoints import load_checkpoint, load_model, pick_device, save_checkpoint, save_release
+from backline.training.checkpoints import load_checkpoint, load_model, save_checkpoint, save_release
 from model import PooledTransformer
 
 TRAINING = {"settings": {"lr": 0.1}, "facts": {"held_out_songs": ["a", "b"]}, "moments": torch.arange(3.0)}

@@ -54,7 +54,8 @@ class LoadedModel:
         """
         # These bring torch, and wrong arguments need not wait for it.
         from backline.layers.packed import for_inference
-        from backline.training.checkpoints import load_model, pick_device
+        from backline.layers.torch_io import pick_device
+        from backline.training.checkpoints import load_model
 
         self.path = path
         self.device = pick_device(device_name)

@@ -32,8 +32,8 @@ from tqdm import tqdm
 
 from backline.common.errors import UserError
 from backline.common.files import check_file, replacing
+from backline.layers.torch_io import load_plain
 from backline.music.vocab import BAR, BOS, EOS, FIELDS, FIRST_ID, Vocabulary, load_vocabulary
-from backline.training.checkpoints import load_plain
 
 FORMAT, VERSION = "pooled-dataset", 2
 REMEDY = "make one with prepare.py"

@@ -51,7 +51,7 @@ class Processes:
         """This process's device. Raises UserError if it is not there."""
         import torch
 
-        from backline.training.checkpoints import pick_device
+        from backline.layers.torch_io import pick_device
 
         if self.count == 1:
             return pick_device(self.device_name)
