@@ -40,6 +40,7 @@ from backline.training.checkpoints import load_checkpoint
 from backline.training.config import LAST, LOSSES, TrainingArgs
 from backline.training.distributed import Processes
 from backline.training.run import Run
+from backline.training.run_folder import RunFolder
 from benchmarks.recurrence import RecurrentRun
 from benchmarks.sequential_model import SequentialRun, SequentialTransformer, families, flat_split
 from benchmarks.sequential_tokenizer import MidiTokenizerSequential
@@ -120,7 +121,8 @@ def start(folder: Path, name: str, seed: int, steps: int, path: Path) -> Run:
         settings = dataclasses.replace(settings, max_train_steps=steps)
     else:
         model = PooledTransformer(model_config)
-    run = row.kind(folder, settings, model, dataset, split, facts, Processes("cpu"))
+    processes = Processes("cpu")
+    run = row.kind(RunFolder(folder, facts, processes), settings, model, dataset, split, processes)
     if row.kind is SequentialRun:
         run.family_of, run.notes_per_token = families(tokenizer), notes_per_token
     if (folder / LAST).is_file():

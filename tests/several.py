@@ -24,6 +24,7 @@ from tqdm import tqdm
 import train_pool
 from backline.listening import pictures
 from backline.training import run as training
+from backline.training import run_folder
 
 CONTEXT = multiprocessing.get_context("forkserver")
 SECONDS = 120  # after which a process hangs
@@ -118,4 +119,4 @@ def disk_full(number: int) -> None:
         raise OSError(28, "No space left on device", "run/last.pth")
 
     if number == 0:
-        at_step(2, lambda: setattr(training, "save_checkpoint", save))
+        at_step(2, lambda: setattr(run_folder, "save_checkpoint", save))

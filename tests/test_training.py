@@ -30,8 +30,8 @@ from backline.layers import attention
 from backline.layers.config import ModelConfig
 from backline.listening import pictures
 from backline.music.vocab import FIELDS, FIRST_CONTROL, FIRST_ID, GIVEN, PITCH_INSTRUMENT, load_vocabulary
-from backline.preparation.dataset import load_dataset, split_by_song
-from backline.training import planning
+from backline.preparation.dataset import Dataset, Split, load_dataset, split_by_song
+from backline.training import planning, run_folder
 from backline.training import run as training
 from backline.training.checkpoints import load_checkpoint, load_model, save_checkpoint, save_release
 from backline.training.config import BEST, LAST, LOSSES, PICTURE, SEEDS, SETTINGS, TrainingArgs
@@ -39,6 +39,7 @@ from backline.training.distributed import Processes
 from backline.training.losses import n_predicted, note_losses, window_losses
 from backline.training.optimization import WeightAverage, rate_share
 from backline.training.planning import steps_in_time
+from backline.training.run_folder import COLUMNS, RunFolder
 from model import PooledTransformer
 
 CONFIGS = Path(train_pool.__file__).parent / "configs"
@@ -127,7 +128,7 @@ def test_run_folder():
     run = train()
     assert sorted(path.name for path in run.iterdir()) == FILES
     rows = table(run)
-    assert list(rows[0]) == training.COLUMNS
+    assert list(rows[0]) == COLUMNS
     assert list(rows[0])[:2] == ["steps", "train_loss"]
     # Every `loggingsteps` and at the end of each epoch; held-out losses before the first step and at those ends.
     assert [row["steps"] for row in rows] == ["0", "2", "3", "4", "6"]
@@ -408,6 +409,13 @@ def test_a_bare_tensor_of_the_predecessor_can_be_trained_on():
     assert same(weights(train(dataset="bare.pt", filename="bare")), weights(train()))
 
 
+def some_run(path: Path, settings: TrainingArgs, model: PooledTransformer, dataset: Dataset,
+             split: Split) -> training.Run:
+    """A run that is not begun through the command."""
+    processes = Processes("cpu")
+    return training.Run(RunFolder(path, {}, processes), settings, model, dataset, split, processes)
+
+
 def test_tasks_need_a_model_that_can_be_given_notes(capsys):
     assert '"given": true' in fails(train_pool.main, arguments(given_tasks=0.5), capsys)
 
@@ -420,8 +428,7 @@ def test_notes_that_are_given_do_not_count(folder):
     for batch_size in (1, 6):
         torch.manual_seed(0)
         model = PooledTransformer(ModelConfig.for_vocabulary(VOCABULARY, **TINY_MODEL, given=True, dropout=0.0))
-        run = training.Run(folder, TrainingArgs(given_tasks=1.0, batch_size=batch_size, lr=1e-9), model, dataset,
-                           split, {}, Processes("cpu"))
+        run = some_run(folder, TrainingArgs(given_tasks=1.0, batch_size=batch_size, lr=1e-9), model, dataset, split)
         rows = run.data.rows(torch.arange(6) * T, T, len(split.train) * T, 0)
         made = rows[:, 1:, -1] == 0
         assert 0.1 < made.double().mean() < 0.9
@@ -441,7 +448,7 @@ def test_transpose_must_be_a_range_around_zero(transpose, capsys):
 def test_rows_that_lose_a_part_are_filled_up_from_their_own_song(folder):
     dataset = load_dataset(folder / "dataset.pt")
     split, model = split_by_song(dataset, 0.8), PooledTransformer(ModelConfig.for_vocabulary(VOCABULARY, **TINY_MODEL))
-    run = training.Run(folder, TrainingArgs(drop_parts=1.0), model, dataset, split, {}, Processes("cpu"))
+    run = some_run(folder, TrainingArgs(drop_parts=1.0), model, dataset, split)
     lost = run.data.rows(torch.tensor([2, 5]) * T, T, len(split.train) * T, 0)
     for row, index in zip(lost, (2, 5), strict=True):
         after = split.train.flatten(0, 1)[index * T:].tolist()
@@ -457,8 +464,8 @@ def test_rows_that_lose_a_part_are_transposed_too(folder):
     train[..., PITCH_INSTRUMENT] = middle[torch.arange(5 * T).view(5, T) % len(middle)]
     pitches = []
     for transpose in ((), (-5, 6)):
-        run = training.Run(folder, TrainingArgs(drop_parts=1.0, transpose=transpose), model, dataset,
-                           dataclasses.replace(split, train=train), {}, Processes("cpu"))
+        run = some_run(folder, TrainingArgs(drop_parts=1.0, transpose=transpose), model, dataset,
+                       dataclasses.replace(split, train=train))
         pitches.append(torch.stack([run.data.rows(torch.tensor([0]), T, 5 * T, seed)[0, :, PITCH_INSTRUMENT]
                                     for seed in range(40)]))
     assert all(len(row.unique()) == len(middle) - 1 for row in pitches[0])  # each has lost a part
@@ -609,7 +616,7 @@ def test_a_plan_keeps_to_the_time(monkeypatch, more):
 
     clock.passes(monkeypatch, training.Run, "step", seconds)
     clock.passes(monkeypatch, training.Run, "validate", lambda _run: 2)
-    clock.passes(monkeypatch, training, "save_checkpoint", lambda *_args: 1)
+    clock.passes(monkeypatch, run_folder, "save_checkpoint", lambda *_args: 1)
     clock.passes(monkeypatch, training, "load_dataset", lambda *_args: 30)
     monkeypatch.setattr(PooledTransformer, "compile", lambda _model: None)
     run = train(**{"max_minutes": 8, "compile": True, "num_epochs": None, "batch_size": 2, "loggingsteps": 20} | more)
@@ -675,7 +682,7 @@ def test_a_run_killed_between_its_files_loses_none(monkeypatch, n_written):
         save_checkpoint(path, model, vocabulary, state)
 
     with monkeypatch.context() as patch:
-        patch.setattr(training, "save_checkpoint", killed)
+        patch.setattr(run_folder, "save_checkpoint", killed)
         assert train_pool.main(arguments(**settings)) == EXIT_INTERRUPTED
     assert len(written) == n_written
     succeeds(train_pool.main, ["--resume", "run", "-d", "cpu"])

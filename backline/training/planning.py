@@ -52,7 +52,7 @@ def _of_the_first(run: Run, value: float) -> float:
 def _save_anew(run: Run) -> None:
     """Save, and draw the picture too."""
     if run.processes.is_first:
-        (run.folder / PICTURE).unlink(missing_ok=True)
+        (run.folder.path / PICTURE).unlink(missing_ok=True)
     run.save()
 
 

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import dataclasses
-import io
-import json
 import math
 import operator
 import os
@@ -22,21 +19,20 @@ from torch import Tensor
 from tqdm import tqdm
 
 from backline.common.errors import UserError
-from backline.common.files import file_hash, read_json_object, write_bytes
 from backline.common.settings import config_from_dict, config_to_dict
-from backline.common.surroundings import run_surroundings
 from backline.layers.config import ModelConfig
 from backline.music.sheet_table import sheet_table
 from backline.music.vocab import FIELDS
 from backline.preparation.dataset import Dataset, Split, dataset_hash, load_dataset, split_by_song
 from backline.training.batches import Batches
-from backline.training.checkpoints import load_model, save_checkpoint
-from backline.training.config import BEST, CONTROLS, LAST, LOSSES, PICTURE, SETTINGS, TrainingArgs
+from backline.training.checkpoints import load_model
+from backline.training.config import BEST, CONTROLS, LAST, TrainingArgs
 from backline.training.control_tables import ControlTables
 from backline.training.distributed import Processes, SharedError
 from backline.training.losses import n_predicted, window_losses
 from backline.training.optimization import Optimizers, WeightAverage, rate_share
 from backline.training.planning import steps_in_time
+from backline.training.run_folder import RunFolder
 from backline.training.torch_errors import (
     compile_failure,
     is_compile_failure,
@@ -47,8 +43,6 @@ from backline.training.torch_errors import (
 from model import PooledTransformer
 
 MOST_WORKERS = 12  # processes that make rows for a GPU
-COLUMNS = ["steps", "train_loss", *(f"train_{field}" for field in FIELDS), "held_out_loss",
-           *(f"held_out_{field}" for field in FIELDS), "held_out_raw", "lr", "epoch", "notes_seen", "seconds"]
 
 
 @dataclasses.dataclass
@@ -69,10 +63,10 @@ class Progress:
 class Run:
     """One training run: everything between its settings and its folder."""
 
-    def __init__(self, folder: Path, settings: TrainingArgs, model: PooledTransformer, dataset: Dataset, split: Split,
-                 facts: dict[str, Any], processes: Processes, controls: ControlTables | None = None) -> None:
+    def __init__(self, folder: RunFolder, settings: TrainingArgs, model: PooledTransformer, dataset: Dataset,
+                 split: Split, processes: Processes, controls: ControlTables | None = None) -> None:
         self.folder, self.settings, self.dataset, self.split = folder, settings, dataset, split
-        self.facts, self.processes, self.device = facts, processes, processes.device
+        self.processes, self.device = processes, processes.device
         self.runs_ahead = self.device.type == "cuda"  # the host does not wait for the device: `_log` looks at losses
         self.model = model.to(self.device)
         if settings.compile:
@@ -142,10 +136,10 @@ class Run:
             controls = ControlTables.of(dataset, len(split.held_out_songs), folder, processes,
                                         learned.levels if learned else None)
             facts["controls"] = controls.table.to_facts()
-        run = cls(folder, settings, model, dataset, split, facts, processes, controls)
+        run = cls(RunFolder(folder, facts, processes), settings, model, dataset, split, processes, controls)
         run.began = began
         run._announce()
-        run._write_settings(command)
+        run.folder.write_settings(run, command)
         return run
 
     @classmethod
@@ -174,12 +168,12 @@ class Run:
         if model.config.controls:
             levels = sheet_table(state, vocabulary, folder / LAST).levels
             controls = ControlTables.of(dataset, len(split.held_out_songs), folder, processes, levels)
-        run = cls(folder, settings, model, dataset, split, facts, processes, controls)
+        run = cls(RunFolder(folder, facts, processes), settings, model, dataset, split, processes, controls)
         run.restore(state)
         run._announce()
         if run.progress.step < run.total_steps:
-            run._add_to_settings(command)
-        run._write_table()  # a run killed after last.pth has that of an earlier step
+            run.folder.add_to_settings(run, command)
+        run.folder.write_table(run.progress.rows)  # a run killed after last.pth has that of an earlier step
         return run
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -252,7 +246,7 @@ class Run:
         held_out = [row for row in done.rows if "held_out_loss" in row]
         text += f"{self.folder}: {done.step} steps, {done.notes_seen:,} notes seen; held out: "
         text += describe_losses([held_out[-1][f"held_out_{field}"] for field in FIELDS]) + f"; lowest {done.best:.3f}"
-        if self.facts["weights"]:
+        if self.folder.metadata["weights"]:
             text += f"\n{self.folder}: held out before {held_out[0]['held_out_loss']:.3f}, after " \
                     f"{held_out[-1]['held_out_loss']:.3f} nats/note"
             if held_out[0]["held_out_loss"] <= done.best:
@@ -388,8 +382,8 @@ class Run:
                 at_once = min(settings.batch_size, -(-len(rows) // self.processes.count))
                 smaller = smaller_batches(settings.batch_size, settings.accumulation, at_once)
                 text = too_large(self.device, at_once, rows.shape[1], smaller)
-                if (self.folder / LAST).is_file():
-                    text += f"; {self.folder / LAST} is there still: --resume {self.folder}"
+                if self.folder.last.is_file():
+                    text += f"; {self.folder.last} is there still: --resume {self.folder}"
                     text += f" --batch_size {smaller[0]} continues it" if smaller else " continues it"
                 raise UserError(text) from None
             if settings.compile and is_compile_failure(err):
@@ -435,77 +429,21 @@ class Run:
         if not self.processes.is_first:
             return
         self.progress.sums = self.sums.tolist()
-        state = {"settings": config_to_dict(self.settings), "facts": self.facts,
+        state = {"settings": config_to_dict(self.settings), "facts": self.folder.metadata,
                  "progress": dataclasses.asdict(self.progress),
                  "versions": {"torch": str(torch.__version__), "python": sys.version.split()[0]}}
         if name == LAST:  # what only continuing needs
             state |= {**self.optimizers.state(), "random": self.random_state()}
             if self.average:  # those of the checkpoint are the average
                 state["raw_weights"] = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
-        with self._room_needed(), self._averaged():
-            save_checkpoint(self.folder / name, self.model, self.dataset.vocabulary, state)
-            if name == LAST:
-                self._write_table()
+        with self._averaged():
+            self.folder.save(name, self.model, self.dataset.vocabulary, state)
+        if name == LAST:
+            self.folder.write_table(self.progress.rows)
 
     def _averaged(self) -> contextlib.AbstractContextManager[None]:
         """Within the block the model's weights are their average, if the run keeps one."""
         return self.average.in_place() if self.average else contextlib.nullcontext()
-
-    def _write_table(self) -> None:
-        """Write the CSV and the picture, unless they are as they should be."""
-        if not self.processes.is_first:
-            return
-        table = io.StringIO()
-        writer = csv.DictWriter(table, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.progress.rows)
-        path, data = self.folder / LOSSES, table.getvalue().encode()
-        if path.is_file() and path.read_bytes() == data and (self.folder / PICTURE).is_file():
-            return
-        from backline.listening.pictures import loss_curves  # matplotlib is slow to import
-
-        write_bytes(self.folder / PICTURE, loss_curves(self.progress.rows))
-        write_bytes(path, data)  # after the picture: as it should be, it says that both are
-
-    @contextlib.contextmanager
-    def _room_needed(self) -> Iterator[None]:
-        """Within the block files of the run are written, for which the disk may have no room."""
-        try:
-            yield
-        except OSError as err:
-            there = (self.folder / LAST).is_file()
-            remedy = f"continue with --resume {self.folder}: {LAST} is whole" if there else "start again"
-            raise UserError(f"{err.filename or self.folder}: cannot be written ({err.strerror or err}); make room "
-                            f"there, then {remedy}") from None
-
-    def _write_settings(self, command: Sequence[str]) -> None:
-        """hyperparameters.json of a new run, after the files of an old one are gone: nobody shall continue that."""
-        if not self.processes.is_first:
-            return
-        weights = self.facts["weights"]
-        text = {
-            "model_config": config_to_dict(self.model.config), "training_args": config_to_dict(self.settings),
-            **{name: value for name, value in self.facts.items() if name != "controls"},
-            "weights_hash": file_hash(Path(weights)) if weights else None,
-            "vocabulary_hash": self.dataset.vocabulary.digest, "seed": self.settings.seed,
-            "parameters": self.model.n_parameters(),
-            **run_surroundings(command, self.device, self.processes.count), "resumed": []}
-        for name in (LAST, BEST, LOSSES, PICTURE):  # after all that can be read of them is
-            (self.folder / name).unlink(missing_ok=True)
-        self._store_settings(text)
-
-    def _add_to_settings(self, command: Sequence[str]) -> None:
-        """Note in hyperparameters.json how the run is continued."""
-        if not self.processes.is_first or not (self.folder / SETTINGS).is_file():
-            return
-        text = read_json_object(self.folder / SETTINGS)
-        sitting = {"step": self.progress.step, "batch_size": self.settings.batch_size,
-                   **run_surroundings(command, self.device, self.processes.count)}
-        self._store_settings({**text, "resumed": [*text.get("resumed", []), sitting]})
-
-    def _store_settings(self, text: dict[str, Any]) -> None:
-        with self._room_needed():
-            write_bytes(self.folder / SETTINGS, json.dumps(text, indent=2).encode())
 
 
 def describe_losses(losses: list[float]) -> str:
