@@ -17,32 +17,40 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from backline.common.errors import Parser, UserError, reports_user_errors
 from backline.common.files import check_file, check_writable, read_json_object
 from backline.common.settings import config_from_dict
 from backline.layers.config import ModelConfig
 from backline.music.vocab import load_vocabulary
-from backline.training.config import BEST, LAST, LOSSES, TrainingArgs
+from backline.training.config import BEST, CONTROLS, LAST, LOSSES, TrainingArgs
 from backline.training.distributed import Processes, joined
 
 if TYPE_CHECKING:
+    from backline.preparation.dataset import Dataset
     from backline.training.run import Run
+    from model import PooledTransformer
+
+DEFAULT_DATASET = "dataset_pitch_ins512.pt"
+DEFAULT_SPLIT = 0.9
+OF_NEW_RUNS = ("model_config", "training_args", "train_split", "file_path")  # options that --resume refuses
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = Parser(__doc__)
     parser.add_argument("--dataset_path", type=Path,
-                        help="dataset to train on (default: dataset_pitch_ins512.pt; with --resume: the run's own)")
+                        help=f"dataset to train on (default: {DEFAULT_DATASET}; with --resume: the run's own)")
     parser.add_argument("--model_config", type=Path,
                         help="JSON with the model's settings (default: the published reference's)")
     parser.add_argument("--training_args", type=Path,
                         help="JSON with the training's settings (default: the published ones)")
     parser.add_argument("--train_split", type=float,
-                        help="share of the songs to train on; the rest is held out (default: 0.9)")
+                        help=f"share of the songs to train on; the rest is held out "
+                             f"(default: {DEFAULT_SPLIT})")
     parser.add_argument("-fp", "--file_path", type=Path, metavar="WEIGHTS",
                         help="start a new run from these weights (.pth or .safetensors) and their model settings")
     parser.add_argument("--resume", type=Path, metavar="RUN", help="continue the run in this folder exactly")
@@ -58,48 +66,188 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     command = sys.argv if argv is None else [Path(__file__).name, *argv]
     with joined(args.device) as processes:
-        begin = _resume if args.resume else _start
-        return processes.agreed(lambda: begin(args, processes, command)).train()
+        begin = resumed_run if args.resume else new_run
+        run = processes.agreed(lambda: begin(args, processes, command))
+        return run.train()
 
 
-def _start(args: argparse.Namespace, processes: Processes, command: Sequence[str]) -> Run:
+# ---------------------------------------------------------------- a new run
+
+
+def new_run(args: argparse.Namespace, processes: Processes, command: Sequence[str]) -> Run:
+    """A run from scratch, or from weights, in place of the one in its folder.
+
+    Args:
+        command: the command line, for hyperparameters.json.
+    Raises:
+        UserError: options, settings, weights and dataset do not fit each other. The folder is then
+            as it was.
+    """
     if args.batch_size is not None:
         raise UserError("--batch_size is for --resume; a new run's stands in its training settings")
-    dataset_path = args.dataset_path or Path("dataset_pitch_ins512.pt")
-    for path in filter(None, (dataset_path, args.file_path)):
+    weights = args.file_path
+    dataset_path = args.dataset_path or Path(DEFAULT_DATASET)
+    train_split = DEFAULT_SPLIT if args.train_split is None else args.train_split
+    for path in filter(None, (dataset_path, weights)):
         check_file(path)
-    said = read_json_object(args.training_args) if args.training_args else {}
-    settings = config_from_dict(TrainingArgs, said, str(args.training_args))
-    if settings.max_minutes and "num_epochs" in said:
-        raise UserError(f"{args.training_args}: max_minutes and num_epochs both say how long the run is; leave one out")
-    model_settings = read_json_object(args.model_config) if args.model_config else None
-    if model_settings is not None:  # the dataset's vocabulary is not known yet, but what can be wrong is
-        ModelConfig.from_dict(model_settings, load_vocabulary(), str(args.model_config))
-    run = Path(settings.filename)
-    if any((run / name).exists() for name in (LAST, BEST, LOSSES)) and not args.force:
-        raise UserError(f"{run} holds a run already; continue it with --resume {run}, replace it with --force, "
-                        f"or give another \"filename\" in --training_args")
-    check_writable(run)
+    settings, model_json = read_settings(args)
+    folder = Path(settings.filename)
+    check_place(folder, args.force)
 
-    from backline.training.run import Run  # brings torch, which --help and wrong settings need not wait for
+    import torch  # only here: neither --help nor a mistake found by now waits for it
 
-    train_split = 0.9 if args.train_split is None else args.train_split
-    return Run.start(run, dataset_path, settings, model_settings, str(args.model_config or "default model settings"),
-                     args.file_path, train_split, processes, command)
+    from backline.music.sheet_table import sheet_table
+    from backline.preparation.dataset import dataset_hash, load_dataset, split_by_song
+    from backline.training.checkpoints import load_model
+    from backline.training.control_tables import ControlTables
+    from backline.training.run import Run, TrainingSongs
+    from backline.training.run_folder import RunFolder
+
+    began = time.monotonic()
+    _ = processes.device  # fail early if the device is missing
+    torch.manual_seed(settings.seed)
+    start, vocabulary, known = load_model(weights) if weights else (None, None, {})
+    dataset = load_dataset(dataset_path, vocabulary)
+    model = fitting_model(args, model_json, start, dataset)
+    split = split_by_song(dataset, train_split)
+    metadata = {
+        "dataset": str(dataset_path),
+        "train_split": train_split,
+        "weights": str(weights) if weights else None,
+        "dataset_hash": dataset_hash(dataset_path),
+        "held_out_songs": list(split.held_out_songs),
+    }
+    controls = None
+    if model.config.controls:
+        if processes.is_first:
+            (folder / CONTROLS).unlink(missing_ok=True)  # perhaps of another dataset
+        sheets = sheet_table(known, dataset.vocabulary, weights)
+        levels = sheets.levels if sheets else None
+        controls = ControlTables.of(dataset, len(split.held_out_songs), folder, processes, levels)
+        metadata["controls"] = controls.table.to_facts()
+    songs = TrainingSongs(dataset, split, controls)
+    run = Run(RunFolder(folder, metadata, processes), settings, model, songs, processes)
+    run.began = began
+    run.announce()
+    run.folder.write_settings(run, command)
+    return run
 
 
-def _resume(args: argparse.Namespace, processes: Processes, command: Sequence[str]) -> Run:
-    given = [name for name in ("model_config", "training_args", "train_split", "file_path")
-             if getattr(args, name) is not None]
+def read_settings(args: argparse.Namespace) -> tuple[TrainingArgs, dict[str, Any] | None]:
+    """The training settings, and the JSON of --model_config, None where it is not given.
+
+    Raises UserError for all that is wrong in either, whatever the dataset is.
+    """
+    training_json = read_json_object(args.training_args) if args.training_args else {}
+    settings = config_from_dict(TrainingArgs, training_json, str(args.training_args))
+    if settings.max_minutes and "num_epochs" in training_json:
+        raise UserError(f"{args.training_args}: max_minutes and num_epochs both say how long the run is; "
+                        f"leave one out")
+    model_json = read_json_object(args.model_config) if args.model_config else None
+    if model_json is not None:  # with the dataset's vocabulary only the sizes may be others
+        ModelConfig.from_dict(model_json, load_vocabulary(), str(args.model_config))
+    return settings, model_json
+
+
+def check_place(path: Path, force: bool) -> None:
+    """Raise UserError if a new run cannot have the folder `path`."""
+    holds_run = any((path / name).exists() for name in (LAST, BEST, LOSSES))
+    if holds_run and not force:
+        raise UserError(f"{path} holds a run already; continue it with --resume {path}, replace it with "
+                        f"--force, or give another \"filename\" in --training_args")
+    check_writable(path)
+
+
+def fitting_model(args: argparse.Namespace, model_json: dict[str, Any] | None,
+                  start: PooledTransformer | None, dataset: Dataset) -> PooledTransformer:
+    """The model to train on `dataset`: `start`, or a new one by the settings in `model_json`.
+
+    Where both are given they must agree, but for what a model can grow. Raises UserError if they do
+    not, or if the model does not fit the dataset.
+    """
+    from model import PooledTransformer
+
+    if start is not None and model_json is None:
+        where = str(args.file_path)
+        config = start.config
+    else:
+        where = str(args.model_config or "default model settings")
+        config = ModelConfig.from_dict(model_json or {}, dataset.vocabulary, where)
+    if start is not None and config != start.config:
+        names = ", ".join(start.config.differences(config))
+        if names:
+            raise UserError(f"{where}: not the model settings of {args.file_path} ({names}); leave out "
+                            f"--model_config")
+        start = start.grown(config)
+    sizes = dataset.vocabulary.sizes
+    if config.n_tokens != sizes:
+        raise UserError(f"{where}: n_tokens are not the dataset's {list(sizes)}; leave them out")
+    if config.block_size < dataset.block_size:
+        raise UserError(f"{where}: block_size={config.block_size} is shorter than the dataset's blocks "
+                        f"({dataset.block_size}); raise it, or prepare the dataset with -b {config.block_size}")
+    return PooledTransformer(config) if start is None else start
+
+
+# ---------------------------------------------------------------- a resumed run
+
+
+def resumed_run(args: argparse.Namespace, processes: Processes, command: Sequence[str]) -> Run:
+    """The run in the folder `args.resume`, as it was when last.pth was written.
+
+    Another --batch_size than the run's changes what passes through the model at once, and not the
+    steps.
+
+    Args:
+        command: the command line, for hyperparameters.json.
+    Raises:
+        UserError: there is no run to resume, its dataset is not the one it was started with, or an
+            option would change it.
+    """
+    given = [name for name in OF_NEW_RUNS if getattr(args, name) is not None]
     if given or args.force:
-        raise UserError(f"--resume continues a run with its own settings; leave out --{(given or ['force'])[0]}")
-    if not (args.resume / LAST).is_file():
-        raise UserError(f"{args.resume}: no run to continue here ({LAST} is missing); give a run's folder")
-    check_writable(args.resume)
+        option = (given or ["force"])[0]
+        raise UserError(f"--resume continues a run with its own settings; leave out --{option}")
+    path = args.resume
+    last = path / LAST
+    if not last.is_file():
+        raise UserError(f"{path}: no run to continue here ({LAST} is missing); give a run's folder")
+    check_writable(path)
 
-    from backline.training.run import Run
+    from backline.music.sheet_table import sheet_table
+    from backline.preparation.dataset import dataset_hash, load_dataset, split_by_song
+    from backline.training.checkpoints import load_model
+    from backline.training.control_tables import ControlTables
+    from backline.training.run import Run, TrainingSongs
+    from backline.training.run_folder import RunFolder
 
-    return Run.resume(args.resume, args.dataset_path, args.batch_size, processes, command)
+    _ = processes.device  # fail early if the device is missing
+    model, vocabulary, state = load_model(last)
+    if "optimizer" not in state:
+        raise UserError(f"{last}: holds no optimizer state, so it cannot be continued; start a new run "
+                        f"from it with -fp")
+    metadata = state["facts"]
+    settings = config_from_dict(TrainingArgs, state["settings"], str(last))
+    if args.batch_size is not None:
+        settings = settings.with_batch_size(args.batch_size)
+    dataset_path = args.dataset_path or Path(metadata["dataset"])
+    if not dataset_path.is_file():
+        raise UserError(f"{dataset_path}: the run's dataset is not there; say where with --dataset_path")
+    if dataset_hash(dataset_path) != metadata["dataset_hash"]:
+        raise UserError(f"{dataset_path}: not the dataset this run was started with")
+    dataset = load_dataset(dataset_path, vocabulary)
+    split = split_by_song(dataset, metadata["train_split"])
+    controls = None
+    if model.config.controls:
+        levels = sheet_table(state, vocabulary, last).levels
+        controls = ControlTables.of(dataset, len(split.held_out_songs), path, processes, levels)
+    songs = TrainingSongs(dataset, split, controls)
+    run = Run(RunFolder(path, metadata, processes), settings, model, songs, processes)
+    run.restore(state)
+    run.announce()
+    if run.progress.step < run.total_steps:
+        run.folder.add_to_settings(run, command)
+    run.folder.write_table(run.progress.rows)  # killed after last.pth, a run has that of an earlier step
+    return run
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ from backline.preparation.dataset import dataset_hash, load_dataset, split_by_so
 from backline.training.checkpoints import load_checkpoint
 from backline.training.config import LAST, LOSSES, TrainingArgs
 from backline.training.distributed import Processes
-from backline.training.run import Run
+from backline.training.run import Run, TrainingSongs
 from backline.training.run_folder import RunFolder
 from benchmarks.recurrence import RecurrentRun
 from benchmarks.sequential_model import SequentialRun, SequentialTransformer, families, flat_split
@@ -122,7 +122,7 @@ def start(folder: Path, name: str, seed: int, steps: int, path: Path) -> Run:
     else:
         model = PooledTransformer(model_config)
     processes = Processes("cpu")
-    run = row.kind(RunFolder(folder, facts, processes), settings, model, dataset, split, processes)
+    run = row.kind(RunFolder(folder, facts, processes), settings, model, TrainingSongs(dataset, split), processes)
     if row.kind is SequentialRun:
         run.family_of, run.notes_per_token = families(tokenizer), notes_per_token
     if (folder / LAST).is_file():

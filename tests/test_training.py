@@ -30,6 +30,7 @@ from backline.layers import attention
 from backline.layers.config import ModelConfig
 from backline.listening import pictures
 from backline.music.vocab import FIELDS, FIRST_CONTROL, FIRST_ID, GIVEN, PITCH_INSTRUMENT, load_vocabulary
+from backline.preparation import dataset as datasets
 from backline.preparation.dataset import Dataset, Split, load_dataset, split_by_song
 from backline.training import planning, run_folder
 from backline.training import run as training
@@ -413,7 +414,8 @@ def some_run(path: Path, settings: TrainingArgs, model: PooledTransformer, datas
              split: Split) -> training.Run:
     """A run that is not begun through the command."""
     processes = Processes("cpu")
-    return training.Run(RunFolder(path, {}, processes), settings, model, dataset, split, processes)
+    return training.Run(RunFolder(path, {}, processes), settings, model,
+                        training.TrainingSongs(dataset, split), processes)
 
 
 def test_tasks_need_a_model_that_can_be_given_notes(capsys):
@@ -608,6 +610,7 @@ def test_a_plan_keeps_to_the_time(monkeypatch, more):
     clock, shapes = Clock(), set()
     monkeypatch.setattr(planning, "time", clock)
     monkeypatch.setattr(training, "time", clock)
+    monkeypatch.setattr(train_pool, "time", clock)
 
     def seconds(_run, rows) -> float:
         compiling = 0 if rows.shape in shapes else 20
@@ -617,7 +620,7 @@ def test_a_plan_keeps_to_the_time(monkeypatch, more):
     clock.passes(monkeypatch, training.Run, "step", seconds)
     clock.passes(monkeypatch, training.Run, "validate", lambda _run: 2)
     clock.passes(monkeypatch, run_folder, "save_checkpoint", lambda *_args: 1)
-    clock.passes(monkeypatch, training, "load_dataset", lambda *_args: 30)
+    clock.passes(monkeypatch, datasets, "load_dataset", lambda *_args: 30)
     monkeypatch.setattr(PooledTransformer, "compile", lambda _model: None)
     run = train(**{"max_minutes": 8, "compile": True, "num_epochs": None, "batch_size": 2, "loggingsteps": 20} | more)
     assert 0.85 * 480 < clock.now - 1000 <= 480
@@ -628,6 +631,7 @@ def test_a_plan_of_slow_steps_takes_little_of_the_time(monkeypatch):
     clock = Clock()
     monkeypatch.setattr(planning, "time", clock)
     monkeypatch.setattr(training, "time", clock)
+    monkeypatch.setattr(train_pool, "time", clock)
     clock.passes(monkeypatch, training.Run, "step", lambda _run, _rows: 10)
     run = train(max_minutes=3, num_epochs=None, batch_size=2)
     assert 13 <= column(run, "steps")[-1] <= 18
@@ -1018,8 +1022,8 @@ def test_validation_as_on_a_gpu_compiles_nothing_and_finds_the_same(monkeypatch)
     plain = train(filename="plain", max_train_steps=1)
     graphs, held_out = without_inductor(monkeypatch), []
     for run_ahead in (True, False):
-        run = training.Run.start(Path("run"), Path("dataset.pt"), TrainingArgs(compile=True, batch_size=3), TINY_MODEL,
-                                 "here", None, 0.8, Processes("cpu"), [])
+        args = train_pool.build_parser().parse_args([*arguments(compile=True, model={"dropout": 0.0}), "--force"])
+        run = train_pool.new_run(args, Processes("cpu"), [])
         run.runs_ahead = run_ahead
         held_out.append(sum(run.validate()))
         assert bool(graphs) != run_ahead

@@ -9,8 +9,7 @@ import operator
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -19,14 +18,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from backline.common.errors import UserError
-from backline.common.settings import config_from_dict, config_to_dict
-from backline.layers.config import ModelConfig
-from backline.music.sheet_table import sheet_table
+from backline.common.settings import config_to_dict
 from backline.music.vocab import FIELDS
-from backline.preparation.dataset import Dataset, Split, dataset_hash, load_dataset, split_by_song
+from backline.preparation.dataset import Dataset, Split
 from backline.training.batches import Batches
-from backline.training.checkpoints import load_model
-from backline.training.config import BEST, CONTROLS, LAST, TrainingArgs
+from backline.training.config import BEST, LAST, TrainingArgs
 from backline.training.control_tables import ControlTables
 from backline.training.distributed import Processes, SharedError
 from backline.training.losses import n_predicted, window_losses
@@ -60,13 +56,26 @@ class Progress:
     planned: int = 0  # steps of the whole run, where max_minutes made the plan
 
 
+@dataclasses.dataclass(frozen=True)
+class TrainingSongs:
+    """The songs of a run."""
+
+    dataset: Dataset
+    split: Split
+    controls: ControlTables | None = None  # for a model that can be told what to play
+
+
 class Run:
     """One training run: everything between its settings and its folder."""
 
-    def __init__(self, folder: RunFolder, settings: TrainingArgs, model: PooledTransformer, dataset: Dataset,
-                 split: Split, processes: Processes, controls: ControlTables | None = None) -> None:
-        self.folder, self.settings, self.dataset, self.split = folder, settings, dataset, split
-        self.processes, self.device = processes, processes.device
+    def __init__(self, folder: RunFolder, settings: TrainingArgs, model: PooledTransformer,
+                 songs: TrainingSongs, processes: Processes) -> None:
+        self.folder = folder
+        self.settings = settings
+        self.dataset = songs.dataset
+        self.split = songs.split
+        self.processes = processes
+        self.device = processes.device
         self.runs_ahead = self.device.type == "cuda"  # the host does not wait for the device: `_log` looks at losses
         self.model = model.to(self.device)
         if settings.compile:
@@ -75,7 +84,7 @@ class Run:
             except RuntimeError as err:  # not on this system, or not with this Python
                 raise UserError(compile_failure(err)) from None
         self.forward = self.model  # what a step calls; several processes wrap it
-        self.data = Batches(dataset, split, model.config, settings, controls)
+        self.data = Batches(songs.dataset, songs.split, model.config, settings, songs.controls)
         self.steps_per_epoch = self.data.steps_per_epoch
         self.began = time.monotonic()
         self.optimizers = self.new_optimizers()
@@ -91,90 +100,6 @@ class Run:
     @property
     def total_steps(self) -> int:
         return self.data.total_steps
-
-    # ------------------------------------------------------------ beginning
-
-    @classmethod
-    def start(cls, folder: Path, dataset_path: Path, settings: TrainingArgs, model_settings: dict[str, Any] | None,
-              where: str, weights: Path | None, train_split: float, processes: Processes,
-              command: Sequence[str]) -> Run:
-        """A new run, from scratch or from `weights`, in place of the one in `folder`.
-
-        Raises UserError if settings, weights and dataset disagree; `folder` is as it was then.
-        """
-        began = time.monotonic()
-        _ = processes.device  # the first thing to be wrong
-        torch.manual_seed(settings.seed)
-        facts = {"dataset": str(dataset_path), "train_split": train_split, "weights": str(weights) if weights else None}
-        model, vocabulary, known = load_model(weights) if weights else (None, None, {})
-        dataset = load_dataset(dataset_path, vocabulary)
-        vocabulary = dataset.vocabulary
-        config = model.config if model else None
-        if model_settings is not None or config is None:
-            wanted = ModelConfig.from_dict(model_settings or {}, vocabulary, where)
-            if config is not None and wanted != config:
-                names = ", ".join(config.differences(wanted))
-                if names:
-                    raise UserError(f"{where}: not the model settings of {weights} ({names}); leave out --model_config")
-                model = model.grown(wanted)
-            config = wanted
-        if config.n_tokens != vocabulary.sizes:
-            raise UserError(f"{where}: n_tokens are not the dataset's {list(vocabulary.sizes)}; leave them out")
-        if config.block_size < dataset.block_size:
-            raise UserError(f"{where if model_settings is not None or not weights else weights}: block_size="
-                            f"{config.block_size} is shorter than the dataset's blocks ({dataset.block_size}); "
-                            f"raise it, or prepare the dataset with -b {config.block_size}")
-        model = model or PooledTransformer(config)
-        facts["dataset_hash"] = dataset_hash(dataset_path)
-        split = split_by_song(dataset, train_split)
-        facts["held_out_songs"] = list(split.held_out_songs)
-        controls = None
-        if config.controls:
-            if processes.is_first:
-                (folder / CONTROLS).unlink(missing_ok=True)  # perhaps of another dataset
-            learned = sheet_table(known, vocabulary, weights)
-            controls = ControlTables.of(dataset, len(split.held_out_songs), folder, processes,
-                                        learned.levels if learned else None)
-            facts["controls"] = controls.table.to_facts()
-        run = cls(RunFolder(folder, facts, processes), settings, model, dataset, split, processes, controls)
-        run.began = began
-        run._announce()
-        run.folder.write_settings(run, command)
-        return run
-
-    @classmethod
-    def resume(cls, folder: Path, dataset_path: Path | None, batch_size: int | None, processes: Processes,
-               command: Sequence[str]) -> Run:
-        """The run in `folder` as it was when last.pth was written.
-
-        `batch_size` other than the run's changes what passes through the model at once, and not the steps.
-        """
-        _ = processes.device  # the first thing to be wrong
-        model, vocabulary, state = load_model(folder / LAST)
-        if "optimizer" not in state:
-            raise UserError(f"{folder / LAST}: holds no optimizer state, so it cannot be continued; start a new run "
-                            f"from it with -fp")
-        facts, settings = state["facts"], config_from_dict(TrainingArgs, state["settings"], str(folder / LAST))
-        if batch_size is not None:
-            settings = settings.with_batch_size(batch_size)
-        dataset_path = dataset_path or Path(facts["dataset"])
-        if not dataset_path.is_file():
-            raise UserError(f"{dataset_path}: the run's dataset is not there; say where with --dataset_path")
-        if dataset_hash(dataset_path) != facts["dataset_hash"]:
-            raise UserError(f"{dataset_path}: not the dataset this run was started with")
-        dataset = load_dataset(dataset_path, vocabulary)
-        split = split_by_song(dataset, facts["train_split"])
-        controls = None
-        if model.config.controls:
-            levels = sheet_table(state, vocabulary, folder / LAST).levels
-            controls = ControlTables.of(dataset, len(split.held_out_songs), folder, processes, levels)
-        run = cls(RunFolder(folder, facts, processes), settings, model, dataset, split, processes, controls)
-        run.restore(state)
-        run._announce()
-        if run.progress.step < run.total_steps:
-            run.folder.add_to_settings(run, command)
-        run.folder.write_table(run.progress.rows)  # a run killed after last.pth has that of an earlier step
-        return run
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from where `state` was saved: a checkpoint's "training"."""
@@ -196,7 +121,8 @@ class Run:
         if self.device.type == "cuda" and len(random["cuda"]) == torch.cuda.device_count():
             torch.cuda.set_rng_state_all(random["cuda"])
 
-    def _announce(self) -> None:
+    def announce(self) -> None:
+        """Print what the run is made of, and where it stands."""
         if not self.processes.is_first:
             return
         if self.split.notice:
