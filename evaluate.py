@@ -33,12 +33,12 @@ from tqdm import tqdm
 
 from backline.common.errors import Parser, UserError, reports_user_errors
 from backline.common.files import BUNDLED_COPIES, BUNDLED_MODEL, check_file, check_new, check_writable, write_bytes
+from backline.evaluation.copy_index import MARKED, PERCENTILES, CopyIndex, read_index
 from backline.evaluation.measures import measure
 from backline.evaluation.song_sets import Songs, held_out, read_folder
 from backline.evaluation.statistics import Difference, Verdict, cut_alike, judge, tell_apart
 from backline.listening.votes import Share, folder_shares, read_votes
 from backline.music.vocab import FIELDS, Vocabulary
-from copies import MARKED, PERCENTILES, CopyIndex, read_index
 from tokenizer import MidiTokenizerPooled
 
 ENOUGH = 100  # songs, for a verdict to mean much

@@ -40,6 +40,7 @@ from backline.common.files import (
     write_bytes,
 )
 from backline.common.settings import config_from_file, config_to_dict
+from backline.evaluation.copy_index import WINDOW, CopyCheck
 from backline.generation.config import DTYPES, ControlConfig, GenConfig
 from backline.generation.making import Made, best, make_songs
 from backline.generation.output_files import describe, log_run, next_number, remove_song, song_bytes, write_song
@@ -64,7 +65,6 @@ from backline.listening.wav import find_synthesizer
 from backline.music.chords import parse_chords
 from backline.music.song import TICKS_PER_QUARTER, Song, parts_to_bytes
 from backline.music.vocab import Vocabulary
-from copies import WINDOW, CopyCheck
 from page import PAGE_NAME, check_page, write_page
 
 SEEDS = 2**32  # seeds are drawn from 0 to this, exclusive

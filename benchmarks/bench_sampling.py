@@ -25,6 +25,7 @@ from tqdm import tqdm
 from backline.common.errors import Parser, UserError, reports_user_errors
 from backline.common.files import read_input, read_json_object
 from backline.common.settings import config_from_dict
+from backline.evaluation.copy_index import CopyIndex, read_index
 from backline.evaluation.song_sets import Songs, held_out
 from backline.evaluation.statistics import Verdict
 from backline.generation.config import GenConfig
@@ -32,7 +33,6 @@ from backline.generation.sampler import Sampled
 from backline.generation.session import Studio
 from backline.generation.task import Wish, make_task
 from backline.music.vocab import FIELDS, Vocabulary
-from copies import CopyIndex, read_index
 from evaluate import compare
 
 FREE = Path(__file__).parents[1] / "configs" / "genconfig_free.json"

@@ -20,12 +20,8 @@ from test_sampling import SMALL_VOCABULARY, tiny_model
 
 import copies
 import generate
-from backline.generation import making
-from backline.generation.recipes import SWITCHES
-from backline.music.vocab import BAR, FIRST_ID, NOTE_DUR, PITCH_INSTRUMENT, START_POS, load_vocabulary
-from backline.training.checkpoints import save_release
-from benchmarks import bench_copies
-from copies import (
+from backline.common.errors import UserError
+from backline.evaluation.copy_index import (
     EXCERPTS,
     N_BITS_SET,
     WINDOW,
@@ -40,6 +36,11 @@ from copies import (
     window_hashes,
     write_index,
 )
+from backline.generation import making
+from backline.generation.recipes import SWITCHES
+from backline.music.vocab import BAR, FIRST_ID, NOTE_DUR, PITCH_INSTRUMENT, START_POS, load_vocabulary
+from backline.training.checkpoints import save_release
+from benchmarks import bench_copies
 from tokenizer import MidiTokenizerPooled
 
 VOCABULARY = load_vocabulary()
@@ -246,7 +247,7 @@ def test_bad_indices(tmp_path, capsys):
         header, tensors = file.metadata(), {name: file.get_tensor(name) for name in ("bits", "real_runs")}
 
     def refused(vocabulary=VOCABULARY) -> str:
-        with pytest.raises(copies.UserError) as caught:
+        with pytest.raises(UserError) as caught:
             read_index(path, vocabulary)
         assert str(caught.value).startswith(str(path)) and "make one with copies.py" in str(caught.value)
         return str(caught.value)

@@ -13,12 +13,12 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from backline.common.errors import UserError
+from backline.evaluation.copy_index import CopyCheck
 from backline.generation.config import GenConfig
 from backline.generation.session import Studio
 from backline.generation.task import SOON, Task, Wish, ends_soon, lacking_parts
 from backline.generation.telling import describe_told
 from backline.music.vocab import Vocabulary
-from copies import CopyCheck
 
 BATCH = 16  # songs made at a time
 TRIES = 10  # songs made at most, for each that is wanted

@@ -12,13 +12,13 @@ from tqdm import tqdm
 
 from backline.common.errors import UserError
 from backline.common.files import BUNDLED_MODEL, file_hash
+from backline.evaluation.copy_index import CopyIndex, read_index, split_digest
 from backline.generation.config import DTYPES, GenConfig
 from backline.generation.prompt import Prompt
 from backline.generation.recipes import Recipe, surroundings
 from backline.generation.task import Task, Wish
 from backline.generation.telling import Told, tell
 from backline.music.sheet_table import sheet_table
-from copies import CopyIndex, read_index, split_digest
 from tokenizer import MidiTokenizerPooled
 
 if TYPE_CHECKING:
