@@ -48,9 +48,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_new([args.out], args.force, inputs=(args.model_path, args.dataset_path))
     check_writable(args.out.parent)
 
-    from backline.evaluation.held_out_losses import held_out_names, held_out_songs, song_notes
+    from backline.evaluation.held_out_losses import song_notes
+    from backline.evaluation.song_sets import held_out_songs
     from backline.preparation.dataset import load_dataset
-    from backline.training.checkpoints import load_model  # brings torch
+    from backline.training.checkpoints import held_out_names, load_model  # brings torch
 
     _, vocabulary, facts = load_model(args.model_path)
     dataset = load_dataset(args.dataset_path, vocabulary)

@@ -35,7 +35,7 @@ from backline.common.errors import Parser, UserError, reports_user_errors
 from backline.common.files import BUNDLED_COPIES, BUNDLED_MODEL, check_file, check_new, check_writable, write_bytes
 from backline.evaluation.copy_index import MARKED, PERCENTILES, CopyIndex, read_index
 from backline.evaluation.measures import measure
-from backline.evaluation.song_sets import Songs, held_out, read_folder
+from backline.evaluation.song_sets import Songs, held_out, held_out_songs, read_folder
 from backline.evaluation.statistics import Difference, Verdict, cut_alike, judge, tell_apart
 from backline.listening.votes import Share, folder_shares, read_votes
 from backline.music.vocab import FIELDS, Vocabulary
@@ -55,7 +55,6 @@ def losses(model_path: Path, dataset_path: Path, every: bool, batch_size: int, d
     from backline.evaluation.held_out_losses import (
         by_context,
         by_position,
-        held_out_songs,
         measure_losses,
         nats_per_note,
         of_notes,

@@ -21,7 +21,8 @@ from tqdm import tqdm
 
 from backline.common.errors import Parser, reports_user_errors
 from backline.evaluation.copy_index import in_filter, make_filter, window_hashes
-from backline.evaluation.held_out_losses import held_out_songs, song_notes
+from backline.evaluation.held_out_losses import song_notes
+from backline.evaluation.song_sets import held_out_songs
 from backline.music.vocab import Vocabulary
 from backline.preparation.dataset import load_dataset
 from backline.training.checkpoints import load_model

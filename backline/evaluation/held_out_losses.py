@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,29 +10,10 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from backline.common.errors import UserError
 from backline.evaluation.statistics import bootstrap, interval
 from backline.music.vocab import BAR, FIELDS, FIRST_ID, PAD, PITCH_INSTRUMENT
 from backline.preparation.dataset import Dataset
 from model import PooledTransformer, window_losses
-
-
-def held_out_names(facts: dict[str, Any]) -> list[str]:
-    """Names of the songs that a model was not trained on, by what its file says of its training; none: not known."""
-    return facts.get("held_out_songs") or facts.get("facts", {}).get("held_out_songs") or []
-
-
-def held_out_songs(facts: dict[str, Any], dataset: Dataset, where: Path) -> list[int]:
-    """Indices of the dataset's songs that the model was not trained on, by the list its file carries."""
-    names = held_out_names(facts)
-    if not names:
-        raise UserError(f"{where}: carries no list of held-out songs; --all evaluates on every song of the dataset")
-    wanted = set(names)
-    found = [i for i, name in enumerate(dataset.songs) if name in wanted]
-    if not found:
-        raise UserError(f"{where}: none of its {len(wanted)} held-out songs are in this dataset; give the dataset it "
-                        f"was trained with, or --all")
-    return found
 
 
 def song_rows(dataset: Dataset, song: int) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -14,6 +14,9 @@ from backline.common.errors import UserError
 from backline.common.files import MIDI_SUFFIXES
 from backline.music.midi_reader import read_song
 from tokenizer import MidiTokenizerPooled, read_tokens
+
+if TYPE_CHECKING:
+    from backline.preparation.dataset import Dataset
 
 TOKENS = ".json"  # suffix of token files
 PROMPT = "prompt"  # beside the stems
@@ -77,7 +80,7 @@ def _without_stems(paths: list[Path], part_names: tuple[str, ...]) -> Iterator[P
 
 def held_out(path: Path, model_path: Path) -> Songs:
     """The songs of a dataset that a model was not trained on, counted from bar 0 as in their files."""
-    from backline.evaluation.held_out_losses import held_out_songs, song_notes
+    from backline.evaluation.held_out_losses import song_notes
     from backline.preparation.dataset import load_dataset
     from backline.training.checkpoints import load_model  # brings torch
 
@@ -89,3 +92,18 @@ def held_out(path: Path, model_path: Path) -> Songs:
             songs.names.append(dataset.songs[song])
             songs.rows.append(rows)
     return songs
+
+
+def held_out_songs(facts: dict[str, Any], dataset: Dataset, where: Path) -> list[int]:
+    """Indices of the dataset's songs that the model was not trained on, by the list its file carries."""
+    from backline.training.checkpoints import held_out_names  # brings torch
+
+    names = held_out_names(facts)
+    if not names:
+        raise UserError(f"{where}: carries no list of held-out songs; --all evaluates on every song of the dataset")
+    wanted = set(names)
+    found = [i for i, name in enumerate(dataset.songs) if name in wanted]
+    if not found:
+        raise UserError(f"{where}: none of its {len(wanted)} held-out songs are in this dataset; give the dataset it "
+                        f"was trained with, or --all")
+    return found

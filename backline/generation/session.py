@@ -65,7 +65,7 @@ class Studio:
 
     def copy_index(self, path: Path) -> CopyIndex:
         """The index at `path`, with a notice where it is of other songs than the model was trained on."""
-        from backline.evaluation.held_out_losses import held_out_names
+        from backline.training.checkpoints import held_out_names
 
         index = read_index(path, self.tokenizer.vocabulary)
         held_out = held_out_names(self.facts)

@@ -140,6 +140,11 @@ def _read_release(path: Path) -> tuple[dict[str, torch.Tensor], dict, dict, dict
     return weights, config, vocabulary, facts
 
 
+def held_out_names(facts: dict[str, Any]) -> list[str]:
+    """Names of the songs that a model was not trained on, by what its file says of its training; none: not known."""
+    return facts.get("held_out_songs") or facts.get("facts", {}).get("held_out_songs") or []
+
+
 def pick_device(name: str) -> torch.device:
     """The device called `name`; "auto" is the first there is of cuda, mps and cpu. Raises UserError if it is absent."""
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
