@@ -277,7 +277,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         write_bytes(outputs[0], (json.dumps(result, indent=2) + "\n").encode())
         write_bytes(outputs[1], text.encode())
     if outputs and args.generated:
-        from backline.listening.pictures import measures_in_bands  # brings matplotlib
+        from backline.evaluation.bands_picture import measures_in_bands  # brings matplotlib
 
         verdicts = [Verdict(**each) for each in result["songs_compared"]["measures"]]
         write_bytes(outputs[2], measures_in_bands(verdicts, f"{args.generated} beside real songs"))

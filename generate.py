@@ -340,7 +340,7 @@ def write_one(args: argparse.Namespace, studio: Studio, task: Task, prompt: Prom
         write_bytes(args.output / f"{number}-prompt.mid",
                     parts_to_bytes(parts, tokenizer.vocabulary, TICKS_PER_QUARTER, prompt.tempo))
     if args.png:
-        from backline.listening.pictures import piano_roll  # brings matplotlib
+        from backline.listening.piano_roll import piano_roll  # brings matplotlib
 
         given = task.was_there(rows) if len(task.given) else None
         write_bytes(whole.with_suffix(".png"), piano_roll(rows, tokenizer.vocabulary, len(task.prompt),

@@ -1,4 +1,4 @@
-"""pictures.py: what a piano roll says, read off the figure before it becomes a PNG."""
+"""What a piano roll says, read off the figure before it becomes a PNG."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 from random_songs import random_song
 
-from backline.listening import pictures
+from backline.listening import piano_roll
 from backline.music.vocab import BAR, FIRST_ID, PITCH_INSTRUMENT, START_POS, load_vocabulary
 
 V = load_vocabulary()
@@ -25,8 +25,8 @@ def drawn(monkeypatch):
     def call(*arguments, **named) -> Figure:
         figures = []
         with monkeypatch.context() as patch:
-            patch.setattr(pictures, "_png", figures.append)
-            pictures.piano_roll(*arguments, **named)
+            patch.setattr(piano_roll, "_png", figures.append)
+            piano_roll.piano_roll(*arguments, **named)
         FigureCanvasAgg(figures[0]).draw()
         return figures[0]
 
@@ -47,7 +47,7 @@ def test_bars_count_from_one_and_drums_have_names(drawn):
     drums, *others = drawn(rows, V).axes
     assert labels(others[-1].xaxis) == [str(bar) for bar in range(1, 9)]
     pitches = np.unique(V.pitch_of_id[rows[V.part_of_id[rows[:, PITCH_INSTRUMENT]] == 0, PITCH_INSTRUMENT]])
-    assert labels(drums.yaxis) == [pictures.DRUM_NAMES.get(int(pitch), str(pitch)) for pitch in pitches]
+    assert labels(drums.yaxis) == [piano_roll.DRUM_NAMES.get(int(pitch), str(pitch)) for pitch in pitches]
     assert [axes.get_ylabel() for axes in (drums, *others)] == list(V.part_names)
 
 
@@ -92,8 +92,8 @@ def test_a_song_without_notes_is_drawn(drawn):
 
 
 def test_parts_have_the_colors_of_the_page():
-    style = (Path(pictures.__file__).parent / "web/page.css").read_text(encoding="utf-8")
-    assert re.findall(r"--part-\d: (#\w+);", style)[:len(pictures.PART_COLORS)] == list(pictures.PART_COLORS)
+    style = (Path(piano_roll.__file__).parent / "web/page.css").read_text(encoding="utf-8")
+    assert re.findall(r"--part-\d: (#\w+);", style)[:len(piano_roll.PART_COLORS)] == list(piano_roll.PART_COLORS)
 
 
 def test_names_of_many_drums_do_not_run_into_one_another(drawn):

@@ -1,13 +1,8 @@
-"""Pictures for people: loss curves and piano rolls.
-
-Besides diagram.py, which draws the model, the only module that draws: the others start without matplotlib.
-"""
+"""The piano roll of a song, as a picture. Imports matplotlib, which is slow: whoever needs this imports it late."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -15,12 +10,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PolyCollection
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from backline.evaluation.statistics import Verdict
 from backline.music.vocab import (
     BAR,
-    FIELDS,
     FIRST_ID,
     NOTE_DUR,
     PITCH_INSTRUMENT,
@@ -43,83 +35,9 @@ PART_COLORS = ("#c4561f", "#3a63c8", "#12826b", "#a3408f", "#8a6a00", "#6b4fc0",
                "#a83a4a")  # as on the page (web/page.css); they start over after the last
 SEMITONES = 12
 PALE = 0.35  # opacity
-FEW_POINTS = 50  # on a loss curve
 PANEL_HEIGHT, PIECE_HEIGHT = 2.2, 0.17  # inches: of a part, and of a drum kit's piece
 FEW_BARS, MANY_BARS = 24, 48  # in a piano roll
 STROKE = 0.05  # width of a drum's stroke, in bars: sixteenths stay apart
-FARTHEST = 6  # half widths of a band; what lies farther is an arrow at the edge
-
-
-def loss_curves(rows: list[dict[str, Any]]) -> bytes:
-    """A PNG of a run's losses over notes seen: all families together, and each apart.
-
-    Args:
-        rows: the rows of train_losses.csv, with the keys that have a value.
-    """
-    figure = Figure(figsize=(12, 6.5), layout="constrained")
-    grid = figure.add_gridspec(2, 4)
-    last = rows[-1]["notes_seen"] or 1000  # before the first step there is nothing to span
-    panels = [(figure.add_subplot(grid[:, :2]), "loss", "all families")]
-    panels += [(figure.add_subplot(grid[i // 2, 2 + i % 2]), field, field) for i, field in enumerate(FIELDS)]
-    for axes, key, title in panels:
-        for side, style in (("train", {"color": "tab:blue", "linewidth": 1, "label": "training songs"}),
-                            ("held_out", {"color": "tab:orange", "label": "held-out songs"})):
-            points = [(row["notes_seen"], row[f"{side}_{key}"]) for row in rows if f"{side}_{key}" in row]
-            if points:
-                # Dots where there are few: a single point is no line, and many dots hide it.
-                axes.plot(*zip(*points, strict=True), marker="o" if len(points) <= FEW_POINTS else None, markersize=3,
-                          **style)
-        axes.set_title(title)
-        axes.set_xlim(-0.03 * last, 1.03 * last)
-        axes.grid(alpha=0.3)
-        _loss_axes(axes)
-    main = panels[0][0]
-    main.set_xlabel("notes seen")
-    main.set_ylabel("nats per note")
-    held_out = [(row["held_out_loss"], row["notes_seen"]) for row in rows if "held_out_loss" in row]
-    if held_out:
-        lowest, notes = min(held_out)
-        main.plot([notes], [lowest], "*", color="tab:red", markersize=11, label=f"lowest: {lowest:.3f}")
-    if main.lines:
-        main.legend()
-    return _png(figure)
-
-
-def _loss_axes(axes: Axes) -> None:
-    """Notes in thousands or millions; losses on a logarithmic scale, where late gains are as visible as early ones."""
-    axes.xaxis.set_major_locator(MaxNLocator(5))
-    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-    low, high = axes.get_ylim()
-    axes.set_yscale("log")
-    if high < 2 * low:  # else a tick or none might be in sight
-        axes.yaxis.set_major_locator(MaxNLocator(6))
-    else:
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
-    axes.yaxis.set_major_formatter("{x:g}")
-    axes.yaxis.set_minor_formatter(NullFormatter())
-
-
-def measures_in_bands(verdicts: Sequence[Verdict], title: str) -> bytes:
-    """A PNG that shows for each measure where generated songs lie, in widths of the band of real songs."""
-    figure = Figure(figsize=(8, 1 + 0.22 * len(verdicts)), layout="constrained")
-    axes = figure.add_subplot()
-    axes.axvspan(-1, 1, color="0.9", label="real songs: the central 95 %")
-    for inside, color, label in ((True, "tab:green", "generated, inside"), (False, "tab:red", "generated, outside")):
-        axes.plot([], [], "o", color=color, label=label)
-        for y, verdict in enumerate(verdicts):
-            if verdict.inside == inside:
-                x = verdict.half_widths
-                marker = "o" if abs(x) <= FARTHEST else "<" if x < 0 else ">"
-                axes.plot(np.clip(x, -FARTHEST, FARTHEST), y, marker, color=color)
-    axes.set_yticks(range(len(verdicts)), [verdict.name for verdict in verdicts], fontsize=7)
-    axes.set_ylim(len(verdicts) - 0.5, -0.5)
-    axes.set_xlim(-FARTHEST - 0.5, FARTHEST + 0.5)
-    axes.grid(alpha=0.3)
-    axes.set_axisbelow(True)
-    axes.set_xlabel("distance from the middle of the band, in halves of its width")
-    axes.set_title(title)
-    axes.legend(loc="lower right", fontsize=7)
-    return _png(figure)
 
 
 def piano_roll(rows: np.ndarray, vocabulary: Vocabulary, n_prompt: int = 0, title: str = "",

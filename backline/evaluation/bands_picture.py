@@ -1,0 +1,36 @@
+"""Measures of songs in their bands, as a picture. Imports matplotlib, which is slow: import this late."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from backline.evaluation.statistics import Verdict
+from backline.listening.piano_roll import _png
+
+FARTHEST = 6  # half widths of a band; what lies farther is an arrow at the edge
+
+
+def measures_in_bands(verdicts: Sequence[Verdict], title: str) -> bytes:
+    """A PNG that shows for each measure where generated songs lie, in widths of the band of real songs."""
+    figure = Figure(figsize=(8, 1 + 0.22 * len(verdicts)), layout="constrained")
+    axes = figure.add_subplot()
+    axes.axvspan(-1, 1, color="0.9", label="real songs: the central 95 %")
+    for inside, color, label in ((True, "tab:green", "generated, inside"), (False, "tab:red", "generated, outside")):
+        axes.plot([], [], "o", color=color, label=label)
+        for y, verdict in enumerate(verdicts):
+            if verdict.inside == inside:
+                x = verdict.half_widths
+                marker = "o" if abs(x) <= FARTHEST else "<" if x < 0 else ">"
+                axes.plot(np.clip(x, -FARTHEST, FARTHEST), y, marker, color=color)
+    axes.set_yticks(range(len(verdicts)), [verdict.name for verdict in verdicts], fontsize=7)
+    axes.set_ylim(len(verdicts) - 0.5, -0.5)
+    axes.set_xlim(-FARTHEST - 0.5, FARTHEST + 0.5)
+    axes.grid(alpha=0.3)
+    axes.set_axisbelow(True)
+    axes.set_xlabel("distance from the middle of the band, in halves of its width")
+    axes.set_title(title)
+    axes.legend(loc="lower right", fontsize=7)
+    return _png(figure)
