@@ -61,11 +61,11 @@ from backline.generation.task import (
 )
 from backline.generation.telling import check_controls
 from backline.generation.watch import Watcher, folder_beside, watch
+from backline.listening.ideas_page import PAGE_NAME, check_page, write_page
 from backline.listening.wav import find_synthesizer
 from backline.music.chords import parse_chords
 from backline.music.song import TICKS_PER_QUARTER, Song, parts_to_bytes
 from backline.music.vocab import Vocabulary
-from page import PAGE_NAME, check_page, write_page
 
 SEEDS = 2**32  # seeds are drawn from 0 to this, exclusive
 REPRODUCE_TAKES = ("reproduce", "prompt", "model_path", "output", "device", "page")

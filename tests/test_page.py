@@ -19,6 +19,7 @@ from backline.generation.config import GenConfig, RuleConfig
 from backline.generation.recipes import recipe_from_dict
 from backline.generation.stars import STARS_FORMAT, read_originals
 from backline.generation.task import Wish
+from backline.listening.blind_page import excerpt
 from backline.listening.votes import read_votes
 from backline.music.song import TICKS_PER_QUARTER, parts_to_bytes
 from backline.music.vocab import BAR, FIRST_ID, QUARTERS_PER_BAR
@@ -275,7 +276,7 @@ def test_the_order_is_drawn_from_the_seed(two_folders):
 
 def test_an_excerpt_begins_with_the_first_bar_that_has_music():
     data = {"ticks_per_quarter": 10, "bars": 9, "notes": [[[95, 200, 60, 0]], [[130, 140, 61, 0], [170, 171, 62, 0]]]}
-    cut = page.excerpt(data, 2)
+    cut = excerpt(data, 2)
     assert cut["notes"] == [[[15, 80, 60, 0]], [[50, 60, 61, 0]]] and cut["bars"] == 2
 
 

@@ -14,9 +14,9 @@ import numpy as np
 
 from backline.common.errors import UserError
 from backline.generation.task import are_among
+from backline.listening.ideas_page import common_data, music_data, page_bytes
 from backline.music.song import DEFAULT_TEMPO, TICKS_PER_QUARTER, Song, check_tempo
 from backline.music.vocab import PITCH_INSTRUMENT, Vocabulary
-from page import common_data, music_data, page_bytes
 from tokenizer import MidiTokenizerPooled
 
 FIRST_HEIGHT, FURTHER_HEIGHT = 540, 140  # CSS pixels of the frame: for a song whole, and for a glimpse of the next
