@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 from commands import fails
+from random_songs import make_dataset, to_songs, whole, write_tokens
 from random_songs import random_song as random_notes
-from random_songs import to_songs, whole, write_tokens
 from test_sampling import tiny_model
 
 import evaluate
@@ -205,6 +205,17 @@ def test_a_dataset_lends_its_held_out_songs(folder, songs, tmp_path):
     result = json.loads((tmp_path / "r.json").read_text())["songs_compared"]
     assert result["real"] == len(HELD_OUT)
     assert result["told_apart"] is None  # two are too few
+
+
+def test_held_out_songs_behind_the_last_full_block(tmp_path, songs, capsys):
+    """As after preparing a dataset again with larger blocks."""
+    made = [random_notes(i, 60, 8) for i in range(3)]
+    data = make_dataset(tmp_path / "data.pt", [*made, random_notes(9, 20, 8)], 3 * 62)
+    model = tmp_path / "best.pth"
+    save_checkpoint(model, tiny_model(VOCABULARY, block_size=16), VOCABULARY, {"facts": {"held_out_songs": ["song3"]}})
+    for argv in (["--dataset_path", data], [songs / "made", "--reference", data]):
+        message = fails(evaluate.main, [*argv, "-mp", model], capsys)
+        assert "behind the last full block" in message and "smaller -b" in message
 
 
 def test_losses_and_songs_in_one_run(folder, songs, tmp_path, capsys):

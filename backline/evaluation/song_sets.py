@@ -106,4 +106,7 @@ def held_out_songs(facts: dict[str, Any], dataset: Dataset, where: Path) -> list
     if not found:
         raise UserError(f"{where}: none of its {len(wanted)} held-out songs are in this dataset; give the dataset it "
                         f"was trained with, or --all")
+    if all(dataset.song_starts[i] + 1 >= len(dataset.notes) for i in found):  # nothing follows the BOS row
+        raise UserError(f"{where}: its {len(found)} held-out songs lie behind the last full block of this dataset; "
+                        f"prepare it with a smaller -b")
     return found
