@@ -38,7 +38,7 @@ from backline.evaluation.measures import measure
 from backline.evaluation.song_sets import Songs, held_out, held_out_songs, read_folder
 from backline.evaluation.statistics import Difference, Verdict, cut_alike, judge, tell_apart
 from backline.listening.votes import Share, folder_shares, read_votes
-from backline.music.vocab import FIELDS, Vocabulary
+from backline.music.vocab import FIELDS, Vocabulary, load_vocabulary
 from tokenizer import MidiTokenizerPooled
 
 ENOUGH = 100  # songs, for a verdict to mean much
@@ -206,7 +206,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--drift", type=int, nargs="?", const=DRIFT_SONGS, metavar="N",
                         help="also losses on N songs that the model writes itself, 512 notes at most, beside the "
                              "beginnings of real ones (default: %(const)s)")
-    parser.add_argument("--vocab", type=Path, help="vocabulary JSON of the songs (default: configs/vocab.json)")
+    parser.add_argument("--vocab", type=Path,
+                        help="vocabulary JSON of the songs (default: the model's where one is read, else "
+                             "configs/vocab.json)")
     parser.add_argument("-b", "--batch_size", type=int, default=8, help="windows at a time (default: %(default)s)")
     parser.add_argument("-o", "--output", type=Path, help="write OUTPUT.json, OUTPUT.md and, of songs, OUTPUT.png too")
     parser.add_argument("-d", "--device", default="auto", help="auto, cuda, mps or cpu (default: %(default)s)")
@@ -243,8 +245,25 @@ def check_arguments(args: argparse.Namespace) -> list[Path]:
     return outputs
 
 
+def song_vocabulary(args: argparse.Namespace) -> Vocabulary:
+    """The vocabulary to read songs in: --vocab, else that of the model where one is read, else the default.
+
+    Raises UserError if --vocab is not the vocabulary of the dataset whose songs they are compared with.
+    """
+    if args.reference.is_dir() and (args.vocab or not args.dataset_path):
+        return load_vocabulary(args.vocab)
+    from backline.training.checkpoints import load_model  # brings torch
+
+    _, vocabulary, _ = load_model(args.model_path)
+    given = load_vocabulary(args.vocab) if args.vocab else vocabulary
+    if given.digest != vocabulary.digest:
+        raise UserError(f"{args.vocab}: another vocabulary than the model's ({vocabulary.difference(given)}), in "
+                        f"which the songs of {args.reference} come; leave --vocab out")
+    return vocabulary
+
+
 def judge_songs(args: argparse.Namespace) -> dict[str, Any]:
-    tokenizer = MidiTokenizerPooled(args.vocab)
+    tokenizer = MidiTokenizerPooled(song_vocabulary(args))
     index = read_index(args.copies, tokenizer.vocabulary) if args.copies else None
     generated = read_folder(args.generated, tokenizer)
     is_folder = args.reference.is_dir()

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from commands import fails
-from random_songs import make_dataset, to_songs, whole, write_tokens
+from commands import fails, succeeds
+from random_songs import BAND, make_dataset, to_songs, whole, write_tokens
 from random_songs import random_song as random_notes
 from test_sampling import tiny_model
 
@@ -205,6 +205,49 @@ def test_a_dataset_lends_its_held_out_songs(folder, songs, tmp_path):
     result = json.loads((tmp_path / "r.json").read_text())["songs_compared"]
     assert result["real"] == len(HELD_OUT)
     assert result["told_apart"] is None  # two are too few
+
+
+@pytest.fixture(scope="module")
+def band(tmp_path_factory):
+    """Songs, a dataset and a model of seven parts."""
+    folder, tokenizer = tmp_path_factory.mktemp("band"), MidiTokenizerPooled(BAND)
+    (folder / "made").mkdir()
+    for i in range(12):
+        rows = random_notes(i, 60, 8, BAND)
+        tokenizer.create_midi_from_tokens(whole(rows)).dump(str(folder / "made" / f"{i}.mid"))
+    make_dataset(folder / "data.pt", [random_notes(100 + i, 60, 8, BAND) for i in range(4)], 31, BAND)
+    facts = {"held_out_songs": ["song2", "song3"]}
+    save_checkpoint(folder / "best.pth", tiny_model(BAND, block_size=16), BAND, {"facts": facts})
+    (folder / "vocab.json").write_text(json.dumps(BAND.to_dict()))
+    return folder
+
+
+def parts_judged(path: Path) -> set[str]:
+    """Parts of which any measure is in a file of results."""
+    names = [each["name"] for each in json.loads(path.read_text())["songs_compared"]["measures"]]
+    return {name.partition(": ")[0] for name in names if ": " in name}
+
+
+@pytest.mark.parametrize("more", [(), ("--vocab", "{}/vocab.json")])
+def test_songs_beside_a_dataset_are_read_in_the_vocabulary_of_the_model(band, tmp_path, more):
+    argv = [band / "made", "--reference", band / "data.pt", "-mp", band / "best.pth", "-o", tmp_path / "r",
+            *(text.format(band) for text in more)]
+    succeeds(evaluate.main, argv)
+    assert parts_judged(tmp_path / "r.json") == set(BAND.part_names)
+
+
+def test_songs_beside_a_dataset_cannot_be_of_another_vocabulary(band, tmp_path, capsys):
+    (tmp_path / "three.json").write_text(json.dumps(VOCABULARY.to_dict()))
+    argv = [band / "made", "--reference", band / "data.pt", "-mp", band / "best.pth"]
+    message = fails(evaluate.main, [*argv, "--vocab", tmp_path / "three.json"], capsys)
+    assert "three.json" in message and "another vocabulary than the model" in message
+
+
+def test_songs_are_read_in_the_vocabulary_of_the_model_that_is_measured(band, tmp_path):
+    argv = [band / "made", "--reference", band / "made", "-mp", band / "best.pth", "--dataset_path", band / "data.pt",
+            "-d", "cpu", "-o", tmp_path / "r"]
+    succeeds(evaluate.main, argv)
+    assert parts_judged(tmp_path / "r.json") == set(BAND.part_names)
 
 
 def test_held_out_songs_behind_the_last_full_block(tmp_path, songs, capsys):
