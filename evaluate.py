@@ -43,6 +43,8 @@ from tokenizer import MidiTokenizerPooled
 
 ENOUGH = 100  # songs, for a verdict to mean much
 DRIFT_SONGS = 100  # of the model's own, for its drift
+# Of options whose default the parser leaves out: so it shows when one is given where nothing uses it.
+DEFAULTS = {"model_path": BUNDLED_MODEL, "batch_size": 8, "device": "auto"}
 GIVEAWAYS = 5  # measures named by which generated songs are told from real ones
 
 
@@ -199,7 +201,7 @@ def build_parser() -> argparse.ArgumentParser:
                         help="also look for copies of training songs, by an index of copies.py (default: that of the "
                              "model in this repository); the real songs must be held-out ones")
     parser.add_argument("--votes", type=Path, nargs="+", default=[], metavar="CSV", help="votes of a blind page")
-    parser.add_argument("-mp", "--model_path", type=Path, default=BUNDLED_MODEL,
+    parser.add_argument("-mp", "--model_path", type=Path,
                         help="model: .safetensors or .pth (default: the one in this repository)")
     parser.add_argument("--dataset_path", type=Path, help="dataset with the held-out songs, for the losses")
     parser.add_argument("--all", action="store_true", help="losses on every song of the dataset")
@@ -209,17 +211,16 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--vocab", type=Path,
                         help="vocabulary JSON of the songs (default: the model's where one is read, else "
                              "configs/vocab.json)")
-    parser.add_argument("-b", "--batch_size", type=int, default=8, help="windows at a time (default: %(default)s)")
+    parser.add_argument("-b", "--batch_size", type=int,
+                        help=f"windows at a time (default: {DEFAULTS['batch_size']})")
     parser.add_argument("-o", "--output", type=Path, help="write OUTPUT.json, OUTPUT.md and, of songs, OUTPUT.png too")
-    parser.add_argument("-d", "--device", default="auto", help="auto, cuda, mps or cpu (default: %(default)s)")
+    parser.add_argument("-d", "--device", help=f"auto, cuda, mps or cpu (default: {DEFAULTS['device']})")
     parser.add_argument("--force", action="store_true", help="overwrite the output")
     return parser
 
 
 def check_arguments(args: argparse.Namespace) -> list[Path]:
     """The files to write. Raises UserError about what is wrong whatever the files hold."""
-    if args.batch_size < 1:
-        raise UserError(f"-b {args.batch_size}: at least one window")
     if not (args.generated or args.dataset_path or args.votes):
         raise UserError("nothing to measure; give a folder of songs and a --reference, a --dataset_path, or --votes")
     if (args.generated is None) != (args.reference is None):
@@ -232,9 +233,19 @@ def check_arguments(args: argparse.Namespace) -> list[Path]:
         raise UserError("--drift: is beside real songs; give a --dataset_path")
     if args.all and not args.dataset_path:
         raise UserError("--all: is about losses; give a --dataset_path")
+    if args.batch_size is not None and args.batch_size < 1:
+        raise UserError(f"-b {args.batch_size}: at least one window")
+    for option, value in (("-b", args.batch_size), ("-d", args.device)):
+        if value is not None and not args.dataset_path:
+            raise UserError(f"{option} {value}: is about losses; give a --dataset_path")
+    if args.vocab and not args.generated:
+        raise UserError(f"--vocab {args.vocab}: is about songs; give a folder of them and a --reference")
     songs_of_dataset = args.reference and not args.reference.is_dir()
+    reads_model = args.dataset_path or songs_of_dataset
+    if args.model_path and not reads_model:
+        raise UserError(f"-mp {args.model_path}: no model is read; leave it out")
     for path, is_read in ((args.dataset_path, args.dataset_path), (args.reference, songs_of_dataset),
-                          (args.model_path, args.dataset_path or songs_of_dataset)):
+                          (args.model_path or BUNDLED_MODEL, reads_model)):
         if is_read:
             check_file(path)
     suffixes = (".json", ".md") + ((".png",) if args.generated else ())
@@ -277,6 +288,9 @@ def judge_songs(args: argparse.Namespace) -> dict[str, Any]:
 def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     outputs = check_arguments(args)
+    for name, default in DEFAULTS.items():
+        if getattr(args, name) is None:
+            setattr(args, name, default)
     result: dict[str, Any] = {}
     texts = []
     if args.votes:

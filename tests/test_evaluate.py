@@ -318,7 +318,12 @@ def test_folders_without_songs(songs, tmp_path, capsys, content, text):
     (["missing", "--reference", "."], "missing: no such folder"),
     ([".", "--reference", ".", "--all"], "--all"),
     (["--votes", "missing.csv", "--copies"], "--copies"),
-    (["--votes", "missing.csv"], "missing.csv: no such file")])
+    (["--votes", "missing.csv"], "missing.csv: no such file"),
+    (["--votes", "missing.csv", "-b", "8"], "-b 8: is about losses; give a --dataset_path"),
+    ([".", "--reference", ".", "-d", "cpu"], "-d cpu: is about losses; give a --dataset_path"),
+    (["--votes", "missing.csv", "-mp", "best.pth"], "-mp best.pth: no model is read; leave it out"),
+    ([".", "--reference", ".", "-mp", "best.pth"], "-mp best.pth: no model is read; leave it out"),
+    (["--dataset_path", "x.pt", "--vocab", "v.json"], "--vocab v.json: is about songs")])
 def test_what_to_measure_must_be_said(argv, text, capsys):
     assert text in fails(evaluate.main, argv, capsys)
 
