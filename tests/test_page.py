@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 from commands import fails, help_without, succeeds
 from pages import RECIPE, TEMPO, TOKENIZER, V, notes_by_pretty_midi, page_data, write_idea
-from random_songs import random_song
+from random_songs import BAND, random_song
 
 import page
 from backline.common.files import file_hash
 from backline.generation.config import GenConfig, RuleConfig
+from backline.generation.output_files import song_bytes, write_song
 from backline.generation.recipes import recipe_from_dict
 from backline.generation.stars import STARS_FORMAT, read_originals
 from backline.generation.task import Wish
@@ -23,6 +24,7 @@ from backline.listening.blind_page import excerpt
 from backline.listening.votes import read_votes
 from backline.music.song import TICKS_PER_QUARTER, parts_to_bytes
 from backline.music.vocab import BAR, FIRST_ID, QUARTERS_PER_BAR
+from tokenizer import MidiTokenizerPooled
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
@@ -123,6 +125,22 @@ def test_another_vocabulary_shows_its_parts(tmp_path):
     data = page_data(tmp_path / "out/index.html")
     assert [part["name"] for part in data["parts"]][3:] == ["lead", "pad", "brass", "choir"]
     assert in_quarters(data["ideas"][0]) == notes_by_pretty_midi(tmp_path / "out/0.mid")
+
+
+def test_tracks_of_other_parts_are_told_of(tmp_path, capsys):
+    """As when page.py is run again, without --vocab, on songs of a model of seven parts."""
+    band = MidiTokenizerPooled(BAND)
+    for number in range(2):
+        rows = random_song(number, 200, 4, BAND)
+        write_song(tmp_path, number, song_bytes(rows, band, TEMPO, RECIPE))
+    assert len(shown(tmp_path)) == 2
+    assert capsys.readouterr().err == (
+        "notice: tracks 'shaker', 'guitar', 'strings', 'lead' are not on the page: no part of this vocabulary plays "
+        f"them; page.py {tmp_path} --vocab shows them with the vocabulary of their model\n")
+    (tmp_path / "band.json").write_text(json.dumps(BAND.to_dict()))
+    succeeds(page.main, [tmp_path, "--vocab", tmp_path / "band.json"])
+    assert capsys.readouterr().err == ""
+    assert all(map(len, page_data(tmp_path / "index.html")["ideas"][0]["notes"]))
 
 
 # ---------------------------------------------------------------- what was there before

@@ -13,7 +13,7 @@ import numpy as np
 
 from backline.common.errors import UserError
 from backline.common.files import MIDI_SUFFIXES, file_hash
-from backline.listening.ideas_page import common_data, music_data, page_bytes, song_notes
+from backline.listening.ideas_page import common_data, music_data, page_bytes, read_parts
 from backline.music.vocab import QUARTERS_PER_BAR, Vocabulary
 
 QUESTIONS = ("prefer", "real")
@@ -54,13 +54,13 @@ def blind_ideas(folder: Path, most_bars: int, chance: random.Random, vocabulary:
     found = []
     for path in paths:
         try:
-            song, notes = song_notes(path, vocabulary)
-            if not any(map(len, notes)):
+            song, parts = read_parts(path, vocabulary)
+            if not any(map(len, parts.notes)):
                 raise UserError(f"{path}: no notes of {', '.join(vocabulary.part_names)}")
         except UserError as err:
             print(f"notice: not on the page: {err}", file=sys.stderr)
             continue
-        data = music_data(song, notes, [np.zeros(len(part), bool) for part in notes])
+        data = music_data(song, parts.notes, [np.zeros(len(part), bool) for part in parts.notes])
         found.append(excerpt(data, most_bars) | {"file": path.as_posix(), "hash": file_hash(path), "fresh": None})
     if not found:
         raise UserError(f"{folder}: no songs in it that can be shown; give a folder of .mid")

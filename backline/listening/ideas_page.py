@@ -9,7 +9,7 @@ from __future__ import annotations
 import html
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from backline.generation.recipes import BEGINNING, Recipe, read_recipe, recipe_t
 from backline.generation.stars import STARS_FORMAT, STARS_VERSION
 from backline.generation.task import Wish
 from backline.music.midi_reader import read_song
-from backline.music.parts import assign_parts, check_meters
+from backline.music.parts import Assignment, assign_parts, check_meters
 from backline.music.song import Song
 from backline.music.vocab import FIELDS, QUARTERS_PER_BAR, Vocabulary
 from tokenizer import MidiTokenizerPooled
@@ -79,22 +79,30 @@ def write_page(folder: Path, vocabulary: Vocabulary) -> Path:
     return path
 
 
-def _readable(paths: Iterable[Path], vocabulary: Vocabulary) -> list[dict[str, Any]]:
+def _readable(paths: Sequence[Path], vocabulary: Vocabulary) -> list[dict[str, Any]]:
+    """The ideas of those songs that can be read, with notices of the others, and of tracks that no part plays."""
     found = []
+    unplayed: dict[str, None] = {}  # names of tracks in the order in which they are met
     for path in paths:
         try:
-            found.append(idea_data(path, vocabulary))
+            song, parts = read_parts(path, vocabulary)
+            found.append(idea_data(path, song, parts.notes, vocabulary))
         except UserError as err:
             print(f"notice: not on the page: {err}", file=sys.stderr)
+            continue
+        unplayed |= dict.fromkeys(song.tracks[i].name for i in parts.left_out(song))
+    if unplayed:
+        names = ", ".join(f"{name!r:.40}" for name in unplayed)
+        print(f"notice: tracks {names} are not on the page: no part of this vocabulary plays them; page.py "
+              f"{paths[0].parent} --vocab shows them with the vocabulary of their model", file=sys.stderr)
     return found
 
 
 # ---------------------------------------------------------------- an idea
 
 
-def idea_data(path: Path, vocabulary: Vocabulary) -> dict[str, Any]:
-    """What the page shows of a song. Raises UserError if it cannot be read."""
-    song, notes = song_notes(path, vocabulary)
+def idea_data(path: Path, song: Song, notes: Notes, vocabulary: Vocabulary) -> dict[str, Any]:
+    """What the page shows of a song. Raises UserError if its recipe cannot be read."""
     recipe = read_recipe(path) if BEGINNING.encode() in read_input(path) else None
     wish = recipe.wish if recipe else Wish()
     before = kept_notes(path, recipe, vocabulary) if recipe and recipe.prompt else None
@@ -108,11 +116,11 @@ def idea_data(path: Path, vocabulary: Vocabulary) -> dict[str, Any]:
             "recipe_rows": recipe_rows(recipe, path) if recipe else []}
 
 
-def song_notes(path: Path, vocabulary: Vocabulary) -> tuple[Song, Notes]:
-    """A song, and the notes of each part of the vocabulary. Raises UserError if it is unreadable, or not in 4/4."""
+def read_parts(path: Path, vocabulary: Vocabulary) -> tuple[Song, Assignment]:
+    """A song, and which tracks play each part. Raises UserError if it is unreadable, or not in 4/4."""
     song = read_song(path)
     check_meters(song, str(path))
-    return song, assign_parts(song, vocabulary).notes
+    return song, assign_parts(song, vocabulary)
 
 
 def music_data(song: Song, notes: Notes, old: Sequence[np.ndarray]) -> dict[str, Any]:
