@@ -34,8 +34,8 @@ from tqdm import tqdm
 from backline.common.errors import Parser, UserError, reports_user_errors
 from backline.common.files import BUNDLED_COPIES, BUNDLED_MODEL, check_file, check_new, check_writable, write_bytes
 from backline.evaluation.copy_index import MARKED, PERCENTILES, CopyIndex, read_index
-from backline.evaluation.measures import measure
-from backline.evaluation.song_sets import Songs, held_out, held_out_songs, read_folder
+from backline.evaluation.measures import measure_song
+from backline.evaluation.song_sets import SongSet, held_out, held_out_songs, read_folder
 from backline.evaluation.statistics import Difference, Verdict, cut_alike, judge, tell_apart
 from backline.listening.votes import Share, folder_shares, read_votes
 from backline.music.vocab import FIELDS, Vocabulary, load_vocabulary
@@ -120,13 +120,14 @@ def with_sign(drift: float, interval: Sequence[float] | None) -> str:
 # ---------------------------------------------------------------- songs
 
 
-def compare(generated: Songs, real: Songs, vocabulary: Vocabulary, index: CopyIndex | None = None) -> dict[str, Any]:
+def compare(generated: SongSet, real: SongSet, vocabulary: Vocabulary,
+            index: CopyIndex | None = None) -> dict[str, Any]:
     """How generated songs differ from the beginnings, as long as they are, of real ones.
 
     `index`: of the training songs, to look for copies.
     """
     as_long = cut_alike(real.rows, generated.rows)
-    kinds = [[measure(rows, vocabulary) for rows in tqdm(songs, unit="song", leave=False, disable=None)]
+    kinds = [[measure_song(rows, vocabulary) for rows in tqdm(songs, unit="song", leave=False, disable=None)]
              for songs in (generated.rows, as_long)]
     names = list(kinds[0][0])
     ours, theirs = (np.array([[song[name] for name in names] for song in songs]) for songs in kinds)

@@ -23,7 +23,7 @@ from backline.training.published_pickle import Placeholder, read_published, show
 if TYPE_CHECKING:
     from model import ModelConfig, PooledTransformer
 
-POSITIONS = "model.pos_encoding.pe"
+POSITION_TABLE = "model.pos_encoding.pe"
 POSITIONS_TOLERANCE = 1e-4  # what float32 makes of the angles in a context of 512 notes differs by 0.3e-4
 HEAD_WIDTH = 64  # x-transformers' default, which the published program keeps: the number of heads follows
 OTHER = "not the published architecture"
@@ -73,13 +73,13 @@ def convert(modules: dict[str, Placeholder], tensors: dict[str, np.ndarray]) -> 
 
     n_layers = sum(name.endswith(".1.to_q.weight") for name in tensors)
     sources = published_names(max(n_layers, 1))
-    needed = {name for names in sources.values() for name in names} | {POSITIONS}
+    needed = {name for names in sources.values() for name in names} | {POSITION_TABLE}
     if needed != tensors.keys():
         raise UserError(f"{OTHER}: missing {listed(needed - tensors.keys())}; left over "
                         f"{listed(tensors.keys() - needed)}")
     config = infer_config(modules, tensors, n_layers)
     check_options(modules, config)
-    check_positions(tensors[POSITIONS], config)
+    check_positions(tensors[POSITION_TABLE], config)
     with torch.device("meta"):  # shapes alone: what the file claims to be gets no memory before it is checked
         model = PooledTransformer(config)
     weights = {}
@@ -98,13 +98,13 @@ def infer_config(modules: dict[str, Placeholder], tensors: dict[str, np.ndarray]
     from model import ModelConfig
 
     tables = [tensors[f"model.emb_{field}.weight"] for field in FIELDS]
-    if any(table.ndim != 2 for table in tables) or tensors[POSITIONS].ndim != 3:
+    if any(table.ndim != 2 for table in tables) or tensors[POSITION_TABLE].ndim != 3:
         raise UserError(f"{OTHER}: its embeddings or positions have another number of dimensions")
     n_tokens = tuple(len(table) for table in tables)
     sizes = load_vocabulary().sizes
     if n_tokens != sizes:
         raise UserError(f"{OTHER}: it has {n_tokens} ids per family, the published vocabulary {sizes}")
-    _, n_positions, width = tensors[POSITIONS].shape
+    _, n_positions, width = tensors[POSITION_TABLE].shape
     if width % HEAD_WIDTH:
         raise UserError(f"{OTHER}: its width, {width}, is no multiple of a head's, {HEAD_WIDTH}")
     wrapper = modules.get("model")
@@ -130,7 +130,7 @@ def check_positions(positions: np.ndarray, config: ModelConfig) -> None:
 
     wanted = sinusoids(torch.arange(config.block_size)[None], config.d_model)[0].numpy()
     if len(positions) != 1 or not np.allclose(positions[0, :len(wanted)], wanted, rtol=0, atol=POSITIONS_TOLERANCE):
-        raise UserError(f"{OTHER}: {POSITIONS} does not hold its sines and cosines")
+        raise UserError(f"{OTHER}: {POSITION_TABLE} does not hold its sines and cosines")
 
 
 def listed(names: Iterable[str]) -> str:

@@ -53,9 +53,9 @@ def window_hashes(rows: np.ndarray, size: int, vocabulary: Vocabulary) -> np.nda
         return np.zeros(0, np.uint64)
     steps, codes, opening_codes, is_melodic = _described(rows, vocabulary)
     powers = _powers(BASE, n_notes)
-    terms = _mixed(_joined(steps, codes)) * powers
-    as_first = _mixed(_joined(np.zeros_like(steps), opening_codes)) * powers
-    as_first_melodic = _mixed(_joined(steps, opening_codes)) * powers
+    terms = _scrambled(_as_numbers(steps, codes)) * powers
+    as_first = _scrambled(_as_numbers(np.zeros_like(steps), opening_codes)) * powers
+    as_first_melodic = _scrambled(_as_numbers(steps, opening_codes)) * powers
 
     sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(terms)])
     first = np.arange(n_windows)
@@ -63,7 +63,7 @@ def window_hashes(rows: np.ndarray, size: int, vocabulary: Vocabulary) -> np.nda
     melodic = np.minimum.accumulate(np.where(is_melodic, np.arange(n_notes), n_notes)[::-1])[::-1][:n_windows]
     inside = (melodic > first) & (melodic < first + size)  # the first melodic note from here on
     hashes[inside] += (as_first_melodic - terms)[melodic[inside]]
-    return _mixed(hashes * _powers(INVERSE, n_windows))
+    return _scrambled(hashes * _powers(INVERSE, n_windows))
 
 
 def _described(rows: np.ndarray, vocabulary: Vocabulary) -> tuple[np.ndarray, ...]:
@@ -80,7 +80,7 @@ def _described(rows: np.ndarray, vocabulary: Vocabulary) -> tuple[np.ndarray, ..
     return np.diff(onsets, prepend=onsets[:1]), parts * n_sounds + sounds, parts * n_sounds + openings, is_melodic
 
 
-def _joined(steps: np.ndarray, codes: np.ndarray) -> np.ndarray:
+def _as_numbers(steps: np.ndarray, codes: np.ndarray) -> np.ndarray:
     return (steps << 32 | codes).astype(np.uint64)
 
 
@@ -89,7 +89,7 @@ def _powers(base: np.uint64, n: int) -> np.ndarray:
     return np.cumprod(np.concatenate([np.ones(1, np.uint64), np.full(n - 1, base)]))
 
 
-def _mixed(values: np.ndarray) -> np.ndarray:
+def _scrambled(values: np.ndarray) -> np.ndarray:
     """uint64 whose every bit depends on every bit of `values`: SplitMix64's finalizer, one to one."""
     values = values + GOLDEN
     values = (values ^ values >> np.uint64(30)) * FIRST_FACTOR
@@ -125,7 +125,7 @@ def in_filter(bits: np.ndarray, hashes: np.ndarray) -> np.ndarray:
 # ---------------------------------------------------------------- index
 
 
-class Run(NamedTuple):
+class SharedRun(NamedTuple):
     """How many new notes in a row are in training songs, and the bars they stand in, from 1; 0 for none."""
 
     n_notes: int = 0
@@ -147,7 +147,7 @@ class CopyIndex:
     vocabulary: Vocabulary
     split: str
 
-    def longest_run(self, rows: np.ndarray, is_new: np.ndarray | None = None) -> Run:
+    def longest_run(self, rows: np.ndarray, is_new: np.ndarray | None = None) -> SharedRun:
         """The run of (N, F) notes in order with the most new ones; (N,) `is_new` says which are (default: all)."""
         known = in_filter(self.bits, window_hashes(rows, WINDOW, self.vocabulary))
         return _longest(known, rows, np.ones(len(rows), bool) if is_new is None else is_new)
@@ -157,7 +157,7 @@ class CopyIndex:
         row = min(int(np.searchsorted(EXCERPTS, n_notes)), len(EXCERPTS) - 1)
         return round(np.percentile(self.real_runs[row], percentile))
 
-    def describe(self, run: Run, n_notes: int) -> str:
+    def describe(self, run: SharedRun, n_notes: int) -> str:
         """In words, for a song of `n_notes` new notes; a run longer than real songs' is marked.
 
         One window alone is not told: in most songs the filter takes one for known.
@@ -177,21 +177,21 @@ class CopyCheck:
     index: CopyIndex
     most: int | None = None
 
-    def refuses(self, run: Run) -> bool:
+    def refuses(self, run: SharedRun) -> bool:
         return self.most is not None and run.n_notes > self.most
 
 
-def _longest(known: np.ndarray, rows: np.ndarray, is_new: np.ndarray) -> Run:
+def _longest(known: np.ndarray, rows: np.ndarray, is_new: np.ndarray) -> SharedRun:
     """The run with the most new notes, the first of equals; (n,) `known` says which windows are in training songs."""
     edges = np.flatnonzero(np.diff(known, prepend=False, append=False))
     if not len(edges):
-        return Run()
+        return SharedRun()
     starts, ends = edges[::2], edges[1::2] + WINDOW - 1  # notes; the end is the first that is not in the run
     new_before = np.concatenate([[0], np.cumsum(is_new)])
     counts = new_before[ends] - new_before[starts]
     best = int(counts.argmax())
     bars = rows[starts[best]:ends[best], BAR][is_new[starts[best]:ends[best]]] - FIRST_ID + 1
-    return Run(len(bars), int(bars[0]), int(bars[-1])) if len(bars) else Run()
+    return SharedRun(len(bars), int(bars[0]), int(bars[-1])) if len(bars) else SharedRun()
 
 
 def build_index(training: Iterable[np.ndarray], real: Sequence[np.ndarray], vocabulary: Vocabulary, split: str,

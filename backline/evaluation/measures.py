@@ -24,7 +24,7 @@ SCALE_MASKS = np.array([np.isin(np.arange(OCTAVE), list(scale_pitch_classes(toni
                         for tonic, scale in itertools.product(PITCH_CLASSES, ("major", "minor"))])  # (24, 12)
 
 
-class Notes(NamedTuple):
+class NoteColumns(NamedTuple):
     """Notes in steps of the grid: (N,) onset, end and MIDI pitch of each; `ids` are of pitch and instrument."""
 
     onset: np.ndarray
@@ -32,15 +32,15 @@ class Notes(NamedTuple):
     pitch: np.ndarray
     ids: np.ndarray
 
-    def only(self, which: np.ndarray) -> Notes:
-        return Notes(*(column[which] for column in self))
+    def only(self, which: np.ndarray) -> NoteColumns:
+        return NoteColumns(*(column[which] for column in self))
 
 
-def measure(rows: np.ndarray, vocabulary: Vocabulary) -> dict[str, float]:
+def measure_song(rows: np.ndarray, vocabulary: Vocabulary) -> dict[str, float]:
     """All measures of a song, (N, F) note ids in order with N > 0, by name: of all parts, then "bass: …" and so on."""
     v, ids = vocabulary, rows[:, PITCH_INSTRUMENT]
     onset = (rows[:, BAR].astype(np.int64) - FIRST_ID) * v.steps_per_bar + rows[:, START_POS] - FIRST_ID
-    notes = Notes(onset, onset + rows[:, NOTE_DUR] - FIRST_ID + 1, v.pitch_of_id[ids], ids)
+    notes = NoteColumns(onset, onset + rows[:, NOTE_DUR] - FIRST_ID + 1, v.pitch_of_id[ids], ids)
     n_bars = -(-int(notes.end.max()) // v.steps_per_bar)
     parts, drums = v.part_of_id[ids], np.array([part.is_drum for part in v.parts])
     melodic = notes.only(~drums[parts])
@@ -58,7 +58,7 @@ def measure(rows: np.ndarray, vocabulary: Vocabulary) -> dict[str, float]:
     return found
 
 
-def _rhythm(notes: Notes, n_bars: int, v: Vocabulary) -> dict[str, float]:
+def _rhythm(notes: NoteColumns, n_bars: int, v: Vocabulary) -> dict[str, float]:
     struck = np.zeros((n_bars, v.steps_per_bar), bool)
     struck[notes.onset // v.steps_per_bar, notes.onset % v.steps_per_bar] = True
     return {"notes per bar": len(notes.onset) / n_bars,
@@ -67,7 +67,7 @@ def _rhythm(notes: Notes, n_bars: int, v: Vocabulary) -> dict[str, float]:
             "groove similarity": alike(struck[:-1], struck[1:])}
 
 
-def _tonality(notes: Notes, v: Vocabulary) -> dict[str, float]:
+def _tonality(notes: NoteColumns, v: Vocabulary) -> dict[str, float]:
     """Of notes that are no drums."""
     names = ("pitch-class entropy", "scale consistency", "polyphony", "note length", "pitch range")
     if not len(notes.onset):
@@ -79,7 +79,7 @@ def _tonality(notes: Notes, v: Vocabulary) -> dict[str, float]:
     return dict(zip(names, values, strict=True))
 
 
-def _kit(notes: Notes, n_bars: int, v: Vocabulary) -> dict[str, float]:
+def _kit(notes: NoteColumns, n_bars: int, v: Vocabulary) -> dict[str, float]:
     """Of drums."""
     if not len(notes.onset):
         return {"pattern regularity": np.nan, "pieces": np.nan}
@@ -101,7 +101,7 @@ def scale_consistency(counts: np.ndarray) -> float:
     return float((SCALE_MASKS @ counts).max() / counts.sum())
 
 
-def polyphony(notes: Notes) -> float:
+def polyphony(notes: NoteColumns) -> float:
     """Pitches that sound at once, on average over the steps in which any does."""
     roll = np.zeros((int(notes.end.max()), int(notes.pitch.max()) + 1), bool)
     for onset, end, pitch in zip(notes.onset, notes.end, notes.pitch, strict=True):
@@ -110,7 +110,7 @@ def polyphony(notes: Notes) -> float:
     return float(sounding.sum() / (sounding > 0).sum())
 
 
-def in_chord(notes: Notes, chords: Notes, v: Vocabulary) -> float:
+def in_chord(notes: NoteColumns, chords: NoteColumns, v: Vocabulary) -> float:
     """Of the first and third quarters of bars on which both sound: how often the lowest of `notes` is a chord tone.
 
     A chord's tones are the pitch classes that sound in `chords` at that moment.
@@ -127,7 +127,7 @@ def in_chord(notes: Notes, chords: Notes, v: Vocabulary) -> float:
 # ---------------------------------------------------------------- bars
 
 
-def struck_in_bars(notes: Notes, n_bars: int, steps_per_bar: int) -> np.ndarray:
+def struck_in_bars(notes: NoteColumns, n_bars: int, steps_per_bar: int) -> np.ndarray:
     """(n_bars, K) which of the song's K distinct strokes, a place in the bar and a sound, each bar has."""
     strokes, column = np.unique(np.stack([notes.onset % steps_per_bar, notes.ids]), axis=1, return_inverse=True)
     struck = np.zeros((n_bars, strokes.shape[1]), bool)
@@ -150,7 +150,7 @@ def groove_consistency(struck: np.ndarray) -> float:
     return float(1 - (struck[:-1] != struck[1:]).mean()) if len(struck) > 1 else np.nan
 
 
-def empty_bars(notes: Notes, n_bars: int, steps_per_bar: int) -> float:
+def empty_bars(notes: NoteColumns, n_bars: int, steps_per_bar: int) -> float:
     """Share of the bars in which nothing sounds."""
     first, last = notes.onset // steps_per_bar, (notes.end - 1) // steps_per_bar
     change = np.bincount(first, minlength=n_bars + 1) - np.bincount(last + 1, minlength=n_bars + 1)

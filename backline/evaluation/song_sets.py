@@ -22,7 +22,7 @@ TOKENS = ".json"  # suffix of token files
 PROMPT = "prompt"  # beside the stems
 
 
-class Songs(NamedTuple):
+class SongSet(NamedTuple):
     """Songs that have notes: a name and the (N, F) note ids of each; and why others of the place were left out."""
 
     names: list[str]
@@ -30,7 +30,7 @@ class Songs(NamedTuple):
     left_out: list[str]
 
 
-def read_folder(folder: Path, tokenizer: MidiTokenizerPooled) -> Songs:
+def read_folder(folder: Path, tokenizer: MidiTokenizerPooled) -> SongSet:
     """All MIDI songs in a folder and below it, or, where there are none, all token files.
 
     Stems and prompts that stand beside their whole song (`0-drums.mid` beside `0.mid`) are no songs.
@@ -46,7 +46,7 @@ def read_folder(folder: Path, tokenizer: MidiTokenizerPooled) -> Songs:
     if not whole:
         raise UserError(f"{folder}: no songs in this folder or below it ({', '.join(MIDI_SUFFIXES)} or token "
                         f"{TOKENS}); give another")
-    songs = Songs([], [], [])
+    songs = SongSet([], [], [])
     for path in tqdm(whole, unit="song", leave=False, disable=None):
         try:
             rows = read_rows(path, tokenizer)
@@ -78,14 +78,14 @@ def _without_stems(paths: list[Path], part_names: tuple[str, ...]) -> Iterator[P
             yield path
 
 
-def held_out(path: Path, model_path: Path) -> Songs:
+def held_out(path: Path, model_path: Path) -> SongSet:
     """The songs of a dataset that a model was not trained on, counted from bar 0 as in their files."""
     from backline.evaluation.held_out_losses import song_notes
     from backline.preparation.dataset import load_dataset
     from backline.training.checkpoints import load_model  # brings torch
 
     _, vocabulary, facts = load_model(model_path)
-    dataset, songs = load_dataset(path, vocabulary), Songs([], [], [])
+    dataset, songs = load_dataset(path, vocabulary), SongSet([], [], [])
     for song in held_out_songs(facts, dataset, model_path):
         rows = song_notes(dataset, song)
         if len(rows):

@@ -12,7 +12,7 @@ import numpy as np
 
 DRAWS = 1000
 CENTRAL = 0.95
-FOLDS, REPEATS, TREES = 5, 5, 300
+FOLDS, ROUNDS, TREES = 5, 5, 300
 ENOUGH_SONGS = 2 * FOLDS  # of each kind, to tell them apart by
 
 
@@ -109,7 +109,7 @@ def _held_out_scores(table: np.ndarray, labels: np.ndarray) -> np.ndarray:
     from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
     rounds = []
-    for seed in range(REPEATS):
+    for seed in range(ROUNDS):
         forest = RandomForestClassifier(TREES, min_samples_leaf=3, class_weight="balanced", random_state=seed)
         folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
         rounds.append(cross_val_predict(forest, table, labels, cv=folds, method="predict_proba")[:, 1])

@@ -28,10 +28,10 @@ from backline.music.vocab import FIELDS, QUARTERS_PER_BAR, Vocabulary
 from tokenizer import MidiTokenizerPooled
 
 PAGE_NAME = "index.html"
-MARK = "pooled ideas page"  # by which a page of ours is known, and may be replaced
+PAGE_MARK = "pooled ideas page"  # by which a page of ours is known, and may be replaced
 WEB = Path(__file__).parent / "web"
 SCRIPTS = ("elements.js", "sound.js", "player.js", "roll.js", "cards.js", "dock.js", "blind.js", "page.js")
-Notes = list[np.ndarray]  # for each part (N, 3): onset and end in ticks, pitch
+PartNotes = list[np.ndarray]  # for each part (N, 3): onset and end in ticks, pitch
 
 
 # ---------------------------------------------------------------- the page
@@ -40,7 +40,7 @@ Notes = list[np.ndarray]  # for each part (N, 3): onset and end in ticks, pitch
 def page_bytes(data: dict[str, Any]) -> bytes:
     """The page, all in one file, with `data` for its script."""
     # "<" is written as JSON can also write it, so that no text, such as a file's name, ends the script.
-    inside = {"data": json_bytes(data).decode().replace("<", r"\u003c"), "mark": html.escape(MARK),
+    inside = {"data": json_bytes(data).decode().replace("<", r"\u003c"), "mark": html.escape(PAGE_MARK),
               "style": (WEB / "page.css").read_text(encoding="utf-8").strip(),
               "script": "\n".join((WEB / name).read_text(encoding="utf-8").strip() for name in SCRIPTS)}
     template = (WEB / "page.html").read_text(encoding="utf-8")
@@ -56,7 +56,7 @@ def common_data(title: str, summary: str, vocabulary: Vocabulary) -> dict[str, A
 
 def check_page(path: Path) -> None:
     """Raise UserError if something that is no page of ours stands where the page is to be."""
-    if path.exists() and MARK.encode() not in read_input(path)[:1000]:
+    if path.exists() and PAGE_MARK.encode() not in read_input(path)[:1000]:
         raise UserError(f"{path}: not a page of this program, which would replace it; move it away, or give another "
                         f"folder")
 
@@ -101,7 +101,7 @@ def _readable(paths: Sequence[Path], vocabulary: Vocabulary) -> list[dict[str, A
 # ---------------------------------------------------------------- an idea
 
 
-def idea_data(path: Path, song: Song, notes: Notes, vocabulary: Vocabulary) -> dict[str, Any]:
+def idea_data(path: Path, song: Song, notes: PartNotes, vocabulary: Vocabulary) -> dict[str, Any]:
     """What the page shows of a song. Raises UserError if its recipe cannot be read."""
     recipe = read_recipe(path) if BEGINNING.encode() in read_input(path) else None
     wish = recipe.wish if recipe else Wish()
@@ -123,14 +123,14 @@ def read_parts(path: Path, vocabulary: Vocabulary) -> tuple[Song, Assignment]:
     return song, assign_parts(song, vocabulary)
 
 
-def music_data(song: Song, notes: Notes, old: Sequence[np.ndarray]) -> dict[str, Any]:
+def music_data(song: Song, notes: PartNotes, old: Sequence[np.ndarray]) -> dict[str, Any]:
     """Notes per part as [onset, end, pitch, whether it was there before], in ticks; bars up to the last onset's."""
     rows = [np.column_stack([part, was_there]).tolist() for part, was_there in zip(notes, old, strict=True)]
     return {"ticks_per_quarter": song.ticks_per_quarter, "tempo": song.main_tempo(), "notes": rows,
             "bars": n_bars(song, notes)}
 
 
-def n_bars(song: Song, notes: Notes) -> int:
+def n_bars(song: Song, notes: PartNotes) -> int:
     last = max((int(part[:, 0].max()) for part in notes if len(part)), default=0)
     return last // (QUARTERS_PER_BAR * song.ticks_per_quarter) + 1
 
@@ -147,7 +147,7 @@ def files_of(path: Path, vocabulary: Vocabulary) -> list[dict[str, Any]]:
 # ---------------------------------------------------------------- old and new
 
 
-def kept_notes(path: Path, recipe: Recipe, vocabulary: Vocabulary) -> Notes | None:
+def kept_notes(path: Path, recipe: Recipe, vocabulary: Vocabulary) -> PartNotes | None:
     """The notes of the prompt that a song goes on from, in steps of the grid; None where it is no longer to be had.
 
     It is looked for beside the song, as -sp saves it, and then where the recipe says.
@@ -165,7 +165,7 @@ def kept_notes(path: Path, recipe: Recipe, vocabulary: Vocabulary) -> Notes | No
     return tokenizer.rows_to_parts(rows, vocabulary.steps_per_quarter)
 
 
-def old_notes(notes: Notes, ticks_per_quarter: int, wish: Wish, before: Notes | None, vocabulary: Vocabulary,
+def old_notes(notes: PartNotes, ticks_per_quarter: int, wish: Wish, before: PartNotes | None, vocabulary: Vocabulary,
               ) -> list[np.ndarray]:
     """For each part, which of its (N, 3) notes were there before, (N,) bool.
 
@@ -187,7 +187,7 @@ def old_notes(notes: Notes, ticks_per_quarter: int, wish: Wish, before: Notes | 
             for part, there in zip(notes, struck, strict=True)]
 
 
-def fresh_ticks(song: Song, notes: Notes, old: Sequence[np.ndarray], wish: Wish) -> tuple[int, int] | None:
+def fresh_ticks(song: Song, notes: PartNotes, old: Sequence[np.ndarray], wish: Wish) -> tuple[int, int] | None:
     """From where to where a song is new; None where it is from end to end, in one part or in all."""
     bar = QUARTERS_PER_BAR * song.ticks_per_quarter
     if wish.fill:

@@ -11,6 +11,7 @@ from matplotlib.collections import PolyCollection
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 
+from backline.music.theory import OCTAVE
 from backline.music.vocab import (
     BAR,
     FIRST_ID,
@@ -33,7 +34,6 @@ DRUM_NAMES = {
     81: "triangle"}
 PART_COLORS = ("#c4561f", "#3a63c8", "#12826b", "#a3408f", "#8a6a00", "#6b4fc0", "#237a99",
                "#a83a4a")  # as on the page (web/page.css); they start over after the last
-SEMITONES = 12
 PALE = 0.35  # opacity
 PANEL_HEIGHT, PIECE_HEIGHT = 2.2, 0.17  # inches: of a part, and of a drum kit's piece
 FEW_BARS, MANY_BARS = 24, 48  # in a piano roll
@@ -95,20 +95,20 @@ def _part_panel(axes: Axes, part: Part, onset: np.ndarray, length: np.ndarray, p
     if part.is_drum:  # a row per piece in use; how long a stroke rings says nothing
         pieces = np.unique(pitch)
         height = np.searchsorted(pieces, pitch)
-        _bars(axes, onset, np.full(len(onset), STROKE), height, 0.5, colors)
+        _draw_bars(axes, onset, np.full(len(onset), STROKE), height, 0.5, colors)
         axes.set_yticks(range(len(pieces)), [DRUM_NAMES.get(int(piece), str(piece)) for piece in pieces], fontsize=8.5)
         axes.set_ylim(-1, max(len(pieces), 1))
         return
-    _bars(axes, onset, length, pitch, 0.8, colors)
+    _draw_bars(axes, onset, length, pitch, 0.8, colors)
     if len(pitch):  # at least an octave high, so that a C is on the axis
-        low, high = int(pitch.min()) - 2, max(int(pitch.max()) + 2, int(pitch.min()) + SEMITONES)
-        octaves = range(-(-low // SEMITONES), high // SEMITONES + 1)
+        low, high = int(pitch.min()) - 2, max(int(pitch.max()) + 2, int(pitch.min()) + OCTAVE)
+        octaves = range(-(-low // OCTAVE), high // OCTAVE + 1)
         names = [f"C{octave - 1}" for octave in octaves]
-        axes.set_yticks([SEMITONES * octave for octave in octaves], names, fontsize=8.5)
+        axes.set_yticks([OCTAVE * octave for octave in octaves], names, fontsize=8.5)
         axes.set_ylim(low, high)
 
 
-def _bars(axes: Axes, left: np.ndarray, width: np.ndarray, middle: np.ndarray, height: float,
+def _draw_bars(axes: Axes, left: np.ndarray, width: np.ndarray, middle: np.ndarray, height: float,
           colors: list[tuple[float, ...]]) -> None:
     """Lying bars as one collection: with a patch each, as `barh` has them, a long song takes seconds."""
     x = np.stack([left, left + width, left + width, left], axis=1)

@@ -19,7 +19,7 @@ import numpy as np
 
 from backline.common.errors import UserError
 
-PROGRAM = "fluidsynth"
+FLUIDSYNTH = "fluidsynth"
 SAMPLE_RATE = 44100  # Hz
 PEAK = 10 ** (-1 / 20)  # the loudest sample: 1 dB below what a file can hold
 SILENCE = 1e-2  # what is quieter is not made louder: the reverb's own noise
@@ -95,7 +95,7 @@ def find_synthesizer(font: Path | None) -> Synthesizer:
     """
     font = find_font() if font is None else font
     check_font(font)
-    program = shutil.which(PROGRAM)
+    program = shutil.which(FLUIDSYNTH)
     if program is None:
         raise UserError(f"--wav: needs the FluidSynth program. Debian, Ubuntu: apt install fluidsynth. macOS: brew "
                         f"install fluid-synth. Windows: choco install fluidsynth. Get it, {ANYWAY}")

@@ -44,7 +44,7 @@ NAMES = {  # by module: all that a published checkpoint's pickle names
     "builtins": ("set",),
     "__builtin__": ("set",),  # its name in the pickle protocol of torch.save
 }
-ROOT = "musictransformer.MusicTransformer3"
+ROOT_CLASS = "musictransformer.MusicTransformer3"
 # Beyond these a file is made to exhaust memory or the stack; the reference model's needs at most half of each.
 LARGEST_PICKLE = 1 << 22  # bytes, tensors not counted
 MOST_TUPLES = 20_000  # one within another: they are hashed recursively, in C
@@ -87,7 +87,7 @@ class Dictionary(dict):
         pass
 
 
-class Reader(pickle.Unpickler):
+class InertUnpickler(pickle.Unpickler):
     """Makes placeholders, plain containers and plain values; nothing else."""
 
     def __init__(self, data: bytes) -> None:
@@ -117,9 +117,9 @@ def read_published(path: Path) -> tuple[dict[str, Placeholder], dict[str, np.nda
     if contents.get("byteorder", b"little") != b"little":
         raise UserError("written on a big-endian machine, which is not supported; save it again on another")
     root = unpickle(contents["data.pkl"])
-    if not isinstance(root, Placeholder) or root.made_by != ROOT:
-        raise UserError(f"holds no pickled {ROOT}; give a .pth of the published program (this project's own need no "
-                        f"import)")
+    if not isinstance(root, Placeholder) or root.made_by != ROOT_CLASS:
+        raise UserError(f"holds no pickled {ROOT_CLASS}; give a .pth of the published program "
+                        f"(this project's own need no import)")
     modules: dict[Placeholder, str] = {}
     records = dict(collect(root, "", modules))
     return ({name: module for module, name in modules.items()},
@@ -151,7 +151,7 @@ def unpack(path: Path) -> dict[str, bytes]:
 def unpickle(data: bytes) -> Any:
     try:
         check_operations(data)
-        return Reader(data).load()
+        return InertUnpickler(data).load()
     except (pickle.UnpicklingError, EOFError, AttributeError, TypeError, LookupError, ValueError, OverflowError,
             RecursionError, MemoryError):
         raise UserError(f"its pickle is damaged; {FORGED}") from None
