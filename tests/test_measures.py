@@ -14,13 +14,13 @@ from random_songs import VOCABULARY, random_song
 from backline.evaluation.measures import (
     DISTANCES,
     NoteColumns,
-    alike,
     empty_bars,
     groove_consistency,
     in_chord,
+    jaccard,
     measure_song,
     pattern_regularity,
-    struck_in_bars,
+    strokes_in_bars,
 )
 from backline.music.vocab import BAR, FIRST_ID, NOTE_DUR, PITCH_INSTRUMENT, START_POS
 
@@ -143,10 +143,10 @@ def test_bars():
     notes = NoteColumns(np.array([0, 1, STEPS, 4 * STEPS]), np.array([1, 2 * STEPS + 1, STEPS + 1, 4 * STEPS + 1]),
                   np.full(4, 40), np.full(4, BASS))
     assert empty_bars(notes, 6, STEPS) == pytest.approx(2 / 6)  # bar 2 still rings, 3 and 5 are silent
-    struck = struck_in_bars(notes, 6, STEPS)
+    struck = strokes_in_bars(notes, 6, STEPS)
     assert struck.sum(1).tolist() == [2, 1, 0, 0, 1, 0]
     assert pattern_regularity(struck) == pytest.approx(2 / 3)
-    assert alike(struck[:1], struck[1:2]) == 0.5
+    assert jaccard(struck[:1], struck[1:2]) == 0.5
     assert math.isnan(groove_consistency(struck[:1]))
 
 
