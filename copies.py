@@ -1,16 +1,13 @@
-"""Index the songs a model was trained on, so that generate.py --check-copies tells what a new song shares with them.
+"""Index the songs a model was trained on, so that generate.py --check-copies can look for copies of them.
 
-Input    a model (.safetensors or .pth), whose file lists what was held out, and the dataset .pt it was trained with
+Input    a model (.safetensors or .pth), whose file lists the held-out songs, and the dataset .pt it was trained with
 Output   one .safetensors: a filter of the training songs' windows, and what held-out songs share with them
 Example  python copies.py models/bundled_copies.safetensors --dataset_path dataset.pt -mp models/bundled.safetensors
 
-A window is a few notes in a row, all parts together, each told by what precedes it: the steps since the last note, the
-part, and a drum's pitch or a melodic note's interval from the last melodic note. So it is the same wherever it stands
-and however the melodic parts are moved together. How long notes ring is left out. A run is a stretch of notes of which
-every window is in the training songs. These may be different songs: a run may be longer than any that one song shares.
-
-The index holds no notes: its windows are bits of a Bloom filter (Bloom 1970), which knows all windows it was given and
-takes a few others for known: a run no longer than a window, or by a note, may be chance.
+A window is a few notes in a row, all parts together, by steps since the last note, part, and interval or drum. A run is
+a stretch of notes whose windows are all in the training songs, perhaps in different ones. The index holds no notes: it
+is a Bloom filter, which knows every window it was given and takes a few others for known.
+(backline/evaluation/copy_index.py says it exactly.)
 """
 
 from __future__ import annotations
@@ -23,51 +20,87 @@ from pathlib import Path
 from tqdm import tqdm
 
 from backline.common.errors import Parser, UserError, reports_user_errors
-from backline.common.files import BUNDLED_COPIES, BUNDLED_MODEL, check_file, check_new, check_writable
-from backline.evaluation.copy_index import EXCERPTS, PERCENTILES, WINDOW, build_index, split_digest, write_index
+from backline.common.files import (
+    BUNDLED_COPIES,
+    BUNDLED_MODEL,
+    check_file,
+    check_new,
+    check_writable,
+)
+from backline.evaluation.copy_index import (
+    EXCERPTS,
+    PERCENTILES,
+    WINDOW,
+    CopyIndex,
+    build_index,
+    split_digest,
+    write_index,
+)
 
 
 def build_parser() -> argparse.ArgumentParser:
+    """The options of the command."""
     parser = Parser(__doc__)
     parser.add_argument("out", type=Path, nargs="?", default=BUNDLED_COPIES,
                         help="index to write, ending in .safetensors (default: that of the model in this repository)")
     parser.add_argument("-mp", "--model_path", type=Path, default=BUNDLED_MODEL,
                         help="model: .safetensors or .pth (default: the one in this repository)")
-    parser.add_argument("--dataset_path", type=Path, required=True, help="dataset that it was trained with")
+    parser.add_argument("--dataset_path", type=Path, required=True,
+                        help="dataset that it was trained with")
     parser.add_argument("--force", action="store_true", help="overwrite an index that exists")
     return parser
 
 
-@reports_user_errors
-def main(argv: Sequence[str] | None = None) -> int:
-    args = build_parser().parse_args(argv)
+def check_arguments(args: argparse.Namespace) -> None:
+    """Raise UserError about what is wrong whatever the files hold."""
     if args.out.suffix != ".safetensors":
         raise UserError(f"{args.out}: the name must end in .safetensors")
-    for path in (args.model_path, args.dataset_path):
+    inputs = (args.model_path, args.dataset_path)
+    for path in inputs:
         check_file(path)
-    check_new([args.out], args.force, inputs=(args.model_path, args.dataset_path))
+    check_new([args.out], args.force, inputs=inputs)
     check_writable(args.out.parent)
+
+
+def usual_runs(index: CopyIndex) -> str:
+    """A table: the longest runs of real songs, by the length of their beginning."""
+    rows = [["first notes", *(str(share) for share in PERCENTILES)]]
+    for n_notes in EXCERPTS:
+        runs = (index.usual(n_notes, share) for share in PERCENTILES)
+        rows.append([str(n_notes), *map(str, runs)])
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    lines.insert(1, "|---:" * len(rows[0]) + "|")
+    return "\n".join(lines)
+
+
+@reports_user_errors
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    args = build_parser().parse_args(argv)
+    check_arguments(args)
 
     from backline.evaluation.held_out_losses import song_notes
     from backline.evaluation.song_sets import held_out_songs
     from backline.preparation.dataset import load_dataset
     from backline.training.checkpoints import held_out_names, load_model  # brings torch
 
-    _, vocabulary, facts = load_model(args.model_path)
+    _, vocabulary, metadata = load_model(args.model_path)
     dataset = load_dataset(args.dataset_path, vocabulary)
-    held_out = held_out_songs(facts, dataset, args.model_path)
+    held_out = held_out_songs(metadata, dataset, args.model_path)
     training = sorted({*range(dataset.n_songs)} - {*held_out})
     if not training:
-        raise UserError(f"{args.dataset_path}: all its songs are held out; give the dataset the model was trained with")
-    songs = (song_notes(dataset, song) for song in tqdm(training, unit="song", disable=None))
-    index = build_index(songs, [song_notes(dataset, song) for song in held_out], vocabulary,
-                        split_digest(held_out_names(facts)))
+        raise UserError(f"{args.dataset_path}: all its songs are held out; give the dataset the "
+                        f"model was trained with")
+    training_songs = (song_notes(dataset, song)
+                      for song in tqdm(training, unit="song", disable=None))
+    real_songs = [song_notes(dataset, song) for song in held_out]
+    split = split_digest(held_out_names(metadata))
+    index = build_index(training_songs, real_songs, vocabulary, split)
     write_index(args.out, index)
+
     print(f"{args.out}: {len(training)} songs, {args.out.stat().st_size / 1e6:.1f} MB")
     print(f"longest run of {len(held_out)} held-out songs, in notes, by percentile; up to {WINDOW} may be fewer:")
-    print("\n".join([f"| first notes | {' | '.join(map(str, PERCENTILES))} |", "|---:" * (1 + len(PERCENTILES)) + "|",
-                     *(f"| {n} | {' | '.join(str(index.usual(n, share)) for share in PERCENTILES)} |"
-                       for n in EXCERPTS)]))
+    print(usual_runs(index))
     return 0
 
 
