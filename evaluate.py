@@ -24,7 +24,7 @@ import argparse
 import dataclasses
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,16 +36,16 @@ from backline.common.files import BUNDLED_COPIES, BUNDLED_MODEL, check_file, che
 from backline.evaluation.copy_index import MARKED, PERCENTILES, CopyIndex, read_index
 from backline.evaluation.measures import measure_song
 from backline.evaluation.song_sets import SongSet, held_out, held_out_songs, read_folder
-from backline.evaluation.statistics import Difference, Verdict, cut_alike, judge, tell_apart
+from backline.evaluation.statistics import Verdict, cut_alike, judge, tell_apart
+from backline.evaluation.tables import drift_as_markdown, losses_as_markdown, songs_as_markdown, table
 from backline.listening.votes import Share, folder_shares, read_votes
-from backline.music.vocab import FIELDS, Vocabulary, load_vocabulary
+from backline.music.vocab import Vocabulary, load_vocabulary
 from tokenizer import MidiTokenizerPooled
 
 ENOUGH = 100  # songs, for a verdict to mean much
 DRIFT_SONGS = 100  # of the model's own, for its drift
 # Of options whose default the parser leaves out: so it shows when one is given where nothing uses it.
 DEFAULTS = {"model_path": BUNDLED_MODEL, "batch_size": 8, "device": "auto"}
-GIVEAWAYS = 5  # measures named by which generated songs are told from real ones
 
 
 # ---------------------------------------------------------------- losses
@@ -81,42 +81,6 @@ def losses(model_path: Path, dataset_path: Path, every: bool, batch_size: int, d
     return result
 
 
-def losses_as_markdown(result: dict[str, Any]) -> str:
-    """Tables of losses in nats per note: of all notes, of each part, by place in the song and in the context."""
-    intervals = result.get("intervals") or {}
-    of_all = {"songs": f"{result['songs']:,}", "notes": f"{result['notes']:,}",
-              "nats per note": with_interval(result["nats_per_note"], result["interval"]),
-              **{field: with_interval(result[field], intervals.get(field)) for field in FIELDS}}
-    tables = [of_all]
-    for title, key in (("part", "by_part"), ("notes of the song", "by_position")):
-        tables.append({title: "nats per note", **{name: with_interval(of_notes["nats_per_note"], of_notes["interval"])
-                                                  for name, of_notes in result[key].items()}})
-    tables.append({"rows before": "nats per note", **{name: f"{loss:.3f}" for name, loss in
-                                                      result["by_context"].items()}})
-    return "\n".join(_table(table, [table.values()]) for table in tables)
-
-
-def with_interval(mean: float, interval: Sequence[float] | None) -> str:
-    return f"{mean:.3f}" + (f" ({interval[0]:.3f}–{interval[1]:.3f})" if interval else "")
-
-
-def drift_as_markdown(drift: dict[str, Any]) -> str:
-    """A line, and a table by place in the song."""
-    places = {"all": drift, **drift["by_position"]}
-    rows = []
-    for kind in ("own", "real"):
-        losses_of_kind = [place[kind] for place in places.values()]
-        rows.append([f"{drift[f'{kind}_songs']} {kind} songs",
-                     *(with_interval(each["nats_per_note"], each["interval"]) for each in losses_of_kind)])
-    rows.append(["drift", *(with_sign(place["drift"], place["interval"]) for place in places.values())])
-    return (f"its own songs {drift['own']['nats_per_note']:.3f}, real ones {drift['real']['nats_per_note']:.3f} nats "
-            f"per note: drift {drift['drift']:+.3f}\n\n{_table(['notes of the song', *places], rows)}")
-
-
-def with_sign(drift: float, interval: Sequence[float] | None) -> str:
-    return f"{drift:+.3f}" + (f" ({interval[0]:+.3f} to {interval[1]:+.3f})" if interval else "")
-
-
 # ---------------------------------------------------------------- songs
 
 
@@ -150,44 +114,10 @@ def copying(generated: Sequence[np.ndarray], real: Sequence[np.ndarray], index: 
     return {**by_percentile, "above": float((ours > np.percentile(theirs, MARKED)).mean())}
 
 
-def songs_as_markdown(result: dict[str, Any]) -> str:
-    """The verdicts, and how generated songs are told from real ones."""
-    verdicts = [Verdict(**each) for each in result["measures"]]
-    rows = [[each.name, f"{each.real:.3f}", f"{each.low:.3f} – {each.high:.3f}", f"{each.generated:.3f}",
-             "inside" if each.inside else "**outside**"] for each in verdicts]
-    lines = [f"{result['generated']} generated songs beside {result['real']} real ones cut to their lengths: "
-             f"{result['inside']} of {len(verdicts)} measures inside the band of real songs "
-             f"({result['inside'] / len(verdicts):.0%}).", "",
-             _table(["mean of", "real songs", "band", "generated", ""], rows)]
-    for kind, reasons in result["left_out"].items():
-        if reasons:
-            lines.append(f"Left out: {len(reasons)} {kind} songs; the first: {reasons[0]}\n")
-    if result["told_apart"]:
-        difference = Difference(**result["told_apart"])
-        giveaways = ", ".join(f"{name} ({area:.2f})" for name, area in difference.by_measure[:GIVEAWAYS])
-        lines.append(f"A random forest on all measures tells them apart with an AUC of {difference.auc:.3f} "
-                     f"({difference.low:.3f}–{difference.high:.3f}; 0.5: not at all; between two halves of the real "
-                     f"songs {difference.control:.3f}). By one measure alone: {giveaways}; above 0.5, generated songs "
-                     f"have more of it.\n")
-    if result["copies"]:
-        found = result["copies"]
-        rows = [[kind, *(f"{found[name][str(share)]:.0f}" for share in PERCENTILES)]
-                for kind, name in (("generated", "generated"), ("real songs", "real"))]
-        lines += [_table(["longest run shared with training songs, in notes", *(f"percentile {share}" for share in
-                                                                               PERCENTILES)], rows),
-                  f"{found['above']:.1%} of the generated songs share more than real ones do at percentile {MARKED}.\n"]
-    return "\n".join(lines)
-
-
 def votes_as_markdown(shares: dict[str, Share]) -> str:
     rows = [[folder, f"{share.chosen} of {share.n}", f"{share.share:.0%} ({share.low:.0%}–{share.high:.0%})"]
             for folder, share in shares.items()]
-    return _table(["chosen, of votes that decide", "votes", "share, and where 95 % of such polls put it"], rows)
-
-
-def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    head = list(head)
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in (head, ["---"] * len(head), *rows))
+    return table(["chosen, of votes that decide", "votes", "share, and where 95 % of such polls put it"], rows)
 
 
 # ---------------------------------------------------------------- command
