@@ -1,4 +1,4 @@
-"""Sets of songs to compare: those of a folder, of MIDI or token files, and the ones held out of a dataset."""
+"""Sets of songs to compare: a folder of MIDI or token files, or the songs held out of a dataset."""
 
 from __future__ import annotations
 
@@ -23,31 +23,32 @@ PROMPT = "prompt"  # beside the stems
 
 
 class SongSet(NamedTuple):
-    """Songs that have notes: a name and the (N, F) note ids of each; and why others of the place were left out."""
+    """Songs that have notes, and why others of the same place were left out."""
 
     names: list[str]
-    rows: list[np.ndarray]
+    rows: list[np.ndarray]  # (N, F) note ids of each song
     left_out: list[str]
 
 
-def read_folder(folder: Path, tokenizer: MidiTokenizerPooled) -> SongSet:
-    """All MIDI songs in a folder and below it, or, where there are none, all token files.
+# ---------------------------------------------------------------- a folder
 
-    Stems and prompts that stand beside their whole song (`0-drums.mid` beside `0.mid`) are no songs.
+
+def read_folder(folder: Path, tokenizer: MidiTokenizerPooled) -> SongSet:
+    """All MIDI songs in a folder and below it or, if there are none, all token files.
+
+    Stems and prompts beside their whole song (`0-drums.mid` beside `0.mid`) are no songs.
 
     Raises UserError if no song can be read.
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; give one with songs, .mid or token .json")
-    paths = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
-    found = [path for path in paths if path.suffix.lower() in MIDI_SUFFIXES]
-    found = found or [path for path in paths if path.suffix.lower() == TOKENS]
-    whole = list(_without_stems(found, tokenizer.vocabulary.part_names))
-    if not whole:
-        raise UserError(f"{folder}: no songs in this folder or below it ({', '.join(MIDI_SUFFIXES)} or token "
-                        f"{TOKENS}); give another")
+    part_names = tokenizer.vocabulary.part_names
+    paths = list(_without_stems(_song_paths(folder), part_names))
+    if not paths:
+        raise UserError(f"{folder}: no songs in this folder or below it "
+                        f"({', '.join(MIDI_SUFFIXES)} or token {TOKENS}); give another")
     songs = SongSet([], [], [])
-    for path in tqdm(whole, unit="song", leave=False, disable=None):
+    for path in tqdm(paths, unit="song", leave=False, disable=None):
         try:
             rows = read_rows(path, tokenizer)
             if not len(rows):
@@ -58,9 +59,27 @@ def read_folder(folder: Path, tokenizer: MidiTokenizerPooled) -> SongSet:
         songs.names.append(str(path))
         songs.rows.append(rows)
     if not songs.rows:
-        raise UserError(f"{folder}: none of its {len(whole)} files is a song of "
-                        f"{', '.join(tokenizer.vocabulary.part_names)}; the first: {songs.left_out[0]}")
+        raise UserError(f"{folder}: none of its {len(paths)} files is a song of "
+                        f"{', '.join(part_names)}; the first: {songs.left_out[0]}")
     return songs
+
+
+def _song_paths(folder: Path) -> list[Path]:
+    """MIDI files in `folder` and below, sorted; token files if there are none. Hidden ones do not count."""
+    paths = sorted(path for path in folder.rglob("*")
+                   if path.is_file() and not path.name.startswith("."))
+    midi = [path for path in paths if path.suffix.lower() in MIDI_SUFFIXES]
+    return midi or [path for path in paths if path.suffix.lower() == TOKENS]
+
+
+def _without_stems(paths: list[Path], part_names: tuple[str, ...]) -> Iterator[Path]:
+    there = set(paths)
+    endings = "|".join(map(re.escape, (*part_names, PROMPT)))
+    stem = re.compile(rf"(.+)-(?:{endings})")
+    for path in paths:
+        match = stem.fullmatch(path.stem)
+        if not match or path.with_stem(match[1]) not in there:
+            yield path
 
 
 def read_rows(path: Path, tokenizer: MidiTokenizerPooled) -> np.ndarray:
@@ -70,23 +89,27 @@ def read_rows(path: Path, tokenizer: MidiTokenizerPooled) -> np.ndarray:
     return tokenizer.song_rows(read_song(path), str(path))
 
 
-def _without_stems(paths: list[Path], part_names: tuple[str, ...]) -> Iterator[Path]:
-    there, stem = set(paths), re.compile(rf"(.+)-(?:{'|'.join(map(re.escape, (*part_names, PROMPT)))})")
-    for path in paths:
-        match = stem.fullmatch(path.stem)
-        if not match or path.with_stem(match[1]) not in there:
-            yield path
+# ---------------------------------------------------------------- a dataset
 
 
-def held_out(path: Path, model_path: Path) -> SongSet:
-    """The songs of a dataset that a model was not trained on, counted from bar 0 as in their files."""
-    from backline.evaluation.held_out_losses import song_notes
+def held_out(dataset_path: Path, model_path: Path) -> SongSet:
+    """The songs of a dataset that a model was not trained on. Raises UserError if there are none."""
     from backline.preparation.dataset import load_dataset
     from backline.training.checkpoints import load_model  # brings torch
 
-    _, vocabulary, facts = load_model(model_path)
-    dataset, songs = load_dataset(path, vocabulary), SongSet([], [], [])
-    for song in held_out_songs(facts, dataset, model_path):
+    _, vocabulary, metadata = load_model(model_path)
+    return held_out_set(load_dataset(dataset_path, vocabulary), metadata, model_path)
+
+
+def held_out_set(dataset: Dataset, metadata: dict[str, Any], model_path: Path) -> SongSet:
+    """The dataset's songs that a model was not trained on, from bar 0 as in their files.
+
+    Args and errors as of `held_out_songs`.
+    """
+    from backline.evaluation.held_out_losses import song_notes  # brings torch
+
+    songs = SongSet([], [], [])
+    for song in held_out_songs(metadata, dataset, model_path):
         rows = song_notes(dataset, song)
         if len(rows):
             songs.names.append(dataset.songs[song])
@@ -94,19 +117,26 @@ def held_out(path: Path, model_path: Path) -> SongSet:
     return songs
 
 
-def held_out_songs(facts: dict[str, Any], dataset: Dataset, where: Path) -> list[int]:
-    """Indices of the dataset's songs that the model was not trained on, by the list its file carries."""
+def held_out_songs(metadata: dict[str, Any], dataset: Dataset, model_path: Path) -> list[int]:
+    """Indices of the dataset's songs that a model was not trained on.
+
+    Args:
+        metadata: what the model's file says of its training, with the list of these songs.
+    Raises:
+        UserError: there is no list, or none of its songs is in the dataset.
+    """
     from backline.training.checkpoints import held_out_names  # brings torch
 
-    names = held_out_names(facts)
+    names = set(held_out_names(metadata))
     if not names:
-        raise UserError(f"{where}: carries no list of held-out songs; --all evaluates on every song of the dataset")
-    wanted = set(names)
-    found = [i for i, name in enumerate(dataset.songs) if name in wanted]
+        raise UserError(f"{model_path}: carries no list of held-out songs; --all evaluates on every "
+                        f"song of the dataset")
+    found = [i for i, name in enumerate(dataset.songs) if name in names]
     if not found:
-        raise UserError(f"{where}: none of its {len(wanted)} held-out songs are in this dataset; give the dataset it "
-                        f"was trained with, or --all")
-    if all(dataset.song_starts[i] + 1 >= len(dataset.notes) for i in found):  # nothing follows the BOS row
-        raise UserError(f"{where}: its {len(found)} held-out songs lie behind the last full block of this dataset; "
-                        f"prepare it with a smaller -b")
+        raise UserError(f"{model_path}: none of its {len(names)} held-out songs are in this dataset; "
+                        f"give the dataset it was trained with, or --all")
+    n_rows = len(dataset.notes)
+    if all(dataset.song_starts[i] + 1 >= n_rows for i in found):  # nothing follows the BOS row
+        raise UserError(f"{model_path}: its {len(found)} held-out songs lie behind the last full "
+                        f"block of this dataset; prepare it with a smaller -b")
     return found

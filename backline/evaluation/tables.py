@@ -12,71 +12,110 @@ from backline.music.vocab import FIELDS
 GIVEAWAYS = 5  # measures named by which generated songs are told from real ones
 
 
+def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """A table of Markdown, one line for each row."""
+    head = list(head)
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+
+# ---------------------------------------------------------------- losses
+
+
 def losses_as_markdown(result: dict[str, Any]) -> str:
-    """Tables of losses in nats per note: of all notes, of each part, by place in the song and in the context."""
+    """Losses in nats per note: of all notes, of each part, by place in song and in context."""
     intervals = result.get("intervals") or {}
-    of_all = {"songs": f"{result['songs']:,}", "notes": f"{result['notes']:,}",
-              "nats per note": with_interval(result["nats_per_note"], result["interval"]),
-              **{field: with_interval(result[field], intervals.get(field)) for field in FIELDS}}
-    tables = [of_all]
-    for title, key in (("part", "by_part"), ("notes of the song", "by_position")):
-        tables.append({title: "nats per note", **{name: with_interval(of_notes["nats_per_note"], of_notes["interval"])
-                                                  for name, of_notes in result[key].items()}})
-    tables.append({"rows before": "nats per note", **{name: f"{loss:.3f}" for name, loss in
-                                                      result["by_context"].items()}})
-    return "\n".join(table(cells, [cells.values()]) for cells in tables)
+    of_all = {
+        "songs": f"{result['songs']:,}",
+        "notes": f"{result['notes']:,}",
+        "nats per note": with_interval(result["nats_per_note"], result["interval"]),
+    }
+    for field in FIELDS:
+        of_all[field] = with_interval(result[field], intervals.get(field))
+    by_part = {"part": "nats per note", **_losses_by_name(result["by_part"])}
+    by_position = {"notes of the song": "nats per note", **_losses_by_name(result["by_position"])}
+    by_context = {"rows before": "nats per note"}
+    for name, loss in result["by_context"].items():
+        by_context[name] = f"{loss:.3f}"
+    return "\n".join(table(columns, [columns.values()])
+                     for columns in (of_all, by_part, by_position, by_context))
+
+
+def _losses_by_name(losses: dict[str, dict[str, Any]]) -> dict[str, str]:
+    return {name: with_interval(loss["nats_per_note"], loss["interval"])
+            for name, loss in losses.items()}
 
 
 def with_interval(mean: float, interval: Sequence[float] | None) -> str:
+    """A mean in figures, and its interval if it has one."""
     return f"{mean:.3f}" + (f" ({interval[0]:.3f}–{interval[1]:.3f})" if interval else "")
 
 
+# ---------------------------------------------------------------- drift
+
+
 def drift_as_markdown(drift: dict[str, Any]) -> str:
-    """A line, and a table by place in the song."""
+    """The drift in a sentence, and in a table by place in the song."""
     places = {"all": drift, **drift["by_position"]}
     rows = []
     for kind in ("own", "real"):
-        losses_of_kind = [place[kind] for place in places.values()]
-        rows.append([f"{drift[f'{kind}_songs']} {kind} songs",
-                     *(with_interval(each["nats_per_note"], each["interval"]) for each in losses_of_kind)])
-    rows.append(["drift", *(with_sign(place["drift"], place["interval"]) for place in places.values())])
-    return (f"its own songs {drift['own']['nats_per_note']:.3f}, real ones {drift['real']['nats_per_note']:.3f} nats "
-            f"per note: drift {drift['drift']:+.3f}\n\n{table(['notes of the song', *places], rows)}")
+        losses = (place[kind] for place in places.values())
+        cells = [with_interval(loss["nats_per_note"], loss["interval"]) for loss in losses]
+        rows.append([f"{drift[f'{kind}_songs']} {kind} songs", *cells])
+    cells = [_with_sign(place["drift"], place["interval"]) for place in places.values()]
+    rows.append(["drift", *cells])
+    own = drift["own"]["nats_per_note"]
+    real = drift["real"]["nats_per_note"]
+    return (f"its own songs {own:.3f}, real ones {real:.3f} nats per note: drift "
+            f"{drift['drift']:+.3f}\n\n{table(['notes of the song', *places], rows)}")
 
 
-def with_sign(drift: float, interval: Sequence[float] | None) -> str:
+def _with_sign(drift: float, interval: Sequence[float] | None) -> str:
     return f"{drift:+.3f}" + (f" ({interval[0]:+.3f} to {interval[1]:+.3f})" if interval else "")
 
 
+# ---------------------------------------------------------------- songs
+
+
 def songs_as_markdown(result: dict[str, Any]) -> str:
-    """The verdicts, and how generated songs are told from real ones."""
-    verdicts = [Verdict(**each) for each in result["measures"]]
-    rows = [[each.name, f"{each.real:.3f}", f"{each.low:.3f} – {each.high:.3f}", f"{each.generated:.3f}",
-             "inside" if each.inside else "**outside**"] for each in verdicts]
-    lines = [f"{result['generated']} generated songs beside {result['real']} real ones cut to their lengths: "
-             f"{result['inside']} of {len(verdicts)} measures inside the band of real songs "
-             f"({result['inside'] / len(verdicts):.0%}).", "",
-             table(["mean of", "real songs", "band", "generated", ""], rows)]
+    """The verdicts, how generated songs are told from real ones, and what they copy."""
+    paragraphs = [_verdicts(result)]
     for kind, reasons in result["left_out"].items():
         if reasons:
-            lines.append(f"Left out: {len(reasons)} {kind} songs; the first: {reasons[0]}\n")
+            paragraphs.append(f"Left out: {len(reasons)} {kind} songs; the first: {reasons[0]}\n")
     if result["told_apart"]:
-        difference = Difference(**result["told_apart"])
-        giveaways = ", ".join(f"{name} ({area:.2f})" for name, area in difference.by_measure[:GIVEAWAYS])
-        lines.append(f"A random forest on all measures tells them apart with an AUC of {difference.auc:.3f} "
-                     f"({difference.low:.3f}–{difference.high:.3f}; 0.5: not at all; between two halves of the real "
-                     f"songs {difference.control:.3f}). By one measure alone: {giveaways}; above 0.5, generated songs "
-                     f"have more of it.\n")
+        paragraphs.append(_difference(Difference(**result["told_apart"])))
     if result["copies"]:
-        found = result["copies"]
-        rows = [[kind, *(f"{found[name][str(share)]:.0f}" for share in PERCENTILES)]
-                for kind, name in (("generated", "generated"), ("real songs", "real"))]
-        lines += [table(["longest run shared with training songs, in notes", *(f"percentile {share}" for share in
-                                                                               PERCENTILES)], rows),
-                  f"{found['above']:.1%} of the generated songs share more than real ones do at percentile {MARKED}.\n"]
-    return "\n".join(lines)
+        paragraphs.append(_copies(result["copies"]))
+    return "\n".join(paragraphs)
 
 
-def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    head = list(head)
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in (head, ["---"] * len(head), *rows))
+def _verdicts(result: dict[str, Any]) -> str:
+    verdicts = [Verdict(**measure) for measure in result["measures"]]
+    rows = []
+    for verdict in verdicts:
+        rows.append([verdict.name, f"{verdict.real:.3f}", f"{verdict.low:.3f} – {verdict.high:.3f}",
+                     f"{verdict.generated:.3f}", "inside" if verdict.inside else "**outside**"])
+    return (f"{result['generated']} generated songs beside {result['real']} real ones cut to their "
+            f"lengths: {result['inside']} of {len(verdicts)} measures inside the band of real songs "
+            f"({result['inside'] / len(verdicts):.0%}).\n\n"
+            f"{table(['mean of', 'real songs', 'band', 'generated', ''], rows)}")
+
+
+def _difference(difference: Difference) -> str:
+    measures = difference.by_measure[:GIVEAWAYS]
+    giveaways = ", ".join(f"{name} ({area:.2f})" for name, area in measures)
+    return (f"A random forest on all measures tells them apart with an AUC of {difference.auc:.3f} "
+            f"({difference.low:.3f}–{difference.high:.3f}; 0.5: not at all; between two halves of "
+            f"the real songs {difference.control:.3f}). By one measure alone: {giveaways}; above "
+            f"0.5, generated songs have more of it.\n")
+
+
+def _copies(copies: dict[str, Any]) -> str:
+    head = ["longest run shared with training songs, in notes",
+            *(f"percentile {share}" for share in PERCENTILES)]
+    rows = []
+    for name, key in (("generated", "generated"), ("real songs", "real")):
+        rows.append([name, *(f"{copies[key][str(share)]:.0f}" for share in PERCENTILES)])
+    return (f"{table(head, rows)}\n{copies['above']:.1%} of the generated songs share more than "
+            f"real ones do at percentile {MARKED}.\n")
