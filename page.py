@@ -1,12 +1,12 @@
 """Show the songs of a folder on one page, to look at, listen to and choose from in a browser.
 
 Input    a folder of numbered songs 0.mid, 1.mid, …, as generate.py writes them; with --blind two folders of any .mid
-Output   index.html in that folder: one file that needs no network; with --blind the page that -o names
+Output   index.html in that folder: one file that needs no network; with --blind the page named by -o
 Example  python page.py generated
          python page.py --blind generated cleaned --ask real -o blind.html
 
-generate.py writes the page itself. From the page, starred songs are exported as stars.json, which generate.py
---reproduce makes again, and the votes of a blind page as votes.csv.
+generate.py writes the page itself. The page exports starred songs as stars.json, which generate.py --reproduce makes
+again; a blind page exports votes.csv, which evaluate.py --votes reads.
 """
 
 from __future__ import annotations
@@ -22,24 +22,32 @@ from backline.listening.blind_page import BLIND_BARS, QUESTIONS, blind_page
 from backline.listening.ideas_page import write_page
 from backline.music.vocab import load_vocabulary
 
+BLIND_NAME = "blind.html"
+
 
 def build_parser() -> argparse.ArgumentParser:
+    """The options. Those of --blind have no default here, so that it shows when one is given in vain."""
     parser = Parser(__doc__)
     parser.add_argument("folders", type=Path, nargs="+", metavar="FOLDER",
-                        help="folder of songs; with --blind two, the second being what the first is compared with")
+                        help="folder of songs; with --blind two, the first to be compared with the second")
     parser.add_argument("--vocab", type=Path, help="vocabulary JSON (default: configs/vocab.json)")
     blind = parser.add_argument_group("two folders, without saying which song is of which")
-    blind.add_argument("--blind", action="store_true", help="pairs of songs, a question about each, votes as CSV")
-    blind.add_argument("--ask", choices=QUESTIONS, help="which one do you prefer, or which is real (default: prefer)")
-    blind.add_argument("--bars", type=int, metavar="N", help="of each song the first N bars (default: 16)")
-    blind.add_argument("--seed", type=int, help="of the order (default: 0)")
-    blind.add_argument("-o", "--output", type=Path, metavar="HTML", help="page to write (default: blind.html)")
+    blind.add_argument("--blind", action="store_true",
+                       help="pairs of songs, a question about each, votes as CSV")
+    blind.add_argument("--ask", choices=QUESTIONS,
+                       help=f"which one do you prefer, or which is real (default: {QUESTIONS[0]})")
+    blind.add_argument("--bars", type=int, metavar="N",
+                       help=f"the first N bars of each song (default: {BLIND_BARS})")
+    blind.add_argument("--seed", type=int, help="of all orders (default: 0)")
+    blind.add_argument("-o", "--output", type=Path, metavar="HTML",
+                       help=f"page to write (default: {BLIND_NAME})")
     blind.add_argument("--force", action="store_true", help="overwrite it if it is there")
     return parser
 
 
 @reports_user_errors
 def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
     args = build_parser().parse_args(argv)
     check_arguments(args)
     vocabulary = load_vocabulary(args.vocab)
@@ -48,9 +56,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         check_folder(folder)
         print(write_page(folder, vocabulary))
         return 0
-    out = args.output or Path("blind.html")
+    out = args.output or Path(BLIND_NAME)
     check_new([out], args.force)
-    page = blind_page(args.folders, args.ask or QUESTIONS[0], args.bars or BLIND_BARS, args.seed or 0, vocabulary)
+    question = args.ask or QUESTIONS[0]
+    page = blind_page(args.folders, question, args.bars or BLIND_BARS, args.seed or 0, vocabulary)
     write_bytes(out, page)
     print(out)
     return 0
@@ -71,6 +80,7 @@ def check_arguments(args: argparse.Namespace) -> None:
 
 
 def check_folder(folder: Path) -> None:
+    """Raise UserError if `folder` is no folder, or one that no page can be written to."""
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; give one of songs, as generate.py writes them")
     check_writable(folder)
