@@ -85,9 +85,9 @@ class Synthesizer:
             song.write_bytes(midi)
             config.write_bytes(b"")  # instead of the user's own, which may load fonts and set levels
             # Floats, since at a gain of 1 full chords go beyond what integers hold.
-            command = [self.program, "-ni", "-q", "-f", config, "-g", "1", "-r", str(SAMPLE_RATE),
-                       "-T", "raw", "-O", "float", "-E", "little", "-F", raw,
-                       self.font.resolve(), song]
+            command: list[str | Path] = [
+                self.program, "-ni", "-q", "-f", config, "-g", "1", "-r", str(SAMPLE_RATE),
+                "-T", "raw", "-O", "float", "-E", "little", "-F", raw, self.font.resolve(), song]
             run = subprocess.run(command, stdin=subprocess.DEVNULL,  # noqa: S603 no shell
                                  stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
             lines = run.stdout.decode(errors="replace").split("\n")
