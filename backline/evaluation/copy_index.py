@@ -128,7 +128,9 @@ def _as_numbers(steps: np.ndarray, sounds: np.ndarray) -> np.ndarray:
 
 def _powers(base: np.uint64, n: int) -> np.ndarray:
     """(n,) base⁰, base¹, … modulo 2⁶⁴."""
-    return np.cumprod(np.concatenate([np.ones(1, np.uint64), np.full(n - 1, base)]))
+    factors = np.full(n, base)
+    factors[0] = 1
+    return np.cumprod(factors)
 
 
 def _scrambled(values: np.ndarray) -> np.ndarray:
@@ -208,8 +210,10 @@ class CopyIndex:
             rows: (N, F) note ids in order.
             is_new: (N,) bool, which notes count (default: all).
         """
-        known = in_filter(self.bits, window_hashes(rows, WINDOW, self.vocabulary))
-        return _longest(known, rows, np.ones(len(rows), bool) if is_new is None else is_new)
+        if is_new is None:
+            is_new = np.ones(len(rows), bool)
+        hashes = window_hashes(rows, WINDOW, self.vocabulary)
+        return _longest(in_filter(self.bits, hashes), rows, is_new)
 
     def usual(self, n_notes: int, percentile: float = MARKED) -> int:
         """Length of the longest run of real songs about as long as `n_notes`, at a percentile."""

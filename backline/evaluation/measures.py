@@ -116,8 +116,10 @@ def _tonality(notes: NoteColumns, vocabulary: Vocabulary) -> dict[str, float]:
 def _self_similarity(notes: NoteColumns, n_bars: int, vocabulary: Vocabulary) -> dict[str, float]:
     """What bars share with those that come some DISTANCES after them."""
     strokes = strokes_in_bars(notes, n_bars, vocabulary.steps_per_bar)
-    return {f"self-similarity {distance}": jaccard(strokes[:-distance], strokes[distance:])
-            for distance in DISTANCES}
+    found = {}
+    for distance in DISTANCES:
+        found[f"self-similarity {distance}"] = jaccard(strokes[:-distance], strokes[distance:])
+    return found
 
 
 def _kit(notes: NoteColumns, n_bars: int, vocabulary: Vocabulary) -> dict[str, float]:
@@ -150,7 +152,9 @@ def scale_consistency(counts: np.ndarray) -> float:
 
 def polyphony(notes: NoteColumns) -> float:
     """Mean number of pitches that sound at once, over the steps in which any does."""
-    roll = np.zeros((int(notes.end.max()), int(notes.pitch.max()) + 1), bool)  # (steps, pitches)
+    n_steps = int(notes.end.max())
+    n_pitches = int(notes.pitch.max()) + 1
+    roll = np.zeros((n_steps, n_pitches), bool)
     for onset, end, pitch in zip(notes.onset, notes.end, notes.pitch, strict=True):
         roll[onset:end, pitch] = True
     n_sounding = roll.sum(1)
@@ -178,7 +182,8 @@ def in_chord(notes: NoteColumns, chords: NoteColumns, vocabulary: Vocabulary) ->
 
 def _sounding(notes: NoteColumns, times: np.ndarray) -> np.ndarray:
     """(times, N) bool: whether each note sounds at each time."""
-    return (notes.onset <= times[:, None]) & (times[:, None] < notes.end)
+    times = times[:, None]
+    return (notes.onset <= times) & (times < notes.end)
 
 
 # ---------------------------------------------------------------- bars
@@ -207,7 +212,9 @@ def jaccard(bars: np.ndarray, others: np.ndarray) -> float:
     either = (bars | others).sum(1)
     both = (bars & others).sum(1)
     counts = either > 0
-    return float((both[counts] / either[counts]).mean()) if counts.any() else np.nan
+    if not counts.any():
+        return np.nan
+    return float((both[counts] / either[counts]).mean())
 
 
 def groove_consistency(has_onset: np.ndarray) -> float:
@@ -217,7 +224,8 @@ def groove_consistency(has_onset: np.ndarray) -> float:
     """
     if len(has_onset) < 2:
         return np.nan
-    return float(1 - (has_onset[:-1] != has_onset[1:]).mean())
+    differs = has_onset[:-1] != has_onset[1:]
+    return float(1 - differs.mean())
 
 
 def empty_bars(notes: NoteColumns, n_bars: int, steps_per_bar: int) -> float:

@@ -105,9 +105,15 @@ def judge(names: Sequence[str], real: np.ndarray, generated: np.ndarray) -> list
         draws = theirs[bootstrap(len(theirs), len(ours))]    # (DRAWS, n_generated)
         draws = draws[~np.isnan(draws).all(1)]
         low, high = interval(np.nanmean(draws, axis=1))
-        mean = float(np.nanmean(ours))
-        verdicts.append(Verdict(name, real=float(np.nanmean(theirs)), low=float(low),
-                                high=float(high), generated=mean, inside=bool(low <= mean <= high)))
+        mean = np.nanmean(ours)
+        verdicts.append(Verdict(
+            name,
+            real=float(np.nanmean(theirs)),
+            low=float(low),
+            high=float(high),
+            generated=float(mean),
+            inside=bool(low <= mean <= high),
+        ))
     return verdicts
 
 

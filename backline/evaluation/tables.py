@@ -48,7 +48,10 @@ def _losses_by_name(losses: dict[str, dict[str, Any]]) -> dict[str, str]:
 
 def with_interval(mean: float, interval: Sequence[float] | None) -> str:
     """A mean in figures, and its interval if it has one."""
-    return f"{mean:.3f}" + (f" ({interval[0]:.3f}–{interval[1]:.3f})" if interval else "")
+    if not interval:
+        return f"{mean:.3f}"
+    low, high = interval
+    return f"{mean:.3f} ({low:.3f}–{high:.3f})"
 
 
 # ---------------------------------------------------------------- drift
@@ -59,19 +62,24 @@ def drift_as_markdown(drift: dict[str, Any]) -> str:
     places = {"all": drift, **drift["by_position"]}
     rows = []
     for kind in ("own", "real"):
+        n_songs = drift[f"{kind}_songs"]
         losses = (place[kind] for place in places.values())
         cells = [with_interval(loss["nats_per_note"], loss["interval"]) for loss in losses]
-        rows.append([f"{drift[f'{kind}_songs']} {kind} songs", *cells])
+        rows.append([f"{n_songs} {kind} songs", *cells])
     cells = [_with_sign(place["drift"], place["interval"]) for place in places.values()]
     rows.append(["drift", *cells])
     own = drift["own"]["nats_per_note"]
     real = drift["real"]["nats_per_note"]
-    return (f"its own songs {own:.3f}, real ones {real:.3f} nats per note: drift "
-            f"{drift['drift']:+.3f}\n\n{table(['notes of the song', *places], rows)}")
+    sentence = (f"its own songs {own:.3f}, real ones {real:.3f} nats per note: drift "
+                f"{drift['drift']:+.3f}")
+    return sentence + "\n\n" + table(["notes of the song", *places], rows)
 
 
 def _with_sign(drift: float, interval: Sequence[float] | None) -> str:
-    return f"{drift:+.3f}" + (f" ({interval[0]:+.3f} to {interval[1]:+.3f})" if interval else "")
+    if not interval:
+        return f"{drift:+.3f}"
+    low, high = interval
+    return f"{drift:+.3f} ({low:+.3f} to {high:+.3f})"
 
 
 # ---------------------------------------------------------------- songs
@@ -94,12 +102,19 @@ def _verdicts(result: dict[str, Any]) -> str:
     verdicts = [Verdict(**measure) for measure in result["measures"]]
     rows = []
     for verdict in verdicts:
-        rows.append([verdict.name, f"{verdict.real:.3f}", f"{verdict.low:.3f} – {verdict.high:.3f}",
-                     f"{verdict.generated:.3f}", "inside" if verdict.inside else "**outside**"])
-    return (f"{result['generated']} generated songs beside {result['real']} real ones cut to their "
-            f"lengths: {result['inside']} of {len(verdicts)} measures inside the band of real songs "
-            f"({result['inside'] / len(verdicts):.0%}).\n\n"
-            f"{table(['mean of', 'real songs', 'band', 'generated', ''], rows)}")
+        rows.append([
+            verdict.name,
+            f"{verdict.real:.3f}",
+            f"{verdict.low:.3f} – {verdict.high:.3f}",
+            f"{verdict.generated:.3f}",
+            "inside" if verdict.inside else "**outside**",
+        ])
+    n_inside = result["inside"]
+    share = n_inside / len(verdicts)
+    sentence = (f"{result['generated']} generated songs beside {result['real']} real ones cut to "
+                f"their lengths: {n_inside} of {len(verdicts)} measures inside the band of real "
+                f"songs ({share:.0%}).")
+    return sentence + "\n\n" + table(["mean of", "real songs", "band", "generated", ""], rows)
 
 
 def _difference(difference: Difference) -> str:
@@ -112,10 +127,12 @@ def _difference(difference: Difference) -> str:
 
 
 def _copies(copies: dict[str, Any]) -> str:
-    head = ["longest run shared with training songs, in notes",
-            *(f"percentile {share}" for share in PERCENTILES)]
+    head = ["longest run shared with training songs, in notes"]
+    head += [f"percentile {share}" for share in PERCENTILES]
     rows = []
     for name, key in (("generated", "generated"), ("real songs", "real")):
-        rows.append([name, *(f"{copies[key][str(share)]:.0f}" for share in PERCENTILES)])
-    return (f"{table(head, rows)}\n{copies['above']:.1%} of the generated songs share more than "
-            f"real ones do at percentile {MARKED}.\n")
+        lengths = [copies[key][str(share)] for share in PERCENTILES]
+        rows.append([name, *(f"{length:.0f}" for length in lengths)])
+    sentence = (f"{copies['above']:.1%} of the generated songs share more than real ones do at "
+                f"percentile {MARKED}.")
+    return f"{table(head, rows)}\n{sentence}\n"

@@ -98,7 +98,8 @@ def excerpt(data: dict[str, Any], most_bars: int) -> dict[str, Any]:
     start = first_onset // bar * bar
     end = start + most_bars * bar
     notes = [_cut(part, start, end) for part in data["notes"]]
-    return data | {"notes": notes, "bars": min(data["bars"] - start // bar, most_bars)}
+    bars_left = data["bars"] - start // bar
+    return data | {"notes": notes, "bars": min(bars_left, most_bars)}
 
 
 def _cut(part: list[list[int]], start: int, end: int) -> list[list[int]]:

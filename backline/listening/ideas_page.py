@@ -170,8 +170,9 @@ def music_data(song: Song, notes: PartNotes, old: Sequence[np.ndarray]) -> dict[
 
 def n_bars(song: Song, notes: PartNotes) -> int:
     """The number of bars up to that of the last onset, at least 1."""
-    last = max((int(part[:, 0].max()) for part in notes if len(part)), default=0)
-    return last // (QUARTERS_PER_BAR * song.ticks_per_quarter) + 1
+    last_onsets = [int(part[:, 0].max()) for part in notes if len(part)]
+    bar = QUARTERS_PER_BAR * song.ticks_per_quarter
+    return max(last_onsets, default=0) // bar + 1
 
 
 def files_of(path: Path, vocabulary: Vocabulary) -> list[dict[str, Any]]:
@@ -280,7 +281,11 @@ def asked_for(recipe: Recipe) -> str:
         text = "continued" + (f" in {made}" if made else "")
     else:
         text = made
-    wishes = [text, "loop" if wish.loop else "", f"{rules.key} {rules.scale}" if rules.key else ""]
+    wishes = [text]
+    if wish.loop:
+        wishes.append("loop")
+    if rules.key:
+        wishes.append(f"{rules.key} {rules.scale}")
     return ", ".join(filter(None, wishes))
 
 
@@ -314,7 +319,8 @@ def recipe_rows(recipe: Recipe, path: Path) -> list[tuple[str, str]]:
 def _by_family(values: Sequence[float] | None) -> str:
     if not values:
         return ""
-    return ", ".join(f"{field} {value:g}" for field, value in zip(FIELDS, values, strict=True))
+    by_family = zip(FIELDS, values, strict=True)
+    return ", ".join(f"{field} {value:g}" for field, value in by_family)
 
 
 def _rule_rows(rules: RuleConfig) -> dict[str, str]:

@@ -67,12 +67,18 @@ def piano_roll(rows: np.ndarray, vocabulary: Vocabulary, n_prompt: int = 0, titl
         given: (N,) bool, which notes are drawn pale, because they were there before.
     """
     steps_per_bar = vocabulary.steps_per_bar
-    onset = (rows[:, BAR] - FIRST_ID) + (rows[:, START_POS] - FIRST_ID) / steps_per_bar  # in bars
+    bar = rows[:, BAR] - FIRST_ID
+    onset = bar + (rows[:, START_POS] - FIRST_ID) / steps_per_bar  # in bars, as all times here
     length = (rows[:, NOTE_DUR] - FIRST_ID + 1) / steps_per_bar
     pitch = vocabulary.pitch_of_id[rows[:, PITCH_INSTRUMENT]]
     part_of_note = vocabulary.part_of_id[rows[:, PITCH_INSTRUMENT]]
-    opacity = np.ones(len(rows)) if given is None else np.where(given, PALE, 1.0)
-    first, last = (int(onset.min()), int(onset.max()) + 1) if len(rows) else (0, 1)
+    opacity = np.ones(len(rows))
+    if given is not None:
+        opacity[given] = PALE
+    first, last = 0, 1  # bars, the second exclusive
+    if len(rows):
+        first = int(onset.min())
+        last = int(onset.max()) + 1
 
     drawings = []
     for p in range(len(vocabulary.parts)):
@@ -142,7 +148,8 @@ def _part_panel(axes: Axes, part: Part, drawing: PartDrawing) -> None:
     _draw_bars(axes, drawing, drawing.pitch, 0.8)
     if not len(drawing.pitch):
         return
-    lowest, highest = int(drawing.pitch.min()), int(drawing.pitch.max())
+    lowest = int(drawing.pitch.min())
+    highest = int(drawing.pitch.max())
     low = lowest - 2
     high = max(highest + 2, lowest + OCTAVE)  # at least an octave, so that a C is on the axis
     octaves = range(-(-low // OCTAVE), high // OCTAVE + 1)
@@ -170,7 +177,9 @@ def _draw_bars(axes: Axes, drawing: PartDrawing, middle: np.ndarray, height: flo
     left = drawing.onset
     right = left + drawing.length
     x = np.stack([left, right, right, left], axis=1)                       # (N, 4)
-    y = middle[:, None] + height / 2 * np.array([-1, -1, 1, 1])            # (N, 4)
+    bottom = middle - height / 2
+    top = middle + height / 2
+    y = np.stack([bottom, bottom, top, top], axis=1)                       # (N, 4)
     corners = np.stack([x, y], axis=2)                                     # (N, 4, 2)
     bars = PolyCollection(corners,  # type: ignore[arg-type]  # it takes 3-D arrays; its hints do not
                           facecolors=drawing.colors, linewidths=0)

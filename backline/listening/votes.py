@@ -94,5 +94,8 @@ def wilson(chosen: int, n: int) -> Share:
     share = chosen / n
     spread = Z_95**2 / n
     middle = (share + spread / 2) / (1 + spread)
-    half = Z_95 * math.sqrt(share * (1 - share) / n + spread / (4 * n)) / (1 + spread)
-    return Share(chosen, n, share, low=max(middle - half, 0.0), high=min(middle + half, 1.0))
+    variance = share * (1 - share) / n + spread / (4 * n)
+    half = Z_95 * math.sqrt(variance) / (1 + spread)
+    low = max(middle - half, 0.0)
+    high = min(middle + half, 1.0)
+    return Share(chosen, n, share, low, high)

@@ -65,7 +65,8 @@ class Synthesizer:
         played = self._play(midi)[:len(sound)]
         sound[:len(played)] = played
         n_fade = min(round(FADE_SECONDS * SAMPLE_RATE), len(sound))
-        sound[len(sound) - n_fade:] *= np.linspace(1, 0, n_fade, dtype=np.float32)[:, None]
+        fade = np.linspace(1, 0, n_fade, dtype=np.float32)
+        sound[len(sound) - n_fade:] *= fade[:, None]
         loudest = max(-sound.min(initial=0), sound.max(initial=0))
         sound *= PEAK * np.iinfo(np.int16).max / max(loudest, SILENCE)
         return _wav_file(sound.round(out=sound).astype("<i2"))
