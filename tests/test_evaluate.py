@@ -271,12 +271,13 @@ def test_losses_and_songs_in_one_run(folder, songs, tmp_path, capsys):
     assert "| part | drums | bass | piano |" in capsys.readouterr().out
 
 
-def test_copies_are_counted(songs, tmp_path):
+@pytest.mark.parametrize("option", ["--copies", "--check-copies"])  # the latter as in generate.py
+def test_copies_are_counted(songs, tmp_path, option):
     """Songs that the index was made of are copies as a whole, where the real ones share nothing."""
     trained = [in_file(i) for i in range(6)]
     index = build_index(trained, [in_file(100)], VOCABULARY, "")
     write_index(tmp_path / "index.safetensors", index)
-    assert evaluate.main([str(songs / "made"), "--reference", str(songs / "real"), "--copies",
+    assert evaluate.main([str(songs / "made"), "--reference", str(songs / "real"), option,
                           str(tmp_path / "index.safetensors"), "-o", str(tmp_path / "r")]) == 0
     found = json.loads((tmp_path / "r.json").read_text())["songs_compared"]["copies"]
     assert found["generated"]["90"] == found["generated"]["99"] == 60

@@ -140,9 +140,13 @@ def _read_release(path: Path) -> tuple[dict[str, torch.Tensor], dict, dict, dict
     return weights, config, vocabulary, facts
 
 
-def held_out_names(facts: dict[str, Any]) -> list[str]:
-    """Names of the songs that a model was not trained on, by what its file says of its training; none: not known."""
-    return facts.get("held_out_songs") or facts.get("facts", {}).get("held_out_songs") or []
+def held_out_names(metadata: dict[str, Any]) -> list[str]:
+    """Names of the songs a model was not trained on; empty where its file does not say.
+
+    `metadata`: what the file says of the training; a checkpoint says it under "facts".
+    """
+    of_checkpoint = metadata.get("facts", {})
+    return metadata.get("held_out_songs") or of_checkpoint.get("held_out_songs") or []
 
 
 def pick_device(name: str) -> torch.device:
