@@ -42,7 +42,8 @@ def build_parser() -> argparse.ArgumentParser:
     """The options of the command."""
     parser = Parser(__doc__)
     parser.add_argument("out", type=Path, nargs="?", default=BUNDLED_COPIES,
-                        help="index to write, ending in .safetensors (default: that of the model in this repository)")
+                        help="index to write, ending in .safetensors (default: that of the model in "
+                             "this repository)")
     parser.add_argument("-mp", "--model_path", type=Path, default=BUNDLED_MODEL,
                         help="model: .safetensors or .pth (default: the one in this repository)")
     parser.add_argument("--dataset_path", type=Path, required=True,
@@ -99,7 +100,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     write_index(args.out, index)
 
     print(f"{args.out}: {len(training)} songs, {args.out.stat().st_size / 1e6:.1f} MB")
-    print(f"longest run of {len(held_out)} held-out songs, in notes, by percentile; up to {WINDOW} may be fewer:")
+    print(f"longest run of {len(held_out)} held-out songs, in notes, by percentile; up to {WINDOW} "
+          f"may be fewer:")
     print(usual_runs(index))
     return 0
 

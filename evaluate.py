@@ -63,7 +63,7 @@ DRIFT_SONGS = 100  # of the model's own, for its drift
 
 
 @dataclasses.dataclass(frozen=True)
-class ReadModel:
+class EvaluatedModel:
     """A model, and what its file says."""
 
     path: Path
@@ -72,12 +72,12 @@ class ReadModel:
     metadata: dict[str, Any]
 
 
-def read_model(path: Path, device: str) -> ReadModel:
+def read_model(path: Path, device: str) -> EvaluatedModel:
     """The model in a file, on the device of that name. Raises UserError."""
     from backline.training.checkpoints import load_model, pick_device  # brings torch
 
     network, vocabulary, metadata = load_model(path, pick_device(device))
-    return ReadModel(path, network, vocabulary, metadata)
+    return EvaluatedModel(path, network, vocabulary, metadata)
 
 
 # ---------------------------------------------------------------- losses
@@ -92,7 +92,7 @@ class LossSettings:
     batch_size: int = 8  # windows at a time
 
 
-def losses(model: ReadModel, dataset_path: Path, settings: LossSettings) -> dict[str, Any]:
+def losses(model: EvaluatedModel, dataset_path: Path, settings: LossSettings) -> dict[str, Any]:
     """Losses on songs of a dataset and, where any are asked for, on the model's own songs."""
     from backline.evaluation.held_out_losses import (
         by_context,
@@ -180,7 +180,7 @@ def copying(generated: Sequence[np.ndarray], real: Sequence[np.ndarray], index: 
     }
 
 
-def song_vocabulary(args: argparse.Namespace, model: ReadModel | None) -> Vocabulary:
+def song_vocabulary(args: argparse.Namespace, model: EvaluatedModel | None) -> Vocabulary:
     """The vocabulary to read songs in: --vocab, else that of the model, else the default.
 
     Raises UserError if --vocab is not the vocabulary that the dataset's songs come in.
@@ -195,7 +195,7 @@ def song_vocabulary(args: argparse.Namespace, model: ReadModel | None) -> Vocabu
     return given
 
 
-def judge_songs(args: argparse.Namespace, model: ReadModel | None) -> dict[str, Any]:
+def judge_songs(args: argparse.Namespace, model: EvaluatedModel | None) -> dict[str, Any]:
     """Compare a folder of generated songs with real ones: a folder, or a dataset's held-out songs.
 
     `model`: what says which songs of a dataset were held out.
@@ -234,29 +234,38 @@ def votes_as_markdown(shares: dict[str, Share]) -> str:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The options. -b, -d and -mp have no default here, so that it shows when one is given in vain."""
+    """The options of the command.
+
+    -b, -d and -mp have no default here, so that it shows when one is given in vain.
+    """
     parser = Parser(__doc__)
     parser.add_argument("generated", type=Path, nargs="?",
                         help="folder of songs to judge, .mid or token .json")
     parser.add_argument("--reference", type=Path, metavar="REAL",
-                        help="real songs to compare them with: a folder, or a dataset .pt, whose held-out songs count")
-    parser.add_argument("--copies", "--check-copies", type=Path, nargs="?", const=BUNDLED_COPIES, metavar="INDEX",
-                        help="also look for copies of training songs, by an index of copies.py (default: that of the "
-                             "model in this repository); the real songs must be held-out ones")
-    parser.add_argument("--votes", type=Path, nargs="+", default=[], metavar="CSV", help="votes of a blind page")
+                        help="real songs to compare them with: a folder, or a dataset .pt, whose "
+                             "held-out songs count")
+    parser.add_argument("--copies", "--check-copies", type=Path, nargs="?", const=BUNDLED_COPIES,
+                        metavar="INDEX",
+                        help="also look for copies of training songs, by an index of copies.py "
+                             "(default: that of the model in this repository); the real songs must "
+                             "be held-out ones")
+    parser.add_argument("--votes", type=Path, nargs="+", default=[], metavar="CSV",
+                        help="votes of a blind page")
     parser.add_argument("-mp", "--model_path", type=Path,
                         help="model: .safetensors or .pth (default: the one in this repository)")
-    parser.add_argument("--dataset_path", type=Path, help="dataset with the held-out songs, for the losses")
+    parser.add_argument("--dataset_path", type=Path,
+                        help="dataset with the held-out songs, for the losses")
     parser.add_argument("--all", action="store_true", help="losses on every song of the dataset")
     parser.add_argument("--drift", type=int, nargs="?", const=DRIFT_SONGS, metavar="N",
-                        help="also losses on N songs that the model writes itself, 512 notes at most, beside the "
-                             "beginnings of real ones (default: %(const)s)")
+                        help="also losses on N songs that the model writes itself, 512 notes at "
+                             "most, beside the beginnings of real ones (default: %(const)s)")
     parser.add_argument("--vocab", type=Path,
-                        help="vocabulary JSON of the songs (default: the model's where one is read, else "
-                             "configs/vocab.json)")
+                        help="vocabulary JSON of the songs (default: the model's where one is read, "
+                             "else configs/vocab.json)")
     parser.add_argument("-b", "--batch_size", type=int,
                         help=f"windows at a time (default: {LossSettings.batch_size})")
-    parser.add_argument("-o", "--output", type=Path, help="write OUTPUT.json, OUTPUT.md and, of songs, OUTPUT.png too")
+    parser.add_argument("-o", "--output", type=Path,
+                        help="write OUTPUT.json, OUTPUT.md and, of songs, OUTPUT.png too")
     parser.add_argument("-d", "--device", help="auto, cuda, mps or cpu (default: auto)")
     parser.add_argument("--force", action="store_true", help="overwrite the output")
     return parser
@@ -270,14 +279,18 @@ def needs_model(args: argparse.Namespace) -> bool:
 def check_arguments(args: argparse.Namespace) -> None:
     """Raise UserError about what is wrong whatever the files hold."""
     if not (args.generated or args.dataset_path or args.votes):
-        raise UserError("nothing to measure; give a folder of songs and a --reference, a --dataset_path, or --votes")
+        raise UserError("nothing to measure; give a folder of songs and a --reference, a "
+                        "--dataset_path, or --votes")
     if (args.generated is None) != (args.reference is None):
-        raise UserError("a folder of generated songs and the --reference to compare them with: give both or none")
+        raise UserError("a folder of generated songs and the --reference to compare them with: give "
+                        "both or none")
     check_loss_options(args)
     if args.copies and not args.generated:
-        raise UserError("--copies: is about generated songs; give a folder of them and a --reference")
+        raise UserError("--copies: is about generated songs; give a folder of them and a "
+                        "--reference")
     if args.vocab and not args.generated:
-        raise UserError(f"--vocab {args.vocab}: is about songs; give a folder of them and a --reference")
+        raise UserError(f"--vocab {args.vocab}: is about songs; give a folder of them and a "
+                        f"--reference")
     if args.model_path and not needs_model(args):
         raise UserError(f"-mp {args.model_path}: no model is read; leave it out")
     if args.dataset_path:
@@ -349,7 +362,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         device = args.device or "auto" if args.dataset_path else "cpu"  # losses alone are slow
         model = read_model(args.model_path or BUNDLED_MODEL, device)
     if model and args.dataset_path:
-        settings = LossSettings(args.all, args.drift or 0, args.batch_size or LossSettings.batch_size)
+        batch_size = args.batch_size or LossSettings.batch_size
+        settings = LossSettings(args.all, args.drift or 0, batch_size)
         result |= losses(model, args.dataset_path, settings)
         texts.append(losses_as_markdown(result))
         if args.drift:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from model import ModelConfig, PooledTransformer
 
 POSITION_TABLE = "model.pos_encoding.pe"
-POSITIONS_TOLERANCE = 1e-4  # float32 rounding of the angles reaches 0.3e-4 in a context of 512 notes
+POSITIONS_TOLERANCE = 1e-4  # float32 rounding of the angles reaches 0.3e-4 in 512 notes
 HEAD_WIDTH = 64  # x-transformers' default, which the published program keeps; it gives n_heads
 OTHER = "not the published architecture"
 
@@ -100,7 +100,7 @@ def convert(modules: dict[str, Placeholder], tensors: dict[str, np.ndarray]) -> 
     config = infer_config(modules, tensors, n_layers)
     check_options(modules, config)
     check_positions(tensors[POSITION_TABLE], config)
-    with torch.device("meta"):  # shapes alone: no memory for what the file claims, before it is checked
+    with torch.device("meta"):  # shapes alone: no memory before the file's claims are checked
         model = PooledTransformer(config)
     weights = {}
     for ours, tensor in model.state_dict().items():
@@ -131,7 +131,8 @@ def infer_config(modules: dict[str, Placeholder], tensors: dict[str, np.ndarray]
     n_tokens = tuple(len(table) for table in tables)
     sizes = load_vocabulary().sizes
     if n_tokens != sizes:
-        raise UserError(f"{OTHER}: it has {n_tokens} ids per family, the published vocabulary {sizes}")
+        raise UserError(f"{OTHER}: it has {n_tokens} ids per family, the published vocabulary "
+                        f"{sizes}")
     _, n_positions, width = tensors[POSITION_TABLE].shape
     if width % HEAD_WIDTH:
         raise UserError(f"{OTHER}: its width, {width}, is no multiple of a head's, {HEAD_WIDTH}")

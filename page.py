@@ -26,7 +26,10 @@ BLIND_NAME = "blind.html"
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The options. Those of --blind have no default here, so that it shows when one is given in vain."""
+    """The options of the command.
+
+    Those of --blind have no default here, so that it shows when one is given in vain.
+    """
     parser = Parser(__doc__)
     parser.add_argument("folders", type=Path, nargs="+", metavar="FOLDER",
                         help="folder of songs; with --blind two, the first to be compared with the second")

@@ -79,8 +79,8 @@ def window_hashes(rows: np.ndarray, size: int, vocabulary: Vocabulary) -> np.nda
     hashes += (terms_first - terms)[:n_windows]
     first = np.arange(n_windows)
     first_melodic = _next_true(notes.is_melodic)[:n_windows]
-    has_other = (first < first_melodic) & (first_melodic < first + size)
-    hashes[has_other] += (terms_first_melodic - terms)[first_melodic[has_other]]
+    is_later = (first < first_melodic) & (first_melodic < first + size)  # in the window, not first
+    hashes[is_later] += (terms_first_melodic - terms)[first_melodic[is_later]]
     return _scrambled(hashes * _powers(INVERSE, n_windows))  # from here on alike at every place
 
 

@@ -65,7 +65,7 @@ def read_folder(folder: Path, tokenizer: MidiTokenizerPooled) -> SongSet:
 
 
 def _song_paths(folder: Path) -> list[Path]:
-    """MIDI files in `folder` and below, sorted; token files if there are none. Hidden ones do not count."""
+    """MIDI files in `folder` and below, sorted; token files if there are none; no hidden ones."""
     paths = sorted(path for path in folder.rglob("*")
                    if path.is_file() and not path.name.startswith("."))
     midi = [path for path in paths if path.suffix.lower() in MIDI_SUFFIXES]
@@ -93,7 +93,7 @@ def read_rows(path: Path, tokenizer: MidiTokenizerPooled) -> np.ndarray:
 
 
 def held_out(dataset_path: Path, model_path: Path) -> SongSet:
-    """The songs of a dataset that a model was not trained on. Raises UserError if there are none."""
+    """The songs of a dataset that a model was not trained on. Raises UserError if it has none."""
     from backline.preparation.dataset import load_dataset
     from backline.training.checkpoints import load_model  # brings torch
 

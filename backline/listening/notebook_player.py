@@ -1,6 +1,7 @@
 """Songs to see and hear inside a notebook: a page as page.py writes it, as the output of a cell.
 
-Imports neither torch nor Jupyter. A cell shows one piece of HTML that needs no network and no files.
+Imports neither torch nor Jupyter. A cell shows one piece of HTML that needs neither network nor
+files.
 """
 
 from __future__ import annotations

@@ -159,7 +159,7 @@ def _part_panel(axes: Axes, part: Part, drawing: PartDrawing) -> None:
 
 
 def _drum_rows(axes: Axes, drawing: PartDrawing) -> None:
-    """A row for each piece in use. All strokes are equally long: how long one rings says nothing."""
+    """A row for each piece in use. How long a stroke rings says nothing: all are drawn alike."""
     pieces = np.unique(drawing.pitch)
     row_of_note = np.searchsorted(pieces, drawing.pitch)
     strokes = drawing._replace(length=np.full(len(drawing.onset), STROKE))

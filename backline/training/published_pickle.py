@@ -296,4 +296,5 @@ def _is_contiguous(size: tuple[int, ...], stride: tuple[int, ...]) -> bool:
 
 def shown(name: str) -> str:
     """A name out of a file, short and on one line."""
-    return name[:LONGEST_NAME] if name.isascii() and name.isprintable() else ascii(name[:LONGEST_NAME])
+    short = name[:LONGEST_NAME]
+    return short if name.isascii() and name.isprintable() else ascii(short)
