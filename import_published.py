@@ -21,7 +21,8 @@ from backline.music.vocab import FIELDS, load_vocabulary
 from backline.training.published_pickle import Placeholder, read_published, shown
 
 if TYPE_CHECKING:
-    from model import ModelConfig, PooledTransformer
+    from backline.layers.config import ModelConfig
+    from model import PooledTransformer
 
 POSITION_TABLE = "model.pos_encoding.pe"
 POSITIONS_TOLERANCE = 1e-4  # float32 rounding of the angles reaches 0.3e-4 in 512 notes
@@ -123,22 +124,23 @@ def infer_config(modules: dict[str, Placeholder], tensors: dict[str, np.ndarray]
 
     Raises UserError if no config has these shapes.
     """
-    from model import ModelConfig
+    from backline.layers.config import ModelConfig
 
     tables = [tensors[f"model.emb_{field}.weight"] for field in FIELDS]
     if any(table.ndim != 2 for table in tables) or tensors[POSITION_TABLE].ndim != 3:
         raise UserError(f"{OTHER}: its embeddings or positions have another number of dimensions")
     n_tokens = tuple(len(table) for table in tables)
-    sizes = load_vocabulary().sizes
-    if n_tokens != sizes:
+    vocabulary = load_vocabulary()
+    if n_tokens != vocabulary.sizes:
         raise UserError(f"{OTHER}: it has {n_tokens} ids per family, the published vocabulary "
-                        f"{sizes}")
+                        f"{vocabulary.sizes}")
     _, n_positions, width = tensors[POSITION_TABLE].shape
     if width % HEAD_WIDTH:
         raise UserError(f"{OTHER}: its width, {width}, is no multiple of a head's, {HEAD_WIDTH}")
     wrapper = modules.get("model")
     dropout = wrapper.attributes().get("dropout") if wrapper else None
-    return ModelConfig(
+    return ModelConfig.for_vocabulary(
+        vocabulary,
         emb_sizes=tuple(table.shape[1] for table in tables),
         n_layers=n_layers,
         d_model=width,
@@ -177,7 +179,7 @@ def check_positions(positions: np.ndarray, config: ModelConfig) -> None:
     """Raise UserError unless `positions` (1, n, D) are the sines and cosines that we compute."""
     import torch
 
-    from model import sinusoids
+    from backline.layers.positions import sinusoids
 
     ours = sinusoids(torch.arange(config.block_size)[None], config.d_model)[0].numpy()  # (T, D)
     theirs = positions[0, :len(ours)]

@@ -1,485 +1,581 @@
-"""The decoder-only Transformer over pooled tokens, and nothing of the stages.
+"""The decoder-only Transformer over pooled tokens. Imports no stage script.
 
-Shapes: B batch, T notes, F families, D residual width, V_f ids in family f, H heads, C width of a head.
+A note is one token of F numbers, one of each family. The trunk reads notes: their embeddings are
+pooled and pass through decoder blocks. The heads then choose the next note's families. Between the
+choice of its onset and the choice of its pitch, late blocks look back from that onset at the notes
+read.
+
+Shapes: B batch, T notes, F families, D residual width, V_f ids in family f, H attention heads,
+C width of a head, K controls.
 """
 
 from __future__ import annotations
 
-import dataclasses
+import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from backline.common.errors import UserError
-from backline.layers.attention import Attention, Dropout, KeyValueCache, LateAttention
-from backline.music.chords import CHORD_FIELDS, UNKNOWN
-from backline.music.controls import fields
-from backline.music.vocab import (
-    BAR,
-    BOS,
-    CHOICE_ORDER,
-    FIELDS,
-    FIRST_CONTROL,
-    FIRST_ID,
-    GIVEN,
-    PAD,
-    START_POS,
-    load_vocabulary,
-)
+from backline.layers.attention import Dropout, KeysValues, Memory, normed_key, normed_query, rotate
+from backline.layers.cache import KeyValueCache
+from backline.layers.config import TIME_FIELDS, ModelConfig
+from backline.layers.positions import note_rotation, sinusoids, time_rotation
+from backline.layers.recurrent import recur
+from backline.music.chords import UNKNOWN
+from backline.music.vocab import BAR, FIELDS, START_POS
 
-POOLINGS = ("concat", "sum")
-POSITIONS = ("sinusoidal", "rotary", "music_time", "metre")
-HEADS = ("parallel", "chain", "gru")
-BARS = ("absolute", "relative")
-GROWS = ("block_size", "given", "controls", "control_sizes")  # settings that may be raised without training anew
-# Of control vectors: at the rate of all other weights they were too short to be heard after 10 M notes.
+INITIAL_STD = 0.02  # of weights
+CHAIN_FACTOR = 2  # width of the feed-forward block between two heads of a chain, over d_model
+# Of control vectors. At the rate of all other weights they were too short to be heard after
+# 10 M notes.
 CONTROL_GAIN = 8.0
-FF_FACTOR = 4  # width of the feed-forward layer over d_model (Vaswani et al. 2017, section 3.3)
-CHAIN_FACTOR = 2  # the same between two heads of a chain
-# Periods in bars that music is made of, the most telling first: the bar, its beats and their parts, its multiples.
-METRE = (1, 1 / 4, 1 / 2, 1 / 8, 2, 4, 1 / 16, 8, 16, 1 / 3, 1 / 6, 1 / 12, 32, 3, 64, 128)
+
+# ---------------------------------------------------------------- attention
 
 
-@dataclasses.dataclass(frozen=True)
-class ModelConfig:
-    """Everything that shapes the model; the defaults are the published reference.
+class Attention(nn.Module):
+    """Causal self-attention without biases, optionally with rotated queries and keys."""
 
-    heads: "parallel" predicts the families of a note independently, as published. The others choose one family
-        after another in `order`, each knowing those before it, so that the four agree: "chain" passes the state and
-        the id chosen through a feed-forward block, "gru" through a recurrent cell (the sub-decoders of Nested Music
-        Transformer, Ryu et al. 2024, section 3).
-    positions: "sinusoidal" adds the published absolute encoding. "rotary" turns queries and keys by their index
-        (Su et al. 2021). "music_time" turns every second pair by the note's time in the song instead, in steps.
-        "metre" turns all pairs by that time, half of them once in a bar, its halves, its thirds and its multiples
-        (`metre_rates`).
-    late_layers: how many of the `n_layers` come when the next note's time is chosen and its pitch is not: they look
-        back from that time at the notes read, so that what sounds a beat, a bar or four bars before is found by its
-        distance. Needs heads that choose the time first.
-    qk_norm: whether queries and keys are brought to equal length before they meet.
-    bars: "absolute" reads and predicts bar numbers as they stand. "relative" counts them from the first bar of the
-        notes in the context, unless the song begins there, so that no bar of a long song is a stranger.
-    given: whether notes may be marked as given, by a learned vector that is added to them; they are read
-        `lookahead_bars` ahead of the notes that are made (`training.given_tasks`).
-    controls: whether it can be told what to play (`music.controls`): a learned vector for each control is added to the
-        notes read, and for the chord where the next note's time is chosen and its pitch is not. Needs late layers.
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        width = config.d_model
+        self.n_heads = config.n_heads
+        self.qk_norm = config.qk_norm
+        self.dropout = Dropout(config.dropout)
+        self.to_qkv = nn.Linear(width, 3 * width, bias=False)
+        self.to_out = nn.Linear(width, width, bias=False)
+
+    def forward(
+        self,
+        x: Tensor,
+        rotation: Tensor | None,
+        cache: KeyValueCache | None,
+        layer: int,
+    ) -> Tensor:
+        """(B, T, D) from (B, T, D); see `attended`."""
+        return self.to_out(self.attended(x, rotation, cache, layer))
+
+    def attended(
+        self,
+        x: Tensor,
+        rotation: Tensor | None,
+        cache: KeyValueCache | None,
+        layer: int,
+    ) -> Tensor:
+        """(B, T, D) weighted sums of the values, all heads side by side.
+
+        Args:
+            x: (B, T, D).
+            rotation: as for `rotate`; None: none.
+            cache: holds the notes before these, and takes these in; None: there are none before.
+            layer: which layer of the cache this is.
+        """
+        qkv = self.to_qkv(x)                                 # (B, T, 3·D)
+        qkv = qkv.view(*x.shape[:2], 3, self.n_heads, -1)    # (B, T, 3, H, C)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4)       # each (B, H, T, C)
+        if self.qk_norm:
+            query = normed_query(query)
+            key = normed_key(key)
+        if rotation is not None:
+            query = rotate(query, rotation)
+            key = rotate(key, rotation)
+        memory: Memory = KeysValues(key, value)
+        if cache is not None:
+            memory = cache.extend(layer, key, value)
+        return memory.attend(query, self.dropout)
+
+
+class LateAttention(nn.Module):
+    """Cross-attention from notes whose onset is chosen to the notes read, rotated by musical time.
+
+    What is known of a note read is the trunk's state and what entered its blocks, side by side.
     """
 
-    emb_sizes: tuple[int, ...] = (512, 128, 256, 512)
-    emb_pooling: str = "concat"
-    n_layers: int = 12
-    n_heads: int = 8
-    d_model: int = 512
-    dropout: float = 0.1
-    block_size: int = 512  # context T, in notes
-    heads: str = "parallel"
-    order: tuple[str, ...] = tuple(FIELDS[family] for family in CHOICE_ORDER)
-    positions: str = "sinusoidal"
-    bars: str = "absolute"
-    late_layers: int = 0
-    qk_norm: bool = False
-    given: bool = False
-    lookahead_bars: int = 4
-    controls: bool = False
-    control_sizes: tuple[int, ...] = ()  # ids of each control; () means those of the default vocabulary's parts
-    n_tokens: tuple[int, ...] = ()  # V_f; () means the default vocabulary's
-    steps_per_bar: int = 0  # what a bar counts in music time; 0 means the default vocabulary's
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        width = config.d_model
+        self.n_heads = config.n_heads
+        self.qk_norm = config.qk_norm
+        self.dropout = Dropout(config.dropout)
+        self.to_q = nn.Linear(width, width, bias=False)
+        self.to_kv = nn.Linear(2 * width, 2 * width, bias=False)
+        self.to_out = nn.Linear(width, width, bias=False)
 
-    def __post_init__(self) -> None:
-        if not self.n_tokens:
-            object.__setattr__(self, "n_tokens", load_vocabulary().sizes)
-        if not self.steps_per_bar:
-            object.__setattr__(self, "steps_per_bar", load_vocabulary().steps_per_bar)
-        if self.controls and not self.control_sizes:
-            sizes = tuple(field.size for field in fields(load_vocabulary()))
-            object.__setattr__(self, "control_sizes", sizes)
-        for name in ("n_layers", "n_heads", "d_model", "block_size", "steps_per_bar"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name}={getattr(self, name)} must be at least 1")
-        if self.d_model % self.n_heads:
-            raise UserError(f"d_model={self.d_model} must be a multiple of n_heads={self.n_heads}")
-        for name in ("emb_sizes", "n_tokens"):
-            if len(getattr(self, name)) != len(FIELDS) or min(getattr(self, name)) < 1:
-                raise UserError(f"{name}={list(getattr(self, name))} must be {len(FIELDS)} numbers of at least 1, "
-                                f"one per family: {', '.join(FIELDS)}")
-        for name, options in (("emb_pooling", POOLINGS), ("positions", POSITIONS), ("heads", HEADS), ("bars", BARS)):
-            if getattr(self, name) not in options:
-                raise UserError(f"{name}={getattr(self, name)!r} must be one of {', '.join(options)}")
-        if sorted(self.order) != sorted(FIELDS):
-            raise UserError(f"order={list(self.order)} must name each of {', '.join(FIELDS)} once")
-        if not 0 <= self.late_layers < self.n_layers:
-            raise UserError(f"late_layers={self.late_layers} must be from 0 to n_layers − 1 = {self.n_layers - 1}")
-        if self.late_layers and (self.heads == "parallel" or set(self.order[:2]) != {FIELDS[BAR], FIELDS[START_POS]}):
-            raise UserError(f"late_layers={self.late_layers} needs heads other than parallel, and an order that begins "
-                            f"with {FIELDS[BAR]} and {FIELDS[START_POS]}")
-        if self.controls and not self.late_layers:
-            raise UserError("controls: chords are told before the first late layer; set late_layers to at least 1")
-        if self.lookahead_bars < 0:
-            raise UserError(f"lookahead_bars={self.lookahead_bars} must be at least 0")
-        if self.emb_pooling == "sum" and len(set(self.emb_sizes)) > 1:
-            raise UserError(f"emb_pooling 'sum' needs equal emb_sizes, not {list(self.emb_sizes)}")
-        if not 0 <= self.dropout < 1:
-            raise UserError(f"dropout={self.dropout} must be at least 0 and below 1")
-        if self.positions == "sinusoidal" and self.d_model % 2:
-            raise UserError(f"d_model={self.d_model} must be even for sinusoidal positions")
-        turns_what = f"{self.positions} positions" if self.positions != "sinusoidal" else "late_layers"
-        if (self.positions != "sinusoidal" or self.late_layers) and self.d_model // self.n_heads % 4:
-            raise UserError(f"d_model/n_heads={self.d_model // self.n_heads} must be a multiple of 4 for {turns_what}")
+    def keys_values(self, known: Tensor, rotation: Tensor) -> KeysValues:
+        """Keys and values of the notes read, from (B, T, 2·D)."""
+        kv = self.to_kv(known)                               # (B, T, 2·D)
+        kv = kv.unflatten(-1, (2, self.n_heads, -1))         # (B, T, 2, H, C)
+        key, value = kv.permute(2, 0, 3, 1, 4)               # each (B, H, T, C)
+        if self.qk_norm:
+            key = normed_key(key)
+        return KeysValues(rotate(key, rotation), value)
+
+    def forward(self, x: Tensor, rotation: Tensor, memory: Memory) -> Tensor:
+        """(B, T, D) from (B, T, D); see `attended`."""
+        return self.to_out(self.attended(x, rotation, memory))
+
+    def attended(self, x: Tensor, rotation: Tensor, memory: Memory) -> Tensor:
+        """(B, T, D) weighted sums of the values, all heads side by side.
+
+        Args:
+            x: (B, T, D) states of the notes whose onset is chosen.
+            rotation: by that onset, as for `rotate`.
+            memory: keys and values of the notes read; x at place t sees those up to place t.
+        """
+        query = self.to_q(x)                                 # (B, T, D)
+        query = query.unflatten(-1, (self.n_heads, -1))      # (B, T, H, C)
+        query = query.transpose(1, 2)                        # (B, H, T, C)
+        if self.qk_norm:
+            query = normed_query(query)
+        return memory.attend(rotate(query, rotation), self.dropout)
 
 
 class Block(nn.Module):
     """One pre-norm decoder block: attention, then a feed-forward layer with GELU."""
 
-    def __init__(self, config: ModelConfig, attention: type[nn.Module] = Attention) -> None:
+    def __init__(
+        self,
+        config: ModelConfig,
+        attention: type[Attention | LateAttention] = Attention,
+    ) -> None:
         super().__init__()
         width = config.d_model
         self.attention_norm = nn.LayerNorm(width)
-        self.attention = attention(width, config.n_heads, config.dropout, config.qk_norm)
+        self.attention = attention(config)
         self.ff_norm = nn.LayerNorm(width)
-        self.ff = nn.Sequential(nn.Linear(width, FF_FACTOR * width), nn.GELU(), Dropout(config.dropout),
-                                nn.Linear(FF_FACTOR * width, width))
+        self.ff = nn.Sequential(
+            nn.Linear(width, config.ff_width),
+            nn.GELU(),
+            Dropout(config.dropout),
+            nn.Linear(config.ff_width, width),
+        )
         self.dropout = Dropout(config.dropout)
 
-    def forward(self, x: Tensor, *seen: Any) -> Tensor:
-        """(B, T, D) from (B, T, D); `seen` is what the kind of attention takes besides."""
-        x = x + self.dropout(self.attention(self.attention_norm(x), *seen))
-        return x + self.dropout(self.ff(self.ff_norm(x)))
+    def forward(self, x: Tensor, *context: Any) -> Tensor:
+        """(B, T, D) from (B, T, D); `context`: further arguments of the attention layer."""
+        attended = self.attention(self.attention_norm(x), *context)
+        x = x + self.dropout(attended)
+        fed_forward = self.ff(self.ff_norm(x))
+        return x + self.dropout(fed_forward)
+
+
+# ---------------------------------------------------------------- what a model is told
 
 
 class ControlVectors(nn.Module):
     """The sum of a learned vector for each control of a note; all are zero before training."""
 
+    firsts: Tensor  # (K,) row of each control's id 0
+
     def __init__(self, sizes: Sequence[int], width: int) -> None:
         super().__init__()
+        self.n_controls = len(sizes)
         self.vectors = nn.Parameter(torch.zeros(sum(sizes), width))
-        firsts = torch.tensor([sum(sizes[:i]) for i in range(len(sizes))])
-        self.register_buffer("firsts", firsts, persistent=False)  # row of each control's id 0
+        firsts = [0, *itertools.accumulate(sizes[:-1])]
+        self.register_buffer("firsts", torch.tensor(firsts), persistent=False)
 
-    def forward(self, ids: Tensor) -> Tensor:
-        """(B, T, D) from (B, T, K) ids of K controls."""
-        rows = (ids + self.firsts).flatten(0, 1)
+    def forward(self, ids: Tensor | None, like: Tensor) -> Tensor:
+        """(B, T, D), in the dtype of `like` (B, T, D).
+
+        Args:
+            ids: (B, T, K) ids of K controls; None: all unknown.
+        """
+        if ids is None:
+            shape = (*like.shape[:2], self.n_controls)
+            ids = self.firsts.new_full(shape, UNKNOWN)
+        rows = (ids + self.firsts).flatten(0, 1)             # (B·T, K)
         sums = nn.functional.embedding_bag(rows, self.vectors, mode="sum")
-        return CONTROL_GAIN * sums.unflatten(0, ids.shape[:2])
+        vectors = CONTROL_GAIN * sums.unflatten(0, ids.shape[:2])  # (B, T, D)
+        return vectors.to(like.dtype)
 
 
-class Reading(NamedTuple):
-    """What a model made of the notes it read."""
+# ---------------------------------------------------------------- heads
 
-    states: Tensor  # (B, T, D) of the trunk
-    memory: list[tuple[Tensor, Tensor]]  # for each late block, (B, H, L, C) keys and values of L ≥ T notes
-    visible: Tensor | None = None  # (B, 1, T, L) which of them each note sees, None where it is all before it
+
+class Heads:
+    """How the next note's families are predicted, one after another in `order`.
+
+    k is a place in `order`. A hidden state stands for what is known once some families are chosen;
+    before the first choice it is the trunk's state.
+
+    This is no module. The layers belong to the model, under the names they have in checkpoints.
+    """
+
+    needs_choices = True  # whether a family's logits depend on the families before it
+
+    def __init__(self, config: ModelConfig) -> None:
+        width = config.d_model
+        self.order = tuple(FIELDS.index(name) for name in config.order)
+        self.heads = nn.ModuleList(nn.Linear(width, n) for n in config.n_tokens)
+
+    def layers(self) -> dict[str, nn.Module]:
+        """The layers by their names in checkpoints, in the order of their parameters there."""
+        return {"heads": self.heads}
+
+    def logits(self, k: int, states: Tensor, hidden: Tensor) -> Tensor:
+        """(B, T, V_f) of the k-th family, from states and hidden states (B, T, D)."""
+        head = self.heads[self.order[k]]
+        return head(self.seen(k, states, hidden))
+
+    def seen(self, k: int, states: Tensor, hidden: Tensor) -> Tensor:
+        """(B, T, D) that the k-th family is predicted from."""
+        return hidden
+
+    def after(self, k: int, ids: Tensor, hidden: Tensor) -> Tensor:
+        """(B, T, D) hidden states once the k-th family is chosen: `ids` (B, T)."""
+        raise NotImplementedError
+
+
+class ParallelHeads(Heads):
+    """Each family is predicted from the trunk's state alone, as published."""
+
+    needs_choices = False
+
+    def after(self, k: int, ids: Tensor, hidden: Tensor) -> Tensor:
+        """The same states: no family knows of another."""
+        return hidden
+
+
+class ChainHeads(Heads):
+    """Each choice adds to the hidden state, through a feed-forward block."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        self.choice_embeddings = _choice_embeddings(config, self.order)
+        self.links = nn.ModuleList(_link(config.d_model) for _ in self.order[:-1])
+
+    def layers(self) -> dict[str, nn.Module]:
+        """See `Heads.layers`."""
+        return {"heads": self.heads, "chosen": self.choice_embeddings, "links": self.links}
+
+    def after(self, k: int, ids: Tensor, hidden: Tensor) -> Tensor:
+        """See `Heads.after`."""
+        embedded = self.choice_embeddings[k](ids)
+        return hidden + self.links[k](hidden + embedded)
+
+
+class GruHeads(Heads):
+    """Each choice is a step of a recurrent cell; heads see its state and the trunk's."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        self.choice_embeddings = _choice_embeddings(config, self.order)
+        self.gru = nn.GRUCell(config.d_model, config.d_model)
+
+    def layers(self) -> dict[str, nn.Module]:
+        """See `Heads.layers`."""
+        return {"heads": self.heads, "chosen": self.choice_embeddings, "gru": self.gru}
+
+    def seen(self, k: int, states: Tensor, hidden: Tensor) -> Tensor:
+        """See `Heads.seen`."""
+        return states + hidden if k else states
+
+    def after(self, k: int, ids: Tensor, hidden: Tensor) -> Tensor:
+        """See `Heads.after`."""
+        embedded = self.choice_embeddings[k](ids)
+        after = recur(self.gru, embedded.flatten(0, 1), hidden.flatten(0, 1))  # (B·T, D)
+        return after.view_as(hidden)
+
+
+def _choice_embeddings(config: ModelConfig, order: Sequence[int]) -> nn.ModuleList:
+    """An embedding of each family but the last: what the families after it know of its choice."""
+    sizes = [config.n_tokens[family] for family in order[:-1]]
+    return nn.ModuleList(nn.Embedding(size, config.d_model) for size in sizes)
+
+
+def _link(width: int) -> nn.Module:
+    """The feed-forward block between two heads of a chain."""
+    return nn.Sequential(
+        nn.LayerNorm(width),
+        nn.Linear(width, CHAIN_FACTOR * width),
+        nn.GELU(),
+        nn.Linear(CHAIN_FACTOR * width, width),
+    )
+
+
+KINDS_OF_HEADS: dict[str, type[Heads]] = {
+    "parallel": ParallelHeads,
+    "chain": ChainHeads,
+    "gru": GruHeads,
+}
+
+# ---------------------------------------------------------------- the model
+
+
+class TrunkOutput(NamedTuple):
+    """The trunk's output for the notes read so far."""
+
+    states: Tensor  # (B, T, D)
+    memory: list[Memory]  # for each late block, keys and values of the notes read
 
 
 class PooledTransformer(nn.Module):
     """From notes to a distribution over the next note's families.
 
-    `forward` gives all logits at once, for training; `read`, `head` and `advance` give them step by step.
+    `forward` gives all logits at once, for training. `read`, `head` and `advance` give them step by
+    step, for sampling.
     """
+
+    heads: nn.ModuleList  # registered by name, with the other layers of `choice`
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.config, self.cache_dtype = config, None  # that of the weights, unless set
-        self.cache_type = KeyValueCache
+        self.config = config
+        self.cache_factory: Callable[..., KeyValueCache] = KeyValueCache
         width = config.d_model
-        self.embeddings = nn.ModuleList(nn.Embedding(n, size)
-                                        for n, size in zip(config.n_tokens, config.emb_sizes, strict=True))
-        pooled = sum(config.emb_sizes) if config.emb_pooling == "concat" else config.emb_sizes[0]
-        self.in_linear = nn.Linear(pooled, width)
+        tables = zip(config.n_tokens, config.emb_sizes, strict=True)
+        self.embeddings = nn.ModuleList(nn.Embedding(n, size) for n, size in tables)
+        self.in_linear = nn.Linear(config.pooled_width, width)
         self.in_norm = nn.LayerNorm(width)
         if config.given:
             self.given = nn.Parameter(torch.zeros(width))
         if config.controls:
-            self.n_sheet_controls = len(config.control_sizes) - len(CHORD_FIELDS)
-            self.sheet_vectors = ControlVectors(config.control_sizes[:self.n_sheet_controls], width)
-            self.chord_vectors = ControlVectors(config.control_sizes[self.n_sheet_controls:], width)
+            self.sheet_vectors = ControlVectors(config.sheet_sizes, width)
+            self.chord_vectors = ControlVectors(config.chord_sizes, width)
         self.in_dropout = Dropout(config.dropout)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers - config.late_layers))
+        n_early = config.n_layers - config.late_layers
+        self.blocks = nn.ModuleList(Block(config) for _ in range(n_early))
         self.out_norm = nn.LayerNorm(width)
-        self.heads = nn.ModuleList(nn.Linear(width, n) for n in config.n_tokens)
-        self.order = tuple(FIELDS.index(name) for name in config.order)
-        if config.heads != "parallel":
-            self.chosen = nn.ModuleList(nn.Embedding(config.n_tokens[f], width) for f in self.order[:-1])
-        if config.heads == "gru":
-            self.gru = nn.GRUCell(width, width)
-        elif config.heads == "chain":
-            self.links = nn.ModuleList(_link(width) for _ in self.order[:-1])
-        self.late_blocks = nn.ModuleList(Block(config, LateAttention) for _ in range(config.late_layers))
-        self.apply(_initialize)
+        self.choice = KINDS_OF_HEADS[config.heads](config)
+        self.order = self.choice.order
+        for name, layer in self.choice.layers().items():
+            self.add_module(name, layer)
+        late_blocks = (Block(config, LateAttention) for _ in range(config.late_layers))
+        self.late_blocks = nn.ModuleList(late_blocks)
+        self._initialize()
+
+    def _initialize(self) -> None:
+        self.apply(_initialize_layer)
         # Residual branches start small (GPT-2, Radford et al. 2019, section 2.3).
+        std = INITIAL_STD / math.sqrt(2 * self.config.n_layers)
         for block in (*self.blocks, *self.late_blocks):
-            for layer in (block.attention.to_out, block.ff[-1]):
-                nn.init.normal_(layer.weight, std=0.02 / math.sqrt(2 * config.n_layers))
+            nn.init.normal_(block.attention.to_out.weight, std=std)
+            nn.init.normal_(block.ff[-1].weight, std=std)
 
-    # ------------------------------------------------------------ trunk
-
-    def read(self, ids: Tensor, cache: KeyValueCache | None = None, counts: Sequence[int] | None = None,
-             given: Tensor | None = None, sheet: Tensor | None = None) -> Reading:
-        """Take in the notes `ids` (B, T, F), after those in `cache`, to which they are added.
-
-        Args:
-            counts: how many of them are each song's own, the rest being there to fill the batch; None: all.
-            given: (B, T) bool, which of them are given; None: none.
-            sheet: (B, T, S) ids of the controls that come with notes read; None: all unknown.
-        """
-        embedded = [table(ids[..., f]) for f, table in enumerate(self.embeddings)]
-        pooled = torch.cat(embedded, dim=-1) if self.config.emb_pooling == "concat" else torch.stack(embedded).sum(0)
-        x = self.in_norm(self.in_linear(pooled))
-        if self.config.given and given is not None:
-            x = x + given[..., None].to(x.dtype) * self.given
-        if self.config.controls:
-            sheet = ids.new_full((*ids.shape[:2], self.n_sheet_controls), UNKNOWN) if sheet is None else sheet
-            x = x + self.sheet_vectors(sheet).to(x.dtype)
-        n_rows = ids.shape[1]
-        index = cache.begin(n_rows) if cache is not None else torch.arange(n_rows, device=ids.device)[None]
-        rotation = None
-        if self.config.positions == "sinusoidal":
-            x = x + sinusoids(index, self.config.d_model).to(x.dtype)
-        else:
-            rotation = self._rotation(ids, index).to(x.dtype)
-        entered = x = self.in_dropout(x)
-        for layer, block in enumerate(self.blocks):
-            x = block(x, rotation, cache, layer)
-        states = self.out_norm(x)
-        memory = self._memory(ids, torch.cat([states, entered], -1), cache) if self.late_blocks else []
-        if cache is None:
-            return Reading(states, memory)
-        cache.end(counts or [n_rows] * len(ids))
-        return Reading(states, memory, cache.visible)
-
-    def _rotation(self, ids: Tensor, index: Tensor) -> Tensor:
-        """Cosine and sine for every note and pair of a head's width: (2, B or 1, 1, T, C/2)."""
-        n_pairs = self.config.d_model // self.config.n_heads // 2
-        if self.config.positions == "metre":
-            return self._time_rotation(ids)
-        if self.config.positions == "rotary":
-            return turns(index[..., None] * frequencies(n_pairs, ids.device))
-        rates = frequencies(n_pairs // 2, ids.device)  # even pairs turn with the index, odd ones with musical time
-        time = music_time(ids, self.config.steps_per_bar)
-        angles = torch.stack([(index[..., None] * rates).expand(len(ids), -1, -1), time[..., None] * rates], -1)
-        return turns(angles.flatten(-2))
-
-    def _time_rotation(self, ids: Tensor) -> Tensor:
-        """The same, all pairs by time: (2, B, 1, T, C/2)."""
-        time = music_time(ids, self.config.steps_per_bar)
-        n_pairs = self.config.d_model // self.config.n_heads // 2
-        return turns(time[..., None] * metre_rates(n_pairs, self.config.steps_per_bar, ids.device))
-
-    def _memory(self, ids: Tensor, read: Tensor, cache: KeyValueCache | None) -> list[tuple[Tensor, Tensor]]:
-        rotation = self._time_rotation(ids).to(read.dtype)
-        memory = [block.attention.keys_values(read, rotation) for block in self.late_blocks]
-        if cache is None:
-            return memory
-        return [cache.extend(layer, *pair) for layer, pair in enumerate(memory, len(self.blocks))]
-
-    # ------------------------------------------------------------ heads
-
-    def forward(self, ids: Tensor, next_ids: Tensor | None = None, given: Tensor | None = None,
-                sheet: Tensor | None = None, chords: Tensor | None = None) -> list[Tensor]:
+    def forward(
+        self,
+        ids: Tensor,
+        next_ids: Tensor | None = None,
+        given: Tensor | None = None,
+        sheet: Tensor | None = None,
+        chords: Tensor | None = None,
+    ) -> list[Tensor]:
         """Logits of every family, F tensors (B, T, V_f) in `FIELDS` order.
 
         Args:
             ids: (B, T, F) notes read.
-            next_ids: (B, T, F) notes to be predicted, needed by all heads but parallel ones: each knows of them the
-                families before its own in `order`.
+            next_ids: (B, T, F) notes to be predicted. All heads but parallel ones need them: each
+                family depends on those before it in `order`.
             given: (B, T) bool, which of the notes read are given.
             sheet: (B, T, S) ids of the controls that come with notes read; None: all unknown.
-            chords: (B, T, 3) ids of the chord that each note to be predicted sounds in; None: unknown.
+            chords: (B, T, 3) ids of the chord at each note to be predicted; None: unknown.
         """
-        if next_ids is None and self.config.heads != "parallel":
+        if next_ids is None and self.choice.needs_choices:
             raise ValueError(f"heads={self.config.heads!r} need next_ids")
-        return self.logits(self.read(ids, given=given, sheet=sheet), next_ids, chords)
+        trunk = self.read(ids, given=given, sheet=sheet)
+        return self.logits(trunk, next_ids, chords)
 
-    def logits(self, reading: Reading, next_ids: Tensor | None, chords: Tensor | None = None) -> list[Tensor]:
-        """The same from what was made of the notes read."""
-        logits: list[Tensor] = [reading.states] * len(self.order)
-        hidden = reading.states
+    # ------------------------------------------------------------ trunk
+
+    def read(
+        self,
+        ids: Tensor,
+        cache: KeyValueCache | None = None,
+        counts: Sequence[int] | None = None,
+        given: Tensor | None = None,
+        sheet: Tensor | None = None,
+    ) -> TrunkOutput:
+        """Run the trunk over `ids` (B, T, F), which are appended to `cache`.
+
+        Args:
+            counts: real notes of each song; the rest is padding. None: all are real.
+            given: (B, T) bool, which notes are given; None: none.
+            sheet: (B, T, S) ids of the controls that come with notes read; None: all unknown.
+        """
+        n_rows = ids.shape[1]
+        index = torch.arange(n_rows, device=ids.device)[None]  # (1, T)
+        if cache is not None:
+            index = cache.begin(n_rows).index                # (B or 1, T)
+        x = self.embed(ids, given, sheet)                    # (B, T, D)
+        if self.config.positions == "sinusoidal":
+            x = x + sinusoids(index, self.config.d_model).to(x.dtype)
+        rotation = note_rotation(ids, index, self.config)
+        if rotation is not None:
+            rotation = rotation.to(x.dtype)
+        entered = self.in_dropout(x)
+        x = entered
+        for layer, block in enumerate(self.blocks):
+            x = block(x, rotation, cache, layer)
+        states = self.out_norm(x)
+        memory: list[Memory] = []
+        if self.late_blocks:
+            known = torch.cat([states, entered], -1)         # (B, T, 2·D)
+            memory = self._remember(ids, known, cache)
+        if cache is not None:
+            cache.end(counts or [n_rows] * len(ids))
+        return TrunkOutput(states, memory)
+
+    def embed(
+        self,
+        ids: Tensor,
+        given: Tensor | None = None,
+        sheet: Tensor | None = None,
+    ) -> Tensor:
+        """(B, T, D) of notes (B, T, F), before positions; arguments as for `read`."""
+        by_family = zip(self.embeddings, ids.unbind(-1), strict=True)
+        embedded = [table(family_ids) for table, family_ids in by_family]  # each (B, T, emb_size)
+        if self.config.emb_pooling == "sum":
+            embedded = [torch.stack(embedded).sum(0)]
+        pooled = torch.cat(embedded, dim=-1)                 # (B, T, pooled_width)
+        x = self.in_linear(pooled)                           # (B, T, D)
+        x = self.in_norm(x)
+        if self.config.given and given is not None:
+            is_given = given[..., None].to(x.dtype)          # (B, T, 1)
+            x = x + is_given * self.given
+        if self.config.controls:
+            x = x + self.sheet_vectors(sheet, like=x)
+        return x
+
+    def _remember(self, ids: Tensor, known: Tensor, cache: KeyValueCache | None) -> list[Memory]:
+        """What each late block sees of the notes read, those in `cache` among them.
+
+        Args:
+            ids: (B, T, F) the last T of them.
+            known: (B, T, 2·D) what is known of these.
+        """
+        rotation = time_rotation(ids, self.config).to(known.dtype)
+        memory: list[Memory] = []
+        for layer, block in enumerate(self.late_blocks, len(self.blocks)):
+            attention = block.attention
+            assert isinstance(attention, LateAttention)
+            new = attention.keys_values(known, rotation)
+            if cache is None:
+                memory.append(new)
+            else:
+                memory.append(cache.extend(layer, new.keys, new.values))
+        return memory
+
+    def last_read(self, states: Tensor, cache: KeyValueCache) -> TrunkOutput:
+        """The output at each song's last note.
+
+        Args:
+            states: (B, 1, D) from the trunk.
+            cache: what late blocks see.
+        """
+        if not self.late_blocks:
+            return TrunkOutput(states, [])
+        visible = cache.last_seen()
+        late_layers = range(len(self.blocks), self.config.n_layers)
+        memory = [cache.held(layer, visible) for layer in late_layers]
+        return TrunkOutput(states, memory)
+
+    def new_cache(self, batch: int) -> KeyValueCache:
+        """An empty cache for `batch` contexts of `block_size` notes."""
+        config = self.config
+        like = self.in_norm.weight
+        capacity = config.block_size + 1  # with a spare slot for padding
+        shape = (batch, config.n_heads, capacity, config.head_width)
+        return self.cache_factory(config.n_layers, shape, like.device, like.dtype)
+
+    # ------------------------------------------------------------ choosing a note
+
+    def logits(
+        self,
+        trunk: TrunkOutput,
+        next_ids: Tensor | None,
+        chords: Tensor | None = None,
+    ) -> list[Tensor]:
+        """As `forward`, from the trunk's output."""
+        by_family: dict[int, Tensor] = {}
+        hidden = trunk.states
         for k, family in enumerate(self.order):
-            logits[family] = self.head(k, reading.states, hidden)
-            if k + 1 < len(self.order) and self.config.heads != "parallel":
-                hidden = self.advance(k, next_ids.unbind(-1), reading, hidden, chords)
-        return logits
-
-    def last_read(self, states: Tensor, cache: KeyValueCache) -> Reading:
-        """What `cache` holds as the reading of each song's last note, of which `states` (B, 1, D) are the trunk's."""
-        memory = [cache.held(layer) for layer in range(len(self.blocks), self.config.n_layers)]
-        if not memory or len(set(cache.lengths)) == 1:
-            return Reading(states, memory)
-        lengths = torch.tensor(cache.lengths, device=states.device)[:, None, None, None]
-        return Reading(states, memory, torch.arange(max(cache.lengths), device=states.device) < lengths)
+            by_family[family] = self.head(k, trunk.states, hidden)
+            if self.choice.needs_choices and k + 1 < len(self.order):
+                assert next_ids is not None
+                hidden = self.advance(k, next_ids.unbind(-1), trunk, hidden, chords)
+        return [by_family[family] for family in range(len(self.order))]
 
     def head(self, k: int, states: Tensor, hidden: Tensor) -> Tensor:
-        """Logits (B, T, V_f) of the k-th family of `order`, given the trunk's states and what `advance` made of them.
+        """Logits (B, T, V_f) of the k-th family of `order`.
 
-        For k = 0 `hidden` is `states`.
+        Args:
+            states: (B, T, D) from the trunk.
+            hidden: (B, T, D) from `advance`; for k = 0 `states`.
         """
-        return self.heads[self.order[k]](self._seen(k, states, hidden))
+        return self.choice.logits(k, states, hidden)
 
-    def _seen(self, k: int, states: Tensor, hidden: Tensor) -> Tensor:
-        return states + hidden if self.config.heads == "gru" and k else hidden
-
-    def advance(self, k: int, chosen: Sequence[Tensor] | dict[int, Tensor], reading: Reading, hidden: Tensor,
-                chords: Tensor | None = None) -> Tensor:
-        """(B, T, D) hidden state after the k-th family of `order` was chosen.
+    def advance(
+        self,
+        k: int,
+        chosen: Sequence[Tensor] | Mapping[int, Tensor],
+        trunk: TrunkOutput,
+        hidden: Tensor,
+        chords: Tensor | None = None,
+    ) -> Tensor:
+        """(B, T, D) hidden states once the k-th family of `order` is chosen.
 
         Args:
             chosen: (B, T) ids by family.
-            chords: (B, T, 3) ids of the chord at the time chosen, which counts once that is known; None: unknown.
+            chords: (B, T, 3) ids of the chord at the onset chosen; None: unknown.
         """
-        if self.config.heads == "parallel":
-            return hidden
-        embedded = self.chosen[k](chosen[self.order[k]])
-        if self.config.heads == "chain":
-            hidden = hidden + self.links[k](hidden + embedded)
-        else:
-            hidden = self.gru(embedded.flatten(0, 1), hidden.flatten(0, 1)).view_as(hidden)
-        if k == 1 and self.late_blocks:
-            seen = x = self._seen(2, reading.states, hidden)
-            ids = torch.stack([chosen[BAR], chosen[START_POS]], -1)
-            rotation = self._time_rotation(ids).to(x.dtype)
-            if self.config.controls:
-                chords = ids.new_full((*ids.shape[:2], len(CHORD_FIELDS)), UNKNOWN) if chords is None else chords
-                x = x + self.chord_vectors(chords).to(x.dtype)
-            for block, pair in zip(self.late_blocks, reading.memory, strict=True):
-                x = block(x, rotation, *pair, reading.visible)
-            hidden = hidden + (x - seen)
+        family = self.order[k]
+        hidden = self.choice.after(k, chosen[family], hidden)
+        n_chosen = k + 1
+        if self.late_blocks and n_chosen == len(TIME_FIELDS):
+            onset = torch.stack([chosen[BAR], chosen[START_POS]], -1)  # (B, T, 2)
+            seen = self.choice.seen(n_chosen, trunk.states, hidden)
+            looked_back = self.look_back(seen, onset, trunk.memory, chords)
+            hidden = hidden + (looked_back - seen)
         return hidden
 
-    def new_cache(self, batch: int) -> KeyValueCache:
-        """An empty cache for `batch` contexts of `block_size` notes, and one more place that fills the batch."""
-        config, like = self.config, self.in_norm.weight
-        shape = (batch, config.n_heads, config.block_size + 1, config.d_model // config.n_heads)
-        return self.cache_type(config.n_layers, shape, like.device, self.cache_dtype or like.dtype)
+    def look_back(
+        self,
+        x: Tensor,
+        onset: Tensor,
+        memory: Sequence[Memory],
+        chords: Tensor | None,
+    ) -> Tensor:
+        """The late layers: look from the next note's onset at the notes read.
 
-    def differences(self, config: ModelConfig) -> list[str]:
-        """Names of the settings in which `config` is another model, and not this one with more that it can do."""
-        ours, theirs = dataclasses.asdict(self.config), dataclasses.asdict(config)
-        changed = {name for name in ours if ours[name] != theirs[name]}
-        more = {name for name in GROWS if theirs[name] >= ours[name]}
-        return sorted(changed - more - {"dropout"})
+        Args:
+            x: (B, T, D) what is known once the onset is chosen.
+            onset: (B, T, 2) ids of its bar and start_pos.
+            memory: keys and values of the notes read, for each late layer.
+            chords: as for `advance`.
+        Returns:
+            (B, T, D).
+        """
+        rotation = time_rotation(onset, self.config).to(x.dtype)
+        if self.config.controls:
+            x = x + self.chord_vectors(chords, like=x)
+        for block, seen in zip(self.late_blocks, memory, strict=True):
+            x = block(x, rotation, seen)
+        return x
+
+    # ------------------------------------------------------------ the whole of it
 
     def grown(self, config: ModelConfig) -> PooledTransformer:
-        """This model with what `config` lets it do besides. It plays as before: the vectors added are zero.
+        """A copy that can do more, as `config` says.
 
-        `config` is one without `differences`.
+        It plays as before: the vectors added are zero.
+
+        Args:
+            config: one without `ModelConfig.differences`.
         """
         model = PooledTransformer(config)
         model.load_state_dict(self.state_dict(), strict=False)
         return model
 
     def n_parameters(self) -> int:
+        """How many numbers are trained."""
         return sum(parameter.numel() for parameter in self.parameters())
 
 
-def note_losses(logits: list[Tensor], targets: Tensor) -> Tensor:
-    """Cross-entropy of each family of each note, in nats.
-
-    Args:
-        logits: F tensors (B, T, V_f), in `vocab.FIELDS` order.
-        targets: (B, T, F) int64; where they are PAD the loss is 0.
-    Returns:
-        (B, T, F) float tensor. Report the families apart: a mean over them hides the weak one. Their sum is a note's.
-    """
-    losses = [nn.functional.cross_entropy(of_family.flatten(0, 1).float(), targets[..., f].flatten(),
-                                          ignore_index=PAD, reduction="none")
-              for f, of_family in enumerate(logits)]
-    return torch.stack(losses, dim=-1).view(targets.shape)
-
-
-def window_losses(model: Callable[[Tensor, Tensor], list[Tensor]], config: ModelConfig, rows: Tensor) -> Tensor:
-    """Loss of each family of each note but the first, (B, T − 1, F) nats, of windows (B, T, F) of songs.
-
-    Args:
-        model: a PooledTransformer, or what wraps one, with `config`.
-        rows: perhaps with one more column, in which given notes have a 1: what they cost is left out, as 0; and behind
-            it perhaps those of the controls, which are unknown without.
-    """
-    notes = rows[..., :len(FIELDS)]
-    given = rows[..., GIVEN].bool() if rows.shape[-1] > GIVEN else None
-    notes = with_relative_bars(notes) if config.bars == "relative" else notes
-    if given is None and config.given:  # all of the model takes part, as several processes want it
-        given = torch.zeros_like(notes[..., 0], dtype=torch.bool)
-    targets = notes[:, 1:]
-    told = {}
-    if given is not None:
-        targets = targets.masked_fill(given[:, 1:, None], PAD)
-        told["given"] = given[:, :-1]
-    if config.controls and rows.shape[-1] > FIRST_CONTROL:
-        n_sheet = len(config.control_sizes) - len(CHORD_FIELDS)
-        controls = rows[..., FIRST_CONTROL:]
-        told["sheet"] = controls[:, :-1, :n_sheet]
-        told["chords"] = controls[:, 1:, n_sheet:]
-    return note_losses(model(notes[:, :-1], targets, **told), targets)
-
-
-def counted(rows: Tensor) -> int:
-    """How many notes of windows (B, T, F or more) `window_losses` predicts."""
-    given = int(rows[:, 1:, GIVEN].sum()) if rows.shape[-1] > GIVEN else 0
-    return rows.shape[0] * (rows.shape[1] - 1) - given
-
-
-def bar_offsets(ids: Tensor) -> Tensor:
-    """(B,) what "relative" bars are less than absolute ones: the bars before the first note of (B, T, F) `ids`.
-
-    0 where a song begins with the first row.
-    """
-    bars = ids[..., BAR].masked_fill(~_in_cut_song(ids), torch.iinfo(ids.dtype).max).amin(1)  # the lowest is the first
-    return torch.where(ids[:, 0, BAR] < FIRST_ID, 0, bars - FIRST_ID)
-
-
-def with_relative_bars(ids: Tensor) -> Tensor:
-    """`ids` (B, T, F) whose first notes, up to the first BOS, have bars counted from the first of them."""
-    result = ids.clone()
-    result[..., BAR] -= torch.where(_in_cut_song(ids), bar_offsets(ids)[:, None], 0)
-    return result
-
-
-def _in_cut_song(ids: Tensor) -> Tensor:
-    """(B, T) whether a row of (B, T, F) `ids` is a note of a song that began before them."""
-    return ((ids[..., BAR] == BOS).cumsum(1) == 0) & (ids[..., BAR] >= FIRST_ID)
-
-
-def music_time(ids: Tensor, steps_per_bar: int) -> Tensor:
-    """(B, T) time of each note of `ids` (B, T, F) in steps from the song's start; 0 for special rows."""
-    time = (ids[..., BAR] - FIRST_ID) * steps_per_bar + ids[..., START_POS] - FIRST_ID
-    return torch.where(ids[..., BAR] < FIRST_ID, 0, time)
-
-
-def frequencies(n: int, device: torch.device) -> Tensor:
-    """(n,) angular rates 10000^(−i/n) (Vaswani et al. 2017, section 3.5)."""
-    return 10000.0 ** (-torch.arange(n, device=device) / n)
-
-
-def metre_rates(n: int, steps_per_bar: int, device: torch.device) -> Tensor:
-    """(n,) angular rates per step: half of them once in a bar, in its parts and in its multiples, half `frequencies`.
-
-    A note one bar, or two, or four after another meets it at the same angle in the pairs of these rates, so that what
-    repeats is near.
-    """
-    periods = [steps_per_bar * period for period in METRE[:n // 2]]
-    return torch.cat([2 * math.pi / torch.tensor(periods, device=device), frequencies(n - len(periods), device)])
-
-
-def turns(angles: Tensor) -> Tensor:
-    """Cosine and sine (2, B or 1, 1, T, C/2) of angles (B or 1, T, C/2), for `rotate`."""
-    return torch.stack([angles.cos(), angles.sin()]).unsqueeze(2)
-
-
-def sinusoids(index: Tensor, width: int) -> Tensor:
-    """(B, T, D) sines and cosines, interleaved, of the positions `index` (B, T) (Vaswani et al. 2017, section 3.5)."""
-    angles = index[..., None] * frequencies(width // 2, index.device)
-    return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(-2)
-
-
-def _link(width: int) -> nn.Module:
-    """The feed-forward block between two heads of a chain."""
-    return nn.Sequential(nn.LayerNorm(width), nn.Linear(width, CHAIN_FACTOR * width), nn.GELU(),
-                         nn.Linear(CHAIN_FACTOR * width, width))
-
-
-def _initialize(module: nn.Module) -> None:
+def _initialize_layer(module: nn.Module) -> None:
     if isinstance(module, nn.Linear | nn.Embedding):
-        nn.init.normal_(module.weight, std=0.02)
+        nn.init.normal_(module.weight, std=INITIAL_STD)
     if isinstance(module, nn.Linear) and module.bias is not None:
         nn.init.zeros_(module.bias)

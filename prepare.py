@@ -2,8 +2,9 @@
 
 Input    folder of token .json files, as tokenizer.py writes them (searched recursively)
 Output   one .pt file: a tensor of N blocks × T notes × 4 ids, the names of the songs, where each begins, and which
-         are near-duplicates of each other
+         are near-duplicates of each other; the same compressed, to be carried elsewhere, if its name ends in .pt.xz
 Example  python prepare.py dataset.pt -b 512 -fp tokens_output
+         python prepare.py dataset.pt.xz -fp tokens_output
 
 Songs of exactly the same notes are duplicates, whatever their files; the first is kept. Near-duplicates (the same
 song in another transcription, key or tempo grid, shifted, with a part less or other notes here and there) are kept,
@@ -88,7 +89,7 @@ def song_order(clusters: np.ndarray, kept: np.ndarray, seed: int) -> np.ndarray:
 
 def build_parser() -> argparse.ArgumentParser:
     parser = Parser(__doc__)
-    parser.add_argument("out", type=Path, help="dataset file to write")
+    parser.add_argument("out", type=Path, help="dataset file to write, .pt or .pt.xz")
     parser.add_argument("-fp", "--file_path", type=Path, required=True, help="folder of token files")
     parser.add_argument("-b", "--block_size", type=int, default=512, help="notes per block (default: %(default)s)")
     parser.add_argument("--duplicates", choices=(EXACT, NEAR, NONE), default=EXACT,

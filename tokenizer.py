@@ -318,7 +318,7 @@ def read_tokens(path: Path, tokenizer: MidiTokenizerPooled) -> tuple[np.ndarray,
 
 def parse_token_file(path: Path) -> dict[str, Any]:
     """A token file's content, as far as it can be checked without a vocabulary."""
-    data = read_json_object(path)
+    data = read_json_object(path, orjson.loads)
     if "ids" not in data:
         raise UserError(f"{path}: has no 'ids': not a token file; make one with tokenizer.py")
     if data.get("format", TOKEN_FORMAT) != TOKEN_FORMAT or data.get("version", TOKEN_VERSION) != TOKEN_VERSION:

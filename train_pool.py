@@ -1,6 +1,6 @@
 """Train a model on a dataset, or continue a run exactly where it stopped.
 
-Input    dataset .pt, as prepare.py writes it; JSON files with the model's and the training's settings
+Input    dataset .pt or .pt.xz, as prepare.py writes it; JSON files with the model's and the training's settings
 Output   a run folder (`filename` in the training settings): last.pth, best.pth (lowest held-out loss),
          hyperparameters.json, train_losses.csv, losses.png
 Example  python train_pool.py --dataset_path dataset.pt --model_config configs/model_config.json
@@ -24,6 +24,8 @@ from typing import TYPE_CHECKING
 from backline.common.errors import Parser, UserError, reports_user_errors
 from backline.common.files import check_file, check_writable, read_json_object
 from backline.common.settings import config_from_dict
+from backline.layers.config import ModelConfig
+from backline.music.vocab import load_vocabulary
 from backline.training.config import BEST, LAST, LOSSES, TrainingArgs
 from backline.training.distributed import Processes, joined
 
@@ -71,6 +73,8 @@ def _start(args: argparse.Namespace, processes: Processes, command: Sequence[str
     if settings.max_minutes and "num_epochs" in said:
         raise UserError(f"{args.training_args}: max_minutes and num_epochs both say how long the run is; leave one out")
     model_settings = read_json_object(args.model_config) if args.model_config else None
+    if model_settings is not None:  # the dataset's vocabulary is not known yet, but what can be wrong is
+        ModelConfig.from_dict(model_settings, load_vocabulary(), str(args.model_config))
     run = Path(settings.filename)
     if any((run / name).exists() for name in (LAST, BEST, LOSSES)) and not args.force:
         raise UserError(f"{run} holds a run already; continue it with --resume {run}, replace it with --force, "

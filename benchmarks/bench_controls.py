@@ -39,7 +39,7 @@ from backline.music.theory import OCTAVE, PITCH_CLASSES
 from backline.music.vocab import BAR, FIELDS, FIRST_ID, PAD, PITCH_INSTRUMENT, START_POS, Vocabulary
 from backline.preparation.dataset import load_dataset
 from backline.training.checkpoints import load_model
-from model import window_losses
+from backline.training.losses import window_losses
 
 FREE = Path(__file__).parents[1] / "configs" / "genconfig_free.json"
 N_BARS = 16

@@ -35,18 +35,19 @@ from tqdm import tqdm
 
 from backline.common.errors import Parser, UserError, reports_user_errors
 from backline.common.files import BUNDLED_MODEL
-from backline.common.settings import config_from_file
 from backline.evaluation.held_out_losses import nats_per_note, song_rows
 from backline.evaluation.song_sets import held_out_songs
 from backline.generation.config import DTYPES, GenConfig, RuleConfig
 from backline.generation.rules import Rules
 from backline.generation.sampler import Request, sample_songs
-from backline.layers.packed import prepared
+from backline.layers.config import ModelConfig
+from backline.layers.packed import for_inference
 from backline.music.vocab import BAR, BOS, EOS, FIELDS, FIRST_ID, START_POS, load_vocabulary
 from backline.preparation.dataset import Dataset, load_dataset
 from backline.training.checkpoints import load_model, pick_device
-from benchmarks.bench_train import Published
-from model import ModelConfig, PooledTransformer, note_losses, window_losses
+from backline.training.losses import note_losses, window_losses
+from benchmarks.bench_train import Published, read_config
+from model import PooledTransformer
 
 ROOT = Path(__file__).parents[1]
 TOGETHER = 16
@@ -88,7 +89,7 @@ def requests(n_songs: int) -> list[Request]:
 
 def own_way(config: ModelConfig, dtype: str, device: torch.device, n_songs: int, n_notes: int) -> Callable[[], object]:
     torch.manual_seed(0)
-    model = prepared(endless(PooledTransformer(config).to(device)), dtype)
+    model = for_inference(endless(PooledTransformer(config).to(device)), dtype)
     settings = GenConfig(max_steps=n_notes)
 
     def make() -> None:
@@ -121,7 +122,7 @@ def seconds(work: Callable[[], object], device: torch.device) -> float:
 
 
 def speed(args: argparse.Namespace) -> int:
-    device, config = pick_device(args.device), config_from_file(ModelConfig, args.model_config)
+    device, config = pick_device(args.device), read_config(args.model_config)
     n_parameters = PooledTransformer(config).n_parameters()
     ways = {("published", 1): published_way(config, device, args.notes)}
     ways |= {(dtype, n): own_way(config, dtype, device, n, args.notes) for n in (1, TOGETHER) for dtype in args.dtypes}
@@ -147,8 +148,8 @@ def speed(args: argparse.Namespace) -> int:
 
 
 def flat(args: argparse.Namespace) -> int:
-    device, config = pick_device(args.device), config_from_file(ModelConfig, args.model_config)
-    model, moments = prepared(endless(PooledTransformer(config).to(device)), "fp32"), []
+    device, config = pick_device(args.device), read_config(args.model_config)
+    model, moments = for_inference(endless(PooledTransformer(config).to(device)), "fp32"), []
     settings = GenConfig(max_steps=args.notes)
     sample_songs(model, requests(1), settings, on_note=lambda: moments.append(time.perf_counter()))
     print(f"context {config.block_size}; notes/s in a song of {args.notes}:\n")
@@ -202,7 +203,7 @@ def rounded(args: argparse.Namespace) -> int:
     exact = None
     for dtype in args.dtypes:
         model, vocabulary, facts = load_model(args.model_path)
-        model = prepared(model, dtype)
+        model = for_inference(model, dtype)
         wanted = [Request(Rules(vocabulary, RuleConfig(), 32), seed) for seed in range(args.songs)]
         made = [song.notes for song in sample_songs(model, wanted, GenConfig(max_steps=512))]
         exact = exact or made

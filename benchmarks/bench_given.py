@@ -34,7 +34,8 @@ from backline.music.vocab import BAR, BOS, FIRST_ID, NOTE_DUR, PITCH_INSTRUMENT,
 from backline.preparation.dataset import Dataset, load_dataset
 from backline.training.checkpoints import load_model
 from backline.training.given_tasks import Anticipation
-from model import PooledTransformer, window_losses
+from backline.training.losses import window_losses
+from model import PooledTransformer
 
 EXCERPT = 8  # bars
 FILL = 4  # bars

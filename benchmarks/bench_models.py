@@ -31,10 +31,11 @@ import numpy as np
 import torch
 
 from backline.common.errors import Parser, UserError, reports_user_errors
-from backline.common.files import file_hash, write_bytes
+from backline.common.files import write_bytes
 from backline.evaluation.held_out_losses import by_context, measure_losses, nats_per_note
+from backline.layers.config import ModelConfig
 from backline.music.vocab import FIELDS
-from backline.preparation.dataset import load_dataset, split_by_song
+from backline.preparation.dataset import dataset_hash, load_dataset, split_by_song
 from backline.training.checkpoints import load_checkpoint
 from backline.training.config import LAST, LOSSES, TrainingArgs
 from backline.training.distributed import Processes
@@ -42,7 +43,7 @@ from backline.training.run import Run
 from benchmarks.recurrence import RecurrentRun
 from benchmarks.sequential_model import SequentialRun, SequentialTransformer, families, flat_split
 from benchmarks.sequential_tokenizer import MidiTokenizerSequential
-from model import ModelConfig, PooledTransformer
+from model import PooledTransformer
 
 TRIAL = {"emb_sizes": (128, 64, 64, 128), "n_layers": 6, "n_heads": 4, "d_model": 256, "dropout": 0.0}
 TRAINING = {"batch_size": 8, "num_epochs": 100, "lr": 1e-3, "final_lr": 0.05, "warmup_steps": 100,
@@ -90,6 +91,7 @@ ROWS = {
     "muon": Row(LATE_RELATIVE, MUON),
     "muon-decay": Row(LATE_RELATIVE, MUON | {"weight_decay": 0.1}),
     "muon-qk": Row(LATE_RELATIVE | {"qk_norm": True}, MUON),
+    "muon-qk-adam3": Row(LATE_RELATIVE | {"qk_norm": True}, MUON | {"lr": 3e-3}),
     "given": Row(LATE | {"bars": "relative", "given": True}, {"given_tasks": 0.5}),
     "given-no_lookahead": Row(LATE | {"bars": "relative", "given": True, "lookahead_bars": 0}, {"given_tasks": 0.5}),
     "late-recurrent": Row(LATE, kind=RecurrentRun),
@@ -102,13 +104,13 @@ ROWS = {
 def start(folder: Path, name: str, seed: int, steps: int, path: Path) -> Run:
     """The run of one row, begun or continued where its folder says."""
     row, dataset = ROWS[name], load_dataset(path)
-    model_config = ModelConfig(**TRIAL | row.model, block_size=row.length)
+    model_config = ModelConfig.for_vocabulary(dataset.vocabulary, **TRIAL | row.model, block_size=row.length)
     training = TRAINING | {"batch_size": TRAINING["batch_size"] * CONTEXT // row.length,
                            "validate_rows": TRAINING["validate_rows"] * CONTEXT // row.length} | row.training
     settings = TrainingArgs(**training, filename=str(folder), max_train_steps=steps, seed=seed)
     split = split_by_song(dataclasses.replace(dataset, block_size=row.length), TRAIN_SPLIT)
     torch.manual_seed(seed)
-    facts = {"dataset": str(path), "train_split": TRAIN_SPLIT, "weights": None, "dataset_hash": file_hash(path),
+    facts = {"dataset": str(path), "train_split": TRAIN_SPLIT, "weights": None, "dataset_hash": dataset_hash(path),
              "held_out_songs": list(split.held_out_songs)}
     if row.kind is SequentialRun:
         tokenizer = MidiTokenizerSequential(dataset.vocabulary)

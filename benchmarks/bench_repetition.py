@@ -26,7 +26,7 @@ from backline.generation.config import GenConfig, RuleConfig
 from backline.generation.repetition import copies_in_a_row
 from backline.generation.rules import Rules
 from backline.generation.sampler import Request, Sampled, sample_songs
-from backline.layers.packed import prepared
+from backline.layers.packed import for_inference
 from backline.music.vocab import BAR, FIRST_ID
 from backline.preparation.dataset import load_dataset
 from backline.training.checkpoints import load_model
@@ -80,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     config = config_from_file(GenConfig, args.genconfig) if args.genconfig else GenConfig()
     model, vocabulary, _ = load_model(args.model)
-    model = prepared(model, "fp32")
+    model = for_inference(model, "fp32")
     print("| | songs | bars | copied | longest run | highest tenth | distance | nats |\n|---|" + "---:|" * 7)
     text, real = line("real", real_songs(args.dataset, args.model, args.notes), np.zeros(0), None)
     print(text, flush=True)

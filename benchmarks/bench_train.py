@@ -28,10 +28,13 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from backline.common.errors import Parser, reports_user_errors
-from backline.common.settings import config_from_file
-from backline.music.vocab import BAR, FIRST_ID
+from backline.common.files import read_json_object
+from backline.layers.config import HEADS, ModelConfig
+from backline.layers.positions import sinusoids
+from backline.music.vocab import BAR, FIRST_ID, load_vocabulary
 from backline.training.checkpoints import pick_device
-from model import HEADS, ModelConfig, PooledTransformer, sinusoids, window_losses
+from backline.training.losses import window_losses
+from model import PooledTransformer
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 SQUARE = 2048  # side of the matrices multiplied
@@ -180,6 +183,11 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def read_config(path: Path) -> ModelConfig:
+    """The model settings in a JSON file, with the sizes of the default vocabulary."""
+    return ModelConfig.from_dict(read_json_object(path), load_vocabulary(), str(path))
+
+
 def head_contestants(config: ModelConfig, device: torch.device) -> list[Contestant]:
     """`config` with each kind of heads and without late layers, and as it is."""
     kinds = {heads: dataclasses.replace(config, heads=heads, late_layers=0) for heads in HEADS}
@@ -192,7 +200,7 @@ def head_contestants(config: ModelConfig, device: torch.device) -> list[Contesta
 def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     device = pick_device(args.device)
-    default, reference = config_from_file(ModelConfig, args.model_config), ModelConfig()
+    default, reference = read_config(args.model_config), ModelConfig.for_vocabulary(load_vocabulary())
     rows = random_rows(reference, args.batch_size, args.length, device)
     print(f"{args.batch_size} rows of {args.length} notes, {torch.get_num_threads()} threads, {device}; "
           f"torch {torch.__version__}", flush=True)

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from backline.evaluation.held_out_losses import cut_windows, song_rows
-from backline.layers.attention import KeyValueCache
+from backline.layers.cache import KeyValueCache
 from backline.music.vocab import BAR, FIELDS, PAD
+from backline.training.losses import note_losses
 from backline.training.run import Run
-from model import note_losses
 
 
 class RecurrentRun(Run):
@@ -47,9 +47,10 @@ class RecurrentRun(Run):
             cache = KeyValueCache(config.n_layers, shape, self.device, kind)
             if memory is not None:
                 last = slice(memory.lengths[0] - ids.shape[1], memory.lengths[0])
+                cache.begin(ids.shape[1])
                 for layer, (keys, values) in enumerate(memory.layers):
                     cache.extend(layer, keys[:, :, last], values[:, :, last])
-                cache.lengths = [ids.shape[1]] * len(rows)
+                cache.end([ids.shape[1]] * len(rows))
             reading = self.model.read(ids, cache)
             losses = note_losses(self.model.logits(reading, rows[:, 1:]), rows[:, 1:])
         cache.layers = [(keys.detach(), values.detach()) for keys, values in cache.layers]

@@ -9,11 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from backline.evaluation.held_out_losses import cut_windows, song_rows
+from backline.layers.config import ModelConfig
+from backline.layers.positions import cos_sin, frequencies
 from backline.music.vocab import BAR, FIELDS, FIRST_ID, PAD
 from backline.preparation.dataset import Dataset, Split
 from backline.training.run import Run
 from benchmarks.sequential_tokenizer import ORDER, MidiTokenizerSequential
-from model import Block, ModelConfig, frequencies, turns
+from model import Block
 
 
 class SequentialTransformer(nn.Module):
@@ -32,7 +34,7 @@ class SequentialTransformer(nn.Module):
         """Logits (B, T, V) of the token after each of `ids` (B, T)."""
         x = self.in_norm(self.embedding(ids))
         rates = frequencies(self.config.d_model // self.config.n_heads // 2, ids.device)
-        rotation = turns(torch.arange(ids.shape[1], device=ids.device)[None, :, None] * rates).to(x.dtype)
+        rotation = cos_sin(torch.arange(ids.shape[1], device=ids.device)[None, :, None] * rates).to(x.dtype)
         for layer, block in enumerate(self.blocks):
             x = block(x, rotation, None, layer)
         return self.head(self.out_norm(x))

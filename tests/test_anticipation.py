@@ -11,9 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_songs import random_song, whole
 
+from backline.layers.config import ModelConfig
 from backline.music.vocab import BAR, BOS, EOS, FIELDS, FIRST_ID, PITCH_INSTRUMENT, load_vocabulary
 from backline.training.given_tasks import REACH, Anticipation, GivenNotes, reading_order
-from model import ModelConfig, PooledTransformer, counted, window_losses
+from backline.training.losses import n_predicted, window_losses
+from model import PooledTransformer
 
 VOCABULARY = load_vocabulary()
 LENGTH = 160
@@ -117,7 +119,7 @@ def given_model(**changes) -> PooledTransformer:
     torch.manual_seed(0)
     settings = {"emb_sizes": (4,) * 4, "n_layers": 2, "n_heads": 2, "d_model": 16, "dropout": 0.0, "heads": "gru",
                 "positions": "metre", "late_layers": 1, "bars": "relative", "given": True, "block_size": 200}
-    return PooledTransformer(ModelConfig(**settings | changes)).double()
+    return PooledTransformer(ModelConfig.for_vocabulary(VOCABULARY, **settings | changes)).double()
 
 
 def test_given_notes_cost_nothing_and_are_told_apart():
@@ -126,7 +128,7 @@ def test_given_notes_cost_nothing_and_are_told_apart():
     losses = window_losses(model, model.config, tasks)
     marked = tasks[:, 1:, -1].bool()
     assert (losses[marked] == 0).all() and (losses[~marked] > 0).all()
-    assert counted(tasks) == int((~marked).sum()) and counted(rows) == rows[:, 1:, 0].numel()
+    assert n_predicted(tasks) == int((~marked).sum()) and n_predicted(rows) == rows[:, 1:, 0].numel()
     model.given.data.normal_()
     other = window_losses(model, model.config, tasks)
     first = [int(torch.nonzero(task[:, -1])[0]) for task in tasks]

@@ -12,6 +12,7 @@ import torch
 from random_songs import TINY_MODEL, VOCABULARY, make_dataset, random_song, whole
 
 from backline.common.errors import UserError
+from backline.layers.config import ModelConfig
 from backline.music.controls import CHORD_COLUMNS, Levels, fields, key_column, sheet_of, song_controls
 from backline.music.sheet_table import SheetTable, sheet_table
 from backline.music.vocab import BAR, BOS, EOS, FIELDS, FIRST_CONTROL, FIRST_ID, GIVEN
@@ -20,12 +21,11 @@ from backline.training.batches import Batches, bar_starts
 from backline.training.config import CONTROLS, TrainingArgs
 from backline.training.control_tables import ControlTables
 from backline.training.distributed import Processes
-from model import ModelConfig
 
 T = 64
 SONGS = [random_song(seed, 150 + 10 * seed, n_bars=10 + seed) for seed in range(8)]
-MODEL = ModelConfig(**TINY_MODEL | {"heads": "gru", "positions": "metre", "late_layers": 1, "given": True,
-                                    "controls": True, "block_size": T})
+MODEL = ModelConfig.for_vocabulary(VOCABULARY, **TINY_MODEL | {
+    "heads": "gru", "positions": "metre", "late_layers": 1, "given": True, "controls": True, "block_size": T})
 
 
 @pytest.fixture(scope="module")

@@ -9,17 +9,18 @@ import time
 import numpy as np
 import pytest
 import torch
-from random_songs import make_dataset, random_song
+from random_songs import VOCABULARY, make_dataset, random_song
 
 from backline.evaluation.held_out_losses import measure_losses, song_rows
-from backline.layers.attention import KeyValueCache
+from backline.layers.cache import KeyValueCache
+from backline.layers.config import ModelConfig
 from backline.music.vocab import BAR, FIELDS, FIRST_ID
 from backline.preparation.dataset import load_dataset, split_by_song
 from backline.training.config import LOSSES
 from benchmarks import bench_models, recurrence
 from benchmarks.sequential_model import flat_split
 from benchmarks.sequential_tokenizer import MidiTokenizerSequential
-from model import ModelConfig, PooledTransformer
+from model import PooledTransformer
 
 
 @pytest.fixture
@@ -117,7 +118,7 @@ def test_flat_losses_are_a_songs_tokens_by_its_notes(tmp_path, small, monkeypatc
     expected = torch.tensor([of_notes(run, tokenizer.rows_to_ids(songs[i])) for i in (0, 1, 3)], dtype=torch.float64)
     torch.testing.assert_close(found[:, :-1], expected, rtol=1e-4, atol=1e-3)
     assert found[:, -1].tolist() == [31, 15, 26]
-    model = PooledTransformer(ModelConfig(**bench_models.TRIAL))
+    model = PooledTransformer(ModelConfig.for_vocabulary(VOCABULARY, **bench_models.TRIAL))
     assert torch.equal(found[:, -1], measure_losses(model, run.dataset, [0, 1, 3]).by_song[:, -1])  # the same notes
     rows = run.split.train[:2]
     torch.testing.assert_close(run._losses(rows), run._sums(rows) / (2 * (length - 1) * run.notes_per_token))

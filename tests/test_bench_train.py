@@ -6,9 +6,11 @@ import pytest
 import torch
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
-from backline.music.vocab import FIRST_ID
+from backline.layers.config import ModelConfig
+from backline.music.vocab import FIRST_ID, load_vocabulary
+from backline.training.losses import window_losses
 from benchmarks import bench_train
-from model import ModelConfig, PooledTransformer, window_losses
+from model import PooledTransformer
 
 CPU = torch.device("cpu")
 SMALL = {"emb_sizes": (8,) * 4, "n_layers": 2, "n_heads": 2, "d_model": 16}
@@ -28,7 +30,7 @@ def test_every_contestant_warms_up_and_is_timed_before_flop_are_counted(monkeypa
 
 
 def test_flop_are_those_of_the_matrix_products():
-    config = ModelConfig(**SMALL)
+    config = ModelConfig.for_vocabulary(load_vocabulary(), **SMALL)
     rows = bench_train.random_rows(config, 2, 65, CPU)
     width, length = config.d_model, 64  # notes read: one chunk of attention
     weights = sum(config.emb_sizes) * width + config.n_layers * 12 * width ** 2 + sum(config.n_tokens) * width
@@ -39,7 +41,7 @@ def test_flop_are_those_of_the_matrix_products():
 
 @pytest.mark.parametrize("bars", ["absolute", "relative"])
 def test_random_rows_are_rows_of_notes(bars):
-    config = ModelConfig(**SMALL, bars=bars)
+    config = ModelConfig.for_vocabulary(load_vocabulary(), **SMALL, bars=bars)
     rows = bench_train.random_rows(config, 4, 40, CPU)
     assert rows.min() >= FIRST_ID and (rows.amax((0, 1)) < torch.tensor(config.n_tokens)).all()
     assert window_losses(PooledTransformer(config), config, rows).isfinite().all()

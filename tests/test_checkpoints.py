@@ -16,10 +16,11 @@ from random_songs import TINY_MODEL, VOCABULARY, make_dataset, random_song
 
 import train_pool
 from backline.common.errors import UserError
-from backline.common.settings import config_from_dict, config_to_dict
+from backline.common.settings import config_to_dict
+from backline.layers.config import ModelConfig
 from backline.music.vocab import load_vocabulary
 from backline.training.checkpoints import load_checkpoint, load_model, pick_device, save_checkpoint, save_release
-from model import ModelConfig, PooledTransformer
+from model import PooledTransformer
 
 TRAINING = {"settings": {"lr": 0.1}, "facts": {"held_out_songs": ["a", "b"]}, "moments": torch.arange(3.0)}
 SUFFIXES = [".pth", ".safetensors"]
@@ -28,7 +29,7 @@ SUFFIXES = [".pth", ".safetensors"]
 @pytest.fixture(scope="module")
 def model() -> PooledTransformer:
     torch.manual_seed(0)
-    return PooledTransformer(config_from_dict(ModelConfig, TINY_MODEL, "test"))
+    return PooledTransformer(ModelConfig.from_dict(TINY_MODEL, VOCABULARY, "test"))
 
 
 @pytest.fixture
@@ -89,8 +90,7 @@ def assert_same_weights(model: PooledTransformer, wanted: dict[str, torch.Tensor
 @pytest.mark.parametrize("path", SUFFIXES, indirect=True)
 def test_another_vocabulary_travels_with_its_model(path, tmp_path):
     vocabulary = load_vocabulary(VOCABULARY.to_dict() | {"bars": 20, "steps_per_bar": 16})
-    model = PooledTransformer(config_from_dict(
-        ModelConfig, TINY_MODEL | {"n_tokens": vocabulary.sizes, "steps_per_bar": 16}, "test"))
+    model = PooledTransformer(ModelConfig.from_dict(TINY_MODEL, vocabulary, "test"))
     save = save_checkpoint if path.suffix == ".pth" else save_release
     save(path, model, vocabulary, {})
     loaded, found, _ = load_model(path)

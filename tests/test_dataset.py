@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import lzma
 import pickle
 import struct
+import sys
 import zipfile
 from pathlib import Path
 
@@ -15,8 +17,18 @@ from hypothesis import strategies as st
 from random_songs import VOCABULARY, make_dataset, random_song, to_songs, whole
 
 from backline.common.errors import UserError
+from backline.common.files import file_hash
 from backline.music.vocab import BOS, EOS, FIELDS, FIRST_ID, SHORTEST_BLOCK, load_vocabulary
-from backline.preparation.dataset import ALIGNMENT, FORMAT, VERSION, Dataset, load_dataset, split_by_song, write_dataset
+from backline.preparation.dataset import (
+    ALIGNMENT,
+    FORMAT,
+    VERSION,
+    Dataset,
+    dataset_hash,
+    load_dataset,
+    split_by_song,
+    write_dataset,
+)
 
 F = len(FIELDS)
 
@@ -325,6 +337,68 @@ def test_code_in_a_file_never_runs(tmp_path, save):
 def test_a_missing_file_is_named(tmp_path):
     assert "no such file" in refused(tmp_path / "none.pt")
     assert "a folder" in refused(tmp_path)
+
+
+# ---------------------------------------------------------------- compressed
+
+
+def test_a_compressed_dataset_is_the_same_dataset(tmp_path):
+    songs = [random_song(i) for i in range(5)]
+    plain, packed = (make_dataset(tmp_path / name, songs) for name in ("d.pt", "d.pt.xz"))
+    assert sorted(tmp_path.iterdir()) == [plain, packed]  # and nothing else is left
+    assert lzma.decompress(packed.read_bytes()) == plain.read_bytes()
+    assert packed.stat().st_size < plain.stat().st_size / 2
+    assert dataset_hash(packed) == dataset_hash(plain) == file_hash(plain)
+    one, other = load_dataset(plain), load_dataset(packed)
+    assert torch.equal(one.notes, other.notes) and one.songs == other.songs
+    assert np.array_equal(one.song_starts, other.song_starts) and np.array_equal(one.clusters, other.clusters)
+    assert make_dataset(tmp_path / "again.pt.xz", songs).read_bytes() == packed.read_bytes()
+
+
+def test_what_xz_itself_compressed_is_read_and_a_bare_tensor_too(tmp_path):
+    torch.save(torch.from_numpy(joined([random_song(i) for i in range(4)])[:128].reshape(4, 32, F)), tmp_path / "d.pt")
+    (tmp_path / "d.pt.xz").write_bytes(lzma.compress((tmp_path / "d.pt").read_bytes(), preset=9))
+    assert torch.equal(load_dataset(tmp_path / "d.pt").notes, load_dataset(tmp_path / "d.pt.xz").notes)
+
+
+def test_a_truncated_compressed_file_is_refused(tmp_path):
+    path = make_dataset(tmp_path / "d.pt.xz", [random_song(0)])
+    data = path.read_bytes()
+    for share in range(0, 100, 7):
+        path.write_bytes(data[:len(data) * share // 100])
+        assert "damaged or not an .xz file; copy or make it again" in refused(path)
+        with pytest.raises(UserError, match=r"damaged or not an \.xz file"):
+            dataset_hash(path)
+    path.write_bytes(data[:90] + bytes([data[90] ^ 1]) + data[91:])
+    assert "damaged or not an .xz file" in refused(path)
+
+
+@pytest.mark.parametrize("content", [b"no dataset", b"PK\3\4", b"MThd\0\0\0\6\0\1\0\1\0\x60"])
+def test_other_kinds_of_file_are_refused_within_and_without(tmp_path, content):
+    path = tmp_path / "d.pt.xz"
+    path.write_bytes(content)
+    assert "damaged or not an .xz file" in refused(path)
+    path.write_bytes(lzma.compress(content))
+    assert "damaged or not a PyTorch file" in refused(path)
+    make_dataset(tmp_path / "d.pt", [random_song(0)]).rename(path)
+    assert "damaged or not an .xz file" in refused(path)
+
+
+@pytest.mark.parametrize("save", [lambda it, path: path.write_bytes(pickle.dumps(it)), torch.save])
+def test_code_in_a_compressed_file_never_runs(tmp_path, save):
+    path, marker = tmp_path / "d.pt", tmp_path / "marker"
+    save(MakesFile(marker), path)
+    packed = tmp_path / "d.pt.xz"
+    packed.write_bytes(lzma.compress(path.read_bytes()))
+    assert "holds more than tensors and plain data, so it is not loaded" in refused(packed)
+    assert not marker.exists()
+
+
+def test_a_python_without_lzma_says_what_to_do(tmp_path, monkeypatch):
+    path = make_dataset(tmp_path / "d.pt.xz", [random_song(0)])
+    monkeypatch.setitem(sys.modules, "lzma", None)
+    with pytest.raises(UserError, match=r"built without lzma, which \.xz needs; decompress the dataset with `xz -d`"):
+        load_dataset(path)
 
 
 # ---------------------------------------------------------------- the split

@@ -16,15 +16,15 @@ from matplotlib.path import Path
 from matplotlib.transforms import Bbox
 from test_sampling import tiny_model
 
-from backline.common.settings import config_from_file
+from backline.layers.config import POOLINGS, ModelConfig
 from backline.music.vocab import FIELDS, load_vocabulary
 from backline.training.checkpoints import save_release
-from diagram import BETWEEN, CONFIG, POSITIONS, main, model_diagram, words_of
-from model import POOLINGS, ModelConfig, PooledTransformer
+from diagram import BETWEEN, CONFIG, POSITIONS, main, model_diagram, read_config, words_of
+from model import PooledTransformer
 
 CONFIGS = sorted((ROOT / "configs").glob("model_*.json"))
 EXAMPLE = ROOT / "examples" / "model.png"
-BUNDLED, REFERENCE = config_from_file(ModelConfig, CONFIG), ModelConfig()
+BUNDLED, REFERENCE = read_config(CONFIG), ModelConfig.for_vocabulary(load_vocabulary())
 PICTURES = {
     "bundled": BUNDLED,
     "reference": REFERENCE,
@@ -136,7 +136,7 @@ def test_draws_each_config_the_same_each_time(config, tmp_path, capsys):
     assert capsys.readouterr().out.startswith(f"{tmp_path / 'new' / 'a.png'}: ")
     first, second = ((tmp_path / "new" / name).read_bytes() for name in ("a.png", "b.png"))
     assert first.startswith(b"\x89PNG")
-    assert words_of_model(config_from_file(ModelConfig, config)) in first
+    assert words_of_model(read_config(config)) in first
     assert first == second
 
 

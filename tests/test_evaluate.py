@@ -22,7 +22,7 @@ from backline.evaluation.song_sets import read_folder
 from backline.music.vocab import FIELDS, FIRST_ID, NOTE_DUR, load_vocabulary
 from backline.preparation.dataset import load_dataset, write_dataset
 from backline.training.checkpoints import load_model, save_checkpoint
-from model import note_losses
+from backline.training.losses import note_losses
 from tokenizer import MidiTokenizerPooled
 
 VOCABULARY = load_vocabulary()

@@ -1,11 +1,14 @@
 """Reading files, and writing them so that a killed run leaves no half file."""
 
+import json
 import os
 import stat
 from pathlib import Path
 
 import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from backline.common import files
 from backline.common.errors import UserError
@@ -132,6 +135,33 @@ def test_read_json_object_names_the_file_and_the_fault(tmp_path, text, message):
     with pytest.raises(UserError, match=message) as error:
         files.read_json_object(path)
     assert str(error.value).startswith(f"{path}: ")
+
+
+@pytest.mark.parametrize("text", [
+    b"1e999", b"Infinity", b'"\\ud800"', b"1" * 400, b"1" * 5000, b"\xef\xbb\xbf{}", b"[" * 90_000, b'"\xed\xa0\x80"',
+    '{"a": 1}'.encode("utf-16"), b"01", b"\x0c{}", b"{'a': 1}", b'{"a": 1,}'])
+def test_text_that_is_no_json_is_refused(text):
+    for loads in (files.strict_json, orjson.loads):
+        with pytest.raises((ValueError, RecursionError)):
+            loads(text)
+
+
+JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+                    | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner))
+
+
+@given(JSON, st.booleans(), st.binary(max_size=2), st.integers(0, 50))
+def test_both_ways_to_read_json_read_the_same(data, ascii_only, spoilt, place):
+    """Whole texts, and texts in which some bytes are others."""
+    text = json.dumps(data, ensure_ascii=ascii_only).encode()
+    for each in (text, text[:place] + spoilt + text[place + len(spoilt):]):
+        found = []
+        for loads in (files.strict_json, orjson.loads):
+            try:
+                found.append(repr(loads(each)))
+            except ValueError:
+                found.append("refused")
+        assert found[0] == found[1], each
 
 
 def test_file_hash_depends_on_the_bytes_alone(tmp_path):

@@ -37,11 +37,12 @@ import import_published
 import train_pool
 from backline.common.errors import UserError
 from backline.common.files import file_hash
-from backline.common.settings import config_from_file
+from backline.layers.config import ModelConfig
 from backline.music.vocab import FIELDS
 from backline.training.checkpoints import load_model, save_checkpoint
 from backline.training.published_pickle import LARGEST_PICKLE, MOST_TUPLES, read_published
-from model import ModelConfig, PooledTransformer
+from diagram import read_config
+from model import PooledTransformer
 
 ROOT = Path(__file__).parents[1]
 TOLERANCE = 1e-4  # float32 rounding measures less than a tenth of it
@@ -177,7 +178,7 @@ def test_the_reference_configuration(tmp_path, shared):
     assert {name: list(tensor.shape) for name, tensor in published.state_dict().items()} == shapes
     succeeds(import_published.main, [save(published, tmp_path / "published.pth"), "-o", path])
     model, _, _ = load_model(path)
-    reference = config_from_file(ModelConfig, ROOT / "configs" / "model_reference.json")
+    reference = read_config(ROOT / "configs" / "model_reference.json")
     assert {**vars(model.config), "dropout": reference.dropout} == vars(reference)
     assert model.n_parameters() == 39_151_247
     assert largest_difference(published, model, 512) < TOLERANCE
@@ -564,7 +565,8 @@ def test_a_damaged_file_is_refused(published, tmp_path, refused):
 
 
 def test_other_kinds_of_file_are_refused(tmp_path, refused):
-    path, tiny = tmp_path / "other.pth", PooledTransformer(ModelConfig((8, 8, 8, 8), n_layers=1, n_heads=1, d_model=8))
+    path, tiny = tmp_path / "other.pth", PooledTransformer(ModelConfig.for_vocabulary(
+        VOCABULARY, emb_sizes=(8, 8, 8, 8), n_layers=1, n_heads=1, d_model=8))
     for content in (b"", b"weights", b"MThd\0\0\0\6\0\1\0\1\0\x60", b'{"ids": []}', pickle.dumps(Calls(os.getcwd))):
         path.write_bytes(content)
         assert "damaged, or not the archive that torch.save makes since PyTorch 1.6" in refused(path)

@@ -15,9 +15,11 @@ from torch import Tensor, nn
 
 from backline.generation.config import DTYPES
 from backline.layers import packed as inference
-from backline.layers.attention import KeyValueCache
-from backline.layers.packed import ByteLinear, PackedLinear, PlayingCache, can_pack, prepared
-from model import BARS, HEADS, POOLINGS, POSITIONS, PooledTransformer
+from backline.layers.attention import Dropout
+from backline.layers.cache import KeyValueCache
+from backline.layers.config import BARS, HEADS, POOLINGS, POSITIONS
+from backline.layers.packed import ByteLinear, PackedLinear, PlayingCache, can_pack, for_inference
+from model import PooledTransformer
 
 ROUNDING = {"fp32": 1e-5, "bf16": 0.05, "int8": 0.15}  # what it may cost, in standard deviations of the logits
 PLAYED = [*KINDS, {"given": True, "bars": "relative"}, {"emb_pooling": "sum"}]
@@ -107,9 +109,29 @@ def test_can_pack_says_no_without_onednn_or_fbgemm_and_for_other_numbers(monkeyp
 def test_a_machine_that_cannot_pack_plays_the_plain_model(monkeypatch):
     monkeypatch.setattr(inference, "can_pack", lambda _dtype: False)
     plain = small_model(torch.float32)
-    play, ids = prepared(copy.deepcopy(plain), "fp32"), notes(0)
+    play, ids = for_inference(copy.deepcopy(plain), "fp32"), notes(0)
     assert type(play.new_cache(1)) is KeyValueCache
     assert closeness(played(play, ids, lots_of(9, 4)), plain(ids[:, :9], ids[:, 1:10])) < 1e-4
+
+
+# ---------------------------------------------------------------- caches
+
+
+@torch.no_grad()
+def test_both_caches_hand_out_memories_that_attend_alike():
+    torch.manual_seed(0)
+    shape, off = (2, 2, 150, 8), Dropout(0.5).eval()
+    plain, playing = (kind(1, shape, torch.device("cpu"), torch.float64) for kind in (KeyValueCache, PlayingCache))
+    for n_rows, counts in ((70, [70, 3]), (1, [1, 1]), (4, [0, 4]), (1, [1, 0])):
+        key, value, query = torch.randn(3, 2, 2, n_rows, 8, dtype=torch.float64)
+        found = []
+        for cache in (plain, playing):
+            cache.begin(n_rows)
+            found.append(cache.extend(0, key, value).attend(query, off))
+            cache.end(counts)
+        torch.testing.assert_close(*found, rtol=0, atol=1e-12)
+        held = [cache.held(0, cache.last_seen()).attend(query[:, :, :1], off) for cache in (plain, playing)]
+        torch.testing.assert_close(*held, rtol=0, atol=1e-12)
 
 
 # ---------------------------------------------------------------- whole models
@@ -120,7 +142,7 @@ def test_a_machine_that_cannot_pack_plays_the_plain_model(monkeypatch):
 @torch.no_grad()
 def test_a_prepared_model_gives_the_plain_one_s_logits(kind, dtype):
     plain = small_model(torch.float32, **kind)
-    play = prepared(copy.deepcopy(plain), dtype)
+    play = for_inference(copy.deepcopy(plain), dtype)
     ids = notes(0, 1)
     given_notes = torch.rand(ids.shape[:2]) < 0.5 if kind.get("given") else None
     expected = plain(ids[:, :-1], ids[:, 1:], None if given_notes is None else given_notes[:, :-1])
@@ -132,7 +154,7 @@ def test_a_prepared_model_gives_the_plain_one_s_logits(kind, dtype):
 
 def in_weighted_sums(model: PooledTransformer) -> PooledTransformer:
     """`model` with the cache and the blocks that play, in its own dtype: its layers are the plain ones."""
-    prepare = functools.partial(inference.play_with, make=PlainLinear)
+    prepare = functools.partial(inference.replace_layers, make=PlainLinear)
     return prepare(copy.deepcopy(model))
 
 
@@ -223,7 +245,7 @@ def test_a_window_read_anew_replaces_the_notes_of_one_song():
 
 
 def test_the_cache_that_plays_holds_as_much():
-    model = prepared(small_model(torch.float32), "fp32")
+    model = for_inference(small_model(torch.float32), "fp32")
     assert type(model.new_cache(1)) is (PlayingCache if can_pack(torch.float32) else KeyValueCache)
     assert model.new_cache(3).capacity == model.config.block_size + 1
     assert dataclasses.asdict(model.config) == dataclasses.asdict(small_model().config)

@@ -17,27 +17,22 @@ from random_songs import VOCABULARY, random_song, whole
 from torch import Tensor, nn
 
 from backline.common.errors import UserError
-from backline.common.settings import config_from_dict, config_from_file, config_to_dict
+from backline.common.settings import config_from_dict, config_to_dict
 from backline.layers.attention import CHUNK, Dropout, causal_attention, rotate
+from backline.layers.config import BARS, HEADS, POOLINGS, POSITIONS, ModelConfig
+from backline.layers.positions import music_time, with_relative_bars
+from backline.layers.recurrent import written_out
 from backline.music.vocab import BAR, BOS, CHOICE_ORDER, EOS, FIELDS, FIRST_ID, PAD, PITCH_INSTRUMENT, START_POS
 from backline.training.given_tasks import GivenNotes
-from model import (
-    BARS,
-    HEADS,
-    POOLINGS,
-    POSITIONS,
-    ModelConfig,
-    PooledTransformer,
-    music_time,
-    note_losses,
-    window_losses,
-    with_relative_bars,
-)
+from backline.training.losses import note_losses, window_losses
+from model import PooledTransformer
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 PUBLISHED = Path(__file__).parents[2] / "shared" / "compat" / "published_state_dict.json"
 PUBLISHED_PARAMETERS = 39_151_247
-SMALL = ModelConfig(emb_sizes=(8,) * 4, n_layers=2, n_heads=2, d_model=16, block_size=32, dropout=0.0)
+SMALL = ModelConfig.for_vocabulary(
+    VOCABULARY, emb_sizes=(8,) * 4, n_layers=2, n_heads=2, d_model=16, block_size=32, dropout=0.0)
+REFERENCE = ModelConfig.for_vocabulary(VOCABULARY)
 LATE = {"heads": "gru", "positions": "metre", "late_layers": 1}
 NORMED = LATE | {"qk_norm": True}
 KINDS = [*({"positions": positions, "heads": heads} for positions in POSITIONS for heads in HEADS), LATE, NORMED,
@@ -45,10 +40,14 @@ KINDS = [*({"positions": positions, "heads": heads} for positions in POSITIONS f
          {"heads": "chain", "order": ("pitch_instrument", "note_dur", "bar", "start_pos")}]
 
 
+def read_config(path: Path) -> ModelConfig:
+    return ModelConfig.from_dict(json.loads(path.read_text()), VOCABULARY, path.name)
+
+
 def small_model(dtype: torch.dtype = torch.float64, **changes) -> PooledTransformer:
     """A small model in evaluation mode, its weights large enough that everything in it shows in its output."""
     torch.manual_seed(0)
-    model = PooledTransformer(dataclasses.replace(SMALL, **changes)).to(dtype).eval()
+    model = PooledTransformer(ModelConfig.for_vocabulary(VOCABULARY, **vars(SMALL) | changes)).to(dtype).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))
@@ -64,8 +63,8 @@ def notes(*seeds: int, n_notes: int = 10) -> Tensor:
 
 
 def test_reference_has_the_published_size():
-    config = config_from_file(ModelConfig, CONFIGS / "model_reference.json")
-    assert config == ModelConfig()
+    config = read_config(CONFIGS / "model_reference.json")
+    assert config == REFERENCE
     assert PooledTransformer(config).n_parameters() == PUBLISHED_PARAMETERS
 
 
@@ -79,13 +78,13 @@ def test_reference_has_the_published_tensors():
         if name.endswith("to_v.weight"):  # queries, keys and values are one matrix here
             wanted[shape] -= 1
             wanted[3 * shape[0], shape[1]] += 1
-    own = Counter(tuple(parameter.shape) for parameter in PooledTransformer(ModelConfig()).parameters())
+    own = Counter(tuple(parameter.shape) for parameter in PooledTransformer(REFERENCE).parameters())
     assert own == +wanted
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("model*.json")), ids=lambda path: path.name)
 def test_every_config_loads(path):
-    config = config_from_file(ModelConfig, path)
+    config = read_config(path)
     assert config_from_dict(ModelConfig, config_to_dict(config), "again") == config
     assert config.n_tokens == VOCABULARY.sizes
 
@@ -159,15 +158,16 @@ def random_controls(model: PooledTransformer, length: int) -> Tensor:
 
 def test_controls_begin_at_zero_so_a_model_grows_them_and_plays_as_before():
     model = small_model(torch.float32, **LATE)
-    config = dataclasses.replace(model.config, controls=True, given=True, block_size=64)
-    assert model.differences(config) == []
+    more = {"controls": True, "given": True, "block_size": 64}
+    config = ModelConfig.for_vocabulary(VOCABULARY, **vars(model.config) | more)
+    assert model.config.differences(config) == []
     grown = model.grown(config).eval()
     ids = notes(0, 1)
     told = random_controls(grown, ids.shape[1]).expand(2, -1, -1)
     before, after = model(ids, ids), grown(ids, ids, sheet=told[..., :-3], chords=told[..., -3:])
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
-    assert grown.differences(model.config) == ["block_size", "control_sizes", "controls", "given"]
-    assert model.differences(dataclasses.replace(model.config, d_model=32, controls=True)) == ["d_model"]
+    assert grown.config.differences(model.config) == ["block_size", "control_sizes", "controls", "given"]
+    assert model.config.differences(dataclasses.replace(grown.config, d_model=32)) == ["d_model"]
 
 
 def test_a_control_that_is_not_told_is_unknown():
@@ -250,7 +250,7 @@ def test_dropout_reaches_every_layer_and_is_off_outside_training():
 ])
 def test_bad_settings_are_clear_errors(bad, text):
     with pytest.raises(UserError) as caught:
-        config_from_dict(ModelConfig, bad, "mine.json")
+        ModelConfig.from_dict(bad, VOCABULARY, "mine.json")
     assert str(caught.value).startswith("mine.json: ")
     assert text in str(caught.value)
 
@@ -663,3 +663,9 @@ def test_only_chained_heads_learn_that_the_parts_of_a_note_agree():
         found[heads] = fit(PooledTransformer(dataclasses.replace(SMALL, heads=heads)), ids, next_ids, 100)
     assert found["gru"] == pytest.approx(math.log(2), rel=0.1)
     assert found["parallel"] == pytest.approx(4 * math.log(2), rel=0.1)
+
+
+def test_a_recurrent_cell_written_out_is_the_cell():
+    cell = torch.nn.GRUCell(16, 16)
+    x, hidden = torch.randn(2, 50, 16, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(written_out(cell, x, hidden), cell(x, hidden))

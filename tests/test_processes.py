@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from test_training import COLUMNS_OF_TIME, FILES, TINY_TRAINING, T, interrupt_af
 import train_pool
 from backline.common.errors import EXIT_USER_ERROR, UserError
 from backline.training import loss_picture
+from backline.training.checkpoints import load_checkpoint
 from backline.training.config import LAST, LOSSES
 from backline.training.distributed import Processes, SharedError
 
@@ -92,6 +94,18 @@ def test_dropout_differs_between_processes_and_comes_again():
     assert len({tuple(drawn) for drawn in draws}) == 3
     torch.manual_seed(5)
     assert torch.rand(3).tolist() == draws[0]  # the first goes on as if alone
+
+
+def test_the_first_plans_a_run_of_so_many_minutes_for_all():
+    argv = arguments(max_minutes=0.05)
+    settings = json.loads(Path("run.json").read_text())
+    del settings["num_epochs"]
+    write_json(Path("run.json"), settings)
+    assert run_together(2, argv) == [0, 0], said(2)
+    progress = load_checkpoint(Path("run") / LAST)["training"]["progress"]
+    assert progress["step"] == progress["planned"] > 0
+    assert f"run: {progress['planned']} steps in 0.05 minutes" in said(2)[0]
+    assert said(2)[1] == ""
 
 
 def test_two_asked_to_stop_are_continued_by_one():

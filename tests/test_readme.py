@@ -18,6 +18,7 @@ from test_sampling import tiny_model
 from walkthrough import commands
 
 from backline.generation.config import GenConfig, RuleConfig
+from backline.layers.config import ModelConfig
 from backline.music.chords import FIRST_VALUE
 from backline.music.controls import Levels
 from backline.music.quality import Cleaning
@@ -25,7 +26,6 @@ from backline.music.sheet_table import SheetTable
 from backline.music.vocab import load_vocabulary
 from backline.training.checkpoints import save_release
 from backline.training.config import TrainingArgs
-from model import ModelConfig
 from tokenizer import MidiTokenizerPooled
 
 ROOT = Path(__file__).parents[1]

@@ -26,9 +26,11 @@ from backline.generation.sampler import (
     sample_songs,
     window_start,
 )
+from backline.layers.config import BARS, HEADS, POSITIONS, ModelConfig
+from backline.layers.positions import with_relative_bars
 from backline.music.vocab import BAR, EOS, FIELDS, FIRST_ID, PITCH_INSTRUMENT, START_POS, load_vocabulary
 from backline.training.given_tasks import Anticipation
-from model import BARS, HEADS, POSITIONS, ModelConfig, PooledTransformer, with_relative_bars
+from model import PooledTransformer
 
 SMALL_VOCABULARY = load_vocabulary({
     "format": "pooled-vocabulary", "version": 1, "bars": 3, "steps_per_bar": 4, "max_duration_steps": 4,
@@ -42,8 +44,7 @@ def tiny_model(vocabulary=SMALL_VOCABULARY, block_size=16, sharpness=8, **change
     torch.manual_seed(0)
     settings = {"emb_sizes": (4,) * 4, "n_layers": 2, "n_heads": 2, "d_model": 16, "heads": "gru",
                 "positions": "music_time", "dropout": 0.0} | changes
-    model = PooledTransformer(ModelConfig(n_tokens=vocabulary.sizes, steps_per_bar=vocabulary.steps_per_bar,
-                                          block_size=block_size, **settings))
+    model = PooledTransformer(ModelConfig.for_vocabulary(vocabulary, block_size=block_size, **settings))
     for parameter in model.parameters():  # far from uniform, so that a wrong state shows
         parameter.data.mul_(sharpness)
     return model.eval()

@@ -16,11 +16,12 @@ from backline.generation.recipes import recipe_to_dict
 from backline.generation.sampler import Request, sample_songs
 from backline.generation.task import Wish, make_task
 from backline.generation.telling import check_controls, describe_told, nothing_told, tell
+from backline.layers.config import ModelConfig
 from backline.music.chords import HALVES_PER_BAR, UNKNOWN, chord_name, parse_chords
 from backline.music.controls import DENSITY, N_PART_FIELDS, PLAYS, bars_left, key_column, measure_levels, song_sheets
 from backline.music.sheet_table import SheetTable
 from backline.music.vocab import BAR, FIRST_ID, PITCH_INSTRUMENT
-from model import ModelConfig, PooledTransformer
+from model import PooledTransformer
 
 NONE = np.zeros((0, 4), np.int64)
 SONGS = [random_song(seed, 300 + 100 * seed, n_bars=20) for seed in range(6)]
@@ -186,9 +187,9 @@ def test_recipes_leave_out_controls_of_which_nothing_is_said():
 @pytest.mark.parametrize("cached", [True, False])
 def test_songs_follow_what_they_are_told_each_its_own(cached):
     torch.manual_seed(0)
-    model = PooledTransformer(ModelConfig(emb_sizes=(8,) * 4, n_layers=2, n_heads=2, d_model=16, block_size=16,
-                                          dropout=0.0, heads="gru", positions="metre", late_layers=1, given=True,
-                                          bars="relative", controls=True)).double().eval()
+    model = PooledTransformer(ModelConfig.for_vocabulary(
+        VOCABULARY, emb_sizes=(8,) * 4, n_layers=2, n_heads=2, d_model=16, block_size=16, dropout=0.0, heads="gru",
+        positions="metre", late_layers=1, given=True, bars="relative", controls=True)).double().eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))

@@ -9,6 +9,7 @@ import math
 import os
 import shutil
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import pytest
 import torch
 from commands import fails, succeeds
 from random_songs import TINY_MODEL, VOCABULARY, make_dataset, random_song, write_json, write_tokens
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import prepare
 import train_pool
@@ -24,15 +26,19 @@ from backline.common import files
 from backline.common.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR
 from backline.common.files import file_hash
 from backline.common.settings import config_from_dict, config_from_file, config_to_dict
-from backline.music.vocab import FIELDS, FIRST_ID, PITCH_INSTRUMENT, load_vocabulary
+from backline.layers import attention
+from backline.layers.config import ModelConfig
+from backline.music.vocab import FIELDS, FIRST_CONTROL, FIRST_ID, GIVEN, PITCH_INSTRUMENT, load_vocabulary
 from backline.preparation.dataset import load_dataset, split_by_song
-from backline.training import loss_picture
+from backline.training import loss_picture, planning
 from backline.training import run as training
 from backline.training.checkpoints import load_checkpoint, load_model, save_checkpoint, save_release
 from backline.training.config import BEST, LAST, LOSSES, PICTURE, SEEDS, SETTINGS, TrainingArgs
 from backline.training.distributed import Processes
+from backline.training.losses import n_predicted, note_losses, window_losses
 from backline.training.optimization import WeightAverage, rate_share
-from model import ModelConfig, PooledTransformer, note_losses, window_losses
+from backline.training.planning import steps_in_time
+from model import PooledTransformer
 
 CONFIGS = Path(train_pool.__file__).parent / "configs"
 COLUMNS_OF_TIME = {"seconds"}
@@ -412,7 +418,7 @@ def test_notes_that_are_given_do_not_count(folder):
     losses = []
     for batch_size in (1, 6):
         torch.manual_seed(0)
-        model = PooledTransformer(ModelConfig(**TINY_MODEL, given=True, dropout=0.0))
+        model = PooledTransformer(ModelConfig.for_vocabulary(VOCABULARY, **TINY_MODEL, given=True, dropout=0.0))
         run = training.Run(folder, TrainingArgs(given_tasks=1.0, batch_size=batch_size, lr=1e-9), model, dataset,
                            split, {}, Processes("cpu"))
         rows = run.data.rows(torch.arange(6) * T, T, len(split.train) * T, 0)
@@ -433,7 +439,7 @@ def test_transpose_must_be_a_range_around_zero(transpose, capsys):
 
 def test_rows_that_lose_a_part_are_filled_up_from_their_own_song(folder):
     dataset = load_dataset(folder / "dataset.pt")
-    split, model = split_by_song(dataset, 0.8), PooledTransformer(ModelConfig(**TINY_MODEL))
+    split, model = split_by_song(dataset, 0.8), PooledTransformer(ModelConfig.for_vocabulary(VOCABULARY, **TINY_MODEL))
     run = training.Run(folder, TrainingArgs(drop_parts=1.0), model, dataset, split, {}, Processes("cpu"))
     lost = run.data.rows(torch.tensor([2, 5]) * T, T, len(split.train) * T, 0)
     for row, index in zip(lost, (2, 5), strict=True):
@@ -444,7 +450,7 @@ def test_rows_that_lose_a_part_are_filled_up_from_their_own_song(folder):
 
 def test_rows_that_lose_a_part_are_transposed_too(folder):
     dataset = load_dataset(folder / "dataset.pt")
-    split, model = split_by_song(dataset, 0.8), PooledTransformer(ModelConfig(**TINY_MODEL))
+    split, model = split_by_song(dataset, 0.8), PooledTransformer(ModelConfig.for_vocabulary(VOCABULARY, **TINY_MODEL))
     middle = torch.tensor(VOCABULARY.first_pitch_ids) + 20  # of each part: every shift fits
     train = torch.full((5, T, len(FIELDS)), FIRST_ID)
     train[..., PITCH_INSTRUMENT] = middle[torch.arange(5 * T).view(5, T) % len(middle)]
@@ -464,6 +470,19 @@ def test_the_largest_seed_transposes_too():
 
 def test_every_training_config_loads():
     assert config_from_file(TrainingArgs, CONFIGS / "training_args.json") == TrainingArgs()
+    for path in CONFIGS.glob("training_*.json"):
+        config_from_file(TrainingArgs, path)
+
+
+def test_a_teacher_is_small_enough_to_be_carried():
+    """In bfloat16, in pieces of 16 MiB; and its settings fit it and the rows of its dataset."""
+    config = config_from_file(ModelConfig, CONFIGS / "model_teacher.json")
+    settings = config_from_file(TrainingArgs, CONFIGS / "training_gpu.json")
+    with torch.device("meta"):
+        n_parameters = PooledTransformer(config).n_parameters()
+    assert n_parameters <= 30_000_000 and 2 * n_parameters < 60 << 20
+    assert config.given and config.controls and config.qk_norm and config.dropout > 0
+    assert config.block_size == 1024 == 2 * settings.row_notes
 
 
 # ---------------------------------------------------------------- stopping and continuing
@@ -528,14 +547,13 @@ def test_a_resumed_run_with_muon_and_an_average_equals_one_never_stopped(monkeyp
 
 def test_a_run_of_so_many_minutes_is_planned_once(monkeypatch, capsys):
     plans = []
-    plain = training.Run._steps_in_time
 
     def planned(run) -> int:
-        plans.append(plain(run))
+        plans.append(steps_in_time(run))
         interrupt_after(monkeypatch, 3)  # and not one of the steps that are timed
         return 7
 
-    monkeypatch.setattr(training.Run, "_steps_in_time", planned)
+    monkeypatch.setattr(training, "steps_in_time", planned)
     settings = {"max_minutes": 0.05, "num_epochs": None, "average": 0.3, "optimizer": "muon", "row_notes": 16,
                 "whole_rows_from": 0.5, "batch_size": 4}
     run = train(**settings)
@@ -543,12 +561,82 @@ def test_a_run_of_so_many_minutes_is_planned_once(monkeypatch, capsys):
     succeeds(train_pool.main, ["--resume", run, "-d", "cpu"])
     assert len(plans) == 1 and plans[0] > 7
     assert column(run, "steps")[-1] == 7 and column(run, "lr")[0] == pytest.approx(0.01 / 2)
-    assert "run: 7 steps in 0.05 minutes" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "step 0 of as many as 0.05 minutes hold\n" in out and "step 3 of 7\n" in out
+    assert "run: 7 steps in 0.05 minutes" in out
     # Nothing is left of the steps that were timed: the same run as one of so many steps.
     whole = train(filename="whole", max_train_steps=7, **settings | {"max_minutes": None, "num_epochs": 99})
     succeeds(train_pool.main, ["--resume", whole, "-d", "cpu"])
     assert same(weights(whole), weights(run))
+    assert table(whole)[0] == table(run)[0]
     assert load_checkpoint(run / LAST)["training"]["progress"]["sums"] == [0.0] * len(FIELDS)
+
+
+class Clock:
+    """A time of its own, which passes only where the test says so."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def passes(self, monkeypatch, owner: object, name: str, seconds: Callable[..., float]) -> None:
+        """Let a method of `owner` take as long as `seconds` says of its arguments."""
+        plain = getattr(owner, name)
+
+        def slow(*args, **more):
+            self.now += seconds(*args, **more)
+            return plain(*args, **more)
+
+        monkeypatch.setattr(owner, name, slow)
+
+
+@pytest.mark.parametrize("more", [
+    {}, {"row_notes": 16, "whole_rows_from": 0.6}, {"average": 0.2, "validate_steps": 40, "loggingsteps": 10}])
+def test_a_plan_keeps_to_the_time(monkeypatch, more):
+    """With compiling, which each new shape of a batch brings on, and with all that is validated and saved."""
+    clock, shapes = Clock(), set()
+    monkeypatch.setattr(planning, "time", clock)
+    monkeypatch.setattr(training, "time", clock)
+
+    def seconds(_run, rows) -> float:
+        compiling = 0 if rows.shape in shapes else 20
+        shapes.add(rows.shape)
+        return compiling + rows.shape[1] / 32
+
+    clock.passes(monkeypatch, training.Run, "step", seconds)
+    clock.passes(monkeypatch, training.Run, "validate", lambda _run: 2)
+    clock.passes(monkeypatch, training, "save_checkpoint", lambda *_args: 1)
+    clock.passes(monkeypatch, training, "load_dataset", lambda *_args: 30)
+    monkeypatch.setattr(PooledTransformer, "compile", lambda _model: None)
+    run = train(**{"max_minutes": 8, "compile": True, "num_epochs": None, "batch_size": 2, "loggingsteps": 20} | more)
+    assert 0.85 * 480 < clock.now - 1000 <= 480
+    assert column(run, "steps")[-1] > 50
+
+
+def test_a_plan_of_slow_steps_takes_little_of_the_time(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(planning, "time", clock)
+    monkeypatch.setattr(training, "time", clock)
+    clock.passes(monkeypatch, training.Run, "step", lambda _run, _rows: 10)
+    run = train(max_minutes=3, num_epochs=None, batch_size=2)
+    assert 13 <= column(run, "steps")[-1] <= 18
+    assert clock.now - 1000 <= 180
+
+
+def test_a_run_stopped_before_its_plan_is_planned_when_it_is_continued(monkeypatch, capsys):
+    def stopped(_run) -> int:
+        raise KeyboardInterrupt
+
+    settings = {"max_minutes": 0.05, "num_epochs": None}
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "steps_in_time", stopped)
+        assert train_pool.main(arguments(**settings)) == EXIT_INTERRUPTED
+    monkeypatch.setattr(training, "steps_in_time", lambda _run: 4)
+    succeeds(train_pool.main, ["--resume", "run", "-d", "cpu"])
+    assert "run: 4 steps in 0.05 minutes" in capsys.readouterr().out
+    assert same(weights(Path("run")), weights(train(filename="whole", max_train_steps=4)))
 
 
 @pytest.mark.parametrize(("beside", "text"), [
@@ -599,6 +687,21 @@ def test_a_finished_run_has_nothing_to_continue(capsys):
     succeeds(train_pool.main, ["--resume", run, "-d", "cpu"])
     assert "step 6 of 6" in capsys.readouterr().out
     assert {path.name: path.read_bytes() for path in run.iterdir()} == before
+
+
+def test_a_run_goes_on_with_its_dataset_compressed(monkeypatch, capsys):
+    whole = train(filename="whole")
+    interrupt_after(monkeypatch, 2)
+    make_dataset(Path("packed.pt.xz"), [random_song(i, SONG_NOTES) for i in range(N_SONGS)], T)
+    run = train(dataset="packed.pt.xz")
+    Path("packed.pt.xz").unlink()
+    succeeds(train_pool.main, ["--resume", run, "--dataset_path", "dataset.pt", "-d", "cpu"])
+    for name in ("dataset_hash", "held_out_songs"):
+        assert json.loads((run / SETTINGS).read_text())[name] == json.loads((whole / SETTINGS).read_text())[name]
+    assert same(weights(run), weights(whole))
+    Path("packed.pt.xz").write_bytes(b"no dataset")
+    assert "damaged or not an .xz file" in fails(train_pool.main, ["--resume", run, "--dataset_path", "packed.pt.xz",
+                                                                   "-d", "cpu"], capsys)
 
 
 def test_a_moved_run_and_dataset_can_be_continued(monkeypatch):
@@ -812,6 +915,75 @@ def test_no_space_left_for_one_file(monkeypatch, capsys, name):
     assert column(Path("run"), "steps") == [0, 1, 2, 3, 4, 5, 6]
 
 
+# ---------------------------------------------------------------- as on a GPU
+
+
+@pytest.fixture
+def running_ahead(monkeypatch) -> None:
+    """The CPU is treated as a GPU is: rows come from other processes, and nothing looks at a step's losses."""
+    plain = training.Run.__init__
+
+    def begin(run, *args) -> None:
+        plain(run, *args)
+        run.runs_ahead = True
+
+    monkeypatch.setattr(training.Run, "__init__", begin)
+
+
+AHEAD = {"optimizer": "muon", "average": 0.3, "validate_steps": 2, "random_crops": True, "transpose": [-5, 6],
+         "row_notes": 16, "whole_rows_from": 0.5, "batch_size": 4}
+
+
+def test_a_run_that_does_not_wait_is_the_same_run_and_is_continued(monkeypatch, request):
+    plain = train(filename="plain", **AHEAD)
+    request.getfixturevalue("running_ahead")
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 1, 4)
+        run = train(**AHEAD)
+        succeeds(train_pool.main, ["--resume", run, "-d", "cpu"])
+    succeeds(train_pool.main, ["--resume", run, "-d", "cpu"])
+    assert_same_run(run, plain)
+    assert column(run, "seconds")[-1] > 0
+
+
+class Reads(TorchDispatchMode):
+    """Counts how often a tensor's value is asked for, for which the host of a GPU must wait."""
+
+    n = 0
+
+    def __torch_dispatch__(self, func, _types, args=(), kwargs=None):
+        self.n += func is torch.ops.aten._local_scalar_dense.default
+        return func(*args, **kwargs or {})
+
+
+def test_no_step_reads_a_value_of_the_device(monkeypatch, running_ahead):
+    with Reads() as reads:
+        assert torch.ones(2).isfinite().all() and reads.n == 1
+    found, plain = [], training.Run.step
+
+    def step(run, rows):
+        with monkeypatch.context() as patch, Reads() as reads:
+            n_counted = n_predicted(rows)  # of rows that are still the host's
+            patch.setattr(training, "counted", lambda _rows: n_counted)
+            reads.n = 0
+            losses = plain(run, rows)
+            found.append(reads.n)
+        return losses
+
+    monkeypatch.setattr(training.Run, "step", step)
+    model = {"heads": "gru", "late_layers": 1, "positions": "metre", "bars": "relative", "qk_norm": True, "given": True,
+             "controls": True}
+    train(model=model, given_tasks=0.5, precision="bf16", **AHEAD)
+    assert found and not any(found)
+
+
+def test_a_loss_that_is_not_finite_ends_a_run_that_does_not_wait_where_it_logs(capsys, running_ahead):
+    assert train_pool.main(arguments(lr=1e30, clip_norm=0, loggingsteps=2, num_epochs=9)) == EXIT_USER_ERROR
+    assert "the loss is no longer finite at step" in capsys.readouterr().err.splitlines()[-1]
+    assert load_checkpoint(Path("run") / LAST)["training"]["progress"]["step"] == 0
+    assert all(weight.isfinite().all() for weight in weights(Path("run")).values())
+
+
 # ---------------------------------------------------------------- compiled
 
 
@@ -831,6 +1003,36 @@ def test_a_compiled_run_is_the_same_run_and_is_continued(monkeypatch):
         assert torch.allclose(weights(run)[name], weight, atol=1e-5), name
     for name in ("train_loss", "held_out_loss"):
         assert column(run, name) == pytest.approx(column(plain, name), rel=1e-5)
+
+
+def test_validation_as_on_a_gpu_compiles_nothing_and_finds_the_same(monkeypatch):
+    plain = train(filename="plain", max_train_steps=1)
+    graphs, held_out = without_inductor(monkeypatch), []
+    for run_ahead in (True, False):
+        run = training.Run.start(Path("run"), Path("dataset.pt"), TrainingArgs(compile=True, batch_size=3), TINY_MODEL,
+                                 "here", None, 0.8, Processes("cpu"), [])
+        run.runs_ahead = run_ahead
+        held_out.append(sum(run.validate()))
+        assert bool(graphs) != run_ahead
+    assert held_out == pytest.approx([column(plain, "held_out_loss")[0]] * 2, rel=1e-5)
+
+
+def test_all_batches_of_a_run_on_a_gpu_are_two_graphs(monkeypatch):
+    """Each whole, and none for an epoch's last batch: every graph costs a minute of those that a run is given."""
+    def as_on_a_gpu(query, key, value, _dropout, _visible=None):
+        return torch.nn.functional.scaled_dot_product_attention(query.to(key.dtype), key, value, is_causal=True)
+
+    monkeypatch.setattr(attention, "causal_attention", as_on_a_gpu)
+    graphs = without_inductor(monkeypatch)
+    config = config_from_file(ModelConfig, CONFIGS / "model_teacher.json")
+    model = PooledTransformer(dataclasses.replace(config, **TINY_MODEL | {"n_layers": 3, "dropout": 0.0})).train()
+    model.compile()
+    for n_rows, length in ((8, 16), (4, 32), (3, 16), (2, 32), (8, 16), (4, 32)):  # as planning.py begins
+        rows = torch.full((n_rows, length, FIRST_CONTROL + len(config.control_sizes)), FIRST_ID)
+        rows[..., GIVEN:] = 0
+        with torch.autocast("cpu", torch.bfloat16):
+            window_losses(model, config, rows).sum().backward()
+    assert len(graphs) == 2
 
 
 @pytest.mark.slow
@@ -941,7 +1143,7 @@ def test_weights_bring_their_vocabulary(capsys):
 def test_rows_longer_than_the_models_context_are_refused(capsys):
     text = "block_size=16 is shorter than the dataset's blocks (32); "
     assert f"model.json: {text}" in fails(train_pool.main, arguments({"block_size": 16}), capsys)
-    model = PooledTransformer(config_from_dict(ModelConfig, TINY_MODEL | {"block_size": 16}, "test"))
+    model = PooledTransformer(ModelConfig.from_dict(TINY_MODEL | {"block_size": 16}, VOCABULARY, "test"))
     save_release(Path("short.safetensors"), model, VOCABULARY, {})
     argv = ["--dataset_path", "dataset.pt", "-fp", "short.safetensors", "-d", "cpu"]
     assert f"short.safetensors: {text}" in fails(train_pool.main, argv, capsys)

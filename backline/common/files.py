@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
-
-import orjson
 
 from backline.common.errors import UserError
 
@@ -56,6 +55,8 @@ def write_bytes(path: Path, data: bytes, make_parents: bool = True) -> None:
 
 def json_bytes(data: Any) -> bytes:
     """`data` as JSON. In text that is no Unicode, such as an undecodable file name, `?` stands for what is not."""
+    import orjson  # not at the top: training needs none of it
+
     try:
         return orjson.dumps(data)
     except TypeError:  # orjson refuses such text
@@ -135,11 +136,36 @@ def read_input(path: Path, largest: int | None = None) -> bytes:
         raise UserError(f"{path}: cannot be read ({err.strerror}); check the disk and your permissions") from None
 
 
-def read_json_object(path: Path) -> dict[str, Any]:
-    """Parse a JSON file that holds one object. Raises UserError naming the file and the place."""
+def strict_json(data: bytes) -> Any:
+    """What JSON text says, by the standard library, which lets through much that JSON does not: that is refused.
+
+    It takes and refuses what orjson does, which is for files of a million numbers. Raises ValueError.
+    """
+    value = json.loads(data.decode(), parse_constant=_finite, parse_float=_finite, parse_int=_whole)
+    json.dumps(value, ensure_ascii=False).encode()  # half of a surrogate pair is no text
+    return value
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text[:20]} is not a finite number")
+    return number
+
+
+def _whole(text: str) -> int | float:
+    number = int(text)
+    return number if -2**63 <= number < 2**64 else _finite(text)
+
+
+def read_json_object(path: Path, loads: Callable[[bytes], Any] = strict_json) -> dict[str, Any]:
+    """Parse a JSON file that holds one object. Raises UserError naming the file and the place.
+
+    `loads`: what parses it, and raises ValueError.
+    """
     try:
-        data = orjson.loads(read_input(path))
-    except orjson.JSONDecodeError as err:
+        data = loads(read_input(path))
+    except (ValueError, RecursionError) as err:  # the latter: brackets in thousands of brackets
         raise UserError(f"{path}: not valid JSON ({err}); correct the place, or make the file again") from None
     if not isinstance(data, dict):
         raise UserError(f"{path}: holds a JSON {type(data).__name__}, where an object {{...}} is needed; give "

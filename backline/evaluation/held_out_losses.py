@@ -14,7 +14,8 @@ from tqdm import tqdm
 from backline.evaluation.statistics import bootstrap, interval
 from backline.music.vocab import BAR, FIELDS, FIRST_ID, PAD, PITCH_INSTRUMENT
 from backline.preparation.dataset import Dataset
-from model import PooledTransformer, window_losses
+from backline.training.losses import window_losses
+from model import PooledTransformer
 
 
 def song_rows(dataset: Dataset, song: int) -> Tensor:

@@ -20,7 +20,7 @@ from backline.evaluation.statistics import interval
 from backline.generation.config import GenConfig, RuleConfig
 from backline.generation.rules import Rules
 from backline.generation.sampler import Request, sample_songs
-from backline.layers.packed import prepared
+from backline.layers.packed import for_inference
 from backline.music.vocab import BOS, EOS, FIELDS, Vocabulary
 from backline.preparation.dataset import Dataset
 from model import PooledTransformer
@@ -51,7 +51,7 @@ def own_songs(model: PooledTransformer, vocabulary: Vocabulary, n: int) -> list[
 
     Temperature 1, no filter, and no rule but that notes are valid. The model stays as it is.
     """
-    player = prepared(copy.deepcopy(model), "fp32")
+    player = for_inference(copy.deepcopy(model), "fp32")
     config = GenConfig(sampling_fn="none", max_steps=N_NOTES)
     requests = [Request(Rules(vocabulary, RuleConfig(), vocabulary.bars), seed) for seed in range(n)]
     made = []

@@ -20,10 +20,11 @@ from backline.generation.config import GenConfig
 from backline.generation.repetition import Copies
 from backline.generation.rules import Rules, SoFar, Stretch
 from backline.generation.telling import Told, nothing_told
-from backline.layers.attention import KeyValueCache
+from backline.layers.cache import KeyValueCache
+from backline.layers.positions import bar_offsets
 from backline.music.vocab import BAR, BOS, EOS, FIELDS, FIRST_ID, START_POS
 from backline.training.given_tasks import GivenNotes
-from model import PooledTransformer, Reading, bar_offsets
+from model import PooledTransformer, TrunkOutput
 
 NEXT_BARS = 4  # songs seldom rest for longer
 Note = tuple[int, ...]
@@ -220,7 +221,7 @@ class Reader:
         self.cache: KeyValueCache | None = None
         self.device = model.in_norm.weight.device
 
-    def read(self, songs: Sequence[Song], new: Sequence[int]) -> Reading:
+    def read(self, songs: Sequence[Song], new: Sequence[int]) -> TrunkOutput:
         """The reading of each song's last row, given that its last `new` rows are not read yet."""
         if self.cache is None:
             self.cache = self.model.new_cache(len(songs))
@@ -324,14 +325,14 @@ def _in_song_bars(logits: np.ndarray, offsets: Sequence[int]) -> np.ndarray:
     return moved
 
 
-def _draw_notes(model: PooledTransformer, reading: Reading, songs: Sequence[Song], config: GenConfig,
+def _draw_notes(model: PooledTransformer, reading: TrunkOutput, songs: Sequence[Song], config: GenConfig,
                 ) -> list[tuple[Note, float] | None]:
     """The next note of each song and the nats it surprised the model by; None is the end of the song."""
     uniform = np.stack([song.random.random(len(FIELDS)) for song in songs])  # (B, F)
     heat = 1 + config.variety * np.array([song.copies.in_a_row for song in songs])
     stretches = [song.rules.stretches(song.so_far) for song in songs]
     chosen: list[dict[int, int]] = [{} for _ in songs]
-    told_model: dict[int, Tensor] = {}  # the same, in the model's bars
+    model_ids: dict[int, Tensor] = {}  # the same, in the model's bars
     nats, hidden, ended = np.zeros(len(songs)), reading.states, np.zeros(len(songs), bool)
     offsets = [song.bar_offset for song in songs]
     for k, family in enumerate(model.order):
@@ -357,11 +358,11 @@ def _draw_notes(model: PooledTransformer, reading: Reading, songs: Sequence[Song
         if family == BAR:
             drawn = drawn - np.where(ended, 0, offsets)
         if k + 1 < len(model.order) and model.config.heads != "parallel":
-            told_model[family] = torch.from_numpy(drawn)[:, None].to(reading.states.device)
+            model_ids[family] = torch.from_numpy(drawn)[:, None].to(reading.states.device)
             chords = None
             if model.config.controls and k == 1:  # the time is chosen
                 told = [song.chord(of_song) for song, of_song in zip(songs, chosen, strict=True)]
                 chords = torch.from_numpy(np.stack(told)).long()[:, None].to(reading.states.device)
-            hidden = model.advance(k, told_model, reading, hidden, chords)
+            hidden = model.advance(k, model_ids, reading, hidden, chords)
     return [None if over else (tuple(of_song[f] for f in range(len(FIELDS))), float(surprise))
             for over, of_song, surprise in zip(ended, chosen, nats, strict=True)]

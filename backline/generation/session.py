@@ -31,7 +31,7 @@ class Studio:
     """A model, and all that says how it plays."""
 
     def __init__(self, path: Path, device_name: str = "auto", dtype: str = DTYPES[0]) -> None:
-        from backline.layers.packed import prepared
+        from backline.layers.packed import for_inference
         from backline.training.checkpoints import (  # brings torch, which wrong arguments need not wait for
             load_model,
             pick_device,
@@ -42,7 +42,7 @@ class Studio:
             raise UserError(f"--dtype int8 plays on the CPU alone, not on {self.device}; add -d cpu, or take bf16")
         model, vocabulary, self.facts = load_model(path, self.device)
         self.n_parameters = model.n_parameters()  # before its layers are packed
-        self.model: PooledTransformer = prepared(model, dtype)
+        self.model: PooledTransformer = for_inference(model, dtype)
         self.tokenizer, self.hash = MidiTokenizerPooled(vocabulary), file_hash(path)
         self.sheets = sheet_table(self.facts, vocabulary, path) if model.config.controls else None
 

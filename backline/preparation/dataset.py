@@ -1,16 +1,20 @@
-"""The tensor dataset `.pt`: how it is written, read and split by song.
+"""The tensor dataset `.pt`, or `.pt.xz`: how it is written, read and split by song.
 
 A dict of plain data and tensors: `blocks` (N, T, F), the songs joined end to end (each begun by its BOS row and
 ended by its EOS row) and cut into rows of T notes, the last unfilled row dropped; `song_starts`, the row of notes
 at which each song begins; `songs`, their names in the same order, as UTF-8 with a zero byte between; `clusters`, for
 each song the index of the first of its near-duplicates, which stand next to each other. Version 1 (names as a list,
 no clusters) and the predecessor's bare (N, T, F) tensor are read too.
+
+A `.pt.xz` is the same file compressed, for a machine that it has to be carried to. It is the same dataset: its hash is
+that of the bytes within. A `.pt` is mapped into memory, a `.pt.xz` is decompressed there.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import os
 import re
 import shutil
@@ -18,14 +22,16 @@ import struct
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from backline.common.errors import UserError
-from backline.common.files import replacing
+from backline.common.files import check_file, replacing
 from backline.music.vocab import BOS, EOS, FIELDS, SHORTEST_BLOCK, Vocabulary, load_vocabulary
 from backline.training.checkpoints import load_plain
 
@@ -34,6 +40,8 @@ REMEDY = "make one with prepare.py"
 SEPARATOR = "\0"  # of the songs' names: no file name holds it
 ALIGNMENT = 64  # bytes, of a tensor in the file
 CHECKED_ROWS = 1 << 16
+PACKED = ".xz"  # ends the name of a compressed dataset
+CHUNK_BYTES = 1 << 20  # compressed at a time
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,6 +90,8 @@ class Songs(NamedTuple):
 def write_dataset(path: Path, songs: Songs, block_size: int, vocabulary: Vocabulary, facts: dict[str, Any]) -> Counts:
     """Join songs and write them as a dataset. Notes go straight to the file: memory holds one song at a time.
 
+    It is compressed where the name ends in .xz.
+
     Raises UserError if there are fewer notes than one block.
     """
     sizes = songs.lengths + 2  # BOS and EOS
@@ -101,9 +111,14 @@ def write_dataset(path: Path, songs: Songs, block_size: int, vocabulary: Vocabul
                 "blocks": torch.from_numpy(blocks), "songs": torch.from_numpy(names),
                 "song_starts": torch.from_numpy(np.cumsum(sizes) - sizes), "clusters": torch.from_numpy(clusters),
                 **facts}
+        streams = {"blocks": _between_edges(songs.notes, blocks.nbytes, vocabulary), "songs": _name_bytes(songs.names)}
         with replacing(path) as file:
-            _save(data, {"blocks": _between_edges(songs.notes, blocks.nbytes, vocabulary),
-                         "songs": _name_bytes(songs.names)}, scratch / "archive", file)
+            if path.suffix != PACKED:
+                _save(data, streams, scratch / "archive", file)
+            else:  # in two goes: an archive is written by going back, which a compressed file does not let one
+                with open(scratch / "plain", "w+b") as plain:
+                    _save(data, streams, scratch / "archive", plain)
+                    _pack(plain, file)
     return Counts(total, n_blocks, total - n_blocks * block_size)
 
 
@@ -162,15 +177,61 @@ def _padding(place: int) -> bytes:
     return struct.pack("<HH", 0x4246, length) + bytes(length)  # "FB": as torch marks its own
 
 
+def _pack(plain: BinaryIO, packed: BinaryIO) -> None:
+    """Compress all of `plain`."""
+    n_bytes = plain.seek(0, os.SEEK_END)
+    plain.seek(0)
+    with _lzma().open(packed, "wb") as file, tqdm(desc="compressing", total=n_bytes, unit="B", unit_scale=True,
+                                                  leave=False, disable=None) as bar:
+        while chunk := plain.read(CHUNK_BYTES):
+            file.write(chunk)
+            bar.update(len(chunk))
+
+
+@contextlib.contextmanager
+def _plain(path: Path) -> Iterator[BinaryIO]:
+    """Open a dataset for reading, decompressed on the way if need be. Raises UserError if that cannot be."""
+    check_file(path)
+    if path.suffix != PACKED:
+        with open(path, "rb") as file:
+            yield file
+        return
+    lzma = _lzma()
+    try:
+        with lzma.open(path) as file:
+            yield file
+    except (lzma.LZMAError, EOFError):  # EOFError: it ends too soon
+        raise UserError(f"{path}: damaged or not an {PACKED} file; copy or make it again") from None
+
+
+def _lzma() -> ModuleType:
+    try:
+        import lzma
+    except ImportError:  # a Python that was compiled where the library's headers were not
+        raise UserError(f"this Python was built without lzma, which {PACKED} needs; decompress the dataset with "
+                        f"`xz -d`, or take another Python") from None
+    return lzma
+
+
+def dataset_hash(path: Path) -> str:
+    """SHA-256 of a dataset, as hexadecimal digits, compressed or not. Raises UserError if it cannot be decompressed."""
+    with _plain(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def load_dataset(path: Path, vocabulary: Vocabulary | None = None) -> Dataset:
-    """Memory-map a dataset.
+    """Memory-map a dataset, or decompress it in memory.
 
     Args:
         vocabulary: the one it must have been made with; also that of a bare tensor (default: the default one).
     Raises:
         UserError: not a dataset, damaged, or made with another vocabulary.
     """
-    data = load_plain(path, mmap=True)
+    content = None
+    if path.suffix == PACKED:
+        with _plain(path) as file:
+            content = file.read()
+    data = load_plain(path, mmap=True, content=content)
     if isinstance(data, Tensor):
         return _from_bare_tensor(path, data, vocabulary or load_vocabulary())
     if not isinstance(data, dict) or data.get("format") != FORMAT:

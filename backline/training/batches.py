@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from backline.common.errors import UserError
+from backline.layers.config import ModelConfig
 from backline.music.vocab import BAR, BOS, EOS, FIELDS, FIRST_CONTROL, FIRST_ID
 from backline.preparation.dataset import Dataset, Split
 from backline.training.augmentation import SPARE, PartDropping, Transposition, crop_start, longer
@@ -21,7 +22,6 @@ from backline.training.config import TrainingArgs
 from backline.training.control_tables import ControlTables
 from backline.training.distributed import SEEDS
 from backline.training.given_tasks import REACH, Anticipation
-from model import ModelConfig
 
 SHORTEST_END, LONGEST_END = 4, 32  # bars of a row that is the end of a song
 

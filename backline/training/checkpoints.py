@@ -6,6 +6,7 @@ Loading one never runs code from it.
 
 from __future__ import annotations
 
+import io
 import json
 import pickle
 import struct
@@ -19,9 +20,10 @@ import torch
 
 from backline.common.errors import UserError
 from backline.common.files import check_file, replacing
-from backline.common.settings import config_from_dict, config_to_dict
+from backline.common.settings import config_to_dict
+from backline.layers.config import ModelConfig
 from backline.music.vocab import Vocabulary, load_vocabulary
-from model import ModelConfig, PooledTransformer
+from model import PooledTransformer
 
 CHECKPOINT_FORMAT = "pooled-checkpoint"
 RELEASE_FORMAT = "pooled-model"
@@ -29,15 +31,20 @@ VERSION = 1
 RELEASE_SUFFIX = ".safetensors"
 
 
-def load_plain(path: Path, mmap: bool = False) -> Any:
-    """`torch.load` of tensors and plain data. Raises UserError for anything else; code in the file never runs."""
+def load_plain(path: Path, mmap: bool = False, content: bytes | None = None) -> Any:
+    """`torch.load` of tensors and plain data. Raises UserError for anything else; code in the file never runs.
+
+    `content`: the bytes that were compressed in the file; None: the file's own.
+    """
     check_file(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of torch's about pickles that are refused below in any case
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+            source = path if content is None else io.BytesIO(content)
+            return torch.load(source, map_location="cpu", weights_only=True, mmap=mmap and content is None)
     except pickle.UnpicklingError as err:
-        if "GLOBAL" in str(err) or ("Unsupported operand" in str(err) and _is_pickle(path)):
+        first = _first_byte(path) if content is None else content[:1]
+        if "GLOBAL" in str(err) or ("Unsupported operand" in str(err) and first == pickle.PROTO):
             raise UserError(f"{path}: holds more than tensors and plain data, so it is not loaded "
                             f"(it could run code); use a file this project wrote, or make one of a published "
                             f"checkpoint with import_published.py") from None
@@ -49,9 +56,9 @@ def load_plain(path: Path, mmap: bool = False) -> Any:
         raise UserError(f"{path}: damaged or not a PyTorch file; copy or make it again") from None
 
 
-def _is_pickle(path: Path) -> bool:
+def _first_byte(path: Path) -> bytes:
     with open(path, "rb") as file:
-        return file.read(1) == pickle.PROTO
+        return file.read(1)
 
 
 def save_checkpoint(path: Path, model: PooledTransformer, vocabulary: Vocabulary, training: dict[str, Any]) -> None:
@@ -109,7 +116,7 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> tuple[PooledTr
         weights, config, vocabulary, facts = (data["weights"], data["model_config"], data["vocabulary"],
                                               data["training"])
     vocabulary = load_vocabulary(vocabulary)
-    config = config_from_dict(ModelConfig, config, f"{path}: model_config")
+    config = ModelConfig.from_dict(config, vocabulary, f"{path}: model_config")
     if config.n_tokens != vocabulary.sizes:
         raise UserError(f"{path}: its model has {list(config.n_tokens)} ids per family, its vocabulary "
                         f"{list(vocabulary.sizes)}; the file is damaged")

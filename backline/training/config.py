@@ -37,7 +37,7 @@ class TrainingArgs:
     average: float = 0.0  # the model is an average of its weights over this share of the steps done; 0: the last ones
     clip_norm: float = 1.0  # gradients are scaled down to this norm; 0: never
     precision: str = "fp32"  # "bf16" computes under bfloat16 autocast
-    validate_steps: int = 0  # steps between validations; 0: after each epoch only
+    validate_steps: int = 0  # steps between validations; 0: one after each epoch
     validate_rows: int = 0  # held-out rows used for each, spread evenly; 0: all of them
     accumulation: int = 1  # batches of `batch_size` rows whose gradients make one step: for batches that do not fit
     patience: int = 0  # stop after so many validations without a lower held-out loss; 0: never

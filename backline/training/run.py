@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import csv
 import dataclasses
 import io
 import json
 import math
+import operator
 import os
-import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +25,18 @@ from backline.common.errors import UserError
 from backline.common.files import file_hash, read_json_object, write_bytes
 from backline.common.settings import config_from_dict, config_to_dict
 from backline.common.surroundings import surroundings
-from backline.music.controls import fields
+from backline.layers.config import ModelConfig
 from backline.music.sheet_table import sheet_table
-from backline.music.vocab import FIELDS, Vocabulary
-from backline.preparation.dataset import Dataset, Split, load_dataset, split_by_song
+from backline.music.vocab import FIELDS
+from backline.preparation.dataset import Dataset, Split, dataset_hash, load_dataset, split_by_song
 from backline.training.batches import Batches
 from backline.training.checkpoints import load_model, save_checkpoint
 from backline.training.config import BEST, CONTROLS, LAST, LOSSES, PICTURE, SETTINGS, TrainingArgs
 from backline.training.control_tables import ControlTables
 from backline.training.distributed import Processes, SharedError
+from backline.training.losses import n_predicted, window_losses
 from backline.training.optimization import Optimizers, WeightAverage, rate_share
+from backline.training.planning import steps_in_time
 from backline.training.torch_errors import (
     compile_failure,
     is_compile_failure,
@@ -43,11 +44,9 @@ from backline.training.torch_errors import (
     smaller_batches,
     too_large,
 )
-from model import ModelConfig, PooledTransformer, counted, window_losses
+from model import PooledTransformer
 
 MOST_WORKERS = 12  # processes that make rows for a GPU
-STEPS_BEFORE, STEPS_TIMED = 3, 5  # from which max_minutes plans
-SPARED = 0.95  # of the time left, which saving and the end of a run take some of
 COLUMNS = ["steps", "train_loss", *(f"train_{field}" for field in FIELDS), "held_out_loss",
            *(f"held_out_{field}" for field in FIELDS), "held_out_raw", "lr", "epoch", "notes_seen", "seconds"]
 
@@ -74,20 +73,26 @@ class Run:
                  facts: dict[str, Any], processes: Processes, controls: ControlTables | None = None) -> None:
         self.folder, self.settings, self.dataset, self.split = folder, settings, dataset, split
         self.facts, self.processes, self.device = facts, processes, processes.device
+        self.runs_ahead = self.device.type == "cuda"  # the host does not wait for the device: `_log` looks at losses
         self.model = model.to(self.device)
         if settings.compile:
             try:
                 self.model.compile()  # in place: the names of its weights stay
             except RuntimeError as err:  # not on this system, or not with this Python
                 raise UserError(compile_failure(err)) from None
-        self.forward = self.model  # what `_losses` calls; several processes wrap it
+        self.forward = self.model  # what a step calls; several processes wrap it
         self.data = Batches(dataset, split, model.config, settings, controls)
         self.steps_per_epoch = self.data.steps_per_epoch
         self.began = time.monotonic()
-        self.optimizers = Optimizers(model, settings, self.data.rows_per_step * (self.data.length - 1))
+        self.optimizers = self.new_optimizers()
         self.average = WeightAverage(model, settings.average) if settings.average else None
         self.progress = Progress()
-        self.sums = torch.zeros(len(FIELDS), dtype=torch.float64, device=self.device)  # of `progress`, on the device
+        # Of `progress`; where the host does not wait they stay on the device. Not all devices know float64.
+        self.sums = torch.zeros(len(FIELDS), dtype=torch.float64, device=self.device if self.runs_ahead else "cpu")
+
+    def new_optimizers(self) -> Optimizers:
+        """Those of a run at its first step."""
+        return Optimizers(self.model, self.settings, self.data.rows_per_step * (self.data.length - 1))
 
     @property
     def total_steps(self) -> int:
@@ -103,6 +108,7 @@ class Run:
 
         Raises UserError if settings, weights and dataset disagree; `folder` is as it was then.
         """
+        began = time.monotonic()
         _ = processes.device  # the first thing to be wrong
         torch.manual_seed(settings.seed)
         facts = {"dataset": str(dataset_path), "train_split": train_split, "weights": str(weights) if weights else None}
@@ -111,9 +117,9 @@ class Run:
         vocabulary = dataset.vocabulary
         config = model.config if model else None
         if model_settings is not None or config is None:
-            wanted = config_from_dict(ModelConfig, known_sizes(vocabulary, model_settings or {}), where)
+            wanted = ModelConfig.from_dict(model_settings or {}, vocabulary, where)
             if config is not None and wanted != config:
-                names = ", ".join(model.differences(wanted))
+                names = ", ".join(config.differences(wanted))
                 if names:
                     raise UserError(f"{where}: not the model settings of {weights} ({names}); leave out --model_config")
                 model = model.grown(wanted)
@@ -125,7 +131,7 @@ class Run:
                             f"{config.block_size} is shorter than the dataset's blocks ({dataset.block_size}); "
                             f"raise it, or prepare the dataset with -b {config.block_size}")
         model = model or PooledTransformer(config)
-        facts["dataset_hash"] = file_hash(dataset_path)
+        facts["dataset_hash"] = dataset_hash(dataset_path)
         split = split_by_song(dataset, train_split)
         facts["held_out_songs"] = list(split.held_out_songs)
         controls = None
@@ -137,6 +143,7 @@ class Run:
                                         learned.levels if learned else None)
             facts["controls"] = controls.table.to_facts()
         run = cls(folder, settings, model, dataset, split, facts, processes, controls)
+        run.began = began
         run._announce()
         run._write_settings(command)
         return run
@@ -159,7 +166,7 @@ class Run:
         dataset_path = dataset_path or Path(facts["dataset"])
         if not dataset_path.is_file():
             raise UserError(f"{dataset_path}: the run's dataset is not there; say where with --dataset_path")
-        if file_hash(dataset_path) != facts["dataset_hash"]:
+        if dataset_hash(dataset_path) != facts["dataset_hash"]:
             raise UserError(f"{dataset_path}: not the dataset this run was started with")
         dataset = load_dataset(dataset_path, vocabulary)
         split = split_by_song(dataset, facts["train_split"])
@@ -184,9 +191,16 @@ class Run:
         self.progress = Progress(**state["progress"])
         self.sums.copy_(torch.tensor(self.progress.sums, dtype=torch.float64))
         self.data.total_steps = self.progress.planned or self.data.total_steps
-        torch.set_rng_state(state["random"]["cpu"])
-        if self.device.type == "cuda" and len(state["random"]["cuda"]) == torch.cuda.device_count():
-            torch.cuda.set_rng_state_all(state["random"]["cuda"])
+        self.set_random_state(state["random"])
+
+    def random_state(self) -> dict[str, Any]:
+        return {"cpu": torch.get_rng_state(),
+                "cuda": torch.cuda.get_rng_state_all() if self.device.type == "cuda" else []}
+
+    def set_random_state(self, random: dict[str, Any]) -> None:
+        torch.set_rng_state(random["cpu"])
+        if self.device.type == "cuda" and len(random["cuda"]) == torch.cuda.device_count():
+            torch.cuda.set_rng_state_all(random["cuda"])
 
     def _announce(self) -> None:
         if not self.processes.is_first:
@@ -196,7 +210,12 @@ class Run:
         print(f"{self.folder}: {self.model.n_parameters():,} parameters on {self._devices()}; "
               f"{self.dataset.n_songs - len(self.split.held_out_songs)} songs for training ({len(self.split.train)} "
               f"rows), {len(self.split.held_out_songs)} held out ({len(self.split.held_out)} rows); "
-              f"step {self.progress.step} of {self.total_steps}", flush=True)
+              f"step {self.progress.step} of {self._length()}", flush=True)
+
+    def _length(self) -> str:
+        """The number of steps, or what it will be made of."""
+        is_open = self.settings.max_minutes and not self.progress.planned
+        return f"as many as {self.settings.max_minutes:g} minutes hold" if is_open else str(self.total_steps)
 
     def _devices(self) -> str:
         """As people say it: cpu, or 4 × cuda."""
@@ -207,14 +226,16 @@ class Run:
     def train(self) -> int:
         """Train to the last step; returns the exit code. Ctrl-C and SIGTERM save and leave."""
         self.forward = self.processes.spread(self.model)
-        if self.settings.max_minutes and not self.progress.planned:
-            self.progress.planned = self.data.total_steps = self._steps_in_time()
-            if self.processes.is_first:
-                print(f"{self.folder}: {self.total_steps} steps in {self.settings.max_minutes:g} minutes", flush=True)
-        with tqdm(total=self.total_steps, initial=self.progress.step, unit="step",
-                  disable=None if self.processes.is_first else True) as bar, self.processes.noting_stops():
-            self._train(bar)
+        with self.processes.noting_stops():
+            if not self.progress.rows:
+                self._log(validate=True)
+            if self.settings.max_minutes and not self.progress.planned:
+                self._plan()
+            with tqdm(total=self.total_steps, initial=self.progress.step, unit="step",
+                      disable=None if self.processes.is_first else True) as bar:
+                self._train(bar)
             if self.progress.step < self.total_steps and not self.has_lost_patience():
+                self._check_finite(self.sums, self.progress.step)
                 self.save()
         if self.processes.is_first:
             print(self._outcome())
@@ -239,24 +260,36 @@ class Run:
         return text
 
     def _train(self, bar: tqdm) -> None:
-        if not self.progress.rows:
-            self._log(validate=True)
-        notes, seconds = self.progress.notes_seen, self.progress.seconds
+        notes, seconds, began = self.progress.notes_seen, self.progress.seconds, time.monotonic()
         for rows in self.batches():
             if self.processes.stopping or self.progress.step >= self.total_steps or self.has_lost_patience():
                 return
-            began = time.monotonic()
+            if not self.runs_ahead:
+                began = time.monotonic()
             losses = self.step(rows)
-            self.progress.seconds += time.monotonic() - began
             bar.update()
-            done, args = self.progress.step, self.settings
-            if self.device.type == "cpu" or done % args.loggingsteps == 0:  # a GPU does not wait for its host
+            done = self.progress.step
+            due = done % self.validate_every == 0 or done == self.total_steps
+            logs = due or done % self.settings.loggingsteps == 0
+            if logs:
+                self.wait()  # only now is known how long the steps took
+            self.progress.seconds += time.monotonic() - began
+            if logs or not self.runs_ahead:
                 speed = (self.progress.notes_seen - notes) / max(self.progress.seconds - seconds, 1e-9)
                 bar.set_postfix_str(f"{losses.sum():.3f} nats/note, {speed:,.0f} notes/s", refresh=False)
-            due = (done % self.steps_per_epoch == 0 or done == self.total_steps
-                   or (args.validate_steps and done % args.validate_steps == 0))
-            if due or done % args.loggingsteps == 0:
+            if logs:
                 self._log(validate=due)
+            began = time.monotonic()
+
+    @property
+    def validate_every(self) -> int:
+        """Steps between validations."""
+        return self.settings.validate_steps or self.steps_per_epoch
+
+    def wait(self) -> None:
+        """Let the device finish what it has been given."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
 
     def has_lost_patience(self) -> bool:
         """Whether the last `patience` validations were all above the lowest held-out loss."""
@@ -264,60 +297,22 @@ class Run:
 
     def batches(self) -> Iterator[Tensor]:
         """Batches (B, T, C) from where the run stands; for a GPU made ahead of time, by processes of their own."""
-        if self.device.type != "cuda":
+        if not self.runs_ahead:
             return self.data.from_step(self.progress.step)
         steps = range(self.progress.step, self.total_steps + 1)
         n_workers = min(MOST_WORKERS, max((os.cpu_count() or 1) - 1, 1))
+        small = operator.methodcaller("to", self.data.notes.dtype)  # containers have little memory to hand them over in
         return iter(torch.utils.data.DataLoader(self.data, batch_size=None, sampler=steps, num_workers=n_workers,
-                                                pin_memory=True, prefetch_factor=4))
+                                                collate_fn=small, pin_memory=self.device.type == "cuda",
+                                                generator=torch.Generator()))  # or it would draw from the run's own
 
-    def _steps_in_time(self) -> int:
-        """How many steps fit into `max_minutes`, by the speed of a few of which nothing is left afterwards.
-
-        The time counts from when the run was opened, with what compiling and these steps take. The first process
-        decides for all.
-        """
-        before = copy.deepcopy({"weights": self.model.state_dict(), **self.optimizers.state()})
-        average = copy.deepcopy(self.average.weights) if self.average else None
-        progress = dataclasses.replace(self.progress, rows=[], sums=list(self.progress.sums))
-        random = torch.get_rng_state()
-        lengths = [self.data.length]
-        if self.settings.whole_rows_from < 1 and self.data.whole_length != self.data.length:
-            lengths.append(self.data.whole_length)
-        times = [self._step_time(length) for length in lengths]
-        validation = self._timed(self.validate) * (2 if self.average else 1)
-
-        self.model.load_state_dict(before.pop("weights"))
-        self.optimizers = Optimizers(self.model, self.settings, self.data.rows_per_step * (self.data.length - 1))
-        if self.average:
-            torch._foreach_copy_(self.average.weights, average)
-        self.progress = progress
-        self.sums.zero_()
-        torch.set_rng_state(random)
-
-        whole_share = 1 - self.settings.whole_rows_from if len(lengths) > 1 else 0.0
-        per_step = times[0] * (1 - whole_share) + times[-1] * whole_share + validation / self.steps_per_epoch
-        if self.settings.validate_steps:
-            per_step += validation / self.settings.validate_steps
-        left = self.settings.max_minutes * 60 - (time.monotonic() - self.began) - 2 * validation
-        steps = max(int(SPARED * left / per_step), 1)
-        return int(self.processes.total(torch.tensor([float(steps * self.processes.is_first)]))[0])
-
-    def _step_time(self, length: int) -> float:
-        """Seconds of a step of rows of `length`, once what comes first in a process is over."""
-        rows = self.data.rows(torch.zeros(self.data.rows_per_step * self.data.length // length, dtype=torch.long),
-                              length, len(self.data.notes), seed=0)
-        for _ in range(STEPS_BEFORE):
-            self.step(rows)
-        return statistics.median(self._timed(lambda: self.step(rows)) for _ in range(STEPS_TIMED))
-
-    def _timed(self, work: Callable[[], object]) -> float:
-        """Seconds that `work` takes, on the device too."""
-        began = time.monotonic()
-        work()
-        if self.device.type == "cuda":
-            torch.cuda.synchronize()
-        return time.monotonic() - began
+    def _plan(self) -> None:
+        """Set how many steps the run has, by `max_minutes`, and store that before the first of them."""
+        self.progress.planned = self.data.total_steps = steps_in_time(self)
+        self.progress.rows[0]["lr"] = self.learning_rate()  # a short run warms up for fewer steps
+        self.save()
+        if self.processes.is_first:
+            print(f"{self.folder}: {self.total_steps} steps in {self.settings.max_minutes:g} minutes", flush=True)
 
     def step(self, rows: Tensor) -> Tensor:
         """One optimizer step on (B, T, F) rows; returns each family's loss (F,) in nats."""
@@ -325,7 +320,7 @@ class Run:
         self.model.train()
         self.processes.seed_draws(self.settings.seed, progress.step)
         losses = torch.zeros(len(FIELDS), device=self.device)
-        mine, scale = self.processes.share(rows), rows.shape[0] * (rows.shape[1] - 1) / max(counted(rows), 1)
+        mine, scale = self.processes.share(rows), rows.shape[0] * (rows.shape[1] - 1) / max(n_predicted(rows), 1)
         # Who has no row computes one for nothing: all processes must come to the end of a backward pass.
         batches = mine.split(self.settings.batch_size) if len(mine) else (rows[:1],)
         with self._explained(rows):
@@ -338,7 +333,7 @@ class Run:
                     (of_batch.mean() * self.processes.count).backward()
                 losses += of_batch.detach()
             losses = self.processes.total(losses)
-            if self.device.type != "cuda":  # a GPU does not wait for its host: there `_log` looks
+            if not self.runs_ahead:
                 self._check_finite(losses, progress.step + 1)  # before the weights move: those in memory stay good
             if self.settings.clip_norm:
                 torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip_norm)
@@ -347,7 +342,7 @@ class Run:
         if self.average:
             self.average.update(progress.step)
         progress.notes_seen += rows.shape[0] * (rows.shape[1] - 1)
-        self.sums += losses.double()
+        self.sums += losses.to(self.sums.device).double()
         progress.count += 1
         return losses
 
@@ -361,9 +356,11 @@ class Run:
         return self.settings.lr * rate_share(self.settings, self.progress.step, self.total_steps)
 
     def _losses(self, rows: Tensor) -> Tensor:
-        rows = rows.to(self.device).long()
+        # A GPU validates with the model as it is: to compile it once more, without gradients, takes longer.
+        forward = self.model.forward if self.runs_ahead and not torch.is_grad_enabled() else self.forward
+        rows = rows.to(self.device, non_blocking=self.runs_ahead).long()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.precision == "bf16"):
-            return window_losses(self.forward, self.model.config, rows).mean((0, 1))
+            return window_losses(forward, self.model.config, rows).mean((0, 1))
 
     @torch.no_grad()
     def validate(self) -> list[float]:
@@ -373,11 +370,11 @@ class Run:
         wanted = self.settings.validate_rows
         if 0 < wanted < len(rows):
             rows = rows[torch.arange(wanted) * len(rows) // wanted]
-        total = torch.zeros(len(FIELDS), dtype=torch.float64)
+        total = torch.zeros_like(self.sums)
         mine = self.processes.share(rows)
         with self._explained(rows):
             for batch in mine.split(self.settings.batch_size) if len(mine) else ():
-                total += self._losses(batch).double().cpu() * len(batch)
+                total += self._losses(batch).to(total.device).double() * len(batch)
         return (self.processes.total(total) / len(rows)).tolist()
 
     @contextlib.contextmanager
@@ -442,9 +439,7 @@ class Run:
                  "progress": dataclasses.asdict(self.progress),
                  "versions": {"torch": str(torch.__version__), "python": sys.version.split()[0]}}
         if name == LAST:  # what only continuing needs
-            random = {"cpu": torch.get_rng_state(),
-                      "cuda": torch.cuda.get_rng_state_all() if self.device.type == "cuda" else []}
-            state |= {**self.optimizers.state(), "random": random}
+            state |= {**self.optimizers.state(), "random": self.random_state()}
             if self.average:  # those of the checkpoint are the average
                 state["raw_weights"] = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
         with self._room_needed(), self._averaged():
@@ -517,11 +512,3 @@ def describe_losses(losses: list[float]) -> str:
     """Nats per note, and each family's share of them, on one line."""
     return f"{sum(losses):.3f} nats/note (" + ", ".join(
         f"{field} {loss:.3f}" for field, loss in zip(FIELDS, losses, strict=True)) + ")"
-
-
-def known_sizes(vocabulary: Vocabulary, settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings of a model with the sizes that its vocabulary gives, unless they say otherwise."""
-    sizes: dict[str, Any] = {"n_tokens": vocabulary.sizes, "steps_per_bar": vocabulary.steps_per_bar}
-    if settings.get("controls"):
-        sizes["control_sizes"] = tuple(field.size for field in fields(vocabulary))
-    return sizes | settings
