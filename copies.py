@@ -20,13 +20,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from backline.common.errors import Parser, UserError, reports_user_errors
-from backline.common.files import (
-    BUNDLED_COPIES,
-    BUNDLED_MODEL,
-    check_file,
-    check_new,
-    check_writable,
-)
+from backline.common.files import check_file, check_new, check_writable
+from backline.common.paths import BUNDLED_COPIES, BUNDLED_MODEL
 from backline.evaluation.copy_index import (
     EXCERPTS,
     PERCENTILES,
@@ -80,9 +75,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     check_arguments(args)
 
-    from backline.evaluation.held_out_losses import song_notes
     from backline.evaluation.song_sets import held_out_songs
-    from backline.preparation.dataset import load_dataset
+    from backline.preparation.dataset import load_dataset, song_notes
     from backline.training.checkpoints import held_out_names, load_model  # brings torch
 
     _, vocabulary, metadata = load_model(args.model_path)

@@ -24,6 +24,7 @@ from backline.common.files import (
     read_json_object,
     write_bytes,
 )
+from backline.common.paths import BUNDLED_CONFIG
 from backline.layers.config import ModelConfig
 from backline.music.vocab import BAR, FIELDS, load_vocabulary
 
@@ -32,7 +33,6 @@ if TYPE_CHECKING:  # torch and matplotlib are slow to import
 
     from model import PooledTransformer
 
-CONFIG = Path(__file__).parent / "configs" / "model_bundled.json"
 
 # Places and lengths are in inches, from the upper left corner.
 WIDTH, HEIGHT = 9.0, 8.0
@@ -412,7 +412,7 @@ def build_parser() -> argparse.ArgumentParser:
     """The options of the command."""
     parser = Parser(__doc__)
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--model_config", type=Path, default=CONFIG,
+    what.add_argument("--model_config", type=Path, default=BUNDLED_CONFIG,
                       help="config to draw (default: the bundled model's)")
     what.add_argument("-mp", "--model_path", type=Path,
                       help="model to draw instead: .safetensors, or checkpoint .pth")

@@ -33,14 +33,8 @@ import numpy as np
 from tqdm import tqdm
 
 from backline.common.errors import Parser, UserError, reports_user_errors
-from backline.common.files import (
-    BUNDLED_COPIES,
-    BUNDLED_MODEL,
-    check_file,
-    check_new,
-    check_writable,
-    write_bytes,
-)
+from backline.common.files import check_file, check_new, check_writable, write_bytes
+from backline.common.paths import BUNDLED_COPIES, BUNDLED_MODEL
 from backline.evaluation.copy_index import MARKED, PERCENTILES, CopyIndex, read_index
 from backline.evaluation.measures import measure_song
 from backline.evaluation.song_sets import SongSet, held_out_set, held_out_songs, read_folder

@@ -1,11 +1,13 @@
 """Join stems, one MIDI file per part, into one song that tokenizer.py and generate.py read.
 
-Input    .mid files whose names hold the name of a part of the vocabulary ("My Bass 2.mid"), in any letter case;
-         not every part needs one, and several files for one part are joined
-Output   OUT_DIR/NAME: one Type-1 .mid with a track for each part, at the tempo of the first stem that has one
+Input    .mid files whose names hold the name of a part of the vocabulary ("My Bass 2.mid"), in any
+         letter case; not every part needs one, and several files for one part are joined
+Output   OUT_DIR/NAME: one Type-1 .mid with a track for each part, at the tempo of the first stem
+         that has one
 Example  python merge_midi.py OUT_DIR drums.mid bass.mid piano.mid -n merged.mid
 
-A stem gives all its tracks, whatever their names and programs. Nothing is written unless every stem can be read.
+A stem gives all its tracks, whatever their names and programs. Nothing is written unless every stem
+can be read.
 """
 
 from __future__ import annotations
@@ -21,17 +23,11 @@ from typing import NamedTuple
 import numpy as np
 
 from backline.common.errors import Parser, UserError, reports_user_errors
-from backline.common.files import MIDI_SUFFIXES, check_new, check_writable, write_bytes
-from backline.music.midi_reader import read_song
-from backline.music.parts import check_playable
-from backline.music.song import (
-    DEFAULT_TEMPO,
-    MAX_TICKS_PER_QUARTER,
-    NO_NOTES,
-    Song,
-    end_at_next_onset,
-    parts_to_bytes,
-)
+from backline.common.files import check_new, check_writable, write_bytes
+from backline.music.bars import check_playable
+from backline.music.midi_reader import MIDI_SUFFIXES, read_song
+from backline.music.midi_writer import end_at_next_onset, parts_to_bytes
+from backline.music.song import DEFAULT_TEMPO, MAX_TICKS_PER_QUARTER, NO_NOTES, Song
 from backline.music.vocab import Vocabulary, load_vocabulary
 
 MAX_TICK = 0xFFFFFFF  # 28 bits of a MIDI delta time: later notes could not be written
@@ -46,25 +42,46 @@ class Stem(NamedTuple):
 
 
 def find_part(path: Path, vocabulary: Vocabulary) -> int:
-    """Index of the part whose name occurs in the file's name; spaces and hyphens count as underscores.
+    """Index of the part whose name occurs in the file's name.
 
-    A name inside a longer one does not count ("synth_lead.mid" is no "lead"), but it does beside it.
+    Spaces and hyphens count as underscores.
+    A name inside a longer one does not count ("synth_lead.mid" is no "lead"), but it does beside
+    it.
 
     Raises:
         UserError: no part's name, or more than one, with the list of parts.
     """
-    text = _plain(path.stem)
-    places = [(match.start(), match.start() + len(name), p)
-              for p, name in enumerate(map(_plain, vocabulary.part_names))
-              for match in re.finditer(f"(?={re.escape(name)})", text)]
-    found = sorted({p for start, end, p in places
-                    if not any(first <= start and end <= last and last - first > end - start
-                               for first, last, _ in places)})
+    names = vocabulary.part_names
+    places = _occurrences(_plain(path.stem), [_plain(name) for name in names])
+    found = sorted({place.part for place in places if not _is_inside_another(place, places)})
     if len(found) == 1:
         return found[0]
-    names = vocabulary.part_names
     holds = " and ".join(names[p] for p in found) if found else "no part's name"
-    raise UserError(f"{path}: its file name holds {holds}; rename it to hold one of the parts: {', '.join(names)}")
+    raise UserError(f"{path}: its file name holds {holds}; rename it to hold one of the parts: "
+                    f"{', '.join(names)}")
+
+
+class Occurrence(NamedTuple):
+    """Where in a text the name of a part stands: from `start` to before `end`."""
+
+    start: int
+    end: int
+    part: int
+
+
+def _occurrences(text: str, names: Sequence[str]) -> list[Occurrence]:
+    """Every place of every name, also where they overlap."""
+    found = []
+    for part, name in enumerate(names):
+        for match in re.finditer(f"(?={re.escape(name)})", text):
+            found.append(Occurrence(match.start(), match.start() + len(name), part))
+    return found
+
+
+def _is_inside_another(place: Occurrence, places: Sequence[Occurrence]) -> bool:
+    length = place.end - place.start
+    around = [other for other in places if other.start <= place.start and place.end <= other.end]
+    return any(other.end - other.start > length for other in around)
 
 
 def _plain(name: str) -> str:
@@ -72,73 +89,98 @@ def _plain(name: str) -> str:
 
 
 def read_stem(path: Path, vocabulary: Vocabulary) -> Stem:
-    """Read one stem. Raises UserError: unreadable, without notes, bars that are not four quarters long, no part."""
+    """Read one stem.
+
+    Raises UserError: unreadable, without notes, bars that are not four quarters long, no part.
+    """
     song = read_song(path)
     check_playable(song, str(path))
     return Stem(path, song, find_part(path, vocabulary))
 
 
 def common_ticks_per_quarter(resolutions: Sequence[int]) -> int:
-    """The least common multiple, in which every stem is exact, or the finest where MIDI cannot hold that."""
+    """The least common multiple, in which every stem is exact, or else the finest.
+
+    MIDI cannot hold every multiple.
+    """
     multiple = math.lcm(*resolutions)
     return multiple if multiple <= MAX_TICKS_PER_QUARTER else max(resolutions)
 
 
 def rescale(notes: np.ndarray, old: int, new: int) -> np.ndarray:
-    """(N, 3) notes in `new` ticks per quarter instead of `old`: nearest tick, a tie goes down. `notes` stay unchanged.
+    """A copy of (N, 3) notes in `new` ticks per quarter instead of `old`.
 
-    No note gets length zero as long as `new` is not the coarser one.
+    Times go to the nearest tick, a tie down. No note gets length zero as long as `new` is not the
+    coarser one.
     """
+    ticks = notes[:, :2]
     scaled = notes.copy()
-    scaled[:, :2] = -((old - 2 * new * notes[:, :2]) // (2 * old))
+    scaled[:, :2] = -((old - 2 * new * ticks) // (2 * old))
     return scaled
 
 
 def join(stems: Sequence[Stem], vocabulary: Vocabulary) -> tuple[list[np.ndarray], int]:
-    """Notes of each part, as a MIDI file can hold them (see `end_at_next_onset`), and their ticks per quarter.
+    """Notes of each part, as a MIDI file can hold them, and their ticks per quarter.
 
     Raises UserError if a note would end later than a MIDI file can say.
     """
     new = common_ticks_per_quarter([stem.song.ticks_per_quarter for stem in stems])
-    parts = [[NO_NOTES] for _ in vocabulary.parts]
+    of_parts = [[NO_NOTES] for _ in vocabulary.parts]
     for stem in stems:
         old = stem.song.ticks_per_quarter
         if stem.song.end_tick * new > MAX_TICK * old:
-            raise UserError(f"{stem.path}: its last note ends at quarter {stem.song.end_tick // old}, too late for a "
-                            f"file with {new} ticks per quarter; cut the stem, or export all with the same ticks")
-        parts[stem.part] += [rescale(track.notes, old, new) for track in stem.song.tracks]
-    return [end_at_next_onset(np.concatenate(notes)) for notes in parts], new
+            last_quarter = stem.song.end_tick // old
+            raise UserError(f"{stem.path}: its last note ends at quarter {last_quarter}, too late "
+                            f"for a file with {new} ticks per quarter; cut the stem, or export all "
+                            f"with the same ticks")
+        of_parts[stem.part] += [rescale(track.notes, old, new) for track in stem.song.tracks]
+    return [end_at_next_onset(np.concatenate(notes)) for notes in of_parts], new
 
 
 def choose_tempo(stems: Sequence[Stem]) -> float:
     """Main tempo of the first stem that has one, in beats per minute."""
-    return next((stem.song.main_tempo() for stem in stems if stem.song.tempos), DEFAULT_TEMPO)
+    for stem in stems:
+        if stem.song.tempos:
+            return stem.song.main_tempo()
+    return DEFAULT_TEMPO
 
 
 def notices(stems: Sequence[Stem], vocabulary: Vocabulary, tempo: float) -> list[str]:
-    """What the user may not have meant: stems that share a part, and stems at another tempo than the song's."""
+    """What the user may not have meant: stems that share a part, or that have another tempo."""
     lines = []
     for p, name in enumerate(vocabulary.part_names):
         sharing = [str(stem.path) for stem in stems if stem.part == p]
         if len(sharing) > 1:
             lines.append(f"{' and '.join(sharing)} are joined into one part, {name}")
-    lines += [f"{stem.path}: its tempo {stem.song.main_tempo():g} is left out, the song's is {tempo:g}"
-              for stem in stems if stem.song.tempos and stem.song.main_tempo() != tempo]
+    for stem in stems:
+        own_tempo = stem.song.main_tempo()
+        if stem.song.tempos and own_tempo != tempo:
+            lines.append(f"{stem.path}: its tempo {own_tempo:g} is left out, the song's is "
+                         f"{tempo:g}")
     return lines
 
 
 def output_path(folder: Path, name: str) -> Path:
-    """`folder`/`name`, with `.mid` added where `name` has no suffix of MIDI. Raises UserError if it is no file name."""
+    """`folder`/`name`, with `.mid` added where `name` has no suffix of MIDI.
+
+    Raises UserError if it is no file name.
+    """
     if name in ("", "..") or Path(name).name != name:
-        raise UserError(f"-n {name}: must be a file name alone; the folder comes first on the command line")
-    return folder / (name if Path(name).suffix.lower() in MIDI_SUFFIXES else f"{name}.mid")
+        raise UserError(f"-n {name}: must be a file name alone; the folder comes first on the "
+                        f"command line")
+    if Path(name).suffix.lower() not in MIDI_SUFFIXES:
+        name = f"{name}.mid"
+    return folder / name
 
 
 def build_parser() -> argparse.ArgumentParser:
+    """The command's options."""
     parser = Parser(__doc__)
-    parser.add_argument("out_dir", type=Path, metavar="OUT_DIR", help="folder for the song, made if it is not there")
+    parser.add_argument("out_dir", type=Path, metavar="OUT_DIR",
+                        help="folder for the song, made if it is not there")
     parser.add_argument("stems", type=Path, nargs="+", metavar="STEM", help="MIDI files to join")
-    parser.add_argument("-n", "--name", default="merged.mid", help="file name of the song (default: %(default)s)")
+    parser.add_argument("-n", "--name", default="merged.mid",
+                        help="file name of the song (default: %(default)s)")
     parser.add_argument("--vocab", type=Path, help="vocabulary JSON (default: configs/vocab.json)")
     parser.add_argument("--force", action="store_true", help="overwrite a song that exists")
     return parser
@@ -146,6 +188,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 @reports_user_errors
 def main(argv: Sequence[str] | None = None) -> int:
+    """Join stems; returns the exit code."""
     args = build_parser().parse_args(argv)
     vocabulary = load_vocabulary(args.vocab)
     out = output_path(args.out_dir, args.name)
@@ -157,7 +200,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for line in notices(stems, vocabulary, tempo):
         print(f"notice: {line}", file=sys.stderr)
     write_bytes(out, parts_to_bytes(notes, vocabulary, ticks_per_quarter, tempo))
-    counts = (f"{name} {len(rows)}" for name, rows in zip(vocabulary.part_names, notes, strict=True))
+    counts = [f"{name} {len(rows)}"
+              for name, rows in zip(vocabulary.part_names, notes, strict=True)]
     print(f"{out}: {', '.join(counts)} notes")
     return 0
 

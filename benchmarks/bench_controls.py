@@ -25,19 +25,20 @@ from tqdm import tqdm
 from backline.common.errors import Parser, UserError, reports_user_errors
 from backline.common.files import read_json_object
 from backline.common.settings import config_from_dict
-from backline.evaluation.held_out_losses import cut_windows, song_notes, song_rows
+from backline.evaluation.held_out_losses import cut_windows
 from backline.evaluation.song_sets import held_out_songs
 from backline.generation.config import ControlConfig, GenConfig
 from backline.generation.sampler import Request, Sampled, sample_songs
-from backline.generation.session import Studio
+from backline.generation.session import LoadedModel
 from backline.generation.task import Task, Wish, make_task
 from backline.generation.telling import Told, tell
 from backline.music.chords import FIRST_VALUE, HALVES_PER_BAR, chord_pitch_classes, estimate_chords
-from backline.music.controls import N_DENSITIES, bars_left, song_controls
+from backline.music.controls import bars_left, song_controls
+from backline.music.sheet import N_DENSITIES
 from backline.music.sheet_table import SheetTable
 from backline.music.theory import OCTAVE, PITCH_CLASSES
 from backline.music.vocab import BAR, FIELDS, FIRST_ID, PAD, PITCH_INSTRUMENT, START_POS, Vocabulary
-from backline.preparation.dataset import load_dataset
+from backline.preparation.dataset import load_dataset, song_notes, song_rows
 from backline.training.checkpoints import load_model
 from backline.training.losses import window_losses
 
@@ -97,13 +98,13 @@ def _ranks(values: Sequence[float]) -> np.ndarray:
     return (np.cumsum(counts) - (counts - 1) / 2)[which]
 
 
-def make(studio: Studio, task: Task, config: GenConfig, told: Sequence[Told]) -> list[Sampled]:
+def make(loaded: LoadedModel, task: Task, config: GenConfig, told: Sequence[Told]) -> list[Sampled]:
     """A song for each of `told`, with the seeds 0, 1, …"""
     requests = [Request(task.rules, seed, told=each) for seed, each in enumerate(told)]
     config = dataclasses.replace(config, max_steps=task.max_steps)
     songs: list[Sampled] = []
     for start in tqdm(range(0, len(requests), BATCH), unit="batch", leave=False, disable=None):
-        songs += sample_songs(studio.model, requests[start:start + BATCH], config)
+        songs += sample_songs(loaded.model, requests[start:start + BATCH], config)
     return songs
 
 
@@ -115,12 +116,13 @@ def with_end(told: Told, n_bars: int) -> Told:
 
 
 @torch.inference_mode()
-def held_out_nats(studio: Studio, dataset_path: Path, table: SheetTable, n_songs: int) -> tuple[float, float, float]:
+def held_out_nats(loaded: LoadedModel, dataset_path: Path, table: SheetTable, n_songs: int,
+                  ) -> tuple[float, float, float]:
     """Nats per note of held-out songs, told nothing and told what they play; and notes in their own chords."""
-    vocabulary = studio.tokenizer.vocabulary
+    vocabulary = loaded.vocabulary
     dataset = load_dataset(dataset_path, vocabulary)
-    songs = held_out_songs(studio.facts, dataset, studio.path)[:n_songs]
-    model = load_model(studio.path)[0]  # the studio's plays note by note
+    songs = held_out_songs(loaded.metadata, dataset, loaded.path)[:n_songs]
+    model = load_model(loaded.path)[0]  # the loaded one is packed, for one note at a time
     sums, n_notes, inside, strong = np.zeros(2), 0, 0, 0
     for song in tqdm(songs, unit="song", leave=False, disable=None):
         rows = song_rows(dataset, song)
@@ -149,11 +151,11 @@ def build_parser() -> argparse.ArgumentParser:
 @reports_user_errors
 def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
-    studio = Studio(args.model, "cpu")
-    if not studio.sheets:
+    loaded = LoadedModel(args.model, "cpu")
+    if not loaded.sheets:
         raise UserError(f"{args.model}: was not trained with controls")
-    vocabulary, table = studio.tokenizer.vocabulary, studio.sheets
-    nothing, everything, own = held_out_nats(studio, args.dataset, table, args.songs)
+    vocabulary, table = loaded.vocabulary, loaded.sheets
+    nothing, everything, own = held_out_nats(loaded, args.dataset, table, args.songs)
     print(f"held out: {nothing:.3f} nats per note told nothing, {everything:.3f} told what they play")
 
     free = config_from_dict(GenConfig, read_json_object(FREE) | {"num_bars": N_BARS}, str(FREE))
@@ -169,12 +171,12 @@ def main(argv: Sequence[str] | None = None) -> int:
                           for task, config, seed in zip(tasks, configs, seeds, strict=True)]
 
     task, plain = told({})
-    left_free = make(studio, task, free, plain)
+    left_free = make(loaded, task, free, plain)
 
     _, wanted = told({"chords": progression})
     asked = [each.by_half_bar[:HALVES_PER_BAR * N_BARS] for each in wanted]
     found = {}
-    for label, songs in (("asked", make(studio, task, free, wanted)), ("free", left_free)):
+    for label, songs in (("asked", make(loaded, task, free, wanted)), ("free", left_free)):
         counts = np.sum([in_chord(song.notes, chords, vocabulary)
                          for song, chords in zip(songs, asked, strict=True)], axis=0)
         found[label] = counts[0] / max(counts[1], 1)
@@ -182,7 +184,7 @@ def main(argv: Sequence[str] | None = None) -> int:
           f"real songs in their own {own:.1%}")
 
     _, wanted = told({"density": lambda seed: densities(seed, vocabulary)})
-    songs = make(studio, task, free, wanted)
+    songs = make(loaded, task, free, wanted)
     for p, name in enumerate(vocabulary.part_names):
         levels = [int(densities(seed, vocabulary)[name]) for seed in seeds]
         played, unasked = ([notes_per_bar(song.notes, p, vocabulary) for song in made] for made in (songs, left_free))
@@ -195,7 +197,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     long = dataclasses.replace(free, num_bars=LONGEST)
     task = make_task(Wish(), empty, vocabulary, long)
     for label, each in (("asked", [with_end(told_, N_BARS) for told_ in plain]), ("free", plain)):
-        last_bars = [song.notes[-1:, BAR] - FIRST_ID for song in make(studio, task, long, each)]
+        last_bars = [song.notes[-1:, BAR] - FIRST_ID for song in make(loaded, task, long, each)]
         print(f"songs that end in bar {N_BARS}: {label} {np.mean(np.concatenate(last_bars) == N_BARS - 1):.1%}")
     return 0
 

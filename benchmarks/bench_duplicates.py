@@ -29,7 +29,7 @@ from backline.common.errors import Parser, UserError, reports_user_errors
 from backline.folders.inputs import Listing
 from backline.music.vocab import BAR, FIRST_ID, NOTE_DUR, PITCH_INSTRUMENT, START_POS, Vocabulary
 from backline.preparation.duplicates import EMPTY, N_HASHES, THRESHOLD, cluster, exact_key, signature, similarity
-from tokenizer import MidiTokenizerPooled, read_tokens, sorted_rows
+from tokenizer import MidiTokenizerPooled, read_tokens, rows_in_order
 
 CHANGED = 0.05  # share of notes that get another pitch and another onset
 BARS_MOVED = 1  # at most, by a changed note
@@ -46,7 +46,7 @@ def altered(rows: np.ndarray, vocabulary: Vocabulary, random: np.random.Generato
     duration = rows[:, NOTE_DUR].astype(np.int64) - FIRST_ID + 1
     part = vocabulary.part_of_id[rows[:, PITCH_INSTRUMENT]]
     pitch = vocabulary.pitch_of_id[rows[:, PITCH_INSTRUMENT]]
-    melodic = ~np.array([facts.is_drum for facts in vocabulary.parts])[part]
+    melodic = ~vocabulary.is_drum[part]
 
     def song(onset: np.ndarray, duration: np.ndarray, pitch: np.ndarray, keep: np.ndarray | slice) -> np.ndarray:
         return to_rows(onset[keep], duration[keep], part[keep], pitch[keep], vocabulary)
@@ -81,7 +81,7 @@ def to_rows(onset: np.ndarray, duration: np.ndarray, part: np.ndarray, pitch: np
     inside = (pitch >= lowest[part]) & (pitch <= highest[part]) & (onset < vocabulary.bars * vocabulary.steps_per_bar)
     pitch_instrument = pitch - lowest[part] + np.array(vocabulary.first_pitch_ids)[part]
     duration = np.clip(duration, 1, vocabulary.max_duration_steps)
-    return sorted_rows(onset[inside], duration[inside], pitch_instrument[inside], vocabulary)
+    return rows_in_order(onset[inside], duration[inside], pitch_instrument[inside], vocabulary)
 
 
 def recall(songs: Sequence[np.ndarray], signatures: np.ndarray, n_chosen: int, vocabulary: Vocabulary) -> None:

@@ -34,16 +34,16 @@ from torch import Tensor
 from tqdm import tqdm
 
 from backline.common.errors import Parser, UserError, reports_user_errors
-from backline.common.files import BUNDLED_MODEL
-from backline.evaluation.held_out_losses import nats_per_note, song_rows
+from backline.common.paths import BUNDLED_MODEL
+from backline.evaluation.held_out_losses import nats_per_note
 from backline.evaluation.song_sets import held_out_songs
 from backline.generation.config import DTYPES, GenConfig, RuleConfig
-from backline.generation.rules import Rules
+from backline.generation.rules import Passage, Rules
 from backline.generation.sampler import Request, sample_songs
 from backline.layers.config import ModelConfig
 from backline.layers.packed import for_inference
 from backline.music.vocab import BAR, BOS, EOS, FIELDS, FIRST_ID, START_POS, load_vocabulary
-from backline.preparation.dataset import Dataset, load_dataset
+from backline.preparation.dataset import Dataset, load_dataset, song_rows
 from backline.training.checkpoints import load_model, pick_device
 from backline.training.losses import note_losses, window_losses
 from benchmarks.bench_train import Published, read_config
@@ -84,7 +84,7 @@ def bytes_per_note(model_bytes: int, config: ModelConfig, dtype: str, n_songs: i
 
 def requests(n_songs: int) -> list[Request]:
     vocabulary = load_vocabulary()
-    return [Request(Rules(vocabulary, RuleConfig(), vocabulary.bars), seed) for seed in range(n_songs)]
+    return [Request(Rules(vocabulary, RuleConfig(), Passage(vocabulary.bars)), seed) for seed in range(n_songs)]
 
 
 def own_way(config: ModelConfig, dtype: str, device: torch.device, n_songs: int, n_notes: int) -> Callable[[], object]:
@@ -204,7 +204,7 @@ def rounded(args: argparse.Namespace) -> int:
     for dtype in args.dtypes:
         model, vocabulary, facts = load_model(args.model_path)
         model = for_inference(model, dtype)
-        wanted = [Request(Rules(vocabulary, RuleConfig(), 32), seed) for seed in range(args.songs)]
+        wanted = [Request(Rules(vocabulary, RuleConfig(), Passage(32)), seed) for seed in range(args.songs)]
         made = [song.notes for song in sample_songs(model, wanted, GenConfig(max_steps=512))]
         exact = exact or made
         same = sum(np.array_equal(one, other) for one, other in zip(made, exact, strict=True))

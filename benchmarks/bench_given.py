@@ -24,14 +24,13 @@ import torch
 from tqdm import tqdm
 
 from backline.common.errors import Parser, UserError, reports_user_errors
-from backline.evaluation.held_out_losses import song_rows
 from backline.evaluation.song_sets import held_out_songs
 from backline.generation.config import GenConfig
 from backline.generation.sampler import Request, sample_songs
 from backline.generation.task import Wish, make_task
 from backline.music.theory import DRUM_KIT, OCTAVE
 from backline.music.vocab import BAR, BOS, FIRST_ID, NOTE_DUR, PITCH_INSTRUMENT, QUARTERS_PER_BAR, START_POS, Vocabulary
-from backline.preparation.dataset import Dataset, load_dataset
+from backline.preparation.dataset import Dataset, load_dataset, song_rows
 from backline.training.checkpoints import load_model
 from backline.training.given_tasks import Anticipation
 from backline.training.losses import window_losses

@@ -23,12 +23,13 @@ from backline.common.errors import Parser, UserError, reports_user_errors
 from backline.common.files import check_writable, write_bytes
 from backline.common.settings import config_from_file
 from backline.generation.config import GenConfig
-from backline.generation.sampler import draw
-from backline.music.song import DEFAULT_TEMPO, TICKS_PER_QUARTER, parts_to_bytes
+from backline.generation.filters import draw
+from backline.music.midi_writer import parts_to_bytes
+from backline.music.song import DEFAULT_TEMPO, TICKS_PER_QUARTER
 from backline.music.vocab import BAR, BOS, FIELDS, FIRST_ID, PITCH_INSTRUMENT, START_POS
 from backline.training.checkpoints import load_model
 from model import PooledTransformer
-from tokenizer import MidiTokenizerPooled, in_order
+from tokenizer import MidiTokenizerPooled, canonical
 
 PUBLISHED = Path(__file__).parents[1] / "configs" / "genconfig_published.json"
 
@@ -40,12 +41,13 @@ def sample(model: PooledTransformer, config: GenConfig, n_songs: int, seed: int)
     random, size = np.random.default_rng(seed), model.config.block_size
     rows = torch.full((n_songs, 1, len(FIELDS)), BOS)
     cache, unread = model.new_cache(n_songs), rows
-    heat = np.ones(n_songs)
+    temperature_scale = np.ones(n_songs)
     for i in tqdm(range(config.max_steps), unit="row", leave=False, disable=None):
         if i and i % (size // 2) == 0 and i >= size:
             cache, unread = model.new_cache(n_songs), rows[:, -(size // 2):]
         states = model.read(unread, cache).states[:, -1:]
-        note = [draw(model.head(k, states, states)[:, 0].double().numpy(), family, config, random.random(n_songs), heat)
+        logits = [model.head(k, states, states)[:, 0].double().numpy() for k in range(len(model.order))]
+        note = [draw(logits[k], family, config, random.random(n_songs), temperature_scale)
                 for k, family in enumerate(model.order)]
         by_family = np.stack(note, -1)[:, np.argsort(model.order)]
         unread = torch.from_numpy(by_family)[:, None]
@@ -85,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     tokenizer = MidiTokenizerPooled(vocabulary)
     wrong = np.array([invalid(rows).sum() for rows in songs])
     for number, rows in enumerate(songs):
-        notes = in_order(rows[(rows >= FIRST_ID).all(-1)])
+        notes = canonical(rows[(rows >= FIRST_ID).all(-1)])
         parts = tokenizer.rows_to_parts(notes, TICKS_PER_QUARTER)
         write_bytes(args.output / f"{number}.mid", parts_to_bytes(parts, vocabulary, TICKS_PER_QUARTER, DEFAULT_TEMPO))
     print(f"{args.output}: {len(songs)} songs, {wrong.sum()} of {songs.shape[0] * songs.shape[1]} rows are no valid "

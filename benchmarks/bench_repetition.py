@@ -20,15 +20,14 @@ import numpy as np
 
 from backline.common.errors import Parser, reports_user_errors
 from backline.common.settings import config_from_file
-from backline.evaluation.held_out_losses import song_notes
 from backline.evaluation.song_sets import held_out_songs
 from backline.generation.config import GenConfig, RuleConfig
-from backline.generation.repetition import copies_in_a_row
-from backline.generation.rules import Rules
+from backline.generation.repetition import repeats_in_a_row
+from backline.generation.rules import Passage, Rules
 from backline.generation.sampler import Request, Sampled, sample_songs
 from backline.layers.packed import for_inference
 from backline.music.vocab import BAR, FIRST_ID
-from backline.preparation.dataset import load_dataset
+from backline.preparation.dataset import load_dataset, song_notes
 from backline.training.checkpoints import load_model
 
 BATCH = 16
@@ -48,7 +47,7 @@ def real_songs(path: Path, model_path: Path, n_notes: int) -> list[np.ndarray]:
 
 def line(name: str, songs: list[np.ndarray], real_longest: np.ndarray, nats: float | None) -> tuple[str, np.ndarray]:
     """A row of the table, and the longest run of each song."""
-    counts = [copies_in_a_row(rows) for rows in songs if len(rows)]
+    counts = [repeats_in_a_row(rows) for rows in songs if len(rows)]
     longest = np.array([of_song.max() for of_song in counts])
     share = np.mean([(of_song > 0).mean() for of_song in counts])
     distance = _distance(longest, real_longest if len(real_longest) else longest)
@@ -87,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for variety in args.variety:
         settings, made = dataclasses.replace(config, variety=variety, max_steps=args.notes), []
         for start in range(0, args.songs, BATCH):
-            wanted = [Request(Rules(vocabulary, RuleConfig(), vocabulary.bars), seed)
+            wanted = [Request(Rules(vocabulary, RuleConfig(), Passage(vocabulary.bars)), seed)
                       for seed in range(start, min(start + BATCH, args.songs))]
             made += sample_songs(model, wanted, settings)
         print(line(f"variety {variety:g}", [song.notes for song in made], real, _mean_nats(made))[0], flush=True)
@@ -95,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _mean_nats(made: list[Sampled]) -> float:
-    return float(np.concatenate([song.nats for song in made]).mean())
+    return float(np.concatenate([song.surprisals for song in made]).mean())
 
 
 if __name__ == "__main__":

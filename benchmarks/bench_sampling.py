@@ -30,7 +30,7 @@ from backline.evaluation.song_sets import SongSet, held_out
 from backline.evaluation.statistics import Verdict
 from backline.generation.config import GenConfig
 from backline.generation.sampler import Sampled
-from backline.generation.session import Studio
+from backline.generation.session import LoadedModel
 from backline.generation.task import Wish, make_task
 from backline.music.vocab import FIELDS, Vocabulary
 from evaluate import compare
@@ -53,19 +53,19 @@ def read_grid(path: Path) -> dict[str, GenConfig]:
         raise UserError(f"{path}: must be a list of settings, each an object with a name; correct it") from None
 
 
-def make_songs(studio: Studio, config: GenConfig, seeds: range) -> list[Sampled]:
+def make_songs(loaded: LoadedModel, config: GenConfig, seeds: range) -> list[Sampled]:
     """Songs from scratch, one for each seed."""
-    task = make_task(Wish(), np.zeros((0, len(FIELDS)), np.int64), studio.tokenizer.vocabulary, config)
+    task = make_task(Wish(), np.zeros((0, len(FIELDS)), np.int64), loaded.vocabulary, config)
     made: list[Sampled] = []
     for start in tqdm(range(0, len(seeds), BATCH), unit="batch", leave=False, disable=None):
-        made += studio.make(task, config, seeds[start:start + BATCH])
+        made += loaded.make(task, config, seeds[start:start + BATCH])
     return made
 
 
 def line(name: str, made: list[Sampled], real: SongSet, vocabulary: Vocabulary, index: CopyIndex | None) -> str:
     rows = [song.notes for song in made if len(song.notes)]
     result: dict[str, Any] = compare(SongSet([""] * len(rows), rows, []), real, vocabulary, index)
-    apart, nats = result["told_apart"], float(np.concatenate([song.nats for song in made]).mean())
+    apart, nats = result["told_apart"], float(np.concatenate([song.surprisals for song in made]).mean())
     area = f"{apart['auc']:.3f} ({apart['low']:.3f}–{apart['high']:.3f})" if apart else ""
     outside = sorted((Verdict(**each) for each in result["measures"] if not each["inside"]),
                      key=lambda verdict: -abs(verdict.half_widths))
@@ -94,15 +94,15 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     grid = read_grid(args.grid)
-    studio = Studio(args.model, "cpu")
-    vocabulary = studio.tokenizer.vocabulary
+    loaded = LoadedModel(args.model, "cpu")
+    vocabulary = loaded.vocabulary
     index = read_index(args.copies, vocabulary) if args.copies else None
     real = held_out(args.dataset, args.model)
     seeds = range(args.seed, args.seed + args.songs)
     print("| | notes | nats per note | inside | told apart, AUC | copied | outside, the farthest |\n"
           "|---|---:|---:|---:|---:|---:|---|")
     for name, config in grid.items():
-        print(line(name, make_songs(studio, config, seeds), real, vocabulary, index), flush=True)
+        print(line(name, make_songs(loaded, config, seeds), real, vocabulary, index), flush=True)
     return 0
 
 

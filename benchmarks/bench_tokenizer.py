@@ -23,9 +23,9 @@ from pathlib import Path
 
 import tokenizer
 from backline.common.errors import Parser, reports_user_errors
-from backline.common.files import MIDI_SUFFIXES
 from backline.folders.inputs import Listing
 from backline.folders.workers import available_cores
+from backline.music.midi_reader import MIDI_SUFFIXES
 
 ROOT = Path(__file__).parents[1]
 

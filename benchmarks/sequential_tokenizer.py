@@ -14,7 +14,7 @@ import numpy as np
 
 from backline.common.errors import UserError
 from backline.music.vocab import BAR, BOS, CHOICE_ORDER, EOS, FIELDS, FIRST_ID, SPECIALS, START_POS
-from tokenizer import MidiTokenizerBase, in_order
+from tokenizer import MidiTokenizerBase, canonical
 
 ORDER = CHOICE_ORDER  # of a note's families in the sequence
 
@@ -65,7 +65,7 @@ class MidiTokenizerSequential(MidiTokenizerBase):
             said = np.flatnonzero(family == place)
             heard = said[np.searchsorted(said, at_pitch, side="right") - 1] if place < 2 else at_pitch + (place - 2)
             rows[:, column] = ids[heard] - self.first_ids[place] + FIRST_ID
-        return in_order(rows)
+        return canonical(rows)
 
     def tokens_to_events(self, ids: Any) -> list[str]:
         """The event name of each id."""

@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the toolkit's
 
 from backline.common.errors import reports_user_errors
 from backline.common.files import check_new, check_writable, write_bytes
-from backline.music.song import parts_to_bytes
+from backline.music.midi_writer import parts_to_bytes
 from backline.music.vocab import QUARTERS_PER_BAR, load_vocabulary
 
 TICKS_PER_QUARTER = 480

@@ -41,13 +41,13 @@ from tqdm import tqdm
 
 from backline.common.errors import EXIT_USER_ERROR, UserError, reports_user_errors
 from backline.folders import workers
-from backline.folders.inputs import Task
+from backline.folders.inputs import Input
 from backline.generation.prompt import open_prompt, read_prompt
+from backline.music.choices import ALL, CUT, MOST_NOTES, NO_TRACK, RANGES, SKIP, Choices
 from backline.music.midi_reader import read_song
-from backline.music.parts import ALL, CUT, MOST_NOTES, NONE, RANGES, SKIP, Choices
-from backline.music.quality import Cleaning
-from backline.music.song import Song, parts_to_bytes
-from clean_midi import CleanSong
+from backline.music.midi_writer import parts_to_bytes
+from backline.music.song import Song
+from clean_midi import Cleaning, CleanSong
 from merge_midi import choose_tempo, join, read_stem
 from prepare import ReadSong
 from tokenizer import MidiTokenizerPooled, SongTokens, read_tokens
@@ -64,7 +64,7 @@ COMBINATIONS_EACH = 8
 SHOWN = 5  # findings printed in full, and slowest and largest inputs named
 
 TRACKS = ((), (("drums", MOST_NOTES), ("bass", ALL)), (("piano", "*"),), (("bass", "0-127"), ("drums", "#2")),
-          (("piano", NONE), ("drums", "#1")))
+          (("piano", NO_TRACK), ("drums", "#1")))
 COMBINATIONS = [Choices(tracks, ranges, max_lost, long_songs, meters, shortest)
                 for tracks, ranges, max_lost, long_songs, meters, shortest in itertools.product(
                     TRACKS, RANGES, (0.2, 1.0), (SKIP, CUT), (SKIP, CUT), (1, 8))]
@@ -185,12 +185,12 @@ def try_midi(tried: Tried, path: Path, number: int) -> None:
 def try_choices(tried: Tried, song: Song, where: str, choices: Choices, k: int) -> None:
     """Both conversions of a song; what they write must be readable."""
     result = tried.attempt(f"tokenizer, {choices}", where, SongTokens(tokenizer(), choices, k % 2 == 0), song, where)
-    for content in result[0] if result else ():
+    for content in result.files if result else ():
         tried.attempt(f"tokens written, {choices}", where, tokenizer().ids_to_rows, orjson.loads(content)["ids"],
                       may_refuse=False)
     cleaning = Cleaning(**vars(choices), allow_missing=k % 4 > 0, **(NO_LIMITS if k % 4 > 1 else {}))
     result = tried.attempt(f"clean_midi, {cleaning}", where, CleanSong(tokenizer().vocabulary, cleaning), song, where)
-    for content in result[0] if result else ():
+    for content in result.files if result else ():
         again = tried.attempt(f"read_song of cleaned, {cleaning}", where, read_song, where, content, may_refuse=False)
         if again is not None:
             tried.attempt(f"tokenizer of cleaned, {cleaning}", where, tokenizer().song_rows, again, where,
@@ -220,7 +220,7 @@ def midi_object(path: Path, song: Song) -> miditoolkit.MidiFile | None:
 def try_tokens(tried: Tried, path: Path, number: int) -> None:
     where = str(path)
     read = tried.attempt("read_tokens", where, read_tokens, path, tokenizer())
-    tried.attempt("prepare", where, ReadSong(tokenizer()), Task(where, "", ""))
+    tried.attempt("prepare", where, ReadSong(tokenizer()), Input(where, "", ""))
     opened = tried.attempt("generate: open_prompt", where, open_prompt, path)
     if opened is not None:
         tried.attempt("generate: read_prompt", where, read_prompt, opened, path, number % 4, tokenizer())
@@ -319,7 +319,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         (work / "readers").mkdir()
         (work / "readers" / "bass.mid").write_bytes(three_parts())
         tasks = numbered(inputs(args.seed, real), args.inputs, began + args.seconds)
-        outcomes = workers.run(TryInput(work / "readers"), tasks, args.jobs, KILLED_SECONDS)
+        outcomes = workers.run_tasks(TryInput(work / "readers"), tasks, args.jobs, KILLED_SECONDS)
         for (number, kind, data), tried, reason in tqdm(outcomes, total=args.inputs, unit="input", disable=None):
             result = tried or Tried(findings=[reason])
             kinds[kind] += result.outcomes + Counter({"inputs": 1, "with findings": bool(result.findings)})

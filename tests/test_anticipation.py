@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from random_songs import random_song, whole
 
 from backline.layers.config import ModelConfig
+from backline.music.reading_order import GivenNotes, reading_order
 from backline.music.vocab import BAR, BOS, EOS, FIELDS, FIRST_ID, PITCH_INSTRUMENT, load_vocabulary
-from backline.training.given_tasks import REACH, Anticipation, GivenNotes, reading_order
+from backline.training.given_tasks import REACH, Anticipation
 from backline.training.losses import n_predicted, window_losses
 from model import PooledTransformer
 

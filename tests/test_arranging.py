@@ -13,30 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backline.common.errors import UserError
-from backline.music.parts import (
-    CUT,
-    DROP,
-    NO_PART,
-    OCTAVE,
-    OTHER_METERS,
-    OUT_OF_RANGE,
-    RANGES,
-    SKIP,
-    Choices,
-    add_options,
-    arrange,
-    assign_parts,
-    check_meters,
-    check_notes,
-    choices_of,
-    fit_bars,
-    fit_range,
-    four_quarter_stretches,
-    meters,
-)
+from backline.music.bars import check_meters, check_notes, four_quarter_stretches, meters
+from backline.music.choices import BY_OCTAVE, CUT, DROP, RANGES, SKIP, Choices, add_options, choices_of
+from backline.music.parts import NO_PART, OTHER_METERS, OUT_OF_RANGE, arrange, assign_parts, fit_bars, fit_range
 from backline.music.song import NO_NOTES, Song, TimeSignature, Track
 from backline.music.vocab import BAR, FIRST_ID, START_POS, load_vocabulary
-from tokenizer import MidiTokenizerPooled
+from tokenizer import parts_to_rows
 
 VOCABULARY = load_vocabulary()
 FEW_BARS = load_vocabulary(VOCABULARY.to_dict() | {"bars": 4})
@@ -120,7 +102,7 @@ def test_octave_moves_every_pitch_by_the_fewest_octaves(part):
     limits = VOCABULARY.parts[part]
     rows = np.stack([np.arange(128), np.arange(128) + 1, np.arange(128)], axis=1)
     before = rows.copy()
-    moved, lost = fit_range(rows, limits, Choices(ranges=OCTAVE, max_lost=0.0), "x")
+    moved, lost = fit_range(rows, limits, Choices(ranges=BY_OCTAVE, max_lost=0.0), "x")
     assert lost == 0 and (rows == before).all() and (moved[:, :2] == rows[:, :2]).all()
     for old, new in zip(range(128), moved[:, 2].tolist(), strict=True):
         inside = [pitch for pitch in range(limits.lowest_pitch, limits.highest_pitch + 1) if (pitch - old) % 12 == 0]
@@ -129,7 +111,7 @@ def test_octave_moves_every_pitch_by_the_fewest_octaves(part):
 
 def test_octave_drops_drums_and_names_the_song():
     with pytest.raises(UserError, match=r"^x: drums has too many notes outside pitches 35 to 81 \(1 of 1\); .*--max-l"):
-        fit_range(notes(0, pitch=10), VOCABULARY.parts[DRUMS], Choices(ranges=OCTAVE, max_lost=0.5), "x")
+        fit_range(notes(0, pitch=10), VOCABULARY.parts[DRUMS], Choices(ranges=BY_OCTAVE, max_lost=0.5), "x")
 
 
 @pytest.mark.parametrize(("max_lost", "kept"), [(0.24, False), (0.25, True), (1.0, True), (0.0, False)])
@@ -165,7 +147,7 @@ def test_skip_leaves_it_to_the_tokenizer_to_say_where():
 
 def test_of_several_signatures_at_one_tick_the_last_holds():
     song = Song(TPQ, (), time_signatures=(TimeSignature(96, 3, 4), TimeSignature(96, 2, 2), TimeSignature(288, 6, 8)))
-    assert [(tick, until, (each.numerator, each.denominator)) for tick, until, each in meters(song)] == [
+    assert [(tick, until, (each.numerator, each.denominator)) for (tick, until), each in meters(song)] == [
         (0, 96, (4, 4)), (96, 288, (2, 2)), (288, None, (6, 8))]
 
 
@@ -179,7 +161,7 @@ def test_what_cannot_be_played_is_named():
 
 
 def tokens(piece, vocabulary=VOCABULARY, tpq: int = TPQ) -> np.ndarray:
-    return MidiTokenizerPooled(vocabulary).parts_to_rows(piece.parts, tpq, "x")
+    return parts_to_rows(piece.parts, tpq, vocabulary, "x")
 
 
 def step_of(onset: int, tpq: int) -> int:
@@ -233,7 +215,7 @@ def test_pieces_put_together_are_the_song(rows):
         ids[:, BAR] += piece.first_bar
         assert piece.first_bar % FEW_BARS.bars == 0
         found += ids[:, [BAR, START_POS, 3]].tolist()
-    whole = MidiTokenizerPooled(VOCABULARY).parts_to_rows(parts, TPQ, "x")
+    whole = parts_to_rows(parts, TPQ, VOCABULARY, "x")
     assert found == whole[:, [BAR, START_POS, 3]].tolist()
 
 
@@ -360,7 +342,7 @@ def test_an_option_that_another_leaves_without_effect_is_an_error(base, argv, op
 
 @pytest.mark.parametrize(("base", "argv", "changes"), [
     (Choices(ranges=DROP), ["--max-lost", "0.5"], {"max_lost": 0.5}),
-    (Choices(), ["--max-lost", "0.5", "--ranges", "octave"], {"max_lost": 0.5, "ranges": OCTAVE}),
+    (Choices(), ["--max-lost", "0.5", "--ranges", "octave"], {"max_lost": 0.5, "ranges": BY_OCTAVE}),
     (Choices(meters=CUT), ["--min-stretch-bars", "2"], {"min_stretch_bars": 2}),
     # a file of choices holds all of them
     (Choices(ranges=DROP, max_lost=0.5), ["--ranges", "skip"], {"ranges": SKIP}),

@@ -13,7 +13,8 @@ from random_songs import TINY_MODEL, VOCABULARY, make_dataset, random_song, whol
 
 from backline.common.errors import UserError
 from backline.layers.config import ModelConfig
-from backline.music.controls import CHORD_COLUMNS, Levels, fields, key_column, sheet_of, song_controls
+from backline.music.controls import CHORD_COLUMNS, fields, song_controls
+from backline.music.sheet import Levels, key_column, sheet_of
 from backline.music.sheet_table import SheetTable, sheet_table
 from backline.music.vocab import BAR, BOS, EOS, FIELDS, FIRST_CONTROL, FIRST_ID, GIVEN
 from backline.preparation.dataset import load_dataset, split_by_song

@@ -11,11 +11,11 @@ import pytest
 import torch
 from random_songs import VOCABULARY, make_dataset, random_song
 
-from backline.evaluation.held_out_losses import measure_losses, song_rows
+from backline.evaluation.held_out_losses import measure_losses
 from backline.layers.cache import KeyValueCache
 from backline.layers.config import ModelConfig
 from backline.music.vocab import BAR, FIELDS, FIRST_ID
-from backline.preparation.dataset import load_dataset, split_by_song
+from backline.preparation.dataset import load_dataset, song_rows, split_by_song
 from backline.training.config import LOSSES
 from benchmarks import bench_models, recurrence
 from benchmarks.sequential_model import flat_split

@@ -14,13 +14,13 @@ from random_songs import BAND, VOCABULARY, random_song, whole
 from backline.common.errors import UserError
 from backline.music import chords
 from backline.music.chords import (
-    BASS,
+    CHORD_BASS,
+    CHORD_QUALITY,
+    CHORD_ROOT,
     FIRST_VALUE,
     INTERVALS,
     NONE,
     QUALITIES,
-    QUALITY,
-    ROOT,
     UNKNOWN,
     chord_name,
     chord_pitch_classes,
@@ -50,7 +50,7 @@ def block_chords(rows: np.ndarray, vocabulary: Vocabulary = VOCABULARY) -> np.nd
     """A song that plays (H, 3) chords, one each half bar: the bass its bass, the piano its notes."""
     half, notes = vocabulary.steps_per_bar // 2, []
     for number, row in enumerate(rows):
-        if row[ROOT] == NONE:
+        if row[CHORD_ROOT] == NONE:
             continue
         root, quality, bass = (row.astype(int) - FIRST_VALUE).tolist()
         notes.append(note(number * half, half, 36 + bass, "bass", vocabulary))
@@ -62,7 +62,7 @@ def block_chords(rows: np.ndarray, vocabulary: Vocabulary = VOCABULARY) -> np.nd
 def moved_song(rows: np.ndarray, semitones: int, vocabulary: Vocabulary = VOCABULARY) -> np.ndarray:
     """All but drums; their notes must have room."""
     part = vocabulary.part_of_id[rows[:, PITCH_INSTRUMENT]]
-    melodic = (part >= 0) & ~np.array([facts.is_drum for facts in vocabulary.parts])[part]
+    melodic = (part >= 0) & ~vocabulary.is_drum[part]
     moved = rows.copy()
     moved[melodic, PITCH_INSTRUMENT] += semitones
     assert (vocabulary.part_of_id[moved[:, PITCH_INSTRUMENT]] == part).all()
@@ -199,7 +199,7 @@ def test_names():
     assert [chord_name(row) for row in progression.chords[::2]] == names
 
 
-@pytest.mark.parametrize("field", [ROOT, QUALITY, BASS])
+@pytest.mark.parametrize("field", [CHORD_ROOT, CHORD_QUALITY, CHORD_BASS])
 def test_what_is_not_known_or_not_there(field):
     row = parse_chords("Am/C").chords[0].copy()
     row[field] = UNKNOWN
@@ -269,7 +269,7 @@ def test_whatever_the_library_knows_becomes_some_chord_of_that_root():
     from pychord import QualityManager
 
     for quality in QualityManager().get_qualities():
-        assert (parse_chords(f"Eb{quality}").chords[:, ROOT] == FIRST_VALUE + 3).all()
+        assert (parse_chords(f"Eb{quality}").chords[:, CHORD_ROOT] == FIRST_VALUE + 3).all()
 
 
 @pytest.mark.parametrize(("text", "where"), [
@@ -307,5 +307,5 @@ def test_any_text_is_chords_or_one_line(text):
 
 
 def test_importing_the_module_imports_neither_torch_nor_the_library():
-    code = "import chords, sys; sys.exit(any(name in sys.modules for name in ('torch', 'pychord')))"
+    code = "import sys; import backline.music.chords; sys.exit('torch' in sys.modules or 'pychord' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -16,11 +16,10 @@ from midi_bytes import BAD_FILES, DRUM_CHANNEL, midi_file, name, note, on, progr
 
 from backline.common.files import file_hash
 from backline.music.midi_reader import read_song
+from backline.music.midi_writer import end_at_next_onset
 from backline.music.parts import NO_PART, OUT_OF_RANGE
-from backline.music.quality import Cleaning
-from backline.music.song import end_at_next_onset
 from backline.music.vocab import load_vocabulary
-from clean_midi import main
+from clean_midi import Cleaning, main
 from tokenizer import MidiTokenizerPooled
 
 TOKENIZER = MidiTokenizerPooled()

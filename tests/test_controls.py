@@ -15,25 +15,21 @@ from test_chords import block_chords, middle_song, moved_song, note
 
 from backline.common.errors import UserError
 from backline.common.settings import config_from_dict, config_to_dict
-from backline.music import controls
 from backline.music.chords import CHORD_FIELDS, FIRST_VALUE, NONE, UNKNOWN, estimate_chords, parse_chords
-from backline.music.controls import (
+from backline.music.controls import bars_left, fields, forgotten, silenced, song_controls, transposed
+from backline.music.sheet import (
     N_PART_FIELDS,
+    PART_SIZES,
+    REST_WORDS,
     RETURNS_4,
     RETURNS_8,
     Levels,
-    bars_left,
     describe_sheet,
-    fields,
-    forgotten,
     key_column,
     measure_levels,
     parse_density,
     sheet_of,
-    silenced,
-    song_controls,
     song_sheets,
-    transposed,
 )
 from backline.music.vocab import BAR, BOS, EOS, FIRST_ID, PITCH_INSTRUMENT, START_POS, Vocabulary
 
@@ -405,4 +401,4 @@ def test_importing_the_module_imports_no_torch():
 
 
 def test_every_level_of_rests_has_its_words():
-    assert len(controls.REST_WORDS) == controls.PART_SIZES["rests"]
+    assert len(REST_WORDS) == PART_SIZES["rests"]

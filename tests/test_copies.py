@@ -36,7 +36,7 @@ from backline.evaluation.copy_index import (
     window_hashes,
     write_index,
 )
-from backline.generation import making
+from backline.generation import session
 from backline.generation.recipes import SWITCHES
 from backline.music.vocab import BAR, FIRST_ID, NOTE_DUR, PITCH_INSTRUMENT, START_POS, load_vocabulary
 from backline.training.checkpoints import save_release
@@ -370,24 +370,24 @@ def test_a_copied_song_is_marked_and_the_others_are_not(play, tmp_path, capsys):
 
 def test_a_copied_song_is_passed_over_for_that_of_a_further_seed(play, model_path, tmp_path, capsys):
     play("-o", "plain", "-n", 3)
-    play("-o", "further", "--seed", 1 + making.STEP)
+    play("-o", "further", "--seed", 1 + session.SEED_STEP)
     index = save_index(tmp_path / "index.safetensors", [made_song("plain/1.mid")])
     capsys.readouterr()
     assert play("-o", "out", "-n", 3, "--check-copies", index, "--max-copy", 16) == 0
     captured = capsys.readouterr()
-    assert captured.err.startswith("notice: the song of seed 1 is passed over: COPIED? longest run")
+    assert captured.err.startswith("notice: seed 1 rejected: COPIED? longest run")
     assert len(captured.err.splitlines()) == 1 and captured.out.count("longest run shared") == 3
     for number, name in enumerate(("plain/0.mid", "further/0.mid", "plain/2.mid")):
         assert (made_song(f"out/{number}.mid") == made_song(name)).all()
     log = (tmp_path / "out/genconfigs.txt").read_text()
-    assert [song["seed"] for song in json.loads(log[log.index("{"):])["songs"]] == [0, 1 + making.STEP, 2]
+    assert [song["seed"] for song in json.loads(log[log.index("{"):])["songs"]] == [0, 1 + session.SEED_STEP, 2]
     for number in range(3):
         succeeds(generate.main, ["--reproduce", f"out/{number}.mid", "-o", "again", "-mp", model_path, "-d", "cpu"])
 
 
 def test_the_best_are_chosen_among_songs_that_do_not_copy(play, tmp_path, capsys):
     play("-o", "plain", "-n", 3)
-    play("-o", "further", "-n", 3, "--seed", making.STEP)
+    play("-o", "further", "-n", 3, "--seed", session.SEED_STEP)
     index = save_index(tmp_path / "index.safetensors", [made_song(f"plain/{seed}.mid") for seed in (0, 1, 2)])
     assert play("-o", "out", "--best-of", 3, "-n", 3, "--check-copies", index, "--max-copy", 16) == 0
     songs_made = [made_song(f"out/{number}.mid").tolist() for number in range(3)]
@@ -395,7 +395,7 @@ def test_the_best_are_chosen_among_songs_that_do_not_copy(play, tmp_path, capsys
 
 
 def test_where_all_copy_there_is_an_end(play, tmp_path, capsys):
-    tries = [seed + attempt * making.STEP for seed in range(2) for attempt in range(making.TRIES)]
+    tries = [seed + attempt * session.SEED_STEP for seed in range(2) for attempt in range(session.TRIES)]
     for seed in tries:
         play("-o", "plain", "--seed", seed)
     index = save_index(tmp_path / "index.safetensors",
@@ -403,9 +403,24 @@ def test_where_all_copy_there_is_an_end(play, tmp_path, capsys):
     capsys.readouterr()
     assert play("-o", "out", "-n", 2, "--check-copies", index, "--max-copy", WINDOW) == 2
     error = capsys.readouterr().err.splitlines()[-1]
-    assert error.startswith(f"error: --max-copy {WINDOW}: 1 of 2 songs share more in each of {making.TRIES} tries;")
+    assert error.startswith(f"error: --max-copy {WINDOW}: 1 of 2 songs share more in each of {session.TRIES} tries;")
     last = made_song(f"plain/{tries.index(1)}.mid")
     assert (made_song("out/0.mid") == last).all() and not Path("out/1.mid").exists()
+
+
+def test_the_best_of_those_that_do_not_copy_are_written_though_some_do(play, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(session, "TRIES", 1)
+    play("-o", "plain", "-n", 3)
+    index = save_index(tmp_path / "index.safetensors", [made_song(f"plain/{seed}.mid") for seed in (0, 1)])
+    checked = ["--best-of", 3, "--check-copies", index, "--max-copy", WINDOW]
+    assert play("-o", "enough", "-n", 1, *checked) == 0
+    assert (made_song("enough/0.mid") == made_song("plain/2.mid")).all()
+    capsys.readouterr()
+    assert play("-o", "few", "-n", 2, *checked) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith(f"error: --max-copy {WINDOW}: 2 of 3 songs share more in each of 1 tries;")
+    assert (made_song("few/0.mid") == made_song("plain/2.mid")).all() and not Path("few/1.mid").exists()
+    assert "0.mid" in Path("few/genconfigs.txt").read_text()
 
 
 def test_what_was_given_is_no_copy(play, tmp_path, capsys):
@@ -415,7 +430,7 @@ def test_what_was_given_is_no_copy(play, tmp_path, capsys):
     index = save_index(tmp_path / "index.safetensors", [prompt])
     assert play("-p", "prompt.mid", "-o", "out", "--check-copies", index, "--max-copy", WINDOW) == 0
     captured = capsys.readouterr()
-    assert "passed over" not in captured.err and "COPIED?" not in captured.out
+    assert "rejected" not in captured.err and "COPIED?" not in captured.out
 
 
 def test_an_index_of_other_songs_is_said_to_be_so(play, tmp_path, capsys):

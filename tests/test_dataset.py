@@ -18,10 +18,11 @@ from random_songs import VOCABULARY, make_dataset, random_song, to_songs, whole
 
 from backline.common.errors import UserError
 from backline.common.files import file_hash
-from backline.music.vocab import BOS, EOS, FIELDS, FIRST_ID, SHORTEST_BLOCK, load_vocabulary
+from backline.music.vocab import BOS, EOS, FIELDS, FIRST_ID, load_vocabulary
 from backline.preparation.dataset import (
     ALIGNMENT,
     FORMAT,
+    SHORTEST_BLOCK,
     VERSION,
     Dataset,
     dataset_hash,
@@ -264,6 +265,31 @@ def test_other_content_is_refused(tmp_path, content):
 def test_another_version_is_refused(tmp_path):
     torch.save({"format": FORMAT, "version": VERSION + 1}, tmp_path / "d.pt")
     assert f"dataset version {VERSION + 1}, this program reads {VERSION}; make one" in refused(tmp_path / "d.pt")
+
+
+def test_version_1_without_songs_is_refused(tmp_path):
+    torch.save({"format": FORMAT, "version": 1, "vocabulary": VOCABULARY.to_dict(),
+                "blocks": torch.from_numpy(whole(random_song(0, 30))).view(-1, 16, F), "songs": [],
+                "song_starts": torch.zeros(0, dtype=torch.int64)}, tmp_path / "d.pt")
+    assert "its index of songs is damaged; make one with prepare.py" in refused(tmp_path / "d.pt")
+
+
+@pytest.mark.parametrize("names", [["a", 2], [None], [["a"]]])
+def test_version_1_with_names_that_are_no_text_is_refused(tmp_path, names):
+    torch.save({"format": FORMAT, "version": 1, "vocabulary": VOCABULARY.to_dict(),
+                "blocks": torch.from_numpy(whole(random_song(0, 30))).view(-1, 16, F), "songs": names,
+                "song_starts": torch.arange(len(names))}, tmp_path / "d.pt")
+    assert "its 'songs' is damaged or missing; make one with prepare.py" in refused(tmp_path / "d.pt")
+
+
+@pytest.mark.parametrize("key", ["song_starts", "clusters"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.uint8, torch.bool])
+def test_an_index_of_another_type_is_refused(tmp_path, key, dtype):
+    path = make_dataset(tmp_path / "d.pt", [random_song(i) for i in range(3)])
+    data = torch.load(path)
+    data[key] = data[key].to(dtype)
+    torch.save(data, path)
+    assert "its index of songs is damaged; make one with prepare.py" in refused(path)
 
 
 @pytest.mark.parametrize("key", ["vocabulary", "blocks", "songs", "song_starts", "clusters"])

@@ -16,15 +16,17 @@ from matplotlib.path import Path
 from matplotlib.transforms import Bbox
 from test_sampling import tiny_model
 
+from backline.common.paths import BUNDLED_CONFIG
 from backline.layers.config import POOLINGS, ModelConfig
 from backline.music.vocab import FIELDS, load_vocabulary
 from backline.training.checkpoints import save_release
-from diagram import BETWEEN, CONFIG, POSITIONS, main, model_diagram, read_config, words_of
+from diagram import BETWEEN, POSITIONS, main, model_diagram, read_config, words_of
 from model import PooledTransformer
 
 CONFIGS = sorted((ROOT / "configs").glob("model_*.json"))
 EXAMPLE = ROOT / "examples" / "model.png"
-BUNDLED, REFERENCE = read_config(CONFIG), ModelConfig.for_vocabulary(load_vocabulary())
+BUNDLED = read_config(BUNDLED_CONFIG)
+REFERENCE = ModelConfig.for_vocabulary(load_vocabulary())
 PICTURES = {
     "bundled": BUNDLED,
     "reference": REFERENCE,

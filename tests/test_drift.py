@@ -13,10 +13,10 @@ from test_evaluate import HELD_OUT, VOCABULARY, folder  # noqa: F401 (a fixture)
 from test_sampling import never_end, tiny_model
 
 import evaluate
-from backline.evaluation.held_out_losses import measure_losses, song_rows
+from backline.evaluation.held_out_losses import measure_losses
 from backline.generation import drift
 from backline.music.vocab import BAR, BOS, EOS, FIELDS, FIRST_ID
-from backline.preparation.dataset import load_dataset
+from backline.preparation.dataset import load_dataset, song_rows
 from backline.training.checkpoints import load_model
 
 

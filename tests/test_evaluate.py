@@ -17,10 +17,10 @@ from test_sampling import tiny_model
 import evaluate
 import release
 from backline.evaluation.copy_index import build_index, write_index
-from backline.evaluation.held_out_losses import by_context, by_position, measure_losses, nats_per_note, song_rows
+from backline.evaluation.held_out_losses import by_context, by_position, measure_losses, nats_per_note
 from backline.evaluation.song_sets import read_folder
 from backline.music.vocab import FIELDS, FIRST_ID, NOTE_DUR, load_vocabulary
-from backline.preparation.dataset import load_dataset, write_dataset
+from backline.preparation.dataset import load_dataset, song_rows, write_dataset
 from backline.training.checkpoints import load_model, save_checkpoint
 from backline.training.losses import note_losses
 from tokenizer import MidiTokenizerPooled

@@ -28,6 +28,7 @@ from backline.folders import report as reports
 from backline.folders import store, workers
 from backline.folders.convert import FileJob
 from backline.folders.inputs import Listing
+from backline.music.midi_reader import MIDI_SUFFIXES
 from backline.music.vocab import load_vocabulary
 
 ROOT = Path(__file__).parents[1]
@@ -106,7 +107,7 @@ def test_the_same_bytes_for_every_number_of_workers_and_for_shards(command, corp
 def test_rows_name_each_input_and_what_was_made_of_it(command, corpus):
     found = command("place")
     rows = [orjson.loads(line) for line in found["report.jsonl"].splitlines()]
-    sources = [task.source for task in Listing([corpus], files.MIDI_SUFFIXES, Path("out"), "", keep_pieces_free=True)]
+    sources = [task.source for task in Listing([corpus], MIDI_SUFFIXES, Path("out"), "", keep_pieces_free=True)]
     assert [row["source"] for row in rows] == sources
     for row in rows:
         assert row["bytes"] == Path(row["source"]).stat().st_size
@@ -127,7 +128,8 @@ def test_rows_name_each_input_and_what_was_made_of_it(command, corpus):
 KILLED = """
 import os, pathlib, signal, sys
 sys.path.insert(0, {root!r})
-import store, {module}
+import {module}
+from backline.folders import store
 store.SECONDS_PER_COMMIT = {seconds}
 rename, left = pathlib.Path.replace, [{number}]
 def replace(self, target):
@@ -391,7 +393,7 @@ def test_what_no_worker_brought_to_an_end_has_a_row_and_no_output(tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "a.json").write_bytes(b"old")
     task, = Listing([tmp_path / "a.mid"], (".mid",), tmp_path / "out", ".json")
-    row, mtime_ns = FileJob(None, "settings").lost(task, "took longer than 3 seconds; x")
+    row, mtime_ns = FileJob(None, "settings").without_result(task, "took longer than 3 seconds; x")
     row = orjson.loads(row)
     facts = {"source": str(tmp_path / "a.mid"), "settings": "settings", "bytes": 6, "verdict": "dropped",
              "sha256": file_hash(tmp_path / "a.mid"), "reason": "took longer than 3 seconds; x", "no_result": True}
@@ -431,7 +433,7 @@ def test_mistakes_are_one_line_before_anything_is_written(command, tmp_path, mon
 
 def test_a_shard_that_keeps_nothing_is_no_error(corpus, tmp_path, capsys):
     """The others may keep some; the last says what became of all."""
-    place = [str(task.source) for task in Listing([corpus], files.MIDI_SUFFIXES, tmp_path, "")].index(
+    place = [str(task.source) for task in Listing([corpus], MIDI_SUFFIXES, tmp_path, "")].index(
         str(corpus / "bad.mid")) + 1
     for number in [place, *(other for other in range(1, N_FILES + 1) if other != place)]:
         succeeds(tokenizer.main, [corpus, "-td", tmp_path / "out", "--shard", f"{number}/{N_FILES}"])

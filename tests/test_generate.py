@@ -22,11 +22,11 @@ import generate
 from backline.common.errors import EXIT_INTERRUPTED
 from backline.common.files import file_hash
 from backline.common.settings import config_from_file
+from backline.common.surroundings import song_surroundings
 from backline.generation.config import DTYPES, GenConfig
-from backline.generation.making import STEP, TRIES
-from backline.generation.recipes import read_recipe, recipe_to_dict, surroundings
+from backline.generation.recipes import read_recipe, recipe_to_dict
 from backline.generation.sampler import sample_songs
-from backline.generation.session import Studio
+from backline.generation.session import SEED_STEP, TRIES, LoadedModel
 from backline.generation.task import Wish
 from backline.music.midi_reader import read_song
 from backline.music.song import TICKS_PER_QUARTER
@@ -179,7 +179,7 @@ def test_an_interrupted_run_records_the_songs_it_wrote(run, tmp_path, monkeypatc
             raise KeyboardInterrupt
         return sample_songs(*arguments, **named)
 
-    monkeypatch.setattr("backline.generation.making.BATCH", 1)
+    monkeypatch.setattr("backline.generation.session.BATCH", 1)
     monkeypatch.setattr("backline.generation.sampler.sample_songs", second_is_interrupted)
     assert run("-o", "out", "-n", 3, "--seed", 6) == EXIT_INTERRUPTED
     log = (tmp_path / "out/genconfigs.txt").read_text()
@@ -381,7 +381,7 @@ def test_what_is_asked_for_does_not_stop_halfway_unless_max_steps_is_set(play, t
     n_bars = bar_of(whole[4]) - 1  # that of the first note too many is left out
     cut = of_parts(notes("cut/0.mid"), ("drums",))
     assert list(map(onset, cut)) == [onset(row) for row in whole if bar_of(row) <= n_bars]
-    assert (f"the song of seed 1 would have more than 4 new notes (max_steps); cut at the bar line, new bars left: "
+    assert (f"seed 1 would have more than 4 new notes (max_steps); cut at the bar line, new bars left: "
             f"{n_bars}\n") in capsys.readouterr().err
 
 
@@ -428,23 +428,23 @@ def test_each_switch_from_scratch_can_be_off(play, model_path, tmp_path, switch,
         assert all(holds(notes(f"{on}/{number}.mid")) for number in range(16)) == on
 
 
-def test_a_song_that_ends_right_after_the_prompt_is_passed_over(play, tmp_path, monkeypatch, capsys):
-    make = Studio.make
+def test_a_song_that_ends_right_after_the_prompt_is_rejected(play, tmp_path, monkeypatch, capsys):
+    make = LoadedModel.make
 
-    def make_short(studio, task, config, batch):
-        for seed, song in zip(batch, make(studio, task, config, batch), strict=True):
-            stays = song.notes[:, BAR] < FIRST_ID + 6 if seed < 2 * STEP else song.notes[:, BAR] > 0
-            yield dataclasses.replace(song, notes=song.notes[stays], nats=song.nats[stays])
+    def make_short(loaded, task, config, batch):
+        for seed, song in zip(batch, make(loaded, task, config, batch), strict=True):
+            stays = song.notes[:, BAR] < FIRST_ID + 6 if seed < 2 * SEED_STEP else song.notes[:, BAR] > 0
+            yield dataclasses.replace(song, notes=song.notes[stays], surprisals=song.surprisals[stays])
 
-    monkeypatch.setattr(Studio, "make", lambda *about: list(make_short(*about)))
+    monkeypatch.setattr(LoadedModel, "make", lambda *about: list(make_short(*about)))
     assert play("-p", "song.mid", "-o", "out", "--seed", 0, "--no-page") == 0
     said = capsys.readouterr().err
-    for seed in (0, STEP):
-        assert f"the song of seed {seed} is passed over: it would end within 2 bars after the prompt" in said
-    assert read_recipe(tmp_path / "out/0.mid").seed >= 2 * STEP and bar_of(notes("out/0.mid")[-1]) > 6
+    for seed in (0, SEED_STEP):
+        assert f"seed {seed} rejected: it would end within 2 bars after the prompt" in said
+    assert read_recipe(tmp_path / "out/0.mid").seed >= 2 * SEED_STEP and bar_of(notes("out/0.mid")[-1]) > 6
     (tmp_path / "short.json").write_text(json.dumps(FREE | {"go_on": False}))
     assert play("-p", "song.mid", "-o", "out", "--seed", 0, "--no-page", "--genconfig", "short.json") == 0
-    assert "passed over" not in capsys.readouterr().err and read_recipe(tmp_path / "out/1.mid").seed == 0
+    assert "rejected" not in capsys.readouterr().err and read_recipe(tmp_path / "out/1.mid").seed == 0
 
 
 @pytest.mark.parametrize("wish", [["--given", "bass"], ["--fill", "1-2", "--make", "drums"]])
@@ -582,6 +582,24 @@ def test_flags_come_before_the_rules_of_genconfig_and_leave_the_others(tmp_path)
     assert rules_of("--key", "", "--mono", "").monophonic == () and rules_of("--key", "").key == ""
 
 
+@pytest.mark.parametrize(("settings", "text"), [
+    ({"rules": {"scale": "minor"}}, "odd.json: rules.scale minor: needs a --key"),
+    ({"top_p": [0.9, 0, 0.9, 0.9]}, r"odd.json: top_p=\[0.9, 0.0, 0.9, 0.9\] must be above 0"),
+    ({"sampling_fn": "top_p", "threshold": [0.9, 0, 0.9, 0.9]}, "threshold")])
+def test_settings_that_say_nothing_are_refused(play, tmp_path, capsys, settings, text):
+    (tmp_path / "odd.json").write_text(json.dumps(FREE | settings))
+    assert play("--genconfig", "odd.json", "-o", "out") == 2
+    assert re.search(text, one_error(capsys)) and not Path("out").exists()
+
+
+def test_a_scale_that_waits_for_a_key(tmp_path):
+    (tmp_path / "scale.json").write_text(json.dumps({"rules": {"scale": "minor"}}))
+    parse = generate.build_parser().parse_args
+    for key in ("A", ""):
+        rules = generate.gen_config(parse(["--genconfig", str(tmp_path / "scale.json"), "--key", key])).rules
+        assert (rules.key, rules.scale) == (key, "minor")
+
+
 def test_weights_of_each_kind_make_valid_songs_and_surprise_a_little_differently(play, tmp_path, monkeypatch):
     sampled = []
     monkeypatch.setattr("backline.generation.sampler.sample_songs",
@@ -592,7 +610,7 @@ def test_weights_of_each_kind_make_valid_songs_and_surprise_a_little_differently
         assert of_parts(whole, ("bass",)) == of_parts(notes("song.mid"), ("bass",)) != whole
         assert read_recipe(tmp_path / dtype / "0.mid").dtype == dtype
         assert f'"dtype": "{dtype}"' in (tmp_path / dtype / "genconfigs.txt").read_text()
-    exact, *others = (songs[0].nats[0] for songs in sampled)
+    exact, *others = (songs[0].surprisals[0] for songs in sampled)
     assert all(0 < abs(nats - exact) < 0.3 for nats in others)
 
 
@@ -687,7 +705,8 @@ def edit(path: Path) -> None:
 
 def test_other_bytes_are_said_to_be_so_and_what_has_changed_around_them(play, tmp_path, monkeypatch, capsys):
     play("-o", "out", "--make", "drums", "--seed", 3)
-    monkeypatch.setattr(generate, "surroundings", lambda device: surroundings(device) | {"torch": "0.1"})
+    monkeypatch.setattr("backline.generation.reproduce.song_surroundings",
+                        lambda device: song_surroundings(device) | {"torch": "0.1"})
     assert play("--reproduce", "out/0.mid", "-o", "again") == 0  # it came out the same all the same
     edit(tmp_path / "out/0.mid")
     capsys.readouterr()
@@ -731,7 +750,8 @@ def test_reproduce_refuses_what_it_would_ignore(run, play, capsys, arguments):
     play("-o", "out", "--seed", 3)
     capsys.readouterr()
     assert play("--reproduce", "out/0.mid", "-o", "again", *arguments) == 2
-    assert "from its recipe: leave out" in one_error(capsys)
+    message = one_error(capsys)
+    assert "from its recipe: leave out" in message and message.endswith(f" {arguments[0]}")
     assert not Path("again").exists()
 
 
@@ -739,35 +759,35 @@ def test_reproduce_refuses_what_it_would_ignore(run, play, capsys, arguments):
 
 
 @pytest.mark.parametrize("all_silent", [False, True])
-def test_songs_without_a_part_that_was_asked_for_are_passed_over(play, tmp_path, monkeypatch, capsys, all_silent):
-    make = Studio.make
+def test_songs_without_a_part_that_was_asked_for_are_rejected(play, tmp_path, monkeypatch, capsys, all_silent):
+    make = LoadedModel.make
 
-    def make_less(studio, task, config, batch):
-        for seed, song in zip(batch, make(studio, task, config, batch), strict=True):
+    def make_less(loaded, task, config, batch):
+        for seed, song in zip(batch, make(loaded, task, config, batch), strict=True):
             stays = np.array([part_of(row) != "piano" for row in song.notes.tolist()]) | (not all_silent and seed != 1)
-            yield dataclasses.replace(song, notes=song.notes[stays], nats=song.nats[stays])
+            yield dataclasses.replace(song, notes=song.notes[stays], surprisals=song.surprisals[stays])
 
-    monkeypatch.setattr(Studio, "make", lambda *about: list(make_less(*about)))
+    monkeypatch.setattr(LoadedModel, "make", lambda *about: list(make_less(*about)))
     song_file(tmp_path / "some.mid", ("drums",))
     assert play("-p", "some.mid", "--missing", "-o", "out", "-n", 2, "--seed", 0, "--no-page") == 0
     seeds = [read_recipe(tmp_path / f"out/{number}.mid").seed for number in range(2)]
     said = capsys.readouterr().err
-    passed_over = [int(seed) for seed in re.findall(r"seed (\d+) is passed over: .* silent", said)]
-    tries = range(1, 1 + TRIES * STEP, STEP)
+    rejected = [int(seed) for seed in re.findall(r"seed (\d+) rejected: .* silent", said)]
+    tries = range(1, 1 + TRIES * SEED_STEP, SEED_STEP)
     if all_silent:
-        assert seeds == [0, 1] and passed_over[1::2] == list(tries)
-        assert said.count("is taken all the same") == 2
+        assert seeds == [0, 1] and rejected[1::2] == list(tries)
+        assert said.count(f"kept after {TRIES} tries") == 2
     else:
         assert all({part_of(row) for row in notes(f"out/{number}.mid")} == set(PARTS) for number in range(2))
-        assert 1 in passed_over and seeds[1] in tries[1:]
+        assert 1 in rejected and seeds[1] in tries[1:]
 
 
 def test_other_parts_that_fall_silent_are_pointed_out(play, capsys):
     play("-p", "song.mid", "--make", "drums", "-o", "out", "--bars", 1, "--no-page")
-    assert "goes on with drums alone" in (said := capsys.readouterr().err) and "--given bass,piano" in said
+    assert "continuing with drums only" in (said := capsys.readouterr().err) and "--given bass,piano" in said
     for arguments in (["--same-parts"], ["--make", "drums,bass,piano"]):
         play("-p", "song.mid", *arguments, "-o", "out", "--bars", 1, "--no-page")
-        assert "alone" not in capsys.readouterr().err
+        assert "continuing" not in capsys.readouterr().err
 
 
 def test_recipe_and_log_say_what_was_asked_for(play, tmp_path, given_path):
@@ -876,6 +896,8 @@ def test_bad_arguments(run, tmp_path, capsys, arguments, text):
     (["-p", "song.mid", "--given", "bass", "--pitches", "bass=40"], "a rule for bass, which is not made"),
     (["-p", "song.mid", "--fill", "2", "--make", "drums", "--key", "A"], "--key A: .* no other is made"),
     (["--mono", "banjo"], "unknown part 'banjo'"), (["-o", "song.mid"], "song.mid: a file stands"),
+    (["--best-of", "0"], "--best-of 0"), (["--best-of", "-1"], "--best-of -1"),
+    (["-n", "3", "--best-of", "2"], "--best-of 2: at least as many as -n 3"),
     (["-n", "0"], "-n 0"), (["-sp"], "no prompt to save"), (["-pi", "4"], "-pi 4"), (["--seed", "-1"], "--seed -1"),
     (["-p", "gone.mid", "--given", "bass"], "gone.mid")])
 def test_wishes_that_cannot_be(play, tmp_path, capsys, arguments, text):
@@ -903,10 +925,10 @@ def test_a_small_model_takes_one_core_and_a_large_one_all(model_path):
     try:
         for n_parameters, wanted in ((10**6, 1), (39 * 10**6, 3), (10**9, 4)):
             torch.set_num_threads(4)
-            studio = generate.Studio(model_path, "cpu")
-            assert studio.n_parameters > 1000
-            studio.n_parameters = n_parameters
-            studio.take_few_cores()
+            loaded = LoadedModel(model_path, "cpu")
+            assert loaded.n_parameters > 1000
+            loaded.n_parameters = n_parameters
+            loaded.take_few_cores()
             assert torch.get_num_threads() == wanted
     finally:
         torch.set_num_threads(threads)

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backline.common.errors import UserError
-from backline.common.files import MIDI_SUFFIXES
-from backline.folders.inputs import WHOLE, Listing, Shard, Task, distinct_stems, of_piece, whole_of_piece
+from backline.folders.inputs import WHOLE, Input, Listing, Shard, distinct_stems, piece_path, song_of_piece
+from backline.music.midi_reader import MIDI_SUFFIXES
 
 
 def touch(*paths: Path) -> None:
@@ -20,7 +20,7 @@ def touch(*paths: Path) -> None:
         path.write_bytes(b"")
 
 
-def listed(*inputs: Path, output: Path | None = None, **more) -> list[Task]:
+def listed(*inputs: Path, output: Path | None = None, **more) -> list[Input]:
     listing = Listing(inputs, MIDI_SUFFIXES, output or Path("out"), ".json", **more)
     tasks = list(listing)
     assert tasks == list(listing)  # the same every time
@@ -142,13 +142,13 @@ def test_every_file_that_counts_has_one_task_and_its_own_output(tmp_path_factory
     assert len({task.name.casefold() for task in tasks}) == len(tasks)
     for task in tasks:
         assert Path(task.name).suffix == ".json" and Path(task.output) == output / task.name
-        assert not (free and whole_of_piece(Path(task.name).stem) != Path(task.name).stem)
+        assert not (free and song_of_piece(Path(task.name).stem) != Path(task.name).stem)
     for path in folder.rglob("*"):
         if path.is_file():
             assert listing.holds(path) == (path in expected)
     assert not listing.holds(folder / "elsewhere.mid")
     for of in (1, 2, 5):
-        shards = [list(Shard(number, of).of_tasks(listing)) for number in range(1, of + 1)]
+        shards = [list(Shard(number, of).of_inputs(listing)) for number in range(1, of + 1)]
         assert sorted(task for shard in shards for task in shard) == sorted(tasks)
         assert all(shard == [task for task in tasks if task in shard] for shard in shards)  # in the same order
 
@@ -185,11 +185,11 @@ def test_stems_are_distinct_and_begin_as_the_files_do(names, free):
     for name, stem in zip(names, stems, strict=True):
         own = Path(name).stem
         assert stem == own or stem.startswith(f"{own}-")
-        assert not (free and whole_of_piece(stem) != stem)
+        assert not (free and song_of_piece(stem) != stem)
     alone = [name for name in names if sum(Path(each).stem.casefold() == Path(name).stem.casefold()
                                            for each in names) == 1]
     for name in alone:  # a file that shares its name with no other keeps it
-        assert Path(name).stem in stems or (free and whole_of_piece(Path(name).stem) != Path(name).stem)
+        assert Path(name).stem in stems or (free and song_of_piece(Path(name).stem) != Path(name).stem)
 
 
 def test_names_that_differ_in_letter_case_alone_differ_for_pieces_too():
@@ -199,8 +199,8 @@ def test_names_that_differ_in_letter_case_alone_differ_for_pieces_too():
 
 
 def test_pieces_are_numbered_from_the_second_on():
-    assert [of_piece("a/b.v1.mid", k) for k in range(3)] == ["a/b.v1.mid", "a/b.v1.part2.mid", "a/b.v1.part3.mid"]
-    assert [whole_of_piece(name) for name in ("a/b", "a/b.part2", "a/b.part12", "a/b.part", "a.part2/b")] == [
+    assert [piece_path("a/b.v1.mid", k) for k in range(3)] == ["a/b.v1.mid", "a/b.v1.part2.mid", "a/b.v1.part3.mid"]
+    assert [song_of_piece(name) for name in ("a/b", "a/b.part2", "a/b.part12", "a/b.part", "a.part2/b")] == [
         "a/b", "a/b", "a/b", "a/b.part", "a.part2/b"]
 
 

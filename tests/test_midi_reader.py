@@ -38,8 +38,8 @@ from midi_bytes import (
 
 from backline.common.errors import UserError
 from backline.music import midi_reader
+from backline.music.bars import check_playable
 from backline.music.midi_reader import read_song, song_from_miditoolkit
-from backline.music.parts import check_playable
 from backline.music.song import SLOWEST, Song, check_tempo
 from tokenizer import MidiTokenizerPooled
 
@@ -52,7 +52,7 @@ def song_of(data: bytes) -> Song:
 
 def mended_song(data: bytes) -> Song:
     """The same with every track mended, which else only those out of order are."""
-    with mock.patch.object(midi_reader, "in_order", return_value=False):
+    with mock.patch.object(midi_reader, "is_readable", return_value=False):
         return song_of(data)
 
 

@@ -22,8 +22,8 @@ from backline.layers.attention import CHUNK, Dropout, causal_attention, rotate
 from backline.layers.config import BARS, HEADS, POOLINGS, POSITIONS, ModelConfig
 from backline.layers.positions import music_time, with_relative_bars
 from backline.layers.recurrent import written_out
+from backline.music.reading_order import GivenNotes
 from backline.music.vocab import BAR, BOS, CHOICE_ORDER, EOS, FIELDS, FIRST_ID, PAD, PITCH_INSTRUMENT, START_POS
-from backline.training.given_tasks import GivenNotes
 from backline.training.losses import note_losses, window_losses
 from model import PooledTransformer
 

@@ -16,7 +16,7 @@ import torch
 from random_songs import TINY_MODEL, VOCABULARY, random_song, whole
 from torch import Tensor
 
-from backline.common.files import BUNDLED_MODEL
+from backline.common.paths import BUNDLED_MODEL
 from backline.layers.config import ModelConfig
 from backline.layers.packed import for_inference
 from backline.training.checkpoints import load_model

@@ -17,12 +17,12 @@ import page
 from backline.common.files import file_hash
 from backline.generation.config import GenConfig, RuleConfig
 from backline.generation.output_files import song_bytes, write_song
-from backline.generation.recipes import recipe_from_dict
-from backline.generation.stars import STARS_FORMAT, read_originals
+from backline.generation.recipes import STARS_FORMAT, read_originals, recipe_from_dict
 from backline.generation.task import Wish
 from backline.listening.blind_page import excerpt
 from backline.listening.votes import read_votes
-from backline.music.song import TICKS_PER_QUARTER, parts_to_bytes
+from backline.music.midi_writer import parts_to_bytes
+from backline.music.song import TICKS_PER_QUARTER
 from backline.music.vocab import BAR, FIRST_ID, QUARTERS_PER_BAR
 from tokenizer import MidiTokenizerPooled
 

@@ -16,7 +16,7 @@ from pages import V, notes_by_pretty_midi, notes_of_rows, write_idea
 from random_songs import random_song
 
 import page
-from backline.generation.stars import read_originals
+from backline.generation.recipes import read_originals
 from backline.listening.notebook_player import player
 from backline.listening.votes import read_votes
 from backline.music.song import TICKS_PER_QUARTER

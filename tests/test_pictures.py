@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from random_songs import random_song
 
 from backline.listening import piano_roll
+from backline.music.theory import DRUM_NAMES
 from backline.music.vocab import BAR, FIRST_ID, PITCH_INSTRUMENT, START_POS, load_vocabulary
 
 V = load_vocabulary()
@@ -25,7 +26,7 @@ def drawn(monkeypatch):
     def call(*arguments, **named) -> Figure:
         figures = []
         with monkeypatch.context() as patch:
-            patch.setattr(piano_roll, "_png", figures.append)
+            patch.setattr(piano_roll, "png_bytes", figures.append)
             piano_roll.piano_roll(*arguments, **named)
         FigureCanvasAgg(figures[0]).draw()
         return figures[0]
@@ -47,7 +48,7 @@ def test_bars_count_from_one_and_drums_have_names(drawn):
     drums, *others = drawn(rows, V).axes
     assert labels(others[-1].xaxis) == [str(bar) for bar in range(1, 9)]
     pitches = np.unique(V.pitch_of_id[rows[V.part_of_id[rows[:, PITCH_INSTRUMENT]] == 0, PITCH_INSTRUMENT]])
-    assert labels(drums.yaxis) == [piano_roll.DRUM_NAMES.get(int(pitch), str(pitch)) for pitch in pitches]
+    assert labels(drums.yaxis) == [DRUM_NAMES.get(int(pitch), str(pitch)) for pitch in pitches]
     assert [axes.get_ylabel() for axes in (drums, *others)] == list(V.part_names)
 
 

@@ -20,7 +20,7 @@ from backline.common.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR
 from backline.folders import workers
 from backline.music.vocab import FIRST_ID, NOTE_DUR, PITCH_INSTRUMENT, START_POS
 from backline.preparation.dataset import load_dataset, split_by_song
-from tokenizer import MidiTokenizerPooled, in_order, read_tokens
+from tokenizer import MidiTokenizerPooled, canonical, read_tokens
 
 ROOT = Path(__file__).parents[1]
 SONGS = {"a": random_song(0, 30), "b": random_song(1, 41), "deep/folder/a": random_song(2, 25),
@@ -76,7 +76,7 @@ def test_block_size_is_512_unless_given(tmp_path):
 def test_token_files_of_the_predecessor_are_put_in_order(tmp_path):
     rows = random_song(0, 40, n_bars=1)
     rows[1::2, START_POS] = rows[::2, START_POS]
-    rows = in_order(rows)
+    rows = canonical(rows)
     shuffled = rows[np.lexsort((-rows[:, PITCH_INSTRUMENT], rows[:, START_POS]))]  # within an onset, file order
     repeat = rows[5].copy()
     repeat[NOTE_DUR] = FIRST_ID if rows[5, NOTE_DUR] != FIRST_ID else rows[5, NOTE_DUR]
@@ -187,7 +187,7 @@ def melodic(seed: int, n_notes: int = 80) -> np.ndarray:
         pitch = low + (np.arange(n_notes) % 2 if part == "drums" else rng.integers(0, 18, n_notes))
         onset = np.arange(n_notes) * 4
         rows.append(np.stack([onset // 32 + FIRST_ID, onset % 32 + FIRST_ID, np.full(n_notes, 7), first + pitch], 1))
-    return in_order(np.concatenate(rows))
+    return canonical(np.concatenate(rows))
 
 
 def transposed(rows: np.ndarray, semitones: int) -> np.ndarray:
@@ -195,7 +195,7 @@ def transposed(rows: np.ndarray, semitones: int) -> np.ndarray:
     melodic_rows = VOCABULARY.part_of_id[rows[:, PITCH_INSTRUMENT]] > 0
     moved = rows.copy()
     moved[melodic_rows, PITCH_INSTRUMENT] += semitones
-    return in_order(moved)
+    return canonical(moved)
 
 
 @pytest.fixture
@@ -357,7 +357,7 @@ def test_what_changed_since_is_read_again(tokens, tmp_path, capsys, monkeypatch,
 def test_a_killed_run_goes_on_with_what_it_committed(similar, tmp_path, monkeypatch, capsys):
     """Killed after the last commit, with notes on the disk that the index does not count."""
     code = (f"import os, signal, sys; sys.path.insert(0, {str(ROOT)!r})\n"
-            f"import prepare, store, song_store\n"
+            f"import prepare; from backline.folders import store; from backline.preparation import song_store\n"
             f"store.SECONDS_PER_COMMIT = -1\n"
             f"add, calls = song_store.SongStore.add, []\n"
             f"def counted(self, *args):\n"
@@ -401,6 +401,6 @@ def test_a_vocabulary_of_drums_alone_has_no_near_duplicates(tmp_path, capsys):
     for name, seed in (("a", 0), ("b", 1), ("same", 0)):
         rows = random_song(seed, 30)
         rows[:, PITCH_INSTRUMENT] = FIRST_ID + rows[:, PITCH_INSTRUMENT] % 40
-        write_tokens(tmp_path / "tokens" / f"{name}.json", in_order(rows))
+        write_tokens(tmp_path / "tokens" / f"{name}.json", canonical(rows))
     prepared(tmp_path / "tokens", tmp_path / "d.pt", "-b", 16, "--vocab", tmp_path / "vocab.json")
     assert "2 songs (0 files left out, 1 duplicates)" in capsys.readouterr().out

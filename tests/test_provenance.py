@@ -6,11 +6,11 @@ import subprocess
 import pytest
 import torch
 
-from backline.common import surroundings as provenance
+from backline.common import surroundings
 
 
 def test_surroundings_are_plain_data():
-    found = provenance.surroundings(("train_pool.py", "-d", "cpu"), torch.device("cpu"), 2)
+    found = surroundings.run_surroundings(("train_pool.py", "-d", "cpu"), torch.device("cpu"), 2)
     assert found["command"] == ["train_pool.py", "-d", "cpu"]
     assert (found["device"], found["processes"], found["threads"]) == ("cpu", 2, torch.get_num_threads())
     assert found["versions"]["torch"] == torch.__version__
@@ -18,7 +18,7 @@ def test_surroundings_are_plain_data():
 
 
 def test_commit_is_that_of_the_folder_itself_and_says_if_files_differ(tmp_path):
-    assert provenance.commit(tmp_path) is None
+    assert surroundings.commit(tmp_path) is None
     if not shutil.which("git"):
         pytest.skip("git is not installed")
 
@@ -27,18 +27,18 @@ def test_commit_is_that_of_the_folder_itself_and_says_if_files_differ(tmp_path):
                               capture_output=True, text=True).stdout.strip()
 
     git("init")
-    assert provenance.commit(tmp_path) is None  # no commit yet
+    assert surroundings.commit(tmp_path) is None  # no commit yet
     (tmp_path / "file").write_text("1")
     git("add", "file")
     git("commit", "-m", "first")
     git("tag", "v1")
-    assert provenance.commit(tmp_path) == git("rev-parse", "HEAD")
+    assert surroundings.commit(tmp_path) == git("rev-parse", "HEAD")
     (tmp_path / "file").write_text("2")
-    assert provenance.commit(tmp_path) == git("rev-parse", "HEAD") + "-dirty"
+    assert surroundings.commit(tmp_path) == git("rev-parse", "HEAD") + "-dirty"
     (tmp_path / "inside").mkdir()
-    assert provenance.commit(tmp_path / "inside") is None  # another project's
+    assert surroundings.commit(tmp_path / "inside") is None  # another project's
 
 
 def test_without_git_there_is_no_commit(monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda _name: None)
-    assert provenance.commit() is None
+    assert surroundings.commit() is None

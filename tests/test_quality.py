@@ -16,10 +16,10 @@ from midi_bytes import DRUM_CHANNEL, midi_file, name, note
 import clean_midi
 from backline.common.errors import UserError
 from backline.common.settings import config_from_file, config_to_dict
-from backline.music.parts import DROP, Choices
-from backline.music.quality import Cleaning, check_quality, measure
+from backline.music.choices import DROP, Choices
 from backline.music.song import NO_NOTES
 from backline.music.vocab import load_vocabulary
+from clean_midi import Cleaning, check_quality, measure_quality
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 VOCABULARY = load_vocabulary()
@@ -34,7 +34,7 @@ def measured(drums: np.ndarray = NO_NOTES, bass: np.ndarray = NO_NOTES, piano: n
              ticks_per_quarter: int = TPQ) -> dict[str, float | int]:
     parts = [drums, bass, piano]
     before = [part.copy() for part in parts]
-    result = measure(parts, ticks_per_quarter, VOCABULARY)
+    result = measure_quality(parts, ticks_per_quarter, VOCABULARY)
     assert all((part == old).all() for part, old in zip(parts, before, strict=True))
     assert {type(value) for value in result.values()} <= {int, float}  # plain, so that the report takes them
     return result

@@ -20,12 +20,12 @@ from walkthrough import commands
 from backline.generation.config import GenConfig, RuleConfig
 from backline.layers.config import ModelConfig
 from backline.music.chords import FIRST_VALUE
-from backline.music.controls import Levels
-from backline.music.quality import Cleaning
+from backline.music.sheet import Levels
 from backline.music.sheet_table import SheetTable
 from backline.music.vocab import load_vocabulary
 from backline.training.checkpoints import save_release
 from backline.training.config import TrainingArgs
+from clean_midi import Cleaning
 from tokenizer import MidiTokenizerPooled
 
 ROOT = Path(__file__).parents[1]

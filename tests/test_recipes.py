@@ -19,23 +19,23 @@ from midi_bytes import header, meta, midi_file, note, track
 from random_songs import random_song
 
 from backline.common.errors import UserError
+from backline.common.surroundings import differences, song_surroundings
 from backline.generation.config import DTYPES, GenConfig, RuleConfig
 from backline.generation.output_files import song_bytes
 from backline.generation.recipes import (
-    MARK,
+    RECIPE_FORMAT,
+    RECIPE_VERSION,
     SWITCHES,
-    VERSION,
     Recipe,
-    differences,
     read_recipe,
     recipe_from_dict,
     recipe_to_dict,
-    surroundings,
     with_recipe,
 )
 from backline.generation.task import Wish
 from backline.music.midi_reader import read_song
-from backline.music.song import TICKS_PER_QUARTER, parts_to_bytes
+from backline.music.midi_writer import parts_to_bytes
+from backline.music.song import TICKS_PER_QUARTER
 from backline.music.vocab import QUARTERS_PER_BAR
 from tokenizer import MidiTokenizerPooled
 
@@ -92,6 +92,13 @@ def test_a_recipe_of_before_there_were_switches_means_what_it_did_and_keeps_its_
     assert json.dumps(recipe_to_dict(recipe)) == json.dumps(old)
 
 
+def test_settings_that_generate_refuses_by_now_are_read_in_a_recipe():
+    old = recipe_to_dict(PLAIN)
+    old["genconfig"] |= {"top_p": [0.9, 0.0, 0.9, 0.9], "rules": old["genconfig"]["rules"] | {"scale": "minor"}}
+    config = recipe_from_dict(old, "song.mid").genconfig
+    assert config.top_p[1] == 0 and (config.rules.key, config.rules.scale) == ("", "minor")
+
+
 @pytest.mark.parametrize("switch", SWITCHES)
 def test_each_switch_comes_back_on_and_off(switch):
     for on in (True, False):
@@ -120,7 +127,7 @@ def test_it_is_a_text_event_at_the_beginning_of_the_first_track():
     tracks = mido.MidiFile(file=io.BytesIO(with_recipe(plain_bytes(), PLAIN))).tracks
     first = tracks[0][0]
     assert first.type == "text" and first.time == 0
-    assert json.loads(first.text)["format"] == MARK and json.loads(first.text)["version"] == VERSION
+    assert json.loads(first.text)["format"] == RECIPE_FORMAT and json.loads(first.text)["version"] == RECIPE_VERSION
     assert sum(message.type == "text" for track in tracks for message in track) == 1
 
 
@@ -189,7 +196,8 @@ def changed(**changes) -> str:
     (with_text("[" * 10**5), "holds no recipe"), (with_text('{"format":"other"}'), "holds no recipe"),
     (with_text(changed()[:-40]), "its recipe is damaged"),
     (with_text('{"format":"pooled-recipe","batch":' + "[" * 10**5), "its recipe is damaged"),
-    (with_text(changed(version=VERSION + 1)), f"of version {VERSION + 1}, this program reads {VERSION}"),
+    (with_text(changed(version=RECIPE_VERSION + 1)),
+     f"of version {RECIPE_VERSION + 1}, this program reads {RECIPE_VERSION}"),
     (with_text(changed(version=None)), "of version None"), (with_text(changed(version="a\nb")), r"of version 'a\\nb'"),
     (with_text(changed(seed=None)), "recipe: 'seed' is missing"), (with_text(changed(seeds=1)), "did you mean 'seed'"),
     (with_text(changed(seed=9)), "numbers make no sense"), (with_text(changed(seed=-1, batch=[-1])), "make no sense"),
@@ -231,7 +239,7 @@ def test_damaged_bytes_never_crash_it(tmp_path):
 
 
 def test_differences_are_named_one_by_one():
-    now = surroundings("cpu")
+    now = song_surroundings("cpu")
     assert differences(now, now) == [] and all(now.values())
     assert now["python"] == platform.python_version() and now["device"] == "cpu"
     assert differences(now, {**now, "torch": "0.1"}) == [f"torch was {now['torch']}, is 0.1"]

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from test_sampling import HOT, tiny_model
 
 from backline.generation.config import GenConfig, RuleConfig
-from backline.generation.repetition import REACH, copies_in_a_row
-from backline.generation.rules import Rules
+from backline.generation.repetition import BARS_BACK, repeats_in_a_row
+from backline.generation.rules import Passage, Rules
 from backline.generation.sampler import Request, sample_songs
 from backline.music.vocab import BAR, FIRST_ID, PITCH_INSTRUMENT, START_POS, load_vocabulary
 
@@ -30,14 +30,14 @@ def test_copies_are_counted_as_a_slow_version_counts_them(bars):
     bars = bars.rstrip(".")  # nobody knows of empty bars at the end
     expected, in_a_row = [], 0
     for i, bar in enumerate(bars):
-        in_a_row = in_a_row + 1 if bar != "." and bar in bars[max(i - REACH, 0):i] else 0
+        in_a_row = in_a_row + 1 if bar != "." and bar in bars[max(i - BARS_BACK, 0):i] else 0
         expected.append(in_a_row)
-    assert copies_in_a_row(song(bars)).tolist() == expected
+    assert repeats_in_a_row(song(bars)).tolist() == expected
 
 
 def test_bars_further_back_are_not_copied():
-    assert copies_in_a_row(song("a" + "." * (REACH - 1) + "a"))[-1] == 1
-    assert copies_in_a_row(song("a" + "." * REACH + "a"))[-1] == 0
+    assert repeats_in_a_row(song("a" + "." * (BARS_BACK - 1) + "a"))[-1] == 1
+    assert repeats_in_a_row(song("a" + "." * BARS_BACK + "a"))[-1] == 0
 
 
 def test_variety_leads_out_of_a_loop():
@@ -50,8 +50,8 @@ def test_variety_leads_out_of_a_loop():
 
     def longest(variety: float) -> list[int]:
         config = GenConfig(**HOT | {"temperature": (1.0,) * 4, "variety": variety})
-        rules = [Rules(VOCABULARY, RuleConfig(no_empty_bars=True), 60) for _ in range(4)]
+        rules = [Rules(VOCABULARY, RuleConfig(no_empty_bars=True), Passage(60)) for _ in range(4)]
         made = sample_songs(model, [Request(of_song, seed) for seed, of_song in enumerate(rules)], config)
-        return [int(copies_in_a_row(song.notes).max()) for song in made]
+        return [int(repeats_in_a_row(song.notes).max()) for song in made]
 
     assert min(longest(0.0)) > 2 * max(longest(0.5))

@@ -1,4 +1,4 @@
-"""Rules: masks agree with trying all notes, songs keep every rule and never run into a corner, and clear errors."""
+"""Rules: masks agree with trying all notes, songs keep every rule and never meet a dead end, and clear errors."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from backline.common.errors import UserError
 from backline.common.settings import config_from_dict, config_to_dict
 from backline.generation.config import GenConfig, RuleConfig
-from backline.generation.rules import NEVER, Rules, SoFar, allowed_pitches, onset
+from backline.generation.rules import BEFORE_ALL, History, Passage, Rules, allowed_pitches, onset
 from backline.music.vocab import BAR, EOS, FIRST_ID, NOTE_DUR, PITCH_INSTRUMENT, START_POS, Vocabulary, load_vocabulary
 
 Row = tuple[int, ...]
@@ -105,9 +105,9 @@ class Case:
                 and (part == "drums" or pitch % 12 in scale)}
 
     def rules(self) -> Rules:
-        return Rules(small_vocabulary(self.bars), self.config, self.end_bar, first_bar=self.first_bar,
-                     parts=self.parts, exact=self.exact, loop=self.loop, at_once=self.at_once,
-                     given=np.array(self.given, np.int64).reshape(-1, 4))
+        return Rules(small_vocabulary(self.bars), self.config, Passage(
+            self.end_bar, first_bar=self.first_bar, parts=self.parts, exact=self.exact, loop=self.loop,
+            at_once=self.at_once, given=np.array(self.given, np.int64).reshape(-1, 4)))
 
 
 def may_follow(before: list[Row], new: Row, case: Case) -> bool:
@@ -201,8 +201,8 @@ def cases(draw, bars: int = 3, **fixed) -> Case:
     return case
 
 
-def state_after(notes: list[Row], vocabulary: Vocabulary) -> SoFar:
-    return functools.reduce(lambda so_far, note: so_far.after(note, vocabulary), notes, SoFar.nothing(vocabulary))
+def state_after(notes: list[Row], vocabulary: Vocabulary) -> History:
+    return functools.reduce(lambda history, note: history.after(note, vocabulary), notes, History.nothing(vocabulary))
 
 
 def ids(mask: np.ndarray) -> set[int]:
@@ -216,20 +216,20 @@ def ids(mask: np.ndarray) -> set[int]:
 @given(case=cases(), before=songs(3), seed=st.integers(0, 2**31))
 def test_masks_allow_exactly_what_leaves_a_valid_note_in_every_order(case, before, seed):
     rules, chance = case.rules(), random.Random(seed)
-    so_far = state_after(before, rules.vocabulary)
-    stretches = rules.stretches(so_far)
+    history = state_after(before, rules.vocabulary)
+    spans = rules.time_spans(history)
     all_notes = itertools.product(*(range(FIRST_ID, size) for size in rules.vocabulary.sizes))
     valid = [note for note in all_notes if may_follow(before, note, case)]
     for order in ORDERS:
         if not valid:
             for may_end in (True, False):
-                assert ids(rules.mask(order[0], {}, stretches, may_end)) == {EOS}
+                assert ids(rules.mask(order[0], {}, spans, may_end)) == {EOS}
             continue
         note, fitting, chosen = chance.choice(valid), valid, {}
         for family in order:
             expected = {other[family] for other in fitting}
-            assert ids(rules.mask(family, chosen, stretches, may_end=False)) == expected
-            assert ids(rules.mask(family, chosen, stretches, may_end=True)) == expected | (set() if chosen else {EOS})
+            assert ids(rules.mask(family, chosen, spans, may_end=False)) == expected
+            assert ids(rules.mask(family, chosen, spans, may_end=True)) == expected | (set() if chosen else {EOS})
             chosen[family] = note[family]
             fitting = [other for other in fitting if other[family] == note[family]]
 
@@ -249,15 +249,15 @@ def test_an_exact_song_may_end_when_its_last_bar_has_a_note(case, before):
 @given(notes=songs(3))
 def test_the_state_after_each_note_is_what_the_whole_list_says(notes):
     vocabulary = small_vocabulary()
-    assert SoFar.nothing(vocabulary) == SoFar(NEVER, FIRST_ID - 1, *[(0,) * len(RANGES)] * 3)
+    assert History.nothing(vocabulary) == History(BEFORE_ALL, FIRST_ID - 1, *[(0,) * len(RANGES)] * 3)
     for n in range(1, len(notes) + 1):
-        so_far, song = state_after(notes[:n], vocabulary), [heard(note) for note in notes[:n]]
+        history, song = state_after(notes[:n], vocabulary), [heard(note) for note in notes[:n]]
         voices = [[note for note in song if note.part == part] for part in RANGES]
-        assert so_far.time == song[-1].begin == onset(notes[n - 1], vocabulary)
-        assert so_far.pitch == notes[n - 1][PITCH_INSTRUMENT]
-        assert so_far.struck == tuple(sum(note.begin == song[-1].begin for note in voice) for voice in voices)
-        assert so_far.in_bar == tuple(sum(note.bar == song[-1].bar for note in voice) for voice in voices)
-        assert so_far.rings_until == tuple(max((note.end for note in voice), default=0) for voice in voices)
+        assert history.time == song[-1].begin == onset(notes[n - 1], vocabulary)
+        assert history.pitch == notes[n - 1][PITCH_INSTRUMENT]
+        assert history.onsets == tuple(sum(note.begin == song[-1].begin for note in voice) for voice in voices)
+        assert history.in_bar == tuple(sum(note.bar == song[-1].bar for note in voice) for voice in voices)
+        assert history.rings_until == tuple(max((note.end for note in voice), default=0) for voice in voices)
 
 
 # ---------------------------------------------------------------- whole songs
@@ -269,17 +269,17 @@ def walk(case: Case, seed: int, willing: bool) -> list[Row]:
     willing: to end where it may; otherwise it ends where nothing else is left.
     """
     rules, chance, notes = case.rules(), random.Random(seed), []
-    so_far = SoFar.nothing(rules.vocabulary)
+    history = History.nothing(rules.vocabulary)
     while True:
-        stretches, chosen = rules.stretches(so_far), {}
+        spans, chosen = rules.time_spans(history), {}
         for family in chance.choice(ORDERS):
-            allowed = ids(rules.mask(family, chosen, stretches, rules.may_end(so_far)))
+            allowed = ids(rules.mask(family, chosen, spans, rules.may_end(history)))
             assert allowed  # within a note there is always something left
             chosen[family] = chance.choice(sorted(allowed if willing else allowed - {EOS} or allowed))
             if chosen[family] == EOS:
                 return notes
         notes.append(tuple(chosen[family] for family in range(len(chosen))))
-        so_far = so_far.after(notes[-1], rules.vocabulary)
+        history = history.after(notes[-1], rules.vocabulary)
 
 
 @settings(max_examples=150)
@@ -316,24 +316,24 @@ def test_a_note_of_the_only_voice_leaves_one_step_of_a_bar_that_needs_a_note(cha
     case = Case(RuleConfig(monophonic=("bass",), **changes), end_bar=end_bar, parts=("bass",), exact=exact)
     rules = case.rules()
     at = {BAR: FIRST_ID, START_POS: FIRST_ID + 3}
-    assert max(ids(rules.mask(NOTE_DUR, at, rules.stretches(SoFar.nothing(rules.vocabulary)), False))) == (
+    assert max(ids(rules.mask(NOTE_DUR, at, rules.time_spans(History.nothing(rules.vocabulary)), False))) == (
         FIRST_ID + longest - 1)
-    left = rules.stretches(state_after([row(0, 3, longest, "bass", 47)], rules.vocabulary))
+    left = rules.time_spans(state_after([row(0, 3, longest, "bass", 47)], rules.vocabulary))
     assert ids(rules.mask(START_POS, {}, left, False)) == ({EOS} if longest > 4 else {FIRST_ID + 3})
 
 
 def test_a_prompt_that_rings_through_all_that_is_left_ends_the_song():
     rules = Case(RuleConfig(monophonic=("bass",)), end_bar=2, parts=("bass",), exact=True).rules()
-    stretches = rules.stretches(state_after([row(0, 3, 5, "bass", 47)], rules.vocabulary))
+    spans = rules.time_spans(state_after([row(0, 3, 5, "bass", 47)], rules.vocabulary))
     for family in range(4):
-        assert ids(rules.mask(family, {}, stretches, may_end=False)) == {EOS}
+        assert ids(rules.mask(family, {}, spans, may_end=False)) == {EOS}
 
 
 def test_a_song_of_which_all_is_made_and_without_rules_can_be_any():
     rules = Case(RuleConfig()).rules()
-    stretches = rules.stretches(SoFar.nothing(rules.vocabulary))
+    spans = rules.time_spans(History.nothing(rules.vocabulary))
     for family, size in enumerate(rules.vocabulary.sizes):
-        assert ids(rules.mask(family, {}, stretches, may_end=False)) == set(range(FIRST_ID, size))
+        assert ids(rules.mask(family, {}, spans, may_end=False)) == set(range(FIRST_ID, size))
     assert rules.last_bar_id == rules.vocabulary.sizes[BAR] - 1
 
 
@@ -342,7 +342,7 @@ def test_a_song_of_which_all_is_made_and_without_rules_can_be_any():
 
 def error_of(config: RuleConfig, **options) -> str:
     with pytest.raises(UserError) as error:
-        Rules(small_vocabulary(), config, 3, **options)
+        Rules(small_vocabulary(), config, Passage(3, **options))
     return one_line(error)
 
 
@@ -384,7 +384,7 @@ def test_a_part_that_is_not_made_may_be_left_nothing_to_play():
 
 def test_parts_may_come_in_any_order():
     orders = [("bass", "piano"), ["piano", "bass"]]
-    one, other = (Rules(small_vocabulary(), RuleConfig(), 3, parts=parts) for parts in orders)
+    one, other = (Rules(small_vocabulary(), RuleConfig(), Passage(3, parts=parts)) for parts in orders)
     assert np.array_equal(one.pitches, other.pitches) and not one.pitches[FIRST_ID:].all()
 
 

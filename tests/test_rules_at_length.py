@@ -11,7 +11,7 @@ from random_songs import random_song
 from test_sampling import tiny_model
 
 from backline.generation.config import GenConfig, RuleConfig
-from backline.generation.rules import Rules
+from backline.generation.rules import Passage, Rules
 from backline.generation.sampler import Request, sample_songs
 from backline.music.vocab import BAR, BOS, EOS, FIELDS, FIRST_ID, load_vocabulary
 
@@ -103,8 +103,8 @@ def test_a_hundred_thousand_notes_break_no_rule():
             for i in range(SONGS):
                 prompt = random_song(i, 20, 2) if i % 2 and case.bars < VOCABULARY.bars else random_song(0, 0)
                 begun = int(prompt[-1, BAR]) - FIRST_ID + 1 if len(prompt) else 0
-                rules = Rules(VOCABULARY, case.config, begun + case.bars, first_bar=begun, parts=case.made,
-                              exact=case.exact, loop=case.loop)
+                rules = Rules(VOCABULARY, case.config, Passage(
+                    begun + case.bars, first_bar=begun, parts=case.made, exact=case.exact, loop=case.loop))
                 requests.append((Request(rules, 1000 * round_number + i, prompt), begun))
             songs = sample_songs(model, [request for request, _ in requests], HOT)
             for (request, begun), song in zip(requests, songs, strict=True):

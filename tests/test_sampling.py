@@ -14,18 +14,9 @@ from random_songs import random_song, whole
 
 from backline.common.errors import UserError
 from backline.generation.config import SAMPLING_FNS, GenConfig, RuleConfig
-from backline.generation.rules import Rules
-from backline.generation.sampler import (
-    Reader,
-    Request,
-    Sampled,
-    Song,
-    draw,
-    end_beyond,
-    filtered,
-    sample_songs,
-    window_start,
-)
+from backline.generation.filters import draw, end_beyond, filtered
+from backline.generation.rules import Passage, Rules
+from backline.generation.sampler import Reader, Request, Sampled, SongInProgress, sample_songs, window_start
 from backline.layers.config import BARS, HEADS, POSITIONS, ModelConfig
 from backline.layers.positions import with_relative_bars
 from backline.music.vocab import BAR, EOS, FIELDS, FIRST_ID, PITCH_INSTRUMENT, START_POS, load_vocabulary
@@ -55,7 +46,7 @@ def request(prompt=(), vocabulary=SMALL_VOCABULARY, seed=0, num_bars=32, given=(
     prompt, given = (np.array(rows, np.int64).reshape(-1, 4) for rows in (prompt, given))
     begun = int(prompt[-1, BAR]) - FIRST_ID + 1 if len(prompt) else 0
     end_bar = min(begun + num_bars, vocabulary.bars)
-    return Request(Rules(vocabulary, RuleConfig(), end_bar, given=given, **rules), seed, prompt, given)
+    return Request(Rules(vocabulary, RuleConfig(), Passage(end_bar, given=given, **rules)), seed, prompt, given)
 
 
 def song(model, prompt=(), vocabulary=SMALL_VOCABULARY, seed=0, cached=True, **changes) -> np.ndarray:
@@ -227,7 +218,8 @@ def test_a_song_is_cut_at_the_bar_line_before_its_first_note_too_many(most, kept
     """Of three notes in bar 5, two in bar 8 and one in bar 9; where no bar is whole, it ends within the first."""
     notes = np.array([[bar, 4 + i, 4, 5] for i, bar in enumerate([5, 5, 5, 8, 8, 9])])
     whole = Sampled(notes, np.arange(6.0)).at_bar_line(most)
-    assert np.array_equal(whole.notes, notes[:kept]) and whole.nats.tolist() == list(range(kept)) and whole.cut == cut
+    assert np.array_equal(whole.notes, notes[:kept]) and whole.cut == cut
+    assert whole.surprisals.tolist() == list(range(kept))
 
 
 @pytest.mark.parametrize("order", ORDERS, ids="-".join)
@@ -290,7 +282,7 @@ def test_window_start_agrees_with_reading_row_by_row(block_size, n_rows):
     assert window_start(n_rows, block_size) == start
 
 
-def read_until(song: Song, reader: Reader, n_rows: int, lot: int):
+def read_until(song: SongInProgress, reader: Reader, n_rows: int, lot: int):
     """The reading of a song's first `n_rows` rows, read in lots."""
     rows, flags, song.rows, song.flags = song.rows, song.flags, [], []
     while len(song.rows) < n_rows:
@@ -308,11 +300,11 @@ def test_a_song_is_read_in_one_piece_or_several(cached, bars):
     model = tiny_model(block_size=8, bars=bars).double()
     prompt = np.sort(np.random.default_rng(0).integers(FIRST_ID, min(SMALL_VOCABULARY.sizes), (20, 4)), axis=0)
     of_prompt = request(prompt)
-    rows = torch.tensor(Song(of_prompt, model).rows)
+    rows = torch.tensor(SongInProgress(of_prompt, model).rows)
     window = rows[window_start(len(rows), 8):][None]
     expected = model.read(with_relative_bars(window) if bars == "relative" else window).states[:, -1:]
     for lot in (len(rows), 3, 1):
-        found = read_until(Song(of_prompt, model), Reader(model, cached), len(rows), lot)
+        found = read_until(SongInProgress(of_prompt, model), Reader(model, cached), len(rows), lot)
         assert torch.allclose(found.states, expected, atol=1e-10)
 
 
@@ -343,7 +335,7 @@ def test_songs_in_a_batch_are_those_made_alone_cached_or_not(kind, data):
         for cached in (True, False):
             alone = sample_songs(model, [one], config, cached)[0]
             assert np.array_equal(of_batch.notes, alone.notes)
-            assert np.allclose(of_batch.nats, alone.nats, rtol=0, atol=1e-9)
+            assert np.allclose(of_batch.surprisals, alone.surprisals, rtol=0, atol=1e-9)
     slow = sample_songs(model, requests, config, cached=False)
     assert all(np.array_equal(a.notes, b.notes) for a, b in zip(together, slow, strict=True))
 
@@ -352,7 +344,7 @@ def test_given_notes_are_read_when_they_are_due():
     v = load_vocabulary()
     model = tiny_model(v, block_size=200, given=True, lookahead_bars=1, positions="metre")
     given_rows = random_song(1, 60, 8)
-    under_way = Song(request((), v, 0, 8, given_rows), model)
+    under_way = SongInProgress(request((), v, 0, 8, given_rows), model)
     bars = (given_rows[:, BAR] - FIRST_ID).tolist()
     assert sum(under_way.flags) == sum(bar <= 1 for bar in bars)
     under_way.add((FIRST_ID + 3, FIRST_ID + 5, 10, 20))
@@ -368,7 +360,7 @@ def test_bars_to_fill_are_read_in_the_order_of_training(first, last):
     model = tiny_model(v, block_size=200, given=True, lookahead_bars=2, positions="metre")
     bars = rows[:, BAR] - FIRST_ID
     before, after = rows[bars < first], rows[bars > last]
-    song = Song(request(before, v, 0, last + 1 - first, after, first_bar=first), model)
+    song = SongInProgress(request(before, v, 0, last + 1 - first, after, first_bar=first), model)
     for note in rows[(bars >= first) & (bars <= last)].tolist():
         song.add(tuple(note))
     tasks = Anticipation(v, 2, 1.0)

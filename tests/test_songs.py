@@ -20,9 +20,11 @@ from midi_bytes import (
 )
 
 from backline.common.errors import UserError
+from backline.music.bars import check_playable
 from backline.music.midi_reader import read_song, song_from_miditoolkit
-from backline.music.parts import assign_parts, check_playable
-from backline.music.song import Song, Track, end_at_next_onset, parts_to_bytes, parts_to_midi
+from backline.music.midi_writer import end_at_next_onset, parts_to_bytes, parts_to_midi
+from backline.music.parts import assign_parts
+from backline.music.song import Song, Track
 from backline.music.vocab import Part, Vocabulary, load_vocabulary
 
 VOCABULARY = load_vocabulary()

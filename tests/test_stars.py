@@ -8,8 +8,7 @@ import pytest
 from pages import RECIPE
 
 from backline.common.errors import UserError
-from backline.generation.recipes import recipe_to_dict
-from backline.generation.stars import STARS_FORMAT, STARS_VERSION, Original, read_originals
+from backline.generation.recipes import STARS_FORMAT, STARS_VERSION, Original, read_originals, recipe_to_dict
 
 SONG = {"file": "3.mid", "hash": "ab", "note": "the bridge", "recipe": recipe_to_dict(RECIPE)}
 

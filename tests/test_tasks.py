@@ -12,7 +12,7 @@ from random_songs import random_song
 
 from backline.common.errors import UserError
 from backline.generation.config import GenConfig, RuleConfig
-from backline.generation.rules import SoFar
+from backline.generation.rules import History
 from backline.generation.task import (
     NOTES_PER_BAR,
     Task,
@@ -70,8 +70,8 @@ def parts_made(task: Task) -> tuple[str, ...]:
 def longest_at_the_end(task: Task) -> int:
     """How many steps a note may last that begins with the last step of the last bar."""
     at = {BAR: task.rules.last_bar_id, START_POS: FIRST_ID + STEPS - 1}
-    stretches = task.rules.stretches(SoFar.nothing(VOCABULARY).after([FIRST_ID] * 4, VOCABULARY))
-    return int(np.flatnonzero(task.rules.mask(NOTE_DUR, at, stretches, may_end=False))[-1]) - FIRST_ID + 1
+    spans = task.rules.time_spans(History.nothing(VOCABULARY).after([FIRST_ID] * 4, VOCABULARY))
+    return int(np.flatnonzero(task.rules.mask(NOTE_DUR, at, spans, may_end=False))[-1]) - FIRST_ID + 1
 
 
 def error_of(**wish) -> str:
@@ -122,6 +122,7 @@ def test_names_stay_in_their_order_each_once():
     ({"bars": 2, "given": ("bass",)}, "^--bars is for new bars"), ({"bars": 2, "fill": (1, 2)}, "^--bars is for new"),
     ({"bars": -1}, "at least 1"), ({"loop": True}, "^--loop: .* --bars"), ({"loop": True, "make": ("bass",)}, "--bars"),
     ({"fill": (3,)}, "first and the last"), ({"fill": (3, 2)}, "first and the last"),
+    ({"fill": ("a", "b")}, "first and the last"), ({"fill": (1.5, 2)}, "first and the last"),
     ({"fill": (0, 2)}, "from 1"), ({"fill": (1, 2, 3)}, "first and the last")])
 def test_wishes_that_contradict_themselves(wish, message):
     with pytest.raises(UserError, match=message) as error:
@@ -185,7 +186,7 @@ def test_bars_left_of_a_song_that_is_cut():
     assert task_of(fill=(3, 5)).n_new_bars(bar_6 - 1) == 2
 
 
-# ---------------------------------------------------------------- songs that are passed over
+# ---------------------------------------------------------------- songs that are rejected
 
 
 def bars_of(**parts: int) -> np.ndarray:
@@ -196,7 +197,7 @@ def bars_of(**parts: int) -> np.ndarray:
 
 
 def lacking(new: np.ndarray, prompt: np.ndarray = NOTHING, config: GenConfig = CONFIG, **wish) -> tuple[str, ...]:
-    return lacking_parts(Wish(**wish), task_of(prompt, config, **wish), config, new, VOCABULARY)
+    return lacking_parts(Wish(**wish), task_of(prompt, config, **wish), config, new)
 
 
 def test_from_scratch_each_part_plays_in_a_quarter_of_the_bars():
@@ -227,7 +228,7 @@ def test_a_vocabulary_of_many_parts_need_not_play_them_all():
         vocabulary = load_vocabulary({"format": "pooled-vocabulary", "version": 1, "bars": 8, "steps_per_bar": 4,
                                       "max_duration_steps": 4, "parts": parts[:n]})
         task = make_task(Wish(), NOTHING, vocabulary, CONFIG)
-        assert lacking_parts(Wish(), task, CONFIG, np.full((1, 4), FIRST_ID), vocabulary) == expected
+        assert lacking_parts(Wish(), task, CONFIG, np.full((1, 4), FIRST_ID)) == expected
 
 
 @pytest.mark.parametrize(("n_bars", "config", "wish", "soon"), [

@@ -18,7 +18,8 @@ from backline.generation.task import Wish, make_task
 from backline.generation.telling import check_controls, describe_told, nothing_told, tell
 from backline.layers.config import ModelConfig
 from backline.music.chords import HALVES_PER_BAR, UNKNOWN, chord_name, parse_chords
-from backline.music.controls import DENSITY, N_PART_FIELDS, PLAYS, bars_left, key_column, measure_levels, song_sheets
+from backline.music.controls import bars_left
+from backline.music.sheet import DENSITY, N_PART_FIELDS, PLAYS, key_column, measure_levels, song_sheets
 from backline.music.sheet_table import SheetTable
 from backline.music.vocab import BAR, FIRST_ID, PITCH_INSTRUMENT
 from model import PooledTransformer
@@ -127,8 +128,8 @@ def test_under_a_key_the_notes_of_a_chord_are_allowed_in_its_half_bars_alone():
     gis = [i for i in range(VOCABULARY.sizes[PITCH_INSTRUMENT])
            if VOCABULARY.part_of_id[i] > 0 and VOCABULARY.pitch_of_id[i] % 12 == 8]
     drums = [i for i in range(VOCABULARY.sizes[PITCH_INSTRUMENT]) if VOCABULARY.part_of_id[i] == 0]
-    stretches = task.rules.stretches(dataclasses.replace(_nothing(), time=0))
-    for begin, end, pitches in stretches:
+    spans = task.rules.time_spans(dataclasses.replace(_nothing(), time=0))
+    for begin, end, pitches in spans:
         is_e7 = begin // 32 % 2 == 1
         assert begin // 16 == (end - 1) // 16
         assert pitches[gis].all() == is_e7 and pitches[gis].any() == is_e7
@@ -136,9 +137,9 @@ def test_under_a_key_the_notes_of_a_chord_are_allowed_in_its_half_bars_alone():
 
 
 def _nothing():
-    from backline.generation.rules import SoFar
+    from backline.generation.rules import History
 
-    return SoFar.nothing(VOCABULARY)
+    return History.nothing(VOCABULARY)
 
 
 @pytest.mark.parametrize(("controls", "wish", "prompt", "text"), [

@@ -30,11 +30,14 @@ from midi_bytes import (
 from strategies import shortened, song_ids, whole
 
 from backline.common.errors import UserError
-from backline.common.files import MIDI_SUFFIXES, json_bytes
-from backline.music.parts import NO_PART, quantize_durations, quantize_onsets
-from backline.music.song import Song, parts_to_bytes, parts_to_midi
+from backline.common.files import json_bytes
+from backline.music.bars import quantize_durations, quantize_onsets
+from backline.music.midi_reader import MIDI_SUFFIXES
+from backline.music.midi_writer import parts_to_bytes, parts_to_midi
+from backline.music.parts import NO_PART
+from backline.music.song import Song
 from backline.music.vocab import BAR, FIELDS, NOTE_DUR, PITCH_INSTRUMENT, START_POS, load_vocabulary
-from tokenizer import MidiTokenizerPooled, in_order, main, read_tokens, sorted_rows
+from tokenizer import MidiTokenizerPooled, canonical, main, read_tokens, rows_in_order
 
 ROOT = Path(__file__).parents[1]
 GOLDEN = Path(__file__).parent / "golden" / "three_parts.json"
@@ -100,7 +103,7 @@ def test_in_order_sorts_and_keeps_the_longest_of_exact_repeats(rows):
     for bar, start, duration, pitch in rows:
         longest[bar, start, pitch] = max(duration, longest.get((bar, start, pitch), 0))
     expected = [(bar, start, duration, pitch) for (bar, start, pitch), duration in sorted(longest.items())]
-    assert list(map(tuple, in_order(array).tolist())) == expected
+    assert list(map(tuple, canonical(array).tolist())) == expected
     assert array.tolist() == [list(row) for row in rows]
 
 
@@ -108,7 +111,7 @@ def test_in_order_sorts_and_keeps_the_longest_of_exact_repeats(rows):
 def test_sorting_while_tokenizing_agrees_with_in_order(rows):
     bar, start, duration, pitch = np.array(rows, np.int64).reshape(-1, 4).T
     onset = (bar - 4) * VOCABULARY.steps_per_bar + start - 4
-    assert sorted_rows(onset, duration - 3, pitch, VOCABULARY).tolist() == in_order(
+    assert rows_in_order(onset, duration - 3, pitch, VOCABULARY).tolist() == canonical(
         np.array(rows, np.int64).reshape(-1, 4)).tolist()
 
 
@@ -259,7 +262,15 @@ def test_tokens_may_be_a_list_an_array_or_a_tensor():
         assert TOKENIZER.tokens_to_events(ids) == TOKENIZER.tokens_to_events(EXAMPLE)
 
 
-@pytest.mark.parametrize("tempo", [0, -5, float("nan"), 1e9, "fast"])
+@pytest.mark.parametrize("tempo", [np.int64(100), np.uint8(100), np.float32(100), np.float64(100), Fraction(100)])
+def test_a_tempo_may_be_any_real_number(tempo):
+    expected = TOKENIZER.create_midi_from_tokens(EXAMPLE, tempo=100.0)
+    found = TOKENIZER.create_midi_from_tokens(EXAMPLE, tempo=tempo)
+    assert _plain(found) == _plain(expected)
+    assert type(found.tempo_changes[0].tempo) is float
+
+
+@pytest.mark.parametrize("tempo", [0, -5, float("nan"), 1e9, "fast", True, np.True_, np.float32("nan")])
 def test_a_tempo_midi_cannot_hold_is_an_error(tempo):
     with pytest.raises(UserError, match=r"tempo must be a number from 3\.58"):
         TOKENIZER.create_midi_from_tokens(EXAMPLE, tempo=tempo)

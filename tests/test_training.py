@@ -476,7 +476,8 @@ def test_every_training_config_loads():
 
 def test_a_teacher_is_small_enough_to_be_carried():
     """In bfloat16, in pieces of 16 MiB; and its settings fit it and the rows of its dataset."""
-    config = config_from_file(ModelConfig, CONFIGS / "model_teacher.json")
+    settings = json.loads((CONFIGS / "model_teacher.json").read_text())
+    config = ModelConfig.from_dict(settings, load_vocabulary(), "model_teacher.json")
     settings = config_from_file(TrainingArgs, CONFIGS / "training_gpu.json")
     with torch.device("meta"):
         n_parameters = PooledTransformer(config).n_parameters()
@@ -964,7 +965,7 @@ def test_no_step_reads_a_value_of_the_device(monkeypatch, running_ahead):
     def step(run, rows):
         with monkeypatch.context() as patch, Reads() as reads:
             n_counted = n_predicted(rows)  # of rows that are still the host's
-            patch.setattr(training, "counted", lambda _rows: n_counted)
+            patch.setattr(training, "n_predicted", lambda _rows: n_counted)
             reads.n = 0
             losses = plain(run, rows)
             found.append(reads.n)
@@ -1024,7 +1025,8 @@ def test_all_batches_of_a_run_on_a_gpu_are_two_graphs(monkeypatch):
 
     monkeypatch.setattr(attention, "causal_attention", as_on_a_gpu)
     graphs = without_inductor(monkeypatch)
-    config = config_from_file(ModelConfig, CONFIGS / "model_teacher.json")
+    settings = json.loads((CONFIGS / "model_teacher.json").read_text())
+    config = ModelConfig.from_dict(settings, load_vocabulary(), "model_teacher.json")
     model = PooledTransformer(dataclasses.replace(config, **TINY_MODEL | {"n_layers": 3, "dropout": 0.0})).train()
     model.compile()
     for n_rows, length in ((8, 16), (4, 32), (3, 16), (2, 32), (8, 16), (4, 32)):  # as planning.py begins

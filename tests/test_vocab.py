@@ -14,11 +14,11 @@ from midi_bytes import DRUM_CHANNEL, midi_file, name, note, program
 from strategies import shortened, song_ids
 
 from backline.common.errors import UserError
+from backline.common.paths import DEFAULT_VOCABULARY
 from backline.music.midi_reader import read_song
 from backline.music.parts import assign_parts
 from backline.music.vocab import (
     BAR,
-    DEFAULT_PATH,
     FIELDS,
     NOTE_DUR,
     PITCH_INSTRUMENT,
@@ -136,7 +136,7 @@ def test_published_form_keeps_the_ids_of_parts_it_does_not_know(seven):
 def test_a_vocabulary_is_taken_as_it_is():
     vocabulary = load_vocabulary()
     assert load_vocabulary(vocabulary) is vocabulary
-    assert MidiTokenizerPooled(orjson.loads(DEFAULT_PATH.read_bytes())).vocabulary == vocabulary
+    assert MidiTokenizerPooled(orjson.loads(DEFAULT_VOCABULARY.read_bytes())).vocabulary == vocabulary
 
 
 def test_digest_follows_the_ids_and_not_the_programs():

@@ -20,7 +20,7 @@ from pebble.pool import process
 
 from backline.common.errors import UserError
 from backline.folders import workers
-from backline.folders.workers import Outcome, run
+from backline.folders.workers import Outcome, run_tasks
 
 ROOT = Path(__file__).parents[1]
 METHODS = ["forkserver", "spawn"] if sys.platform.startswith("linux") else ["spawn"]
@@ -80,13 +80,13 @@ def children() -> set[str]:
 @pytest.mark.parametrize("n_workers", [0, 1, 3])
 def test_results_come_in_the_order_of_the_tasks(n_workers):
     n_tasks = 3 * workers.AHEAD + 5
-    assert list(run(square, iter(range(n_tasks)), n_workers, 60)) == [
+    assert list(run_tasks(square, iter(range(n_tasks)), n_workers, 60)) == [
         Outcome(task, task * task, "") for task in range(n_tasks)]
 
 
 @pytest.mark.parametrize("n_workers", [0, 2])
 def test_no_tasks_give_no_outcomes(n_workers):
-    assert list(run(square, [], n_workers, 60)) == []
+    assert list(run_tasks(square, [], n_workers, 60)) == []
 
 
 def test_tasks_are_taken_as_they_are_needed():
@@ -97,7 +97,7 @@ def test_tasks_are_taken_as_they_are_needed():
             taken.append(number)
             yield number
 
-    outcomes = run(square, endless(), 2, 60)
+    outcomes = run_tasks(square, endless(), 2, 60)
     assert [next(outcomes).result for _ in range(5)] == [0, 1, 4, 9, 16]
     outcomes.close()
     assert len(taken) <= 2 * workers.AHEAD + 5
@@ -110,8 +110,8 @@ DEADLY = ["a", "abort", "b", "killed", "exit", "sleep", "c", "user error", "bug"
 def test_a_worker_that_dies_or_hangs_costs_one_task(method):
     """In a process of its own: a fork server keeps the stderr of the test that started it."""
     code = (f"import json, os, sys; sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / 'tests')!r}]\n"
-            f"from test_workers import DEADLY, act, children, run\n"
-            f"outcomes = list(run(act, DEADLY, 2, 0.5, {method!r}))\n"
+            f"from test_workers import DEADLY, act, children, run_tasks\n"
+            f"outcomes = list(run_tasks(act, DEADLY, 2, 0.5, {method!r}))\n"
             f"print(json.dumps([outcomes, os.getpid(), sorted(children())]))")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
@@ -142,13 +142,13 @@ def test_a_death_that_the_pool_cannot_place_does_not_end_the_run(monkeypatch):
         return original(self, worker_id)
 
     monkeypatch.setattr(process.PoolManager, "find_expired_task", find)
-    outcomes = list(run(act, ["a", "killed", "b", "c"], 2, 5))
+    outcomes = list(run_tasks(act, ["a", "killed", "b", "c"], 2, 5))
     assert lost and [outcome.task for outcome in outcomes] == ["a", "killed", "b", "c"]
     assert [bool(outcome.reason) for outcome in outcomes] == [False, True, False, False]
 
 
 def test_without_workers_errors_are_told_the_same_way(capsys):
-    outcomes = list(run(act, ["a", "user error", "bug", "memory"], 0, 60))
+    outcomes = list(run_tasks(act, ["a", "user error", "bug", "memory"], 0, 60))
     assert outcomes[0].result == f"a, of {os.getpid()}"
     assert [outcome.reason.split(";")[0] for outcome in outcomes[1:]] == [
         "song.mid: no notes", "an error of ours (ZeroDivisionError: a fault of ours)",
@@ -160,7 +160,7 @@ def test_without_workers_errors_are_told_the_same_way(capsys):
 @pytest.mark.parametrize("n_workers", [0, 2])
 def test_a_full_disk_ends_the_run(n_workers):
     before = children()
-    outcomes = run(act, ["a", "b", "disk", *"cdefgh"], n_workers, 60)
+    outcomes = run_tasks(act, ["a", "b", "disk", *"cdefgh"], n_workers, 60)
     assert [next(outcomes).task for _ in range(2)] == ["a", "b"]
     with pytest.raises(OSError) as error:
         list(outcomes)
@@ -172,7 +172,7 @@ def test_an_error_of_whoever_takes_the_outcomes_stops_the_workers():
     before = children()
     began = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
-        for outcome in run(act, ["a", *["sleep"] * 50], 2, 60):
+        for outcome in run_tasks(act, ["a", *["sleep"] * 50], 2, 60):
             assert outcome.task == "a"
             raise KeyboardInterrupt
     assert time.monotonic() - began < 10
@@ -181,11 +181,11 @@ def test_an_error_of_whoever_takes_the_outcomes_stops_the_workers():
 
 @given(st.integers(0, 64), st.integers(0, 10**7))
 def test_a_few_tasks_start_few_workers(n_workers, n_tasks):
-    started = workers.enough(n_workers, n_tasks)
+    started = workers.worker_count(n_workers, n_tasks)
     assert min(n_workers, 1) <= started <= n_workers
     assert started == n_workers or started <= max(1, n_tasks)
-    assert workers.enough(n_workers, n_tasks + 1) >= started
-    assert workers.enough(n_workers, 10**9) == n_workers
+    assert workers.worker_count(n_workers, n_tasks + 1) >= started
+    assert workers.worker_count(n_workers, 10**9) == n_workers
 
 
 # ---------------------------------------------------------------- options

@@ -1,1 +1,1 @@
-"""What every command needs: errors, files, settings."""
+"""What every command needs: errors, files, paths, settings, surroundings, drawing."""

@@ -19,21 +19,28 @@ class UserError(Exception):
 
 
 class Parser(argparse.ArgumentParser):
-    """Of a command line: the script's docstring is its help, names are not cut short, and an error is a UserError."""
+    """Parser of a command line.
+
+    The script's docstring is its help, options are not abbreviated, and an error is a UserError.
+    """
 
     def __init__(self, description: str = "", **settings: Any) -> None:
-        defaults = {"allow_abbrev": False, "formatter_class": argparse.RawDescriptionHelpFormatter}
-        super().__init__(**defaults | {"description": description} | settings)
+        defaults: dict[str, Any] = {
+            "description": description,
+            "allow_abbrev": False,
+            "formatter_class": argparse.RawDescriptionHelpFormatter,
+        }
+        super().__init__(**defaults | settings)
 
     def error(self, message: str) -> NoReturn:
-        """Instead of the whole usage, and then what is wrong."""
+        """Say what is wrong in one line, without the whole usage before it."""
         raise UserError(f"{message}; --help says what there is")
 
 
 def reports_user_errors(main: Callable[..., int]) -> Callable[..., int]:
-    """Wrap a command's `main`: what its user can mend is one line on stderr, never a traceback.
+    """Wrap a command's `main`: what its user can fix is one line on stderr, never a traceback.
 
-    An `OSError` counts as the user's (a full disk, a folder without write permission); every other
+    An `OSError` counts as the user's (a full disk, a folder without write permission). Every other
     exception is a bug of ours and keeps its traceback.
     """
 

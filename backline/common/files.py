@@ -14,23 +14,20 @@ from typing import Any, BinaryIO
 
 from backline.common.errors import UserError
 
-BUNDLED_MODEL = Path(__file__).parents[2] / "models" / "bundled.safetensors"
-BUNDLED_COPIES = BUNDLED_MODEL.with_name("bundled_copies.safetensors")  # index of the songs it was trained on
-MIDI_SUFFIXES = (".mid", ".midi", ".kar", ".rmi")
-
 
 @contextlib.contextmanager
 def replacing(path: Path, durable: bool = False, make_parents: bool = True) -> Iterator[BinaryIO]:
-    """Open a temporary file beside `path` for writing; rename it into place when the block ends well.
+    """Open a temporary file beside `path`, and rename it into place when the block ends well.
 
-    A run that is killed, or a disk that fills, leaves the old file as it was; and at most the temporary file, whose
-    name is always the same, so that the next try replaces it. `durable` files survive a power cut too, at the cost of
-    waiting for the disk.
+    A run that is killed, or a disk that fills, leaves the old file as it was, and at most the
+    temporary file. Its name is always the same, so that the next try replaces it. `durable` files
+    survive a power cut too, at the cost of waiting for the disk.
     """
     path = Path(path)
     if make_parents:
         make_folder(path.parent)
-    mark = hashlib.blake2b(os.fsencode(path.name), digest_size=8).hexdigest()  # a long name must not become too long
+    # A hash of the name, since a long name must not become too long.
+    mark = hashlib.blake2b(os.fsencode(path.name), digest_size=8).hexdigest()
     temporary = path.with_name(f".{mark}.part")
     try:
         with open(temporary, "wb") as file:
@@ -42,7 +39,8 @@ def replacing(path: Path, durable: bool = False, make_parents: bool = True) -> I
     except BaseException as err:
         with contextlib.suppress(OSError):
             temporary.unlink()
-        if isinstance(err, OSError) and err.filename in (None, str(temporary)):  # a full disk says nothing of files
+        names = (None, str(temporary))  # that a full disk's error may have
+        if isinstance(err, OSError) and err.filename in names:
             raise OSError(err.errno, err.strerror, str(path)) from err
         raise
 
@@ -54,7 +52,10 @@ def write_bytes(path: Path, data: bytes, make_parents: bool = True) -> None:
 
 
 def json_bytes(data: Any) -> bytes:
-    """`data` as JSON. In text that is no Unicode, such as an undecodable file name, `?` stands for what is not."""
+    """`data` as JSON.
+
+    Characters that are not valid Unicode, as in an undecodable file name, become `?`.
+    """
     import orjson  # not at the top: training needs none of it
 
     try:
@@ -68,9 +69,11 @@ def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
-        raise UserError(f"{folder}: a file stands where a folder is needed; give another path") from None
+        raise UserError(f"{folder}: a file stands where a folder is needed; give another "
+                        f"path") from None
     except OSError as err:
-        raise UserError(f"{folder}: cannot make this folder ({err.strerror}); give one you can write to") from None
+        raise UserError(f"{folder}: cannot make this folder ({err.strerror}); give one you can "
+                        f"write to") from None
 
 
 def check_writable(folder: Path) -> None:
@@ -83,15 +86,17 @@ def check_writable(folder: Path) -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as err:
-        raise UserError(f"{folder}: cannot write here ({err.strerror}); give a folder you can write to") from None
+        raise UserError(f"{folder}: cannot write here ({err.strerror}); give a folder you can "
+                        f"write to") from None
 
 
 def check_new(paths: Iterable[Path], force: bool, inputs: Iterable[Path] = ()) -> None:
-    """Refuse to overwrite: raises UserError if one of `paths` exists and `force` is not set, or is one of `inputs`."""
+    """Raise UserError if one of `paths` exists, unless `force` is set, or is one of `inputs`."""
     read = {path.resolve() for path in inputs}
     for path in paths:
         if path.resolve() in read:
-            raise UserError(f"{path} would replace the file it is made of; give another place for the output")
+            raise UserError(f"{path} would replace the file it is made of; give another place for "
+                            f"the output")
         if path.is_dir():
             raise UserError(f"{path}: a folder, where a file is to be written; give a file's name")
         if path.exists() and not force:
@@ -101,39 +106,46 @@ def check_new(paths: Iterable[Path], force: bool, inputs: Iterable[Path] = ()) -
 def check_file(path: Path) -> None:
     """Raise UserError unless `path` is a file."""
     if path.is_dir():
-        inside = next((path / name for name in ("best.pth", "last.pth") if (path / name).is_file()), "a file in it")
+        checkpoints = [path / name for name in ("best.pth", "last.pth")]
+        inside = next(filter(Path.is_file, checkpoints), "a file in it")
         raise UserError(f"{path}: a folder, where a file is needed; give {inside}")
     if not path.is_file():
         raise UserError(f"{path}: no such file; check the path")
 
 
 def size_and_mtime(path: str | Path) -> tuple[int, int]:
-    """Bytes of a file, and when it was last changed, in nanoseconds. Raises UserError if it is not there."""
+    """Bytes of a file, and when it was last changed, in nanoseconds.
+
+    Raises UserError if it is not there.
+    """
     try:
         stat = Path(path).stat()
     except OSError as err:
-        raise UserError(f"{path}: cannot be read ({err.strerror}); check the disk and your permissions") from None
+        raise UserError(f"{path}: cannot be read ({err.strerror}); check the disk and your "
+                        f"permissions") from None
     return stat.st_size, stat.st_mtime_ns
 
 
 def read_input(path: Path, largest: int | None = None) -> bytes:
     """The bytes of a file the user named.
 
-    Raises UserError if it is missing, a folder, unreadable or, without reading it, larger than `largest` bytes.
+    Raises UserError if it is missing, a folder, unreadable or, without reading it, larger than
+    `largest` bytes.
     """
     try:
         with open(path, "rb", buffering=0) as file:
             size = os.fstat(file.fileno()).st_size
             if largest is not None and size > largest:
-                raise UserError(f"{path}: {size >> 20} MB, larger than such a file can be ({largest >> 20} MB); "
-                                f"give another")
+                raise UserError(f"{path}: {size >> 20} MB, larger than such a file can be "
+                                f"({largest >> 20} MB); give another")
             return file.read()
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; check the path") from None
     except IsADirectoryError:
         raise UserError(f"{path}: a folder, where a file is needed; give a file in it") from None
     except OSError as err:
-        raise UserError(f"{path}: cannot be read ({err.strerror}); check the disk and your permissions") from None
+        raise UserError(f"{path}: cannot be read ({err.strerror}); check the disk and your "
+                        f"permissions") from None
 
 
 def strict_json(data: bytes) -> Any:
@@ -168,8 +180,8 @@ def read_json_object(path: Path, loads: Callable[[bytes], Any] = strict_json) ->
     except (ValueError, RecursionError) as err:  # the latter: brackets in thousands of brackets
         raise UserError(f"{path}: not valid JSON ({err}); correct the place, or make the file again") from None
     if not isinstance(data, dict):
-        raise UserError(f"{path}: holds a JSON {type(data).__name__}, where an object {{...}} is needed; give "
-                        f"another file")
+        raise UserError(f"{path}: holds a JSON {type(data).__name__}, where an object {{...}} is "
+                        f"needed; give another file")
     return data
 
 

@@ -8,40 +8,57 @@ import json
 import types
 import typing
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from backline.common.errors import UserError
 from backline.common.files import read_json_object
 
-C = TypeVar("C")
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+C = TypeVar("C", bound="DataclassInstance")
+
+PLAIN_NAMES = {float: "a number", int: "a whole number", str: "a string", bool: "true or false"}
 
 
 def config_from_dict(cls: type[C], data: dict[str, Any], where: str) -> C:
     """Build the dataclass `cls` from JSON data.
 
     Raises:
-        UserError: a key `cls` does not know (with the nearest one it does), one that it needs and that is
-            missing, or a value of the wrong type; `where` names the source in the message.
+        UserError: a key `cls` does not know (with the nearest one it does), one that it needs and
+            that is missing, or a value of the wrong type; `where` names the source in the message.
     """
     if not isinstance(data, dict):
         raise UserError(f"{where} must be an object {{...}}, not {data!r}")
     hints = typing.get_type_hints(cls)
-    known = [field.name for field in dataclasses.fields(cls)]
+    fields = dataclasses.fields(cls)
+    known = [field.name for field in fields]
     values = {}
     for key, value in data.items():
         if key not in known:
-            close = difflib.get_close_matches(key, known, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"known keys: {', '.join(known)}"
-            raise UserError(f"{where}: unknown key {key!r}; {hint}")
+            raise UserError(f"{where}: unknown key {key!r}; {_hint(key, known)}")
         values[key] = _checked(value, hints[key], f"{where}: {key}")
-    for field in dataclasses.fields(cls):  # after the loop: a misspelt key explains one that is missing
-        needed = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-        if needed and field.name not in data:
+    for field in fields:  # after the loop: a misspelt key explains one that is missing
+        if _is_needed(field) and field.name not in data:
             raise UserError(f"{where}: {field.name!r} is missing")
     try:
         return cls(**values)
     except UserError as err:
         raise UserError(f"{where}: {err}") from None
+
+
+def _hint(key: str, known: list[str]) -> str:
+    """What the user may have meant by a key that is not known."""
+    close = difflib.get_close_matches(key, known, n=1)
+    if close:
+        return f"did you mean {close[0]!r}?"
+    return f"known keys: {', '.join(known)}"
+
+
+def _is_needed(field: dataclasses.Field) -> bool:
+    """Whether a field has no default."""
+    missing = dataclasses.MISSING
+    return field.default is missing and field.default_factory is missing
 
 
 def config_from_file(cls: type[C], path: Path) -> C:
@@ -55,22 +72,32 @@ def config_to_dict(config: Any) -> dict[str, Any]:
 
 
 def _checked(value: Any, wanted: Any, where: str) -> Any:
-    """`value` as the annotated type `wanted`: lists become tuples, whole numbers may stand for floats."""
+    """`value` as the annotated type `wanted`. Raises UserError if it is of another.
+
+    Lists become tuples, and whole numbers may stand for floats.
+    """
     if isinstance(wanted, types.UnionType):
         options = typing.get_args(wanted)
-        if value is None and type(None) in options:
+        if value is None and types.NoneType in options:
             return None
-        wanted = next(option for option in options if option is not type(None))
+        wanted = next(option for option in options if option is not types.NoneType)
     if typing.get_origin(wanted) is tuple:
         if not isinstance(value, list | tuple):
             raise UserError(f"{where} must be a list, not {value!r}")
-        return tuple(_checked(item, typing.get_args(wanted)[0], where) for item in value)
+        of_item = typing.get_args(wanted)[0]
+        return tuple(_checked(item, of_item, where) for item in value)
     if typing.get_origin(wanted) is dict:
         if not isinstance(value, dict):
             raise UserError(f"{where} must be an object {{...}}, not {value!r}")
-        return {key: _checked(item, typing.get_args(wanted)[1], f"{where}: {key}") for key, item in value.items()}
-    if dataclasses.is_dataclass(wanted):
+        of_item = typing.get_args(wanted)[1]
+        return {key: _checked(item, of_item, f"{where}: {key}") for key, item in value.items()}
+    if isinstance(wanted, type) and dataclasses.is_dataclass(wanted):
         return config_from_dict(wanted, value, where)
+    return _checked_plain(value, wanted, where)
+
+
+def _checked_plain(value: Any, wanted: type, where: str) -> Any:
+    """`value` as a number, text or truth value."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if wanted is float and is_number:
         return float(value)
@@ -78,5 +105,4 @@ def _checked(value: Any, wanted: Any, where: str) -> Any:
         return int(value)
     if wanted in (bool, str) and isinstance(value, wanted):
         return value
-    names = {float: "a number", int: "a whole number", str: "a string", bool: "true or false"}
-    raise UserError(f"{where} must be {names[wanted]}, not {value!r}")
+    raise UserError(f"{where} must be {PLAIN_NAMES[wanted]}, not {value!r}")

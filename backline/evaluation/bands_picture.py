@@ -11,8 +11,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from backline.common.drawing import png_bytes
 from backline.evaluation.statistics import Verdict
-from backline.listening.piano_roll import _png
 
 FARTHEST = 6  # half widths of a band; what lies farther is an arrow at the edge
 
@@ -33,7 +33,7 @@ def measures_in_bands(verdicts: Sequence[Verdict], title: str) -> bytes:
     axes.set_xlabel("distance from the middle of the band, in halves of its width")
     axes.set_title(title)
     axes.legend(loc="lower right", fontsize=7)
-    return _png(figure)
+    return png_bytes(figure)
 
 
 def _draw_verdicts(axes: Axes, verdicts: Sequence[Verdict], inside: bool, color: str, label: str,

@@ -12,22 +12,10 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from backline.evaluation.statistics import bootstrap, interval
-from backline.music.vocab import BAR, FIELDS, FIRST_ID, PAD, PITCH_INSTRUMENT
-from backline.preparation.dataset import Dataset
+from backline.music.vocab import FIELDS, PAD, PITCH_INSTRUMENT
+from backline.preparation.dataset import Dataset, song_rows
 from backline.training.losses import window_losses
 from model import PooledTransformer
-
-
-def song_rows(dataset: Dataset, song: int) -> Tensor:
-    """(N, F) rows of one song, those of BOS and EOS included; the last song may be cut off by the last full block."""
-    end = dataset.song_starts[song + 1] if song + 1 < dataset.n_songs else len(dataset.notes)
-    return dataset.notes[dataset.song_starts[song]:end].long()
-
-
-def song_notes(dataset: Dataset, song: int) -> np.ndarray:
-    """(N, F) int64 ids of the notes of one song, without BOS and EOS."""
-    rows = song_rows(dataset, song).numpy()
-    return rows[rows[:, BAR] >= FIRST_ID]
 
 
 def cut_windows(rows: Tensor, size: int) -> list[Tensor]:

@@ -11,8 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from backline.common.errors import UserError
-from backline.common.files import MIDI_SUFFIXES
-from backline.music.midi_reader import read_song
+from backline.music.midi_reader import MIDI_SUFFIXES, read_song
 from tokenizer import MidiTokenizerPooled, read_tokens
 
 if TYPE_CHECKING:
@@ -106,7 +105,7 @@ def held_out_set(dataset: Dataset, metadata: dict[str, Any], model_path: Path) -
 
     Args and errors as of `held_out_songs`.
     """
-    from backline.evaluation.held_out_losses import song_notes  # brings torch
+    from backline.preparation.dataset import song_notes  # brings torch
 
     songs = SongSet([], [], [])
     for song in held_out_songs(metadata, dataset, model_path):

@@ -1,7 +1,8 @@
-"""What a folder run says about each file, `report.jsonl` for programs and `logs.txt` for people, and what it has done.
+"""What a folder run says of each file (`report.jsonl`, and `logs.txt` for people), and has done.
 
-While a run goes on, its rows lie in a small SQLite file in the output folder, so that a run that is killed goes on
-where it was, one that is repeated does only what is new, two at once do not mix, and a million rows need no memory.
+While a run goes on, its rows lie in a small SQLite file in the output folder. So a run that is
+killed goes on where it was, one that is repeated does only what is new, two at once do not mix, and
+a million rows need no memory.
 """
 
 from __future__ import annotations
@@ -19,19 +20,22 @@ import orjson
 
 from backline.common.errors import UserError
 from backline.common.files import replacing, size_and_mtime
-from backline.folders.inputs import WHOLE, Listing, Shard, Task, of_piece
+from backline.folders.inputs import WHOLE, Input, Listing, Shard, piece_path
 from backline.folders.store import Store
 
 KEPT, DROPPED = "kept", "dropped"
 NO_RESULT = "no_result"  # marks the row of a file that no worker brought to an end
-# `place` orders the rows: an input's number in this run; before them, negative, inputs of a finished run alone, and
-# of the same run when it was stopped, and had other inputs.
-FINISHED, STOPPED = 1 << 40, 1 << 30
+# `place` orders the rows. It is an input's number in this run. Rows that are no input of it come
+# first, with negative places: those of a finished run, then those of this run when it was stopped.
+FINISHED = 1 << 40
+STOPPED = 1 << 30
 PLANNED = b""  # the row of an input that is still to do
 TABLES = """
 CREATE TABLE about (settings TEXT NOT NULL, forced INTEGER NOT NULL);
-CREATE TABLE rows (source BLOB PRIMARY KEY, place INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, row BLOB NOT NULL);
+CREATE TABLE rows (source BLOB PRIMARY KEY, place INTEGER NOT NULL, mtime_ns INTEGER NOT NULL,
+                   row BLOB NOT NULL);
 """
+INSERT = "INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?)"
 
 
 class Report:
@@ -39,12 +43,21 @@ class Report:
 
     def __init__(self, folder: Path, verb: str, settings: dict[str, Any], shard: Shard = WHOLE,
                  force: bool = False) -> None:
-        """`settings`: all that decides what becomes of a file; `force`: files of other runs may be overwritten."""
-        self.folder, self.verb, self.shard, self.force = folder, verb, shard, force
-        self.settings = hashlib.sha256(orjson.dumps(settings, option=orjson.OPT_SORT_KEYS)).hexdigest()[:12]
+        """`settings`: all that decides what becomes of a file.
+
+        `force`: files of other runs may be overwritten.
+        """
+        self.folder = folder
+        self.verb = verb
+        self.shard = shard
+        self.force = force
+        ordered = orjson.dumps(settings, option=orjson.OPT_SORT_KEYS)
+        self.settings = hashlib.sha256(ordered).hexdigest()[:12]
         self.path, self.log, self.store_path = report_paths(folder, shard)
-        self.continues = self._planned = self._finished = False
         self.n_done = 0
+        self._continues = False  # an unfinished run
+        self._is_planned = False
+        self._is_finished = False
 
     # ------------------------------------------------ the store
 
@@ -60,14 +73,15 @@ class Report:
     def _begin(self) -> None:
         """Continue an unfinished run, or begin one, knowing what a finished one left."""
         if not self._store.is_new:
-            settings, forced = self._store.first("SELECT settings, forced FROM about")
-            self.continues = True
+            settings, forced = self._store.one("SELECT settings, forced FROM about")
+            self._continues = True
             if settings == self.settings:
                 self.force = bool(forced)
                 return
             if not self.force:
-                raise UserError(f"{self.folder}: an unfinished run with other settings lies here; repeat its command "
-                                f"to finish it, give another folder, or --force to begin again")
+                raise UserError(f"{self.folder}: an unfinished run with other settings lies here; "
+                                f"repeat its command to finish it, give another folder, or --force "
+                                f"to begin again")
             self._store.execute("DELETE FROM about")
             self._store.execute("DELETE FROM rows")
         self._store.execute("INSERT INTO about VALUES (?, ?)", (self.settings, self.force))
@@ -75,85 +89,102 @@ class Report:
             self._import_finished()
 
     def _import_finished(self) -> None:
-        finished = self.path.stat().st_mtime_ns
+        """Take over the rows of a finished run."""
+        finished_ns = self.path.stat().st_mtime_ns
         with open(self.path, "rb") as file:
-            lines = ((number, line.rstrip(b"\n")) for number, line in enumerate(file))
-            rows = ((_source_bytes(orjson.loads(line)), number - FINISHED, finished, line) for number, line in lines)
             try:
-                self._store.execute_many("INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?)", rows)
+                self._store.execute_many(INSERT, _finished_rows(file, finished_ns))
             except (orjson.JSONDecodeError, KeyError, TypeError):
-                raise UserError(f"{self.path}: not a report of an earlier run; move it away, or give another folder "
-                                f"for the output") from None
+                raise UserError(f"{self.path}: not a report of an earlier run; move it away, or "
+                                f"give another folder for the output") from None
 
     def __exit__(self, kind: type | None, *exc: object) -> None:
         """Keep what was done. A run that was refused by `plan` leaves things as they were."""
-        self._store.close(self._planned, remove=self._finished or not (self._planned or self.continues),
+        is_refused = not (self._is_planned or self._continues)
+        self._store.close(self._is_planned, remove=self._is_finished or is_refused,
                           quiet=kind is not None)
 
     # ------------------------------------------------ a run
 
     def plan(self, listing: Listing) -> int:
-        """Find out which tasks are done already, before work begins; returns how many there are in all.
+        """Find out which inputs are done, before work begins; returns how many there are in all.
 
         Raises UserError if the run would replace a file that is not its own.
         """
         self._store.execute("UPDATE rows SET place = place - ? WHERE place > 0", (STOPPED,))
-        total, stale = 0, []
-        for total, task in enumerate(self.shard.of_tasks(listing), 1):
-            key = os.fsencode(task.source)
-            found = self._store.first("SELECT place, mtime_ns, row FROM rows WHERE source = ?", (key,))
-            row = orjson.loads(found[2]) if found and found[2] else {}
-            if row and self._is_done(task, row, is_new=found[0] >= -STOPPED, finished_ns=found[1]):
+        total = 0
+        stale: list[Path] = []  # pieces that a changed song may not have any more
+        for total, item in enumerate(self.shard.of_inputs(listing), 1):
+            key = os.fsencode(item.source)
+            found = self._store.first(
+                "SELECT place, mtime_ns, row FROM rows WHERE source = ?", (key,))
+            place, finished_ns, line = found or (0, 0, PLANNED)
+            row = orjson.loads(line) if line else {}
+            if row and self._is_done(item, row, is_new=place >= -STOPPED, finished_ns=finished_ns):
                 self._store.execute("UPDATE rows SET place = ? WHERE source = ?", (total, key))
                 self.n_done += 1
                 continue
-            was_planned = found is not None and not row  # it may be written, and its row not
-            own = row.get("outputs", ()) if row.get("settings") == self.settings else ()
-            self._check_outputs(task, listing, own, may_overwrite=self.force or was_planned)
-            stale += [self.folder / name for name in row.get("outputs", ())[1:]]
-            self._store.execute("INSERT OR REPLACE INTO rows VALUES (?, ?, 0, ?)", (key, total, PLANNED))
+            was_planned = found is not None and not row  # its file may be written, and its row not
+            outputs = row.get("outputs", ())
+            own = outputs if row.get("settings") == self.settings else ()
+            self._check_outputs(item, listing, own, may_overwrite=self.force or was_planned)
+            stale += [self.folder / name for name in outputs[1:]]
+            self._store.execute(INSERT, (key, total, 0, PLANNED))
         self._store.commit()
-        self._planned = True
-        for path in stale:  # pieces that the song may not have any more
+        self._is_planned = True
+        for path in stale:
             path.unlink(missing_ok=True)
         return total
 
-    def _is_done(self, task: Task, row: dict[str, Any], is_new: bool, finished_ns: int) -> bool:
-        """Whether a row still holds: same settings, the input not changed since, its outputs there."""
-        if row.get("settings") != self.settings or (self.force and not is_new) or NO_RESULT in row:
+    def _is_done(self, item: Input, row: dict[str, Any], is_new: bool, finished_ns: int) -> bool:
+        """Whether a row still holds: same settings, input unchanged since, outputs there."""
+        if row.get("settings") != self.settings or NO_RESULT in row:
             return False
-        size, changed_ns = size_and_mtime(task.source)
-        outputs = (of_piece(task.output, k) for k in range(len(row.get("outputs", ()))))
-        return changed_ns <= finished_ns and size == row["bytes"] and all(map(os.path.isfile, outputs))
+        if self.force and not is_new:
+            return False
+        size, changed_ns = size_and_mtime(item.source)
+        if changed_ns > finished_ns or size != row["bytes"]:
+            return False
+        n_outputs = len(row.get("outputs", ()))
+        outputs = [piece_path(item.output, k) for k in range(n_outputs)]
+        return all(map(os.path.isfile, outputs))
 
-    def _check_outputs(self, task: Task, listing: Listing, own: Sequence[str], may_overwrite: bool) -> None:
-        """Raise UserError if an output is there that may not be written. `own` were made of an older input."""
-        names = [task.name]
-        while listing.keep_pieces_free and os.path.lexists(of_piece(task.output, len(names))):
-            names.append(of_piece(task.name, len(names)))
+    def _check_outputs(self, item: Input, listing: Listing, own: Sequence[str],
+                       may_overwrite: bool) -> None:
+        """Raise UserError if an output is there that may not be written.
+
+        `own` are the outputs made of an older version of the input.
+        """
+        names = [item.name]
+        if listing.keep_pieces_free:
+            while os.path.lexists(piece_path(item.output, len(names))):
+                names.append(piece_path(item.name, len(names)))
         for name in names:
             output = self.folder / name
             if not os.path.lexists(output):
                 continue
             if listing.holds(output):
-                raise UserError(f"{output} would replace the file it is made of, or another input; give another "
-                                f"folder for the output")
+                raise UserError(f"{output} would replace the file it is made of, or another input; "
+                                f"give another folder for the output")
             if output.is_dir():
-                raise UserError(f"{output}: a folder, where a file is to be written; give another place")
+                raise UserError(f"{output}: a folder, where a file is to be written; give another "
+                                f"place")
             if not (may_overwrite or name in own):
-                raise UserError(f"{output} exists already, and not made from this path with these settings; repeat the "
-                                f"earlier command, give another place, or --force to overwrite")
+                raise UserError(f"{output} exists already, and not made from this path with these "
+                                f"settings; repeat the earlier command, give another place, or "
+                                f"--force to overwrite")
 
-    def pending(self, listing: Listing) -> Iterator[tuple[int, Task]]:
-        """The tasks that are still to do, with their places."""
-        for place, task in enumerate(self.shard.of_tasks(listing), 1):
-            if self._store.first("SELECT row FROM rows WHERE source = ?", (os.fsencode(task.source),)) == (PLANNED,):
-                yield place, task
+    def pending(self, listing: Listing) -> Iterator[tuple[int, Input]]:
+        """The inputs that are still to do, with their places."""
+        for place, item in enumerate(self.shard.of_inputs(listing), 1):
+            key = os.fsencode(item.source)
+            found = self._store.first("SELECT row FROM rows WHERE source = ?", (key,))
+            if found == (PLANNED,):
+                yield place, item
 
     def add(self, place: int, source: str, row: bytes, mtime_ns: int) -> None:
         """Record what became of an input; `mtime_ns` is when it was last changed."""
-        self._store.execute("INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?)",
-                            (os.fsencode(source), place, mtime_ns, row))
+        self._store.execute(INSERT, (os.fsencode(source), place, mtime_ns, row))
         self.n_done += 1
         if self._store.is_due():
             self._store.commit()
@@ -162,32 +193,54 @@ class Report:
 
     def rows(self) -> Iterator[tuple[bool, bytes]]:
         """Every row in order, and whether it is of this run's inputs."""
-        for place, row in self._store.all("SELECT place, row FROM rows WHERE row != ? ORDER BY place", (PLANNED,)):
+        found = self._store.all(
+            "SELECT place, row FROM rows WHERE row != ? ORDER BY place", (PLANNED,))
+        for place, row in found:
             yield place > 0, row
 
     def finish(self) -> Summary:
-        """Write the two files; what they say in all."""
+        """Write the two files; returns what they say in all."""
         summary = write_report(self.path, self.log, self.rows(), self.folder, self.verb)
-        self._finished = True
+        self._is_finished = True
         return summary
+
+
+def _finished_rows(lines: Iterable[bytes],
+                   finished_ns: int) -> Iterator[tuple[bytes, int, int, bytes]]:
+    """Rows of the store, from the lines of a report."""
+    for number, line in enumerate(lines):
+        row = line.rstrip(b"\n")
+        yield _source_bytes(orjson.loads(row)), number - FINISHED, finished_ns, row
 
 
 def _source_bytes(row: dict[str, Any]) -> bytes:
     """The path of an input as the file system has it, which may be no Unicode."""
-    return bytes.fromhex(row["source_bytes"]) if "source_bytes" in row else os.fsencode(row["source"])
+    if "source_bytes" in row:
+        return bytes.fromhex(row["source_bytes"])
+    return os.fsencode(row["source"])
+
+
+# ---------------------------------------------------------------- the report
 
 
 class Summary:
-    """Counts over the rows of a report; of other inputs, which runs before left there, only the kept ones."""
+    """Counts over the rows of a report.
+
+    Of rows that runs before left there, of other inputs, only the kept ones count, apart.
+    """
 
     def __init__(self, folder: Path, verb: str) -> None:
-        self.folder, self.verb = folder, verb
-        self.n_rows = self.n_kept = self.n_others = 0
+        self.folder = folder
+        self.verb = verb
+        self.n_rows = 0
+        self.n_kept = 0
+        self.n_others = 0
         self.first_reason = ""
         self.reasons: Counter[str] = Counter()
-        self.notes: Counter[str] = Counter()
+        self.notes: Counter[str] = Counter()  # kept, and lost by reason
 
     def add(self, row: dict[str, Any]) -> None:
+        """Count a row of this run's inputs."""
         self.n_rows += 1
         self.notes.update(row.get("lost", {}))
         if row["verdict"] == KEPT:
@@ -198,25 +251,26 @@ class Summary:
             self.first_reason = self.first_reason or f"{row['source']}: {row['reason']}"
 
     def text(self) -> str:
-        """Files kept, files left out by reason, the most frequent first, and where the notes went."""
+        """Files kept, files left out by reason, most frequent first, and where the notes went."""
         lines = [f"{self.n_kept:,} of {self.n_rows:,} files {self.verb} into {self.folder}"]
-        lines += [f"{count:12,d}  {count / self.n_rows:6.1%}  left out: {kind}"
-                  for kind, count in self.reasons.most_common()]
+        for kind, count in self.reasons.most_common():
+            lines.append(f"{count:12,d}  {count / self.n_rows:6.1%}  left out: {kind}")
         total = self.notes.total()
         if total:
             lines.append(f"{self.notes[KEPT]:,} of {total:,} notes kept")
-            lines += [f"{count:12,d}  {count / total:6.1%}  {kind}" for kind, count in self.notes.most_common()
-                      if count and kind != KEPT]
+            for kind, count in self.notes.most_common():
+                if count and kind != KEPT:
+                    lines.append(f"{count:12,d}  {count / total:6.1%}  {kind}")
         if self.n_others:
-            lines.append(f"beside them {self.folder} holds {self.n_others:,} {self.verb} before, from other files; "
-                         f"remove what you do not want read on")
+            lines.append(f"beside them {self.folder} holds {self.n_others:,} {self.verb} before, "
+                         f"from other files; remove what you do not want read on")
         return "\n".join(lines)
 
     def finish(self) -> int:
-        """Print the table; the exit code of the run. Raises UserError if nothing was kept."""
+        """Print the table; returns the run's exit code. Raises UserError if nothing was kept."""
+        if not self.n_kept and self.n_rows == 1:
+            raise UserError(self.first_reason)
         if not self.n_kept:
-            if self.n_rows == 1:
-                raise UserError(self.first_reason)
             raise UserError(f"none of {self.n_rows} files could be {self.verb}; reasons are in "
                             f"{report_paths(self.folder)[1]}, the first: {self.first_reason}")
         print(self.text())
@@ -225,35 +279,44 @@ class Summary:
 
 def report_paths(folder: Path, shard: Shard = WHOLE) -> tuple[Path, Path, Path]:
     """Report, log and store of a run, or of one shard of it."""
-    mark = "" if shard.of == 1 else f"-{shard.number}-of-{shard.of}"
-    return folder / f"report{mark}.jsonl", folder / f"logs{mark}.txt", folder / f".report{mark}.sqlite"
+    of_shard = "" if shard.of == 1 else f"-{shard.number}-of-{shard.of}"
+    return (folder / f"report{of_shard}.jsonl",
+            folder / f"logs{of_shard}.txt",
+            folder / f".report{of_shard}.sqlite")
 
 
 def merge_shards(folder: Path, verb: str, of: int, listing: Listing) -> Summary | None:
-    """Join the reports of `of` shards, once all have finished, into that of the whole run: rows in the same order."""
+    """Join the reports of `of` shards into that of the whole run, rows in the order of the inputs.
+
+    Returns None while a shard has not finished.
+    """
     shards = [Shard(number, of) for number in range(1, of + 1)]
     paths = [report_paths(folder, shard) for shard in shards]
     if any(store.exists() or not report.is_file() for report, _, store in paths):
         return None
+    report, log, _ = report_paths(folder)
     with contextlib.ExitStack() as stack:
-        rows = {shard: (line.rstrip(b"\n") for line in stack.enter_context(open(report, "rb")))
-                for shard, (report, _, _) in zip(shards, paths, strict=True)}
-        report, log, _ = report_paths(folder)
-        return write_report(report, log, _in_order(listing, rows), folder, verb)
+        lines: dict[Shard, Iterator[bytes]] = {}
+        for shard, (of_shard, _, _) in zip(shards, paths, strict=True):
+            file = stack.enter_context(open(of_shard, "rb"))
+            lines[shard] = (line.rstrip(b"\n") for line in file)
+        return write_report(report, log, _in_order_of_inputs(listing, lines), folder, verb)
 
 
-def _in_order(listing: Listing, rows: dict[Shard, Iterator[bytes]]) -> Iterator[tuple[bool, bytes]]:
-    """The shards' rows in the order of the inputs; those of inputs that are gone do not count."""
-    for task in listing:
-        of_shard = next(lines for shard, lines in rows.items() if shard.has(task))
+def _in_order_of_inputs(listing: Listing,
+                        lines: dict[Shard, Iterator[bytes]]) -> Iterator[tuple[bool, bytes]]:
+    """The shards' rows; those of inputs that are gone come along, and do not count."""
+    for item in listing:
+        of_shard = next(rows for shard, rows in lines.items() if shard.has(item))
         for line in of_shard:
-            counts = _source_bytes(orjson.loads(line)) == os.fsencode(task.source)
+            counts = _source_bytes(orjson.loads(line)) == os.fsencode(item.source)
             yield counts, line
             if counts:
                 break
 
 
-def write_report(path: Path, log: Path, rows: Iterable[tuple[bool, bytes]], folder: Path, verb: str) -> Summary:
+def write_report(path: Path, log: Path, rows: Iterable[tuple[bool, bytes]], folder: Path,
+                 verb: str) -> Summary:
     """Write `report.jsonl` and `logs.txt` of (counted or not, row) pairs."""
     summary = Summary(folder, verb)
     with replacing(log) as log_file, replacing(path) as file:
@@ -265,12 +328,14 @@ def write_report(path: Path, log: Path, rows: Iterable[tuple[bool, bytes]], fold
             if counted:
                 summary.add(row)
             else:
-                summary.n_others += any((folder / name).is_file() for name in row.get("outputs", ()))
+                outputs = row.get("outputs", ())
+                summary.n_others += any((folder / name).is_file() for name in outputs)
         log_file.write(f"{summary.text()}\n".encode("utf-8", "replace"))
     return summary
 
 
 def reason_kind(reason: str) -> str:
-    """A reason without its place, its remedy and its details in brackets, so that equal ones count together."""
-    text = re.split(r"[;:(]", re.sub(r"^bar \d+: ", "", reason))[0].strip()
+    """A reason without place, remedy and details in brackets, so that equal ones count together."""
+    text = re.sub(r"^bar \d+: ", "", reason)
+    text = re.split(r"[;:(]", text)[0].strip()
     return re.sub(r"\b(bar|pitch|quarter) \d+", r"\1 N", text)

@@ -1,7 +1,8 @@
-"""The same job on many files, in worker processes: one that dies or hangs costs its file and nothing else.
+"""The same job on many files, in worker processes: one that dies or hangs costs only its file.
 
-pebble starts the processes and replaces those that are killed; results come back in the order of the tasks, whatever
-the number of workers. Jobs are pickled, so that it works under every start method (spawn on macOS and Windows).
+pebble starts the processes and replaces those that are killed; results come back in the order of
+the tasks, whatever the number of workers. Jobs are pickled, so that it works under every start
+method (spawn on macOS and Windows).
 """
 
 from __future__ import annotations
@@ -24,8 +25,11 @@ if TYPE_CHECKING:
     from pebble import ProcessPool
 
 TASKS_WORTH_A_WORKER = 8
-AHEAD = 64  # tasks handed out per worker before the oldest must be done: one slow file holds nobody up for long
-TOO_LONG, KILLED = "took longer than", "killed the process that read it"  # how the reasons of no reader begin
+# Tasks handed out per worker before the oldest must be done: a slow file holds nobody up for long.
+AHEAD = 64
+# How reasons begin that do not come from a reader.
+TOO_LONG = "took longer than"
+KILLED = "killed the process that read it"
 
 
 class Outcome(NamedTuple):
@@ -41,8 +45,8 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def enough(n_workers: int, n_tasks: int) -> int:
-    """As many of `n_workers` as a few tasks are worth starting."""
+def worker_count(n_workers: int, n_tasks: int) -> int:
+    """How many of `n_workers` are worth starting for `n_tasks`."""
     return min(n_workers, max(1, n_tasks // TASKS_WORTH_A_WORKER))
 
 
@@ -54,7 +58,8 @@ def start_method() -> str:
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of every command that has workers."""
     parser.add_argument("-j", "--jobs", type=int, default=available_cores(), metavar="N",
-                        help="worker processes (default: one per core, here %(default)s; 0: none, for debuggers)")
+                        help="worker processes (default: one per core, here %(default)s; 0: none, "
+                             "for debuggers)")
     parser.add_argument("--time-limit", type=float, default=60, metavar="SECONDS",
                         help="give a file up after so long (default: %(default)s)")
 
@@ -67,14 +72,16 @@ def check_options(args: argparse.Namespace) -> None:
         raise UserError(f"--time-limit {args.time_limit:g}: must be more than 0 seconds")
 
 
-def run(job: Callable[[Any], Any], tasks: Iterable[Any], n_workers: int, time_limit: float,
-        method: str | None = None) -> Iterator[Outcome]:
+def run_tasks(job: Callable[[Any], Any], tasks: Iterable[Any], n_workers: int, time_limit: float,
+              method: str | None = None) -> Iterator[Outcome]:
     """Apply `job` to each task, and yield the outcomes in the order of the tasks.
 
     Args:
-        job: picklable; called as job(task). A UserError it raises is the reason of that task's outcome, and so is
-            an error of ours, whose traceback goes to stderr; an OSError (a full disk) ends the run.
-        n_workers: processes; 0 works in this one, with neither isolation nor time limit (for debuggers).
+        job: picklable; called as job(task). A UserError it raises is the reason of that task's
+            outcome, and so is an error of ours, whose traceback goes to stderr; an OSError (a full
+            disk) ends the run.
+        n_workers: processes; 0 works in this one, with neither isolation nor time limit (for
+            debuggers).
         time_limit: seconds after which a task's worker is killed.
         method: how processes start, as `multiprocessing` names it (default: `start_method`).
     """
@@ -92,8 +99,8 @@ def run(job: Callable[[Any], Any], tasks: Iterable[Any], n_workers: int, time_li
                     waiting[number] = task, _schedule(pool, task, time_limit)
             yield from _drain(pool, tasks, waiting, n_workers * AHEAD, time_limit)
             return
-        except BrokenProcessPool:  # a worker died, and the pool does not know of which task: once more, then it is
-            task = waiting[0][0]   # the oldest that is to blame
+        except BrokenProcessPool:  # a worker died, and the pool does not know of which task
+            task, _ = waiting[0]  # if it happens again, the oldest is to blame
             if task is suspect:
                 waiting.popleft()
                 yield Outcome(task, reason=f"{KILLED}; export it again")
@@ -110,18 +117,20 @@ def _new_pool(job: Callable[[Any], Any], n_workers: int, method: str | None) -> 
     return ProcessPool(n_workers, initializer=_install, initargs=(job,), context=context)
 
 
-def _drain(pool: ProcessPool, tasks: Iterator[Any], waiting: collections.deque, n_ahead: int, time_limit: float,
-           ) -> Iterator[Outcome]:
-    """Hand out `tasks`, `n_ahead` at most waiting, and yield the outcomes until there are no more."""
+def _drain(pool: ProcessPool, tasks: Iterator[Any], waiting: collections.deque, n_ahead: int,
+           time_limit: float) -> Iterator[Outcome]:
+    """Hand out `tasks`, at most `n_ahead` waiting, and yield outcomes until there are no more."""
     while True:
         for task in itertools.islice(tasks, n_ahead - len(waiting)):
-            waiting.append((task, None))  # before it is scheduled, which fails if the pool is broken
+            waiting.append((task, None))  # first: to schedule it fails if the pool is broken
             waiting[-1] = task, _schedule(pool, task, time_limit)
         if not waiting:
             pool.close()  # gently: one that was killed last may have a successor just starting
             pool.join()
             return
-        outcome = _outcome(*waiting[0], time_limit)
+        task, future = waiting[0]
+        assert future is not None  # all that wait are scheduled
+        outcome = _outcome(task, future, time_limit)
         waiting.popleft()
         yield outcome
 
@@ -134,17 +143,20 @@ def _schedule(pool: ProcessPool, task: Any, time_limit: float) -> Future:
 
 
 def _outcome(task: Any, future: Future, time_limit: float) -> Outcome:
+    """Wait for what becomes of a task."""
     from pebble import ProcessExpired
 
     try:
         return Outcome(task, *future.result())
     except TimeoutError:  # of pebble; a job's own, of a network disk, is as good as one
-        return Outcome(task, reason=f"{TOO_LONG} {time_limit:g} seconds; if it is a song, raise --time-limit")
+        return Outcome(task, reason=f"{TOO_LONG} {time_limit:g} seconds; if it is a song, raise "
+                                    f"--time-limit")
     except ProcessExpired as err:
         return Outcome(task, reason=f"{KILLED} (exit code {err.exitcode}); export it again")
 
 
 def _result(job: Callable[[Any], Any], task: Any) -> tuple[Any, str]:
+    """The job's result and "", or None and the reason. Raises OSError, which ends the run."""
     try:
         return job(task), ""
     except UserError as err:
@@ -153,10 +165,11 @@ def _result(job: Callable[[Any], Any], task: Any) -> tuple[Any, str]:
         raise
     except MemoryError:
         return None, "needs more memory than there is; export it again"
-    except Exception as err:  # our own fault: shown as such, but a night's run does not end for one file
+    except Exception as err:  # our own fault: shown, but a night's run does not end for one file
         print(f"\n{task}", file=sys.stderr)
         traceback.print_exc()
-        return None, f"an error of ours ({type(err).__name__}: {err}); please report it with the file"
+        return None, (f"an error of ours ({type(err).__name__}: {err}); please report it with the "
+                      f"file")
 
 
 _of_this_worker: dict[str, Callable[[Any], Any]] = {}

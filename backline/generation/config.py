@@ -1,4 +1,4 @@
-"""The settings of sampling (genconfig JSON). Light: no torch."""
+"""The settings of sampling, as --genconfig holds them in JSON. Light: no torch."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ ENDINGS = ("", "yes", "no")
 
 @dataclasses.dataclass(frozen=True)
 class RuleConfig:
-    """What a song must keep to, besides being valid. Parts go by their names.
+    """Rules that a song keeps, besides being valid. Parts go by their names.
 
-    key, scale: the tonic (F#, Bb) and the scale (`theory.SCALES`) of all parts but drums; no key, no rule.
-    pitches: for a part, those it may play: "28-52", or of a drum kit "kick, snare, 42-46".
+    key, scale: the tonic (F#, Bb) and the scale (`theory.SCALES`) of all parts but drums; without a
+        key there is no such rule.
+    pitches: what a part may play: "28-52", or of a drum kit "kick, snare, 42-46".
     monophonic: parts that play one note at a time.
-    max_chord, max_per_bar: for a part, the most notes struck together, and in a bar.
+    max_chord, max_per_bar: the most notes that a part begins together, and in a bar.
     no_empty_bars: each bar up to the last has a note.
     """
 
@@ -40,7 +41,8 @@ class RuleConfig:
         for name in ("max_chord", "max_per_bar"):
             for part, most in getattr(self, name).items():
                 if most < 1:
-                    raise UserError(f"{name}: {part} {most} must be at least 1; to leave a part out, do not make it")
+                    raise UserError(f"{name}: {part} {most} must be at least 1; "
+                                    "to leave a part out, do not make it")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,10 +50,11 @@ class ControlConfig:
     """What a model with controls is told to play. Parts go by their names.
 
     chords: one a bar, again and again: "Am F C G"; see `chords.parse_chords`.
-    density: for a part, how many notes it plays: sparse, medium, busy, or 1 to 8.
-    ending: "yes" leads to an end in the last bar, "no" goes on; "" is yes from scratch, and no where the song loops,
-        goes on from a prompt or plays to one.
-    draw: from scratch what is not said is drawn from the songs that the model was trained on; false: it is unknown.
+    density: how many notes a part plays: sparse, medium, busy, or 1 to 8.
+    ending: "yes" leads to an end in the last bar, "no" goes on; "" is yes from scratch, and no if
+        the song loops, continues a prompt or plays to one.
+    draw: from scratch, controls not named are drawn from the songs that the model was trained on;
+        false: they are unknown.
     """
 
     chords: str = ""
@@ -65,39 +68,51 @@ class ControlConfig:
 
     @property
     def told(self) -> list[str]:
-        """Options that only a model with controls can follow; without them no model is led to an end."""
-        said = {"--chords": self.chords, "--density": self.density, "--ending": self.ending == "yes"}
-        return [option for option, value in said.items() if value]
+        """Options that only a model with controls can follow.
+
+        Not --ending no: without controls no model is led to an end.
+        """
+        options = {
+            "--chords": self.chords,
+            "--density": self.density,
+            "--ending": self.ending == "yes",
+        }
+        return [option for option, value in options.items() if value]
 
 
 @dataclasses.dataclass(frozen=True)
 class GenConfig:
-    """How notes are sampled; `temperature` and `threshold` hold one number per family, in `vocab.FIELDS` order.
+    """How notes are sampled.
 
-    The defaults are what benchmarks/bench_sampling.py found best for the bundled model.
+    `temperature` and `threshold` hold one number per family, in the order of `vocab.FIELDS`. The
+    defaults are what benchmarks/bench_sampling.py found best for the bundled model.
 
-    Masks come first (`rules`), then the filter `sampling_fn`, then `top_p` and `min_p` where they are set, then the
-    temperature. Filters before the temperature are as in the published system.
+    Masks come first (`rules`), then the filter `sampling_fn`, then `top_p` and `min_p` where they
+    are set, then the temperature. As in the published system, filters come before the temperature.
 
-    threshold: for "top_k" the share of the family's whole vocabulary that is removed (0.9 keeps the most likely
-        tenth, rounded up). For "top_p" the probability mass kept (Holtzman et al. 2020). For "min_p" the least
-        probability kept, as a share of the highest (Nguyen et al. 2024). For "none" it has no meaning.
-    top_p, min_p: such filters besides, with a number per family; [] for none.
-    variety: against loops: for each bar in a row that copies one shortly before it (`repetition.Copies`) the
-        temperature grows by this share of itself, until a bar is new; 0: never.
+    threshold: for "top_k" the share of the family's whole vocabulary that is removed (0.9 keeps the
+        most likely tenth, rounded up). For "top_p" the probability mass kept (Holtzman et al.
+        2020). For "min_p" the least probability kept, as a share of the highest (Nguyen et al.
+        2024). For "none" it has no meaning.
+    top_p, min_p: further filters of these kinds, with a number per family; [] for none.
+    variety: against loops: for each bar in a row that copies one shortly before it
+        (`repetition.Repeats`) the temperature grows by this share of itself, until a bar is new; 0:
+        never.
     rules: what the song must keep to.
     controls: what the model is told, if it has controls.
-    num_bars: from scratch, so many; after a prompt, the rest of its last bar and at most so many more.
+    num_bars: how many from scratch; after a prompt, the rest of its last bar and at most so many
+        more.
     max_steps: most new notes; 0: as many as the bars need.
 
-    What people ask for without saying so, each of which can be switched off, for songs as the model plays them:
+    What people expect without asking. Each can be switched off, for songs as the model plays them:
 
-    start_at_once: from scratch, a note begins with bar 1, as the first one of 79 in 100 real songs does with its bar.
+    start_at_once: from scratch, a note begins with bar 1; in 79 of 100 real songs one begins with
+        the first bar that has notes.
     all_bars: from scratch there are no fewer than `num_bars`; false: the model may end before.
-    all_parts: from scratch, a song in which a part hardly plays is passed over (`tasks.lacking_parts`).
-    go_on: after a prompt, a song that soon ends is passed over (`tasks.ends_soon`).
-    whole_bars: `max_steps` counts whatever is asked for, and cuts at the bar line before it; false: it cuts where it
-        is reached, and does not count where --bars, --given or --fill says how many bars there are.
+    all_parts: from scratch, a song in which a part hardly plays is rejected (`task.lacking_parts`).
+    go_on: after a prompt, a song that soon ends is rejected (`task.ends_soon`).
+    whole_bars: `max_steps` always counts, and cuts at the bar line before it; false: it cuts where
+        it is reached, and does not count if --bars, --given or --fill says how many bars there are.
     """
 
     temperature: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0)
@@ -119,20 +134,28 @@ class GenConfig:
     def __post_init__(self) -> None:
         for name in ("temperature", "threshold"):
             if len(getattr(self, name)) != len(FIELDS):
-                raise UserError(f"{name} must be {len(FIELDS)} numbers, one per family: {', '.join(FIELDS)}")
+                raise UserError(f"{name} must be {len(FIELDS)} numbers, one per family: "
+                                f"{', '.join(FIELDS)}")
         if not all(0 < value < math.inf for value in self.temperature):
             raise UserError(f"temperature={list(self.temperature)} must be above 0")
         if self.sampling_fn not in SAMPLING_FNS:
-            raise UserError(f"sampling_fn={self.sampling_fn!r} must be one of {', '.join(SAMPLING_FNS)}")
-        lowest_is_legal = self.sampling_fn != "top_p"  # a nucleus of mass 0 holds nothing
-        if not all(0 <= value <= 1 and (value or lowest_is_legal) for value in self.threshold):
+            raise UserError(f"sampling_fn={self.sampling_fn!r} must be one of "
+                            f"{', '.join(SAMPLING_FNS)}")
+        empty_nucleus = self.sampling_fn == "top_p" and 0 in self.threshold  # it would hold nothing
+        if empty_nucleus or not _are_shares(self.threshold):
             raise UserError(f"threshold={list(self.threshold)} must lie between 0 and 1")
         for name in ("top_p", "min_p"):
             values = getattr(self, name)
-            if values and (len(values) != len(FIELDS) or not all(0 <= value <= 1 for value in values)):
-                raise UserError(f"{name}={list(values)} must be {len(FIELDS)} numbers from 0 to 1, or []")
+            if values and (len(values) != len(FIELDS) or not _are_shares(values)):
+                raise UserError(f"{name}={list(values)} must be {len(FIELDS)} numbers from 0 to 1, "
+                                "or []")
         if not 0 <= self.variety < math.inf:
             raise UserError(f"variety={self.variety} must be at least 0")
-        for name, least in (("num_bars", 1), ("max_steps", 0)):
-            if getattr(self, name) < least:
-                raise UserError(f"{name}={getattr(self, name)} must be at least {least}")
+        if self.num_bars < 1:
+            raise UserError(f"num_bars={self.num_bars} must be at least 1")
+        if self.max_steps < 0:
+            raise UserError(f"max_steps={self.max_steps} must be at least 0")
+
+
+def _are_shares(values: tuple[float, ...]) -> bool:
+    return all(0 <= value <= 1 for value in values)

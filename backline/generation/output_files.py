@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ import numpy as np
 
 from backline.common.files import write_bytes
 from backline.generation.recipes import Recipe, with_recipe
-from backline.music.song import TICKS_PER_QUARTER, end_at_next_onset, parts_to_bytes
+from backline.music.midi_writer import end_at_next_onset, parts_to_bytes
+from backline.music.song import TICKS_PER_QUARTER
 from backline.music.vocab import BAR, FIRST_ID, PITCH_INSTRUMENT, QUARTERS_PER_BAR
 from tokenizer import MidiTokenizerPooled
 
@@ -20,8 +22,8 @@ LOG_NAME = "genconfigs.txt"
 
 
 def song_number(path: Path) -> int:
-    """The number of the song that a file in the output folder belongs to, −1 if it belongs to none."""
-    match = re.fullmatch(r"(\d+)(?:-\w+\.mid|\.mid|\.png|\.wav)", path.name)
+    """The number of the song that a file in the output folder belongs to; −1 for none."""
+    match = re.fullmatch(r"(\d+)(-\w+\.mid|\.mid|\.png|\.wav)", path.name)
     return int(match[1]) if match else -1
 
 
@@ -31,7 +33,7 @@ def next_number(folder: Path) -> int:
 
 
 def remove_song(folder: Path, number: int) -> None:
-    """Take away all files of the song that has a number."""
+    """Delete all files of the song with this number."""
     for path in folder.glob(f"{number}*"):
         if song_number(path) == number:
             path.unlink()
@@ -39,36 +41,41 @@ def remove_song(folder: Path, number: int) -> None:
 
 def song_bytes(rows: np.ndarray, tokenizer: MidiTokenizerPooled, tempo: float, recipe: Recipe,
                n_bars: int = 0) -> dict[str, bytes]:
-    """The MIDI files of (N, F) note ids by what is added to the song's number: "" the whole, "-drums" a stem.
+    """The MIDI files of (N, F) note ids, by name ending: "" for the whole, "-drums" for a stem.
 
-    All tracks of all of them last the same whole bars, until the last note has ended and `n_bars` at least: imported
-    into a DAW, or looped there, they stay together.
+    Every track of every file lasts the same whole bars: until the last note has ended, and `n_bars`
+    at least. Imported into a DAW, or looped there, they stay together.
     """
     v = tokenizer.vocabulary
     parts = [end_at_next_onset(part) for part in tokenizer.rows_to_parts(rows, TICKS_PER_QUARTER)]
-    bar = QUARTERS_PER_BAR * TICKS_PER_QUARTER
-    end_tick = bar * max(n_bars, -(-max(int(part[:, 1].max(initial=0)) for part in parts) // bar))
-    which = {"": None} | {f"-{part.name}": p for p, part in enumerate(v.parts)}
-    return {name: with_recipe(parts_to_bytes(parts, v, TICKS_PER_QUARTER, tempo, only=p), recipe, end_tick)
-            for name, p in which.items()}
+    last_tick = max(int(part[:, 1].max(initial=0)) for part in parts)
+    ticks_per_bar = QUARTERS_PER_BAR * TICKS_PER_QUARTER
+    end_tick = ticks_per_bar * max(n_bars, math.ceil(last_tick / ticks_per_bar))
+    stems = {f"-{name}": p for p, name in enumerate(v.part_names)}
+    files = {}
+    for ending, only in ({"": None} | stems).items():
+        midi = parts_to_bytes(parts, v, TICKS_PER_QUARTER, tempo, only=only)
+        files[ending] = with_recipe(midi, recipe, end_tick)
+    return files
 
 
 def write_song(folder: Path, number: int, files: dict[str, bytes]) -> Path:
-    """Write what `song_bytes` made; returns the path of the whole song, which is written last."""
-    paths = {folder / f"{number}{name}.mid": data for name, data in files.items()}
-    for path, data in reversed(paths.items()):
+    """Write what `song_bytes` made, the whole song last; returns the path of that."""
+    for name, data in reversed(files.items()):
+        path = folder / f"{number}{name}.mid"
         write_bytes(path, data)
-    return next(iter(paths))
+    return path
 
 
 def describe(rows: np.ndarray, n_new: int, tokenizer: MidiTokenizerPooled) -> str:
     """Bars, notes and notes per part of a song, on one line."""
     v = tokenizer.vocabulary
-    counts = np.bincount(v.part_of_id[rows[:, PITCH_INSTRUMENT]], minlength=len(v.parts))
+    part_of_note = v.part_of_id[rows[:, PITCH_INSTRUMENT]]  # (N,)
+    counts = np.bincount(part_of_note, minlength=len(v.parts))
     parts = ", ".join(f"{name} {count}" for name, count in zip(v.part_names, counts, strict=True))
     last = int(rows[-1, BAR]) - FIRST_ID + 1 if len(rows) else 0
-    known = f", {n_new} of them new" if n_new < len(rows) else ""
-    return f"{last} bars, {len(rows)} notes{known} ({parts})"
+    new = f", {n_new} of them new" if n_new < len(rows) else ""
+    return f"{last} bars, {len(rows)} notes{new} ({parts})"
 
 
 def log_run(folder: Path, record: dict[str, Any]) -> None:

@@ -1,38 +1,48 @@
-"""The recipe of a generated song, kept in the song itself: what `generate.py --reproduce` needs to make it again.
+"""Recipes of generated songs: what `generate.py --reproduce` needs to make a song again.
 
-It is JSON in a text event at tick 0 of the first track, which DAWs do not show and players ignore.
+A song holds its own recipe: JSON in a text event at tick 0 of the first track, which DAWs do not
+show and players ignore.
+
+The stars that a page exports are a list of recipes: a JSON object of format, version, and `songs`,
+each with `file`, `hash` (SHA-256 of the song), `note` and `recipe`. The page writes it
+(`web/page.js`, `starsOf`).
 """
 
 from __future__ import annotations
 
 import dataclasses
 import io
+import itertools
 import json
-import platform
 from pathlib import Path
 from typing import Any
 
 import mido
 
 from backline.common.errors import UserError
-from backline.common.files import check_file
+from backline.common.files import check_file, file_hash, read_json_object
 from backline.common.settings import config_from_dict, config_to_dict
 from backline.generation.config import DTYPES, ControlConfig, GenConfig
 from backline.generation.task import Wish
 
-MARK = "pooled-recipe"
-VERSION = 1
-BEGINNING = f'{{"format":"{MARK}"'  # of the text event
-SWITCHES = ("start_at_once", "all_bars", "all_parts", "go_on", "whole_bars")  # off where a recipe does not name them
+RECIPE_FORMAT = "pooled-recipe"
+RECIPE_VERSION = 1
+STARS_FORMAT = "pooled-stars"
+STARS_VERSION = 1
+BEGINNING = f'{{"format":"{RECIPE_FORMAT}"'  # of the text event
+# Settings that are off unless a recipe names them.
+SWITCHES = ("start_at_once", "all_bars", "all_parts", "go_on", "whole_bars")
 
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
     """How a song was made.
 
-    batch: the seeds of the songs that were made together with it, in order: rounding may depend on them.
-    prompt, prompt_hash, prompt_rows: the file played to, "" for none, and how many of its rows were kept, 0 for all.
-    surroundings: what the bytes depend on besides.
+    batch: the seeds of the songs that were made together with it, in order: rounding may depend on
+        them.
+    prompt, prompt_hash, prompt_rows: the file played to, "" for none, and how many of its rows were
+        kept, 0 for all.
+    surroundings: what else the bytes depend on.
     """
 
     seed: int
@@ -57,35 +67,42 @@ class Recipe:
 def recipe_to_dict(recipe: Recipe) -> dict[str, Any]:
     """The recipe as JSON data, which `recipe_from_dict` reads back.
 
-    A switch that is off is left out, and so are controls of which nothing is said: the recipes of songs made before
-    there were any come back the same, and with them the bytes of these songs.
+    Switches that are off and controls that say nothing are left out. So recipes from before there
+    were any come back the same, and with them the bytes of their songs.
     """
-    facts = config_to_dict(recipe)
-    genconfig = {name: value for name, value in facts["genconfig"].items() if value or name not in SWITCHES}
+    data = config_to_dict(recipe)
+    genconfig = data["genconfig"]
+    for name in SWITCHES:
+        if not genconfig[name]:
+            del genconfig[name]
     if recipe.genconfig.controls == ControlConfig():
         del genconfig["controls"]
-    return {"format": MARK, "version": VERSION, **facts, "genconfig": genconfig}
+    return {"format": RECIPE_FORMAT, "version": RECIPE_VERSION, **data}
 
 
 def recipe_from_dict(data: dict[str, Any], where: str) -> Recipe:
-    """Raises UserError if the data are no recipe, or one of another version; `where` begins its text."""
-    if data.get("format") != MARK or data.get("version") != VERSION:
-        raise UserError(f"{where}: its recipe is of version {data.get('version')!r:.40}, this program reads {VERSION}; "
-                        f"use the version that wrote it")
-    facts = {key: value for key, value in data.items() if key not in ("format", "version")}
-    if isinstance(facts.get("genconfig"), dict):
-        facts["genconfig"] = dict.fromkeys(SWITCHES, False) | facts["genconfig"]
-    return config_from_dict(Recipe, facts, f"{where}: recipe")
+    """Raises UserError, its text beginning with `where`, about data that are no recipe of this version."""
+    if data.get("format") != RECIPE_FORMAT or data.get("version") != RECIPE_VERSION:
+        raise UserError(f"{where}: its recipe is of version {data.get('version')!r:.40}, "
+                        f"this program reads {RECIPE_VERSION}; use the version that wrote it")
+    settings = {key: value for key, value in data.items() if key not in ("format", "version")}
+    if isinstance(settings.get("genconfig"), dict):
+        settings["genconfig"] = dict.fromkeys(SWITCHES, False) | settings["genconfig"]
+    return config_from_dict(Recipe, settings, f"{where}: recipe")
 
 
 def with_recipe(midi: bytes, recipe: Recipe, end_tick: int = 0) -> bytes:
-    """A MIDI file with `recipe` in it, each track of which ends with its last note, and not before `end_tick`."""
+    """A MIDI file with `recipe` in it.
+
+    Each track ends with its last note, and not before `end_tick`.
+    """
     file = mido.MidiFile(file=io.BytesIO(midi))
     text = json.dumps(recipe_to_dict(recipe), separators=(",", ":"))
     file.tracks[0].insert(0, mido.MetaMessage("text", text=text, time=0))
     for track in file.tracks:
         *music, end = track
-        end.time = max(end_tick - sum(message.time for message in music), 0)  # symusic's comes a tick too late
+        last_tick = sum(message.time for message in music)
+        end.time = max(end_tick - last_tick, 0)  # symusic's comes a tick too late
     written = io.BytesIO()
     file.save(file=written)
     return written.getvalue()
@@ -96,39 +113,66 @@ def read_recipe(path: Path) -> Recipe:
     check_file(path)
     try:
         tracks = mido.MidiFile(path).tracks
-    except Exception as err:  # mido throws what it comes upon: struct.error, KeyError, a KeySignatureError of its own
-        raise UserError(f"{path}: not a MIDI file that can be read ({err}); give a song of generate.py") from None
-    texts = [message.text for track in tracks for message in track if message.type == "text"]
-    text = next((text for text in texts if text.startswith(BEGINNING)), None)
-    if text is None:
+    except Exception as err:  # mido lets anything out: struct.error, KeyError, KeySignatureError
+        raise UserError(f"{path}: not a MIDI file that can be read ({err}); "
+                        "give a song of generate.py") from None
+    messages = itertools.chain.from_iterable(tracks)
+    texts = [message.text for message in messages if message.type == "text"]
+    recipes = [text for text in texts if text.startswith(BEGINNING)]
+    if not recipes:
         raise UserError(f"{path}: holds no recipe; give a song of generate.py")
     try:
-        found = json.loads(text)
+        data = json.loads(recipes[0])
     except (ValueError, RecursionError):
-        raise UserError(f"{path}: its recipe is damaged; give the song as generate.py wrote it") from None
-    return recipe_from_dict(found, str(path))
+        raise UserError(f"{path}: its recipe is damaged; "
+                        "give the song as generate.py wrote it") from None
+    return recipe_from_dict(data, str(path))
 
 
-def surroundings(device: str) -> dict[str, str]:
-    """What a song's bytes depend on besides its recipe."""
-    import numpy as np
-    import torch
-
-    return {"python": platform.python_version(), "torch": str(torch.__version__), "numpy": np.__version__,
-            "machine": _processor(), "device": device, "threads": str(torch.get_num_threads())}
+# ---------------------------------------------------------------- what can be made again
 
 
-def _processor() -> str:
-    """The processor's name where the system tells it, its kind elsewhere."""
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            name = next((line.partition(":")[2].strip() for line in file if line.startswith("model name")), "")
-    except OSError:
-        name = platform.processor()
-    return f"{platform.machine()} {name}".strip()
+@dataclasses.dataclass(frozen=True)
+class Original:
+    """A song to be made again. `name` is for messages, `hash` the SHA-256 of its file."""
+
+    name: str
+    hash: str
+    recipe: Recipe
 
 
-def differences(then: dict[str, str], now: dict[str, str]) -> list[str]:
-    """For people: what of the surroundings differs."""
-    return [f"{name} was {then.get(name)}, is {now.get(name)}" for name in sorted({*then, *now})
-            if then.get(name) != now.get(name)]
+@dataclasses.dataclass(frozen=True)
+class Star:
+    """An entry of the file, without its recipe."""
+
+    file: str
+    hash: str
+    note: str = ""
+
+
+def read_originals(path: Path) -> list[Original]:
+    """The songs in a file of stars, or the one song that `path` is.
+
+    Raises UserError: no recipe, or not such a file.
+    """
+    if path.suffix.lower() != ".json":
+        recipe = read_recipe(path)
+        return [Original(str(path), file_hash(path), recipe)]
+    data = read_json_object(path)
+    kind, version = data.get("format"), data.get("version")
+    if kind != STARS_FORMAT or version != STARS_VERSION:
+        raise UserError(f"{path}: of format {kind!r:.40} and version {version!r:.40}, "
+                        f"not {STARS_FORMAT} version {STARS_VERSION}; "
+                        "export the stars from the page again")
+    songs = data.get("songs")
+    if not isinstance(songs, list) or not songs:
+        raise UserError(f"{path}: holds no songs; star some on the page, and export them again")
+    return [_original(song, f"{path}: song {i}") for i, song in enumerate(songs, 1)]
+
+
+def _original(song: object, where: str) -> Original:
+    if not isinstance(song, dict) or not isinstance(song.get("recipe"), dict):
+        raise UserError(f"{where}: has no recipe; export the stars from the page again")
+    besides = {key: value for key, value in song.items() if key != "recipe"}
+    star = config_from_dict(Star, besides, where)
+    return Original(star.file, star.hash, recipe_from_dict(song["recipe"], where))

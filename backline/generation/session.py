@@ -1,94 +1,309 @@
-"""A model loaded and ready to play, and what is made with it. Torch is imported when a model is opened."""
+"""A loaded model and the songs it makes: seeds, batches, songs that are rejected, the best of many.
+
+Torch is imported when a model is loaded. The songs of a batch are drawn together, and rounding may
+depend on the batch; so a song's recipe names the seeds of its whole batch.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+import numpy as np
 from tqdm import tqdm
 
 from backline.common.errors import UserError
-from backline.common.files import BUNDLED_MODEL, file_hash
-from backline.evaluation.copy_index import CopyIndex, read_index, split_digest
+from backline.common.files import check_file, file_hash
+from backline.common.paths import BUNDLED_MODEL
+from backline.common.surroundings import song_surroundings
+from backline.evaluation.copy_index import CopyCheck, CopyIndex, read_index, split_digest
 from backline.generation.config import DTYPES, GenConfig
+from backline.generation.output_files import song_bytes
 from backline.generation.prompt import Prompt
-from backline.generation.recipes import Recipe, surroundings
-from backline.generation.task import Task, Wish
-from backline.generation.telling import Told, tell
+from backline.generation.recipes import Recipe
+from backline.generation.task import SOON, Task, Wish, ends_soon, lacking_parts, make_task
+from backline.generation.telling import Told, describe_told, tell
 from backline.music.sheet_table import sheet_table
+from backline.music.vocab import Vocabulary
 from tokenizer import MidiTokenizerPooled
 
 if TYPE_CHECKING:
+    from backline.generation.sampler import Sampled
     from model import PooledTransformer
 
 PARAMETERS_PER_CORE = 16_000_000
+BATCH = 16  # songs made at a time
+TRIES = 10  # songs made at most, for each that is wanted
+SEED_STEP = 1_000_000  # from the seed of a rejected song to the next
 
 
-class Studio:
-    """A model, and all that says how it plays."""
+# ---------------------------------------------------------------- the model
+
+
+class LoadedModel:
+    """A model ready to play, with its tokenizer, its device and what its file says besides."""
 
     def __init__(self, path: Path, device_name: str = "auto", dtype: str = DTYPES[0]) -> None:
-        from backline.layers.packed import for_inference
-        from backline.training.checkpoints import (  # brings torch, which wrong arguments need not wait for
-            load_model,
-            pick_device,
-        )
+        """Load the model at `path` with weights of `dtype`, one of `config.DTYPES`.
 
-        self.path, self.device, self.dtype = path, pick_device(device_name), dtype
+        Raises UserError about the file, the device, or a dtype that the device does not have.
+        """
+        # These bring torch, and wrong arguments need not wait for it.
+        from backline.layers.packed import for_inference
+        from backline.training.checkpoints import load_model, pick_device
+
+        self.path = path
+        self.device = pick_device(device_name)
+        self.dtype = dtype
         if dtype == "int8" and self.device.type != "cpu":
-            raise UserError(f"--dtype int8 plays on the CPU alone, not on {self.device}; add -d cpu, or take bf16")
-        model, vocabulary, self.facts = load_model(path, self.device)
+            raise UserError(f"--dtype int8 plays on the CPU alone, not on {self.device}; "
+                            "add -d cpu, or take bf16")
+        model, vocabulary, self.metadata = load_model(path, self.device)
         self.n_parameters = model.n_parameters()  # before its layers are packed
         self.model: PooledTransformer = for_inference(model, dtype)
-        self.tokenizer, self.hash = MidiTokenizerPooled(vocabulary), file_hash(path)
-        self.sheets = sheet_table(self.facts, vocabulary, path) if model.config.controls else None
+        self.tokenizer = MidiTokenizerPooled(vocabulary)
+        self.hash = file_hash(path)
+        has_controls = model.config.controls
+        self.sheets = sheet_table(self.metadata, vocabulary, path) if has_controls else None
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """What the model plays: its parts, its grid, its limits."""
+        return self.tokenizer.vocabulary
 
     def take_few_cores(self) -> None:
-        """As many as the model has work for: a second one brings a small model a sixth, and where other programs run,
-        waiting for it costs a multiple."""
+        """Use as many cores as the model has work for.
+
+        A second core speeds a small model up by a sixth. Where other programs run as well, waiting
+        for it costs many times that.
+        """
         import torch
 
-        torch.set_num_threads(min(torch.get_num_threads(), 1 + self.n_parameters // PARAMETERS_PER_CORE))
+        enough = 1 + self.n_parameters // PARAMETERS_PER_CORE
+        torch.set_num_threads(min(torch.get_num_threads(), enough))
 
     def check(self, wish: Wish, config: GenConfig) -> None:
         """Raise UserError if the model was not trained for what is asked of it."""
         if config.controls.told and not self.sheets:
-            raise UserError(f"{self.path}: not trained to be told what to play ({', '.join(config.controls.told)}); "
-                            f"train a model with \"controls\": true, such as configs/model_bundled.json")
+            raise UserError(f"{self.path}: not trained to be told what to play "
+                            f"({', '.join(config.controls.told)}); train a model with "
+                            '"controls": true, such as configs/model_bundled.json')
         if wish.needs_given and not self.model.config.given:
-            raise UserError(f"{self.path}: not trained to play to given notes (--given, --fill); the model of "
-                            f"this repository, taken without -mp ({BUNDLED_MODEL.name}), is; or train one with "
-                            f"configs/model_bundled.json and configs/training_bundled.json")
+            raise UserError(f"{self.path}: not trained to play to given notes (--given, --fill); "
+                            "the model of this repository, taken without -mp "
+                            f"({BUNDLED_MODEL.name}), is; or train one with "
+                            "configs/model_bundled.json and configs/training_bundled.json")
 
     def copy_index(self, path: Path) -> CopyIndex:
-        """The index at `path`, with a notice where it is of other songs than the model was trained on."""
+        """The index at `path`; prints a notice if it may be of other songs than the model's."""
         from backline.training.checkpoints import held_out_names
 
-        index = read_index(path, self.tokenizer.vocabulary)
-        held_out = held_out_names(self.facts)
+        index = read_index(path, self.vocabulary)
+        held_out = held_out_names(self.metadata)
         if not held_out or split_digest(held_out) != index.split:
-            print(f"notice: {path} may be of other songs than {self.path} was trained on; make its own with copies.py",
-                  file=sys.stderr)
+            print(f"notice: {path} may be of other songs than {self.path} was trained on; "
+                  "make its own with copies.py", file=sys.stderr)
         return index
 
-    def make(self, task: Task, config: GenConfig, seeds: Sequence[int]) -> list[Any]:
-        """A `sampling.Sampled` for each seed."""
+    def make(self, task: Task, config: GenConfig, seeds: Sequence[int]) -> list[Sampled]:
+        """One song of `task` for each seed, sampled in one batch."""
         from backline.generation.sampler import Request, sample_songs
 
-        requests = [Request(task.rules, seed, task.prompt, task.given, self.told(task, config, seed)) for seed in seeds]
-        most = task.max_steps + config.whole_bars  # one note more says whether a song goes on, and in which bar
-        total = most * len(seeds) if config.max_steps else None  # what the bars need is not known before
+        requests = []
+        for seed in seeds:
+            told = self.told(task, config, seed)
+            requests.append(Request(task.rules, seed, task.prompt, task.given, told))
+        # One note more than allowed says whether a song goes on, and in which bar.
+        most = task.max_steps + config.whole_bars
+        total = most * len(seeds) if config.max_steps else None  # else the bars decide
+        limited = dataclasses.replace(config, max_steps=most)
         with tqdm(total=total, unit="note", leave=False, disable=None) as bar:
-            made = sample_songs(self.model, requests, dataclasses.replace(config, max_steps=most), on_note=bar.update)
-        return [song.at_bar_line(task.max_steps) if config.whole_bars else song for song in made]
+            songs = sample_songs(self.model, requests, limited, on_note=bar.update)
+        if not config.whole_bars:
+            return songs
+        return [song.at_bar_line(task.max_steps) for song in songs]
 
     def told(self, task: Task, config: GenConfig, seed: int) -> Told | None:
         """What the song of `seed` is told to play; None for a model without controls."""
         return tell(task, config, self.sheets, seed) if self.sheets else None
 
-    def recipe(self, wish: Wish, config: GenConfig, prompt: Prompt, seed: int, batch: tuple[int, ...]) -> Recipe:
-        return Recipe(seed, batch, wish, config, self.path.name, self.hash, self.dtype, prompt.path, prompt.hash,
-                      prompt.n_rows, surroundings(self.device.type))
+
+def open_model(path: Path, device_name: str, dtype: str) -> LoadedModel:
+    """Load a model to play on few cores. Raises UserError, as `LoadedModel` does."""
+    check_file(path)
+    loaded = LoadedModel(path, device_name, dtype)
+    loaded.take_few_cores()
+    return loaded
+
+
+# ---------------------------------------------------------------- its songs
+
+
+@dataclasses.dataclass(frozen=True)
+class GeneratedSong:
+    """The new notes of one song and how they came about.
+
+    notes: (N, F) int64 ids.
+    surprisals: (N,) in nats, see `sampler.Sampled`.
+    batch: the seeds of the songs that were made together with it.
+    seconds: its share of the batch's time.
+    cut: see `sampler.Sampled`.
+    is_copy: whether it shares more notes with training songs than it may.
+    told, copied, score: for people: what it was told to play, what it shares with training songs,
+        and how it compares with its rivals; "" for what does not apply.
+    """
+
+    notes: np.ndarray
+    surprisals: np.ndarray
+    seed: int
+    batch: tuple[int, ...]
+    seconds: float
+    cut: int = 0
+    is_copy: bool = False
+    told: str = ""
+    copied: str = ""
+    score: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Session:
+    """A model and one thing that it is asked for: what songs of all seeds have in common.
+
+    task: what follows from wish, prompt and config, as `task.make_task` has it.
+    copy_check: says what songs share with training songs, and may reject them; None: no such check.
+    """
+
+    loaded: LoadedModel
+    wish: Wish
+    config: GenConfig
+    prompt: Prompt
+    task: Task
+    copy_check: CopyCheck | None = None
+
+    def songs(self, seed: int, n: int) -> Iterator[GeneratedSong]:
+        """`n` songs, a batch at a time, the i-th of seed + i.
+
+        A song that lacks a part, ends too soon or copies more than it may is rejected, and the seed
+        SEED_STEP further is tried; so the songs are the same whatever `n` is. After TRIES tries the
+        first that does not copy is kept. If all copy there is none, and fewer than `n` songs come.
+        """
+        for first in range(seed, seed + n, BATCH):
+            yield from self._songs_of_batch(range(first, min(first + BATCH, seed + n)))
+
+    def _songs_of_batch(self, seeds: Sequence[int]) -> Iterator[GeneratedSong]:
+        """A song for each of `seeds`, except those whose tries all copy."""
+        good: dict[int, GeneratedSong] = {}
+        second_best: dict[int, GeneratedSong] = {}
+        for attempt in range(TRIES):
+            wanted = [seed for seed in seeds if seed not in good]
+            if not wanted:
+                break
+            songs = self._sample([seed + attempt * SEED_STEP for seed in wanted])
+            for seed, song in zip(wanted, songs, strict=True):
+                fault = song.copied if song.is_copy else self._fault(song)
+                if not fault:
+                    good[seed] = song
+                    continue
+                if not song.is_copy:
+                    second_best.setdefault(seed, song)
+                print(f"notice: seed {song.seed} rejected: {fault}", file=sys.stderr)
+        for seed, song in second_best.items():
+            if seed not in good:
+                print(f"notice: seed {song.seed} kept after {TRIES} tries", file=sys.stderr)
+        kept = second_best | good
+        for song in (kept[seed] for seed in seeds if seed in kept):
+            if song.cut:
+                print(f"notice: seed {song.seed} would have more than {self.task.max_steps} "
+                      "new notes (max_steps); cut at the bar line, "
+                      f"new bars left: {self.task.n_new_bars(song.cut)}", file=sys.stderr)
+            yield song
+
+    def _sample(self, seeds: Sequence[int]) -> Iterator[GeneratedSong]:
+        """The song of each seed, good or not, in one batch."""
+        began = time.monotonic()
+        sampled = self.loaded.make(self.task, self.config, seeds)
+        seconds = (time.monotonic() - began) / len(seeds)
+        for seed, song in zip(seeds, sampled, strict=True):
+            told = self.loaded.told(self.task, self.config, seed)
+            generated = GeneratedSong(
+                song.notes,
+                song.surprisals,
+                seed,
+                batch=tuple(seeds),
+                seconds=seconds,
+                cut=song.cut,
+                told=describe_told(told, self.task) if told else "",
+            )
+            if self.copy_check:
+                generated = self._with_copies(generated, self.copy_check)
+            yield generated
+
+    def _with_copies(self, song: GeneratedSong, check: CopyCheck) -> GeneratedSong:
+        """The song with what it shares with training songs."""
+        rows = self.task.song(song.notes)  # all of it, but what was given is nobody's copy
+        run = check.index.longest_run(rows, ~self.task.was_there(rows))
+        copied = check.index.describe(run, len(song.notes))
+        return dataclasses.replace(song, copied=copied, is_copy=check.refuses(run))
+
+    def _fault(self, song: GeneratedSong) -> str:
+        """In what a song is not as asked, in words; "" for one that is."""
+        if silent := lacking_parts(self.wish, self.task, self.config, song.notes):
+            return f"{' and '.join(silent)} would be silent, or nearly so"
+        if not song.cut and ends_soon(self.wish, self.task, self.config, song.notes):
+            return f"it would end within {SOON} bars after the prompt"
+        return ""
+
+    def check_enough(self, n_songs: int, n_made: int) -> None:
+        """Raise UserError if only `n_songs` of `n_made` songs were found that do not copy."""
+        if self.copy_check and n_songs < n_made:
+            n_missing = n_made - n_songs
+            raise UserError(f"--max-copy {self.copy_check.most}: {n_missing} of {n_made} songs "
+                            f"share more in each of {TRIES} tries; allow more notes, "
+                            "or a higher temperature (--genconfig)")
+
+    def files(self, new: np.ndarray, recipe: Recipe) -> dict[str, bytes]:
+        """The MIDI files of the song with (N, F) `new` notes, named as by `song_bytes`."""
+        rows = self.task.song(new)
+        return song_bytes(rows, self.loaded.tokenizer, self.prompt.tempo, recipe, self.task.n_bars)
+
+    def recipe(self, song: GeneratedSong) -> Recipe:
+        """What it takes to make the song again."""
+        loaded = self.loaded
+        return Recipe(
+            seed=song.seed,
+            batch=song.batch,
+            wish=self.wish,
+            genconfig=self.config,
+            model=loaded.path.name,
+            model_hash=loaded.hash,
+            dtype=loaded.dtype,
+            prompt=self.prompt.path,
+            prompt_hash=self.prompt.hash,
+            prompt_rows=self.prompt.n_rows,
+            surroundings=song_surroundings(loaded.device.type),
+        )
+
+
+def open_session(loaded: LoadedModel, wish: Wish, config: GenConfig, prompt: Prompt,
+                 copy_check: CopyCheck | None) -> Session:
+    """Raises UserError if the model was not trained for the wish, or the prompt does not fit it."""
+    loaded.check(wish, config)
+    task = make_task(wish, prompt.rows, loaded.vocabulary, config)
+    return Session(loaded, wish, config, prompt, task, copy_check)
+
+
+def best_songs(songs: Sequence[GeneratedSong], n: int, session: Session) -> list[GeneratedSong]:
+    """The `n` best, best first, each with its score in words; songs without a note come last."""
+    from backline.generation.ranking import rank
+
+    vocabulary = session.loaded.vocabulary
+    notes = [song.notes for song in songs]
+    surprisals = [song.surprisals for song in songs]
+    ranked = rank(notes, surprisals, session.task.kept, vocabulary, session.config.rules)
+    scored = [dataclasses.replace(songs[i], score=score.describe()) for i, score in ranked]
+    empty = [song for song in songs if not len(song.notes)]
+    return [*scored, *empty][:n]

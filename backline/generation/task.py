@@ -1,36 +1,47 @@
-"""What is to be played: a song from scratch, the rest of one, some parts for others, or bars in the middle.
+"""What to play: a song from scratch, the rest of one, some parts for others, or bars in the middle.
 
-Light: no torch. Bars that people give count from 1, all others from 0.
+Three records follow from each other:
+
+`Wish`             what somebody asks for, in the words of the command line; its errors name the
+                   options (--fill for `fill`).
+`Task`             what `make_task` makes of a wish and a prompt: what the model reads, which notes
+                   it may make, and what stays.
+`sampler.Request`  one song of a task: it adds a seed, and what a model with controls is told.
+
+Bars that people give count from 1, all others from 0. Light: no torch.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import re
+from numbers import Integral
 
 import numpy as np
 
 from backline.common.errors import UserError
 from backline.generation.config import GenConfig
-from backline.generation.rules import Rules
+from backline.generation.rules import Passage, Rules
 from backline.music.chords import CHORD_FIELDS, HALVES_PER_BAR, UNKNOWN, parse_chords
 from backline.music.vocab import BAR, FIRST_ID, PITCH_INSTRUMENT, START_POS, Vocabulary
 
-NOTES_PER_BAR = 128  # on average; of 287,553 bars of 2,849 songs 99.9 % have at most 119, the fullest has 183
-ALL_PARTS_OF = 4  # parts of a vocabulary, at most, for a song to need all of them
-PLAYS = 4  # a part plays that begins a note in one of so many bars; no note lasts longer
+# Most notes in a bar, on average. Of 287,553 bars of 2,849 songs 99.9 % have at most 119, the
+# fullest has 183.
+NOTES_PER_BAR = 128
+ALL_PARTS_OF = 4  # a song needs all parts of a vocabulary that has no more than these
+PLAYS_EVERY = 4  # a part plays if it begins a note in one of so many bars; no note lasts longer
 SOON = 2  # bars after a prompt
 
 
 @dataclasses.dataclass(frozen=True)
 class Wish:
-    """What the command line asks for; the parts in the order of the vocabulary.
+    """What somebody asks for; the parts in the order of the vocabulary.
 
     given: parts of the prompt that stay and are played to; the others of the prompt are left out.
     make: parts to make; () means all that make sense.
     fill: the first and the last bar to make anew, from 1; () means none.
-    bars: exactly so many new bars; 0: `num_bars` from scratch, after a prompt as many as the model likes, up to that.
-    loop: nothing new rings on past the last bar of what is made.
+    bars: exactly so many new bars; 0: `num_bars` from scratch, after a prompt up to so many.
+    loop: no new note rings on past the last bar that is made.
     """
 
     given: tuple[str, ...] = ()
@@ -43,14 +54,15 @@ class Wish:
         for name in self.given:
             if name in self.make:
                 raise UserError(f"{name} is both given and to be made; name it once")
-        if self.fill and (len(self.fill) != 2 or not 1 <= self.fill[0] <= self.fill[1]):
-            raise UserError(f"fill {list(self.fill)} must be the first and the last bar, counted from 1")
+        if self.fill and not _is_range(self.fill):
+            raise UserError(f"fill {list(self.fill)} must be the first and the last bar, "
+                            "counted from 1")
         if self.given and self.fill:
-            raise UserError("--fill keeps all that it does not make: leave out --given, and name the parts to make "
-                            "with --make")
+            raise UserError("--fill keeps all that it does not make: leave out --given, "
+                            "and name the parts to make with --make")
         if self.bars and (self.given or self.fill):
-            raise UserError("--bars is for new bars: with --given there are as many as are given, with --fill as many "
-                            "as are named")
+            raise UserError("--bars is for new bars: with --given there are as many as are given, "
+                            "with --fill as many as are named")
         if self.bars < 0:
             raise UserError(f"--bars {self.bars} must be at least 1")
         if self.loop and not (self.bars or self.given or self.fill):
@@ -58,22 +70,43 @@ class Wish:
 
     @property
     def needs_given(self) -> bool:
+        """Whether only a model that plays to given notes can do it."""
         return bool(self.given or self.fill)
+
+
+def _is_range(bars: tuple[int, ...]) -> bool:
+    """Whether `bars` are a first and a last bar, counted from 1; notebooks may give anything."""
+    if len(bars) != 2 or not all(isinstance(bar, Integral) for bar in bars):
+        return False
+    first, last = bars
+    return 1 <= first <= last
 
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """What the model is told, (N, F) rows each, and what belongs into the song besides the new notes."""
+    """What the model plays from, and what belongs into the song besides the new notes."""
 
-    rules: Rules
-    prompt: np.ndarray  # it goes on from these
-    given: np.ndarray  # it plays to these
-    kept: np.ndarray  # in the song, whatever is made
-    made: tuple[str, ...]  # parts that are made
+    rules: Rules  # what is made, and what it keeps to
+    prompt: np.ndarray  # (N, F) rows that the song goes on from
     dropped: tuple[str, ...] = ()  # parts of the prompt that are not in the song
     n_bars: int = 0  # that the song lasts, at least
     max_steps: int = 0  # most new notes
     ends: bool = False  # a model with controls is told that the song ends with the last bar made
+
+    @property
+    def given(self) -> np.ndarray:
+        """(M, F) rows that the song is played to."""
+        return self.rules.given
+
+    @property
+    def kept(self) -> np.ndarray:
+        """(N + M, F) rows in order that are in the song whatever is made."""
+        return np.concatenate([self.prompt, self.given])  # given notes begin after the prompt
+
+    @property
+    def made(self) -> tuple[str, ...]:
+        """Parts that are made."""
+        return self.rules.parts
 
     @property
     def first_bar(self) -> int:
@@ -84,12 +117,14 @@ class Task:
     def silent(self) -> tuple[str, ...]:
         """Parts that neither are made nor sound in what is given."""
         v = self.rules.vocabulary
-        return tuple(name for name in v.part_names if name not in (*self.made, *parts_of(self.given, v)))
+        heard = (*self.made, *parts_of(self.given, v))
+        return tuple(name for name in v.part_names if name not in heard)
 
     def song(self, new: np.ndarray) -> np.ndarray:
-        """(N, F) rows of the whole song in order."""
+        """(N, F) rows of the whole song in order, with its `new` ones."""
         rows = np.concatenate([self.kept, new])
-        return rows[np.lexsort((rows[:, PITCH_INSTRUMENT], rows[:, START_POS], rows[:, BAR]))]
+        order = np.lexsort((rows[:, PITCH_INSTRUMENT], rows[:, START_POS], rows[:, BAR]))
+        return rows[order]
 
     def n_new_bars(self, bar: int) -> int:
         """How many bars to be made come before `bar`, an id."""
@@ -106,13 +141,18 @@ def are_among(rows: np.ndarray, others: np.ndarray) -> np.ndarray:
     return np.array([tuple(row) in known for row in rows.tolist()], bool)
 
 
+# ---------------------------------------------------------------- what people type
+
+
 def parse_bars(text: str) -> tuple[int, int]:
     """(first, last) of "5-8" or "5". Raises UserError."""
     match = re.fullmatch(r"(\d{1,6})(?:-(\d{1,6}))?", text.strip())
     if not match:
-        raise UserError(f"--fill {text:.40}: give a bar or a range of bars, counted from 1, such as 5-8")
-    first, last = int(match[1]), int(match[2] or match[1])
-    if not 1 <= first <= last:
+        raise UserError(f"--fill {text:.40}: give a bar or a range of bars, counted from 1, "
+                        "such as 5-8")
+    first = int(match[1])
+    last = int(match[2] or match[1])
+    if not _is_range((first, last)):
         raise UserError(f"--fill {text:.40}: bars are counted from 1, and a range goes up")
     return first, last
 
@@ -125,43 +165,76 @@ def split_names(text: str) -> tuple[str, ...]:
 def parse_parts(text: str, vocabulary: Vocabulary) -> tuple[str, ...]:
     """Names of parts in "bass,piano", in the order of the vocabulary. Raises UserError."""
     names = split_names(text)
+    known = vocabulary.part_names
     if not names:
-        raise UserError(f"{text!r} names no part; the model plays {', '.join(vocabulary.part_names)}")
+        raise UserError(f"{text!r} names no part; the model plays {', '.join(known)}")
     for name in names:
-        if name not in vocabulary.part_names:
-            raise UserError(f"unknown part {name!r}; the model plays {', '.join(vocabulary.part_names)}")
-    return tuple(name for name in vocabulary.part_names if name in names)
+        if name not in known:
+            raise UserError(f"unknown part {name!r}; the model plays {', '.join(known)}")
+    return tuple(name for name in known if name in names)
+
+
+def check_has_song(given: bool, fill: bool, has_song: bool) -> None:
+    """Raise UserError if parts are `given`, or bars to `fill`, and no song has them."""
+    if (given or fill) and not has_song:
+        option = "--given" if given else "--fill"
+        raise UserError(f"{option} needs a song to play to; give one with -p")
+
+
+# ---------------------------------------------------------------- from a wish to a task
 
 
 def make_task(wish: Wish, prompt: np.ndarray, vocabulary: Vocabulary, config: GenConfig) -> Task:
-    """What to tell the model. `prompt`: (N, F) rows in order, N = 0 for none. Raises UserError."""
-    if wish.needs_given and not len(prompt):
-        raise UserError(f"{'--given' if wish.given else '--fill'} needs a song to play to; give one with -p")
-    ending = config.controls.ending
-    if ending == "yes" and wish.fill:
-        raise UserError("--ending yes: bars in the middle lead to what comes after them; leave it out")
+    """The task that follows from a wish.
+
+    Args:
+        prompt: (N, F) rows in order, N = 0 for none.
+    Raises:
+        UserError: the wish does not fit the prompt, or the rules do not fit the vocabulary.
+    """
+    check_has_song(bool(wish.given), bool(wish.fill), bool(len(prompt)))
     if wish.fill:
         return _fill(wish, prompt, vocabulary, config)
     if wish.given:
         return _parts_for_parts(wish, prompt, vocabulary, config)
+    return _new_bars(wish, prompt, vocabulary, config)
+
+
+def _new_bars(wish: Wish, prompt: np.ndarray, vocabulary: Vocabulary, config: GenConfig) -> Task:
+    """Bars from scratch, or after a prompt."""
     begun = _n_bars(prompt)
     end_bar = min(begun + (wish.bars or config.num_bars), vocabulary.bars)
     if wish.bars and end_bar < begun + wish.bars:
-        raise UserError(f"--bars {wish.bars}: {vocabulary.bars - begun} bars are left of the {vocabulary.bars} a song "
-                        f"can have; ask for fewer")
-    make, from_scratch = wish.make or vocabulary.part_names, not len(prompt)
+        raise UserError(f"--bars {wish.bars}: {vocabulary.bars - begun} bars are left of the "
+                        f"{vocabulary.bars} a song can have; ask for fewer")
+    from_scratch = not len(prompt)
     exact = bool(wish.bars) or (from_scratch and config.all_bars)
+    ending = config.controls.ending
     if ending == "yes" and not exact:
         raise UserError("--ending yes: say with --bars how many new bars there are until the end")
-    rules = Rules(vocabulary, config.rules, end_bar, parts=make, exact=exact, loop=wish.loop,
-                  at_once=from_scratch and config.start_at_once, chords=told_chords(config, begun, end_bar))
-    most = _most_notes(config, wish.bars or config.num_bars + 1, asked=bool(wish.bars))
-    ends = ending == "yes" or (exact and from_scratch and not wish.loop and ending != "no")
-    return Task(rules, prompt, prompt[:0], prompt, make, n_bars=end_bar if exact else 0, max_steps=most, ends=ends)
+    passage = Passage(
+        end_bar,
+        parts=wish.make,
+        exact=exact,
+        loop=wish.loop,
+        at_once=from_scratch and config.start_at_once,
+        chords=told_chords(config, begun, end_bar),
+    )
+    ends_by_itself = exact and from_scratch and not wish.loop and ending != "no"
+    return Task(
+        rules=Rules(vocabulary, config.rules, passage),
+        prompt=prompt,
+        n_bars=end_bar if exact else 0,
+        max_steps=_most_notes(config, wish.bars or config.num_bars + 1, asked=bool(wish.bars)),
+        ends=ends_by_itself or ending == "yes",
+    )
 
 
 def told_chords(config: GenConfig, first_bar: int, end_bar: int) -> np.ndarray | None:
-    """(2 · end_bar, 3) ids of the chords told, from `first_bar` on; None where there are none. Raises UserError."""
+    """(2 · end_bar, 3) ids of the chords asked for, from `first_bar` on; None for none.
+
+    Raises UserError about chords that cannot be read.
+    """
     if not config.controls.chords:
         return None
     chords = np.full((HALVES_PER_BAR * end_bar, len(CHORD_FIELDS)), UNKNOWN, np.uint8)
@@ -170,42 +243,77 @@ def told_chords(config: GenConfig, first_bar: int, end_bar: int) -> np.ndarray |
     return chords
 
 
-def _parts_for_parts(wish: Wish, prompt: np.ndarray, vocabulary: Vocabulary, config: GenConfig) -> Task:
+def _parts_for_parts(wish: Wish, prompt: np.ndarray, vocabulary: Vocabulary,
+                     config: GenConfig) -> Task:
+    """Parts beside those of the prompt that are given."""
     present = parts_of(prompt, vocabulary)
     for name in wish.given:
         if name not in present:
-            raise UserError(f"--given {name}: the prompt has no {name}; it has {', '.join(present)}")
-    make = wish.make or tuple(name for name in vocabulary.part_names if name not in wish.given)
+            raise UserError(f"--given {name}: the prompt has no {name}; "
+                            f"it has {', '.join(present)}")
+    others = tuple(name for name in vocabulary.part_names if name not in wish.given)
+    make = wish.make or others
     if not make:
         raise UserError("--given names all parts; leave out those to be made")
     given = prompt[_plays(prompt, wish.given, vocabulary)]
     n_bars = _n_bars(given)
-    rules = Rules(vocabulary, config.rules, n_bars, parts=make, loop=wish.loop, given=given,
-                  chords=told_chords(config, 0, n_bars))
-    return Task(rules, prompt[:0], given, given, make, tuple(name for name in present if name not in wish.given),
-                n_bars if wish.loop else 0, _most_notes(config, n_bars), config.controls.ending == "yes")
+    passage = Passage(
+        n_bars,
+        parts=make,
+        loop=wish.loop,
+        given=given,
+        chords=told_chords(config, 0, n_bars),
+    )
+    return Task(
+        rules=Rules(vocabulary, config.rules, passage),
+        prompt=prompt[:0],
+        dropped=tuple(name for name in present if name not in wish.given),
+        n_bars=n_bars if wish.loop else 0,
+        max_steps=_most_notes(config, n_bars),
+        ends=config.controls.ending == "yes",
+    )
 
 
 def _fill(wish: Wish, prompt: np.ndarray, vocabulary: Vocabulary, config: GenConfig) -> Task:
-    first, last = wish.fill[0] - 1, wish.fill[1] - 1
+    """Bars of the prompt anew, between those before and those after them."""
+    if config.controls.ending == "yes":
+        raise UserError("--ending yes: bars in the middle lead to what comes after them; "
+                        "leave it out")
     n_bars = _n_bars(prompt)
-    if last >= n_bars:
-        raise UserError(f"--fill {first + 1}-{last + 1}: the song has {n_bars} bars; name bars from 1 to {n_bars}")
+    first, last = wish.fill
+    if last > n_bars:
+        raise UserError(f"--fill {first}-{last}: the song has {n_bars} bars; "
+                        f"name bars from 1 to {n_bars}")
+    first_bar = first - 1
     make = wish.make or parts_of(prompt, vocabulary)
     bars = prompt[:, BAR] - FIRST_ID
-    made_anew = (bars >= first) & (bars <= last) & _plays(prompt, make, vocabulary)
-    before = bars < first
-    rules = Rules(vocabulary, config.rules, last + 1, first_bar=first, parts=make, loop=wish.loop,
-                  given=prompt[~before & ~made_anew], chords=told_chords(config, first, last + 1))
-    return Task(rules, prompt[before], prompt[~before & ~made_anew], prompt[~made_anew], make,
-                n_bars=n_bars if wish.loop else 0, max_steps=_most_notes(config, last + 1 - first), ends=True)
+    before = bars < first_bar
+    made_anew = ~before & (bars < last) & _plays(prompt, make, vocabulary)
+    passage = Passage(
+        end_bar=last,
+        first_bar=first_bar,
+        parts=make,
+        loop=wish.loop,
+        given=prompt[~before & ~made_anew],
+        chords=told_chords(config, first_bar, last),
+    )
+    return Task(
+        rules=Rules(vocabulary, config.rules, passage),
+        prompt=prompt[before],
+        n_bars=n_bars if wish.loop else 0,
+        max_steps=_most_notes(config, last - first_bar),
+        ends=True,
+    )
 
 
 def _most_notes(config: GenConfig, n_bars: int, asked: bool = True) -> int:
-    """Most new notes in so many bars, which the wish may have `asked` for."""
+    """Most new notes in `n_bars` bars; `asked`: the wish says how many bars there are."""
     if config.max_steps and (config.whole_bars or not asked):
         return config.max_steps
     return max(config.max_steps, NOTES_PER_BAR * n_bars)
+
+
+# ---------------------------------------------------------------- parts of songs
 
 
 def parts_of(rows: np.ndarray, vocabulary: Vocabulary) -> tuple[str, ...]:
@@ -214,31 +322,42 @@ def parts_of(rows: np.ndarray, vocabulary: Vocabulary) -> tuple[str, ...]:
     return tuple(name for p, name in enumerate(vocabulary.part_names) if p in present)
 
 
-def resting_parts(wish: Wish, task: Task, vocabulary: Vocabulary) -> tuple[str, ...]:
-    """Parts of the prompt that a wish for other ones silences in the rest of the song, which may not be meant."""
+def resting_parts(wish: Wish, task: Task) -> tuple[str, ...]:
+    """Parts of the prompt that --make leaves out of the continuation, perhaps by mistake."""
     if not wish.make or wish.needs_given:
         return ()
-    return tuple(name for name in parts_of(task.prompt, vocabulary) if name not in task.made)
+    present = parts_of(task.prompt, task.rules.vocabulary)
+    return tuple(name for name in present if name not in task.made)
 
 
-def lacking_parts(wish: Wish, task: Task, config: GenConfig, new: np.ndarray, vocabulary: Vocabulary,
-                  ) -> tuple[str, ...]:
-    """Parts that were asked for, by name or as those that given ones lack, and that a song of `new` notes has not.
+def lacking_parts(wish: Wish, task: Task, config: GenConfig, new: np.ndarray) -> tuple[str, ...]:
+    """Requested parts that have no note in the song of `new` notes, or nearly none.
 
-    From scratch all parts are asked for unless others are named (`all_parts`), and one lacks as well that plays in
-    fewer than one of PLAYS bars: a part that always sounds begins a note in as many. Of 2,845 songs 15 % have a part
-    that is silent in their first 16 bars, another 4 % one that plays in one to three of them, and 4 % one in four.
+    Requested are parts that the wish names, or that given ones lack. From scratch all parts are,
+    unless others are named (`all_parts`), and a part lacks as well if it plays in fewer than one of
+    PLAYS_EVERY bars: a part that always sounds begins a note in as many. Of 2,845 songs 15 % have a
+    part that is silent in their first 16 bars, another 4 % one that plays in one to three of them,
+    and 4 % one in four.
 
-    After a prompt, without --given, --missing or --make, a part may rest, and in bars of the middle; a part that the
-    prompt has does not lack after it; and after a prompt that leaves no room there is nothing to ask for.
+    After a prompt, without --given, --missing or --make, a part may rest, and so in bars of the
+    middle. A part that the prompt has does not lack after it. After a prompt that leaves no room
+    there is nothing to ask for.
     """
+    v = task.rules.vocabulary
     rows = task.song(new)
     from_scratch = config.all_parts and not len(task.kept)
-    asked = task.made if wish.given or (wish.make and not wish.fill and len(new)) else ()
-    if from_scratch and not wish.make and len(vocabulary.parts) <= ALL_PARTS_OF:
+    asked: tuple[str, ...] = ()
+    if wish.given or (wish.make and not wish.fill and len(new)):
         asked = task.made
-    least = _n_bars(rows) / PLAYS if from_scratch else 1
-    return tuple(name for name in asked if len(set(rows[_plays(rows, (name,), vocabulary), BAR].tolist())) < least)
+    if from_scratch and not wish.make and len(v.parts) <= ALL_PARTS_OF:
+        asked = task.made
+    least = _n_bars(rows) / PLAYS_EVERY if from_scratch else 1
+
+    def n_bars_of(name: str) -> int:
+        """How many bars a part plays in."""
+        return len(set(rows[_plays(rows, (name,), v), BAR].tolist()))
+
+    return tuple(name for name in asked if n_bars_of(name) < least)
 
 
 def ends_soon(wish: Wish, task: Task, config: GenConfig, new: np.ndarray) -> bool:
@@ -253,8 +372,8 @@ def incomplete_parts(rows: np.ndarray, vocabulary: Vocabulary) -> tuple[str, ...
     """Names of the parts of a song that lacks some. Raises UserError if it lacks none."""
     present = parts_of(rows, vocabulary)
     if len(present) == len(vocabulary.parts):
-        raise UserError("--missing: the prompt has all parts; leave it out to go on from it, or say with --given what "
-                        "to play to")
+        raise UserError("--missing: the prompt has all parts; leave it out to go on from it, "
+                        "or say with --given what to play to")
     return present
 
 
@@ -265,4 +384,5 @@ def _plays(rows: np.ndarray, parts: tuple[str, ...], vocabulary: Vocabulary) -> 
 
 
 def _n_bars(rows: np.ndarray) -> int:
+    """Bars of (N, F) rows in order, up to the last that has a note."""
     return int(rows[-1, BAR]) - FIRST_ID + 1 if len(rows) else 0

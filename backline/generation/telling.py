@@ -1,7 +1,8 @@
-"""What a model with controls is told to play, for every bar and half bar that a song can have. Light: no torch.
+"""What a model with controls is told to play, for every bar and half bar that a song can have.
 
-From scratch, what is not said is drawn, whole, from the sheets of the songs that the model was trained on. What a
-prompt plays is estimated from its last bars; what is to be made beside it is unknown unless it is said.
+From scratch, what is not asked for is drawn: the whole sheet of a song that the model was trained
+on. What a prompt plays is estimated from its last bars; what is made beside it is unknown unless
+asked for. Light: no torch.
 """
 
 from __future__ import annotations
@@ -26,15 +27,14 @@ from backline.music.chords import (
     estimate_chords,
     parse_chords,
 )
-from backline.music.controls import (
+from backline.music.controls import bars_left, fields
+from backline.music.sheet import (
     DENSITY,
     MODES,
     N_PART_FIELDS,
     PLAYS,
-    WINDOW,
-    bars_left,
+    WINDOW_BARS,
     describe_sheet,
-    fields,
     key_column,
     parse_density,
     sheet_of,
@@ -51,8 +51,8 @@ MINOR_THIRD = 3
 class Told:
     """Ids of controls; see `controls.fields` for their order."""
 
-    by_bar: np.ndarray  # (bars, S + 1) uint8: the sheet and how many bars are left, read with the notes of a bar
-    by_half_bar: np.ndarray  # (2 * bars, 3) uint8: the chord, which counts once a note's time is chosen
+    by_bar: np.ndarray  # (bars, S + 1) uint8: sheet and bars left, read with the bar's notes
+    by_half_bar: np.ndarray  # (2 * bars, 3) uint8: the chord, used once a note's time is chosen
 
     def chord_at(self, bar: int, start_pos: int, vocabulary: Vocabulary) -> np.ndarray:
         """(3,) ids of the chord at a time, given as ids; unknown for special ids."""
@@ -65,119 +65,161 @@ class Told:
 def nothing_told(vocabulary: Vocabulary) -> Told:
     """All controls unknown."""
     n_read = len(fields(vocabulary)) - len(CHORD_FIELDS)
+    n_halves = HALVES_PER_BAR * vocabulary.bars
     by_bar = np.full((vocabulary.bars, n_read), UNKNOWN, np.uint8)
-    return Told(by_bar, np.full((HALVES_PER_BAR * vocabulary.bars, len(CHORD_FIELDS)), UNKNOWN, np.uint8))
+    by_half_bar = np.full((n_halves, len(CHORD_FIELDS)), UNKNOWN, np.uint8)
+    return Told(by_bar, by_half_bar)
 
 
 def tell(task: Task, config: GenConfig, table: SheetTable, seed: int) -> Told:
     """What a song of `task` is told; `seed` draws what is not said.
 
-    Raises UserError if the controls name what the vocabulary has not.
+    Raises UserError if the controls name what the vocabulary does not have.
     """
     vocabulary = task.rules.vocabulary
-    told = nothing_told(vocabulary)
     controls = config.controls
-    from_scratch = not len(task.prompt) and not len(task.given)
+    told = nothing_told(vocabulary)
+    from_scratch = not len(task.kept)
     if from_scratch and not controls.draw and not controls.told and not config.rules.key:
         return told
-    end_bar = task.rules.last_bar_id - FIRST_ID + 1
-    density = parse_density(", ".join(f"{part}={level}" for part, level in controls.density.items()),
-                            vocabulary) if controls.density else {}
-    if from_scratch:
-        playing = task.made if config.all_parts else tuple(density)
-        sheet = told.by_bar[0, :-1]
-        if controls.draw:
-            sheet = _drawn(playing, density, table, vocabulary, np.random.default_rng(seed))
-        sheet = sheet.copy()
-        if controls.chords:
-            sheet[key_column(vocabulary)] = UNKNOWN  # that of another song
-    else:
+    density = parse_density(_density_text(config), vocabulary) if controls.density else {}
+    if not from_scratch:
         sheet = _estimated(task, table)
-    for p, name in enumerate(vocabulary.part_names):
-        of_part = sheet[p * N_PART_FIELDS:(p + 1) * N_PART_FIELDS]
-        if name in task.silent:
-            of_part[:] = NONE
-        if name in density:
-            of_part[PLAYS] = FIRST_VALUE
-            of_part[DENSITY] = FIRST_VALUE + density[name] - 1
+    elif controls.draw:
+        playing = task.made if config.all_parts else tuple(density)
+        sheet = _drawn(playing, density, table, vocabulary, np.random.default_rng(seed))
+    else:
+        sheet = told.by_bar[0, :-1].copy()
+    if from_scratch and controls.chords:
+        sheet[key_column(vocabulary)] = UNKNOWN  # that of another song
+    _say_parts(sheet, task, density)
     if config.rules.key:
-        is_minor = MINOR_THIRD in SCALES[config.rules.scale]
-        sheet[key_column(vocabulary)] = FIRST_VALUE + pitch_class(config.rules.key) * len(MODES) + is_minor
+        sheet[key_column(vocabulary)] = _key_id(config)
     told.by_bar[:, :-1] = sheet
-    told.by_bar[:, -1] = bars_left(np.maximum(end_bar - 1 - np.arange(vocabulary.bars), 0) if task.ends
-                                   else np.full(vocabulary.bars, FAR))
-    if len(task.given):
-        chords = estimate_chords(task.given, vocabulary, 0, end_bar)
-        told.by_half_bar[:len(chords)] = np.where(chords == NONE, UNKNOWN, chords)
-    chords = told_chords(config, task.first_bar, end_bar)
-    if chords is not None:
-        said = chords[:, 0] != UNKNOWN
-        told.by_half_bar[:len(chords)][said] = chords[said]
+    told.by_bar[:, -1] = bars_left(_bars_to_end(task))
+    _say_chords(told.by_half_bar, task, config)
     return told
 
 
-def _drawn(playing: Sequence[str], density: dict[str, int], table: SheetTable, vocabulary: Vocabulary,
-           random: np.random.Generator) -> np.ndarray:
-    """(S,) the sheet of a song in which some parts are `playing`, as nearly as dense as is said as there is."""
-    sheets = table.sheets
-    columns = {name: p * N_PART_FIELDS for p, name in enumerate(vocabulary.part_names)}
-    play = (sheets[:, [columns[name] + PLAYS for name in playing]] == FIRST_VALUE).all(1)
-    sheets = sheets[play] if play.any() else sheets
+def _density_text(config: GenConfig) -> str:
+    return ", ".join(f"{part}={level}" for part, level in config.controls.density.items())
+
+
+def _columns(part: int) -> slice:
+    """Those of a part in a sheet."""
+    return slice(part * N_PART_FIELDS, (part + 1) * N_PART_FIELDS)
+
+
+def _drawn(playing: Sequence[str], density: dict[str, int], table: SheetTable,
+           vocabulary: Vocabulary, random: np.random.Generator) -> np.ndarray:
+    """(S,) the sheet of a song in which all of `playing` play, as near to `density` as there is."""
+    sheets = table.sheets  # (n_songs, S)
+    first_columns = {name: p * N_PART_FIELDS for p, name in enumerate(vocabulary.part_names)}
+    plays = sheets[:, [first_columns[name] + PLAYS for name in playing]] == FIRST_VALUE
+    all_play = plays.all(1)
+    if all_play.any():
+        sheets = sheets[all_play]
     wanted = np.array([FIRST_VALUE + level - 1 for level in density.values()])
-    found = sheets[:, [columns[name] + DENSITY for name in density]].astype(int)
+    found = sheets[:, [first_columns[name] + DENSITY for name in density]].astype(int)
     distance = np.abs(found - wanted).sum(1)
-    return sheets[random.choice(np.flatnonzero(distance == distance.min()))]
+    nearest = np.flatnonzero(distance == distance.min())
+    return sheets[random.choice(nearest)].copy()
 
 
 def _estimated(task: Task, table: SheetTable) -> np.ndarray:
     """(S,) the sheet of the last bars of what is known; parts that it lacks are unknown."""
     vocabulary = task.rules.vocabulary
-    known = np.concatenate([task.prompt, task.given])
+    known = task.kept
     last = int(known[:, BAR].max()) - FIRST_ID
     if len(task.prompt) and len(task.given):  # bars in the middle
-        last = min(last, task.first_bar + WINDOW // 2)
-    sheet = sheet_of(known, vocabulary, table.levels, max(last - WINDOW + 1, 0), last)
+        last = min(last, task.first_bar + WINDOW_BARS // 2)
+    sheet = sheet_of(known, vocabulary, table.levels, max(last - WINDOW_BARS + 1, 0), last)
     present = parts_of(known, vocabulary)
     for p, name in enumerate(vocabulary.part_names):
-        if name not in present or (name in task.made and not len(task.prompt)):
-            sheet[p * N_PART_FIELDS:(p + 1) * N_PART_FIELDS] = UNKNOWN
+        made_beside = name in task.made and not len(task.prompt)
+        if name not in present or made_beside:
+            sheet[_columns(p)] = UNKNOWN
     return sheet
 
 
+def _say_parts(sheet: np.ndarray, task: Task, density: dict[str, int]) -> None:
+    """Write into a sheet (S,) which parts are silent, and the densities asked for."""
+    for p, name in enumerate(task.rules.vocabulary.part_names):
+        part_fields = sheet[_columns(p)]  # a view
+        if name in task.silent:
+            part_fields[:] = NONE
+        if name in density:
+            part_fields[PLAYS] = FIRST_VALUE
+            part_fields[DENSITY] = FIRST_VALUE + density[name] - 1
+
+
+def _key_id(config: GenConfig) -> int:
+    """The id of the key that the rules ask for."""
+    is_minor = MINOR_THIRD in SCALES[config.rules.scale]
+    return FIRST_VALUE + pitch_class(config.rules.key) * len(MODES) + is_minor
+
+
+def _end_bar(task: Task) -> int:
+    """The bar after the last that is made, from 0."""
+    return task.rules.last_bar_id - FIRST_ID + 1
+
+
+def _bars_to_end(task: Task) -> np.ndarray:
+    """(bars,) how many bars are left after each; FAR if the song is not to end."""
+    n_bars = task.rules.vocabulary.bars
+    if not task.ends:
+        return np.full(n_bars, FAR)
+    return np.maximum(_end_bar(task) - 1 - np.arange(n_bars), 0)
+
+
+def _say_chords(by_half_bar: np.ndarray, task: Task, config: GenConfig) -> None:
+    """Write chords into (2 * bars, 3): those of given notes, and in their place those asked for."""
+    if len(task.given):
+        heard = estimate_chords(task.given, task.rules.vocabulary, 0, _end_bar(task))
+        by_half_bar[:len(heard)] = np.where(heard == NONE, UNKNOWN, heard)
+    asked = told_chords(config, task.first_bar, _end_bar(task))
+    if asked is not None:
+        is_asked = asked[:, 0] != UNKNOWN
+        by_half_bar[:len(asked)][is_asked] = asked[is_asked]
+
+
 def check_controls(config: GenConfig, task: Task) -> list[str]:
-    """Lines that people should read about the controls they asked for; raises UserError about what cannot be."""
+    """Notices about the controls asked for. Raises UserError if they cannot be followed."""
     vocabulary = task.rules.vocabulary
     controls = config.controls
     if controls.density:
-        text = ", ".join(f"{part}={level}" for part, level in controls.density.items())
-        for name in parse_density(text, vocabulary):
+        for name in parse_density(_density_text(config), vocabulary):
             if name not in task.made:
-                raise UserError(f"a density for {name}, which is not made; leave it out, or make {name} too")
-    lines = []
+                raise UserError(f"a density for {name}, which is not made; leave it out, "
+                                f"or make {name} too")
+    lines: list[str] = []
     if controls.chords:
         progression = parse_chords(controls.chords)
         lines += progression.notices
         if config.rules.key:
             lines += _outside(progression, config.rules.key, config.rules.scale)
-        if all(part.is_drum for part in vocabulary.parts if part.name in task.made):
-            raise UserError("--chords: are for all parts but drums, and no other is made; leave them out")
+        made = [part for part in vocabulary.parts if part.name in task.made]
+        if all(part.is_drum for part in made):
+            raise UserError("--chords: are for all parts but drums, and no other is made; "
+                            "leave them out")
     return lines
 
 
 def _outside(progression: Progression, key: str, scale: str) -> list[str]:
     """A line about each chord of a progression that has notes outside a key."""
-    inside = scale_pitch_classes(key, scale)
-    chords = dict(zip(map(chord_name, progression.chords), progression.chords, strict=True))
+    in_key = scale_pitch_classes(key, scale)
+    outside = [chord for chord in progression.chords if not chord_pitch_classes(chord) <= in_key]
+    names = dict.fromkeys(map(chord_name, outside))
     return [f"{name} has notes outside {key} {scale}; they are allowed while it sounds"
-            for name, chord in chords.items() if not chord_pitch_classes(chord) <= inside]
+            for name in names]
 
 
 def describe_told(told: Told, task: Task) -> str:
-    """What was drawn or said of the parts that are made and the key, in words; "" if nothing."""
+    """What was drawn or asked for: the key, and the parts that are made, in words; "" for nothing."""
     vocabulary = task.rules.vocabulary
     sheet = told.by_bar[task.first_bar].copy()
     for p, name in enumerate(vocabulary.part_names):
         if name not in task.made:
-            sheet[p * N_PART_FIELDS:(p + 1) * N_PART_FIELDS] = UNKNOWN
-    said = describe_sheet(sheet, vocabulary)
-    return "" if said == "nothing said" else said
+            sheet[_columns(p)] = UNKNOWN
+    text = describe_sheet(sheet, vocabulary)
+    return "" if text == "nothing said" else text

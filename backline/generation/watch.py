@@ -1,8 +1,8 @@
 """Watch a folder for songs that are dropped into it, for `generate.py --watch`.
 
-The folder is looked at again and again, which works on every system and network drive, where notices of changes do
-not. A file is taken once two looks in a row find it with the same size and time of change: until then, whoever
-writes it is not done.
+The folder is polled, which works on every system and network drive, where change events do not. A
+file is taken once two looks in a row find the same size and time of change: until then it may still
+be written.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from backline.common.errors import UserError
-from backline.common.files import MIDI_SUFFIXES, file_hash, size_and_mtime
+from backline.common.files import file_hash, size_and_mtime
 from backline.generation.recipes import read_recipe
+from backline.music.midi_reader import MIDI_SUFFIXES
 
 SECONDS_BETWEEN_LOOKS = 0.5
 
@@ -25,24 +26,26 @@ Play = Callable[[Path, Path], object]  # makes the songs for a file in a folder
 class Watcher:
     """A folder, and which of its files songs were made for.
 
-    Songs for FOLDER/name.mid go to OUTPUT/name. Files in folders inside FOLDER are left alone, and so are hidden
-    ones, such as the companions that macOS puts beside files on foreign disks.
+    Songs for FOLDER/name.mid go to OUTPUT/name. Files in folders inside FOLDER are left alone, and
+    so are hidden ones, such as those that macOS puts beside files on foreign disks.
     """
 
     def __init__(self, folder: Path, output: Path, play: Play) -> None:
-        self.folder, self.output, self.play = folder, output, play
+        self.folder = folder
+        self.output = output
+        self.play = play
         self.seen: dict[Path, Stamp] = {}  # at the last look
-        self.done: dict[Path, Stamp] = {}  # when it was last played, or found to be bad
+        self.done: dict[Path, Stamp] = {}  # when last played, or found to be bad
 
     def pass_over_done(self) -> int:
-        """Take for done the files whose songs are there already, made of the same bytes; returns how many."""
+        """Count files as done that have songs, made of the same bytes; returns how many."""
         for path, stamp in stamps(self.folder).items():
             if was_prompt(path, self.output_of(path)):
                 self.done[path] = stamp
         return len(self.done)
 
     def look(self) -> None:
-        """Look once: play every file that has come to rest since it was last played."""
+        """Look once: play every file that changed since it was last played and changes no more."""
         found = stamps(self.folder)
         self.done = {path: stamp for path, stamp in self.done.items() if path in found}
         for path, stamp in found.items():
@@ -52,30 +55,36 @@ class Watcher:
         self.seen = found
 
     def try_to_play(self, path: Path) -> None:
-        """Play a file; what is wrong with it is one line, after which the watch goes on."""
+        """Play a file; an error is one line, and the watch goes on."""
         try:
             output = self.output_of(path)
             if output.resolve() == self.folder.resolve():
-                raise UserError(f"{path}: its songs would go into the watched folder, and be played to in turn; give "
-                                f"another -o")
+                raise UserError(f"{path}: its songs would go into the watched folder, "
+                                "and be played to in turn; give another -o")
             self.play(path, output)
         except UserError as err:
             text = str(err)
-            print(f"error: {text if str(path) in text else f'{path}: {text}'}", file=sys.stderr, flush=True)
+            named = text if str(path) in text else f"{path}: {text}"
+            print(f"error: {named}", file=sys.stderr, flush=True)
         except OSError as err:  # it was taken away again, or the disk is full
             print(f"error: {path}: {err.strerror or err}", file=sys.stderr, flush=True)
         sys.stdout.flush()  # whoever reads along through a pipe sees it now
 
     def output_of(self, path: Path) -> Path:
+        """The folder for the songs of a file."""
         return self.output / path.stem
 
 
 def stamps(folder: Path) -> dict[Path, Stamp]:
-    """Size and time of change of each MIDI file in `folder`, sorted by name. Raises UserError if it is gone."""
+    """Size and time of change of each MIDI file in `folder`, sorted by name.
+
+    Raises UserError if the folder is gone.
+    """
     check_folder(folder)
     found = {}
     for path in sorted(folder.iterdir()):
-        if path.suffix.lower() in MIDI_SUFFIXES and not path.name.startswith(".") and path.is_file():
+        is_midi = path.suffix.lower() in MIDI_SUFFIXES and not path.name.startswith(".")
+        if is_midi and path.is_file():
             try:
                 found[path] = size_and_mtime(path)
             except UserError:  # gone since it was listed
@@ -95,22 +104,23 @@ def was_prompt(path: Path, folder: Path) -> bool:
 
 
 def check_folder(folder: Path) -> None:
+    """Raise UserError if there is no such folder."""
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder to watch; make it, and drop .mid files into it")
 
 
 def folder_beside(folder: Path, ending: str) -> Path:
     """The folder next to `folder` that is named like it, with `ending` added."""
-    named = folder if folder.name not in ("", "..") else folder.resolve()
+    named = folder.resolve() if folder.name in ("", "..") else folder
     return named.parent / f"{named.name}{ending}"
 
 
 def watch(watcher: Watcher, again: bool, sleep: Callable[[float], None] = time.sleep) -> int:
-    """Look until Ctrl-C, which is how this ends well: returns 0. `again`: also play files that have songs already."""
+    """Look until Ctrl-C, the normal end: returns 0. `again`: also play files that have songs."""
     n_done = 0 if again else watcher.pass_over_done()
     before = f", but for {n_done} that have theirs" if n_done else ""
-    print(f"watching {watcher.folder}: songs for each .mid in it go to {watcher.output}{before}; Ctrl-C ends",
-          flush=True)
+    print(f"watching {watcher.folder}: songs for each .mid in it go to {watcher.output}{before}; "
+          "Ctrl-C ends", flush=True)
     try:
         while True:
             watcher.look()

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from backline.common.errors import UserError
-from backline.common.files import MIDI_SUFFIXES, file_hash
+from backline.common.files import file_hash
 from backline.listening.ideas_page import common_data, music_data, page_bytes, read_parts
+from backline.music.midi_reader import MIDI_SUFFIXES
 from backline.music.vocab import QUARTERS_PER_BAR, Vocabulary
 
 QUESTIONS = ("prefer", "real")

@@ -17,20 +17,27 @@ import numpy as np
 
 from backline.common.errors import UserError
 from backline.common.files import file_hash, json_bytes, read_input, write_bytes
+from backline.common.paths import WEB
 from backline.generation.config import RuleConfig
 from backline.generation.prompt import open_prompt, read_prompt
-from backline.generation.recipes import BEGINNING, Recipe, read_recipe, recipe_to_dict
-from backline.generation.stars import STARS_FORMAT, STARS_VERSION
+from backline.generation.recipes import (
+    BEGINNING,
+    STARS_FORMAT,
+    STARS_VERSION,
+    Recipe,
+    read_recipe,
+    recipe_to_dict,
+)
 from backline.generation.task import Wish
+from backline.music.bars import check_meters
 from backline.music.midi_reader import read_song
-from backline.music.parts import Assignment, assign_parts, check_meters
+from backline.music.parts import Assignment, assign_parts
 from backline.music.song import Song
 from backline.music.vocab import FIELDS, QUARTERS_PER_BAR, Vocabulary
 from tokenizer import MidiTokenizerPooled
 
 PAGE_NAME = "index.html"
 PAGE_MARK = "pooled ideas page"  # by which our own page is known, and may be replaced
-WEB = Path(__file__).parent / "web"
 SCRIPTS = ("elements.js", "sound.js", "player.js", "roll.js", "cards.js", "dock.js", "blind.js",
            "page.js")
 PartNotes = list[np.ndarray]  # for each part (N, 3): onset and end in ticks, pitch

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PolyCollection
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 
-from backline.music.theory import OCTAVE
+from backline.common.drawing import png_bytes
+from backline.music.theory import DRUM_NAMES, OCTAVE
 from backline.music.vocab import (
     BAR,
     FIRST_ID,
@@ -25,15 +24,6 @@ from backline.music.vocab import (
     Vocabulary,
 )
 
-# Names of the General MIDI 1 percussion map that are worth room on an axis.
-DRUM_NAMES = {
-    35: "kick 2", 36: "kick", 37: "side stick", 38: "snare", 39: "clap", 40: "snare 2", 41: "floor tom 2",
-    42: "closed hat", 43: "floor tom", 44: "pedal hat", 45: "low tom", 46: "open hat", 47: "mid tom 2", 48: "mid tom",
-    49: "crash", 50: "high tom", 51: "ride", 52: "china", 53: "ride bell", 54: "tambourine", 55: "splash",
-    56: "cowbell", 57: "crash 2", 58: "vibraslap", 59: "ride 2", 60: "high bongo", 61: "low bongo", 62: "mute conga",
-    63: "high conga", 64: "low conga", 65: "high timbale", 66: "low timbale", 67: "high agogo", 68: "low agogo",
-    69: "cabasa", 70: "maracas", 75: "claves", 76: "high woodblock", 77: "low woodblock", 80: "mute triangle",
-    81: "triangle"}
 # As on the page (web/page.css); they start over after the last.
 PART_COLORS = ("#c4561f", "#3a63c8", "#12826b", "#a3408f",
                "#8a6a00", "#6b4fc0", "#237a99", "#a83a4a")
@@ -97,7 +87,7 @@ def piano_roll(rows: np.ndarray, vocabulary: Vocabulary, n_prompt: int = 0, titl
             axes.axvspan(first, prompt_end, color=PROMPT_GREY, zorder=0)
     panels[-1].set_xlabel("bar" + _meaning(n_prompt, given))
     figure.suptitle(title)
-    return _png(figure)
+    return png_bytes(figure)
 
 
 def _figure(vocabulary: Vocabulary, drawings: list[PartDrawing], n_bars: int,
@@ -184,9 +174,3 @@ def _draw_bars(axes: Axes, drawing: PartDrawing, middle: np.ndarray, height: flo
     bars = PolyCollection(corners,  # type: ignore[arg-type]  # it takes 3-D arrays; its hints do not
                           facecolors=drawing.colors, linewidths=0)
     axes.add_collection(bars)
-
-
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": None})  # same picture, same bytes
-    return buffer.getvalue()

@@ -1,1 +1,1 @@
-"""Songs, MIDI files, parts and the vocabulary. No torch."""
+"""The vocabulary, songs and MIDI; parts and bars; chords, sheets and controls. No torch."""

@@ -1,11 +1,11 @@
-"""Chords: read from text, worked out from notes, and told as small ids. Light: no torch.
+"""Chords: read from text, worked out from notes, and told as small ids.
 
-A chord is a row of three ids: its root, its quality and its bass, the pitch class that sounds lowest.
-There is one chord for each half bar, since pop songs seldom change them more often.
+A chord is a row of three ids: its root, its quality and its bass, the pitch class that sounds
+lowest. There is one chord for each half bar, since pop songs seldom change them more often.
 
-The estimate compares what sounds with a template of each chord, as Fujishima (1999) does with audio.
-What sounds is counted in note durations, as Pardo and Birmingham (2002) do with scores.
-The Viterbi algorithm finds the best path of chords, on which a change costs something, as Sheh and
+The estimate compares what sounds with a template of each chord, as Fujishima (1999) does with
+audio. What sounds is counted in note durations, as Pardo and Birmingham (2002) do with scores. The
+Viterbi algorithm finds the best path of chords, on which a change costs something, as Sheh and
 Ellis (2003) do.
 """
 
@@ -25,30 +25,41 @@ from backline.music.vocab import BAR, FIRST_ID, NOTE_DUR, PITCH_INSTRUMENT, STAR
 UNKNOWN, NONE, FIRST_VALUE = range(3)
 
 CHORD_FIELDS = ("chord_root", "chord_quality", "chord_bass")
-ROOT, QUALITY, BASS = range(len(CHORD_FIELDS))
+CHORD_ROOT, CHORD_QUALITY, CHORD_BASS = range(len(CHORD_FIELDS))
 
 QUALITIES = ("maj", "min", "7", "maj7", "m7", "dim", "aug", "sus")
 SUFFIXES = ("", "m", "7", "maj7", "m7", "dim", "aug", "sus")  # of a chord's name
 INTERVALS = (  # semitones above the root
-    (0, 4, 7), (0, 3, 7), (0, 4, 7, 10), (0, 4, 7, 11), (0, 3, 7, 10), (0, 3, 6), (0, 4, 8), (0, 5, 7))
+    (0, 4, 7),
+    (0, 3, 7),
+    (0, 4, 7, 10),
+    (0, 4, 7, 11),
+    (0, 3, 7, 10),
+    (0, 3, 6),
+    (0, 4, 8),
+    (0, 5, 7),
+)
 SUS2 = frozenset((0, 2, 7))  # read as sus: it, too, has no third
 CHORD_SIZES = (OCTAVE, len(QUALITIES), OCTAVE)  # values of each field
 N_CHORDS = OCTAVE * len(QUALITIES)
 
+SPELLINGS = {"♭": "b", "♯": "#", "min": "m", "6/9": "69"}  # of people, and of pychord
+
 HALVES_PER_BAR = 2
 MOST_BARS = 1024  # of one chord
-NAMES = ("a root in capitals (C, F#, Bb), perhaps followed by m, 7, maj7, m7, dim, aug, sus or another "
-         "of jazz's qualities (m7b5, 6, 9), and perhaps by a bass (Am/C); or - for no chord")
+CHORD_NAMES = ("a root in capitals (C, F#, Bb), perhaps followed by m, 7, maj7, m7, dim, aug, sus "
+               "or another of jazz's qualities (m7b5, 6, 9), and perhaps by a bass (Am/C); or - for "
+               "no chord")
 
 # Weights of the estimate. They were tuned on 300 songs: by reading the chords beside the notes, and
 # by the share of notes on strong beats that are in the chord.
 LOWEST_WEIGHT = 1.0  # of a step of the lowest note, on top of its own
 ROOT_WEIGHT = 0.2  # of a bass that is the root
-CONTEXT_WEIGHT = 0.1  # of the half bars around, which tell of a bare root or fifth whether it is minor
+CONTEXT_WEIGHT = 0.1  # of the half bars around, which tell if a bare root or fifth is minor
 CONTEXT_REACH = 8  # half bars to each side
-RARITY = np.array([0, 0, 0.02, 0.02, 0.02, 0.05, 0.1, 0.1])  # by quality: what it must fit better by
+RARITY = np.array([0, 0, 0.02, 0.02, 0.02, 0.05, 0.1, 0.1])  # how much better each quality must fit
 CHANGE_COSTS = (0.08, 0.16)  # at a bar line and within a bar; a perfect fit is worth 1
-LEAST_SOUND = 1 / 8  # half bars of melodic notes, their durations added; with less there is no chord
+LEAST_SOUND = 1 / 8  # half bars of melodic notes, durations added; with less there is no chord
 
 
 # ---------------------------------------------------------------- from notes
@@ -70,20 +81,21 @@ def estimate_chords(rows: np.ndarray, vocabulary: Vocabulary, first_bar: int,
     half_bar, step, pitch = _sounding(rows, vocabulary, first_bar, n_halves)  # each (S,)
     if not len(pitch):
         return chords
-    # Pitch classes count from the lowest note: so chords that fit alike are told apart alike in every key.
+    # Pitch classes count from the lowest note, so that ties are resolved alike in every key.
     origin = pitch.min()
     sound = _histogram(half_bar, pitch - origin, n_halves)   # (H, 12)
 
-    lowest = np.full(step.max() + 1, pitch.max())
+    lowest = np.full(step.max() + 1, pitch.max())            # of each step
     np.minimum.at(lowest, step, pitch)
     sounding_step = np.unique(step)
     half_bar = sounding_step // _half_bar_steps(vocabulary)
-    lowest_sound = _histogram(half_bar, lowest[sounding_step] - origin, n_halves)  # (H, 12)
+    lowest_pitch = lowest[sounding_step]
+    lowest_sound = _histogram(half_bar, lowest_pitch - origin, n_halves)  # (H, 12)
 
     costs = np.resize(CHANGE_COSTS, n_halves)
     found = best_path(_scores(sound, lowest_sound), costs)   # (H,)
-    enough = sound.sum(axis=1) >= LEAST_SOUND * _half_bar_steps(vocabulary)
-    is_chord = enough & (found < N_CHORDS)
+    least_steps = LEAST_SOUND * _half_bar_steps(vocabulary)
+    is_chord = (sound.sum(axis=1) >= least_steps) & (found < N_CHORDS)
     root, quality = np.divmod(found, len(QUALITIES))
     root = (root + origin) % OCTAVE
     bass = (lowest_sound.argmax(axis=1) + origin) % OCTAVE
@@ -102,39 +114,46 @@ def _sounding(rows: np.ndarray, vocabulary: Vocabulary, first_bar: int,
 
     Half bars and steps count from `first_bar`.
     """
-    is_melodic = np.array([*(not part.is_drum for part in vocabulary.parts), False])
-    part = vocabulary.part_of_id[rows[:, PITCH_INSTRUMENT]]  # (N,); −1, the last, for special rows
+    is_melodic = np.append(~vocabulary.is_drum, False)       # the last: special rows, of part −1
+    part = vocabulary.part_of_id[rows[:, PITCH_INSTRUMENT]]  # (N,)
     notes = rows[is_melodic[part]].astype(np.int64)
     bar = notes[:, BAR] - FIRST_ID - first_bar
-    start = bar * vocabulary.steps_per_bar + notes[:, START_POS] - FIRST_ID
+    start_pos = notes[:, START_POS] - FIRST_ID
+    start = bar * vocabulary.steps_per_bar + start_pos       # (M,) of the melodic notes
     duration = notes[:, NOTE_DUR] - FIRST_ID + 1
-    note = np.repeat(np.arange(len(notes)), duration)        # (S,)
+    pitch = vocabulary.pitch_of_id[notes[:, PITCH_INSTRUMENT]]
+
+    note = np.repeat(np.arange(len(notes)), duration)        # (S,) the note of each sounding step
     before = np.cumsum(duration) - duration
-    step = np.arange(len(note)) - before[note] + start[note]
+    since_onset = np.arange(len(note)) - before[note]
+    step = start[note] + since_onset
     half_bar = step // _half_bar_steps(vocabulary)
     inside = (step >= 0) & (half_bar < n_halves)
-    pitch = vocabulary.pitch_of_id[notes[:, PITCH_INSTRUMENT]][note]
-    return half_bar[inside], step[inside], pitch[inside]
+    return half_bar[inside], step[inside], pitch[note][inside]
 
 
 def _histogram(half_bar: np.ndarray, pitch: np.ndarray, n_halves: int) -> np.ndarray:
     """(n_halves, 12): how often each pitch class comes in each half bar."""
-    counts = np.bincount(half_bar * OCTAVE + pitch % OCTAVE, minlength=n_halves * OCTAVE)
+    cells = half_bar * OCTAVE + pitch % OCTAVE
+    counts = np.bincount(cells, minlength=n_halves * OCTAVE)
     return counts.reshape(n_halves, OCTAVE)
 
 
 def _templates() -> np.ndarray:
     """(97, 12) unit vectors: the chords, root by root, and a flat one that stands for no chord."""
-    templates = np.zeros((OCTAVE, len(QUALITIES), OCTAVE))
+    chords = np.zeros((OCTAVE, len(QUALITIES), OCTAVE))
     for root in range(OCTAVE):
         for quality, intervals in enumerate(INTERVALS):
-            templates[root, quality, (root + np.array(intervals)) % OCTAVE] = 1
-    return unit(np.concatenate([templates.reshape(N_CHORDS, OCTAVE), np.ones((1, OCTAVE))]))
+            pitch_classes = (root + np.array(intervals)) % OCTAVE
+            chords[root, quality, pitch_classes] = 1
+    flat = np.ones((1, OCTAVE))
+    return unit(np.concatenate([chords.reshape(N_CHORDS, OCTAVE), flat]))
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
     """The vectors (..., D) made one long; zeros stay."""
-    lengths = np.sqrt((vectors * vectors).sum(axis=-1, keepdims=True))
+    squares = (vectors * vectors).sum(axis=-1, keepdims=True)
+    lengths = np.sqrt(squares)
     return vectors / np.where(lengths > 0, lengths, 1)
 
 
@@ -144,19 +163,24 @@ TEMPLATES = _templates()
 def _scores(sound: np.ndarray, lowest_sound: np.ndarray) -> np.ndarray:
     """(H, 97): how well each chord, or none, fits each half bar.
 
-    `sound` (H, 12) counts the steps that each pitch class sounds, `lowest_sound` those that it sounds lowest.
-    Square roots keep a note that is long, or doubled, from drowning the others.
+    `sound` (H, 12) counts the steps that each pitch class sounds, `lowest_sound` those that it
+    sounds lowest. Square roots keep a note that is long, or doubled, from drowning the others.
     """
     n_halves = len(sound)
     profile = unit(np.sqrt(sound + LOWEST_WEIGHT * lowest_sound))
-    sums = np.concatenate([np.zeros((1, OCTAVE)), profile.cumsum(axis=0)])
-    begin = np.maximum(np.arange(n_halves) - CONTEXT_REACH, 0)
-    end = np.minimum(np.arange(n_halves) + CONTEXT_REACH + 1, n_halves)
-    context = (sums[end] - sums[begin]) / (end - begin)[:, None]
+    nothing = np.zeros((1, OCTAVE))
+    sums = np.concatenate([nothing, profile.cumsum(axis=0)])  # (H + 1, 12), before each half bar
+    half_bar = np.arange(n_halves)
+    begin = np.maximum(half_bar - CONTEXT_REACH, 0)
+    end = np.minimum(half_bar + CONTEXT_REACH + 1, n_halves)
+    n_around = (end - begin)[:, None]
+    context = (sums[end] - sums[begin]) / n_around
 
     scores = unit(profile + CONTEXT_WEIGHT * context) @ TEMPLATES.T  # (H, 97)
-    root_in_bass = lowest_sound / np.maximum(lowest_sound.sum(axis=1, keepdims=True), 1)
-    scores[:, :N_CHORDS] += ROOT_WEIGHT * root_in_bass.repeat(len(QUALITIES), axis=1)
+    n_steps = lowest_sound.sum(axis=1, keepdims=True)
+    root_in_bass = lowest_sound / np.maximum(n_steps, 1)
+    of_chords = root_in_bass.repeat(len(QUALITIES), axis=1)  # (H, 96)
+    scores[:, :N_CHORDS] += ROOT_WEIGHT * of_chords
     scores[:, :N_CHORDS] -= np.tile(RARITY, OCTAVE)
     scores[~sound.any(axis=1)] = 0  # silence speaks for no chord, and against none
     return scores
@@ -169,7 +193,8 @@ def best_path(scores: np.ndarray, costs: np.ndarray) -> np.ndarray:
 
     Args:
         scores: (T, S) of each state at each time.
-        costs: (T,) of coming from another state, whichever it is; so only the best state is ever worth leaving.
+        costs: (T,) of coming from another state, whichever it is; so only the best state is ever
+            worth leaving.
     Returns:
         (T,) states.
     """
@@ -206,7 +231,7 @@ class Chord(NamedTuple):
 
 
 def chord_name(row: np.ndarray) -> str:
-    """What musicians write for a chord's three ids: Am/C; - for none; ? if any of them is unknown."""
+    """What musicians write for a chord's three ids: Am/C; - for none; ? if one is unknown."""
     if UNKNOWN in row:
         return "?"
     if NONE in row:
@@ -230,7 +255,7 @@ def _chord(row: np.ndarray) -> Chord:
 def transposed_chords(columns: np.ndarray, semitones: int) -> np.ndarray:
     """A copy of (..., 3) chords whose roots and basses are moved; NONE and UNKNOWN stay."""
     moved = columns.copy()
-    for field in (ROOT, BASS):
+    for field in (CHORD_ROOT, CHORD_BASS):
         ids = columns[..., field].astype(np.int64)
         shifted = FIRST_VALUE + (ids - FIRST_VALUE + semitones) % OCTAVE
         moved[..., field] = np.where(ids >= FIRST_VALUE, shifted, ids)
@@ -282,30 +307,36 @@ def parse_chords(text: str) -> Progression:
                 notices.append(f"{name} is played as {played}")
         names.append(played)
         rows += [row] * n_halves
-    return Progression(tuple(names), np.array(rows, np.uint8), tuple(dict.fromkeys(notices)))
+    different = dict.fromkeys(notices)
+    return Progression(tuple(names), np.array(rows, np.uint8), tuple(different))
 
 
 def _half_bars(length: str, where: str) -> int:
     """Half bars in a length in bars. Raises UserError."""
     bars = float(length) if re.fullmatch(r"[0-9]+\.?[0-9]*|\.[0-9]+", length) else 0.0
     if not 0 < bars <= MOST_BARS or bars * HALVES_PER_BAR % 1:
-        raise UserError(f"{where}: lasts no whole number of half bars; give .5, 1, 1.5, 2 and so on, up to "
-                        f"{MOST_BARS} bars")
+        raise UserError(f"{where}: lasts no whole number of half bars; give .5, 1, 1.5, 2 and so "
+                        f"on, up to {MOST_BARS} bars")
     return int(bars * HALVES_PER_BAR)
 
 
 def _read_chord(name: str, where: str) -> tuple[Chord, bool]:
-    """The chord of a name, and whether it has exactly the notes that are meant. Raises UserError."""
+    """The chord of a name, and whether it has exactly the notes that are meant.
+
+    Raises UserError.
+    """
     import pychord  # not at the top: --help must not wait for it
     from pychord.utils import note_to_val
 
-    plain = name.replace("♭", "b").replace("♯", "#").replace("min", "m").replace("6/9", "69")
+    plain = name
+    for written, read in SPELLINGS.items():
+        plain = plain.replace(written, read)
     try:
         if re.search(r"/[0-9]", plain):  # pychord's way to name an inversion
             raise ValueError
         meant = pychord.Chord(plain)
     except ValueError:
-        raise UserError(f"{where}: no chord; give {NAMES}") from None
+        raise UserError(f"{where}: no chord; give {CHORD_NAMES}") from None
     root = note_to_val(meant.root)
     bass = note_to_val(meant.on) if meant.on else root
     intervals = frozenset(interval % OCTAVE for interval in meant.quality.components)

@@ -1,19 +1,17 @@
-"""Controls: what is to be played, as small ids, one column a control and one row a note. Light: no torch.
+"""Controls: what is to be played, as small ids, one column a control and one row a note.
 
-The sheet comes first: how each part plays in the sixteen bars around a bar, and in which key.
-Behind it come how many bars are left, and the chord of the half bar.
-In every column 0 says nothing, 1 says that there is none, and the values begin at 2.
+The sheet comes first (`sheet.py`): how each part plays in the sixteen bars around a bar, and in
+which key. Behind it come how many bars are left, and the chord of the half bar (`chords.py`). In
+every column 0 says nothing, 1 says that there is none, and the values begin at 2.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Iterable
-from typing import NamedTuple
+from collections.abc import Collection
 
 import numpy as np
 
-from backline.common.errors import UserError
 from backline.music.chords import (
     CHORD_FIELDS,
     CHORD_SIZES,
@@ -21,38 +19,22 @@ from backline.music.chords import (
     HALVES_PER_BAR,
     NONE,
     UNKNOWN,
-    best_path,
     estimate_chords,
     transposed_chords,
-    unit,
 )
-from backline.music.theory import OCTAVE, PITCH_CLASSES
-from backline.music.vocab import BAR, BOS, FIRST_ID, NOTE_DUR, PITCH_INSTRUMENT, START_POS, Vocabulary
+from backline.music.sheet import (
+    MODES,
+    N_KEYS,
+    PART_SIZES,
+    Levels,
+    key_column,
+    sheets_of_bars,
+    song_bars,
+)
+from backline.music.vocab import BAR, BOS, FIRST_ID, START_POS, Vocabulary
 
-N_DENSITIES = 8
-REST_EDGES = (0, 1 / 4, 1 / 2)  # shares of bars; each the highest of its level
-RETURN_GAPS = (4, 8)  # bars: phrases of four and of eight
-RETURN_EDGES = (1 / 4, 1 / 2, 9 / 10)  # shares of a bar; each the lowest of the next level
-PART_SIZES = {"plays": 1, "density": N_DENSITIES, "rests": len(REST_EDGES) + 1,
-              **{f"returns_{gap}": len(RETURN_EDGES) + 1 for gap in RETURN_GAPS}}
-N_PART_FIELDS = len(PART_SIZES)
 CHORD_COLUMNS = slice(-len(CHORD_FIELDS), None)
-PLAYS, DENSITY, RESTS, RETURNS_4, RETURNS_8 = range(N_PART_FIELDS)
 BARS_LEFT_EDGES = (0, 1, 2, 3, 4, 8, 16, 32)  # each the most of its bucket
-WINDOW = 16  # bars that a sheet is of
-
-MODES = ("major", "minor")
-# How well each pitch class above the tonic fits a major and a minor key (Krumhansl and Kessler 1982).
-# 276 songs had a key signature other than C. These profiles find it for 79 % of them,
-# Temperley's (1999) for 73 %, Albrecht and Shanahan's (2013) for 67 %.
-KEY_PROFILES = ((6.35, 2.23, 3.48, 2.33, 4.38, 4.09, 2.52, 5.19, 2.39, 3.66, 2.29, 2.88),
-                (6.33, 2.68, 3.52, 5.38, 2.60, 3.53, 2.54, 4.75, 3.98, 2.69, 3.34, 3.17))
-N_KEYS = OCTAVE * len(MODES)
-LEAST_CORRELATION = 0.5  # of what is played with a key's profile; with less there is no key
-KEY_CHANGE_COST = 4.0  # correlation, summed over bars, by which a new key must be better
-
-DENSITY_WORDS = {"sparse": 2, "medium": 4, "busy": 7}
-REST_WORDS = ("", "rests now and then", "rests up to half the time", "rests most of the time")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,226 +53,15 @@ class Field:
 
 def fields(vocabulary: Vocabulary) -> tuple[Field, ...]:
     """All columns in their order: those of each part, the key, the bars left, and the chord's."""
-    of_parts = [Field(f"{part.name} {name}", index, n_values)
-                for index, part in enumerate(vocabulary.parts)
-                for name, n_values in PART_SIZES.items()]
-    key = Field("key", None, N_KEYS)
-    bars_left = Field("bars_left", None, len(BARS_LEFT_EDGES) + 1)
-    chord = [Field(name, None, n_values)
-             for name, n_values in zip(CHORD_FIELDS, CHORD_SIZES, strict=True)]
-    return (*of_parts, key, bars_left, *chord)
-
-
-def key_column(vocabulary: Vocabulary) -> int:
-    """The column of the key, which is the sheet's last."""
-    return N_PART_FIELDS * len(vocabulary.parts)
-
-
-@dataclasses.dataclass(frozen=True)
-class Levels:
-    """What counts as dense, part by part.
-
-    density_edges: (n_parts, 7) edges between the levels, in notes a bar; bars in which a part rests do not count.
-    """
-
-    density_edges: tuple[tuple[float, ...], ...]
-
-    def __post_init__(self) -> None:
-        for edges in self.density_edges:
-            if len(edges) != N_DENSITIES - 1 or list(edges) != sorted(edges):
-                raise UserError(f"density_edges {list(edges)}: must be {N_DENSITIES - 1} numbers that go up")
-
-
-def measure_levels(songs: Iterable[np.ndarray], vocabulary: Vocabulary) -> Levels:
-    """Levels that are equally frequent in the windows of songs, (N, 4) rows each."""
-    none = np.zeros((0, len(vocabulary.parts)))
-    densities = np.concatenate([none, *(_densities(rows, vocabulary) for rows in songs)])
-    shares = np.arange(1, N_DENSITIES) / N_DENSITIES
-    edges = []
-    for of_part in densities.T:
-        played = of_part[of_part > 0]
-        quantiles = np.quantile(played, shares) if len(played) else np.zeros(len(shares))
-        edges.append(tuple(quantiles.round(3).tolist()))
-    return Levels(tuple(edges))
-
-
-def _densities(rows: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
-    """(W, n_parts) densities in windows of one song that overlap by half; 0 where a part does not play."""
-    song = _song(rows, vocabulary)
-    begin, end = _windows(song.n_bars)
-    begin = begin[::WINDOW // 2]
-    end = end[::WINDOW // 2]
-    counts = song.counts()
-    return _ratio(_sums(counts, begin, end), _sums(counts > 0, begin, end))
-
-
-# ---------------------------------------------------------------- sheets
-
-
-def song_sheets(rows: np.ndarray, vocabulary: Vocabulary, levels: Levels) -> np.ndarray:
-    """(n_bars, K_sheet) uint8: the sheet of each bar of one song, (N, 4) rows.
-
-    The bars run from the first to the last with a note; a song without notes is one empty bar.
-    A sheet describes the window of 16 bars around its bar. Near an end of the song the window is moved inside.
-    """
-    song = _song(rows, vocabulary)
-    return _sheets(song, vocabulary, levels, *_windows(song.n_bars))
-
-
-def sheet_of(rows: np.ndarray, vocabulary: Vocabulary, levels: Levels, first_bar: int,
-             last_bar: int) -> np.ndarray:
-    """(K_sheet,) uint8: one sheet of a whole stretch of bars, which count from 0.
-
-    The stretch is taken as a song of its own: what sounds before and after it does not count.
-    """
-    song = _song(rows, vocabulary, (first_bar, last_bar))
-    return _sheets(song, vocabulary, levels, np.array([0]), np.array([song.n_bars]))[0]
-
-
-class _Song(NamedTuple):
-    """The notes of one song, and its bars, which count from its first."""
-
-    first_bar: int
-    n_bars: int
-    notes: np.ndarray  # (N, 4) ids, no special rows
-    bar: np.ndarray  # (N,)
-    part: np.ndarray  # (N,)
-    n_parts: int
-
-    def counts(self, chosen: np.ndarray | slice = slice(None)) -> np.ndarray:
-        """(n_bars, n_parts): how many notes begin; only the `chosen` ones count."""
-        cells = self.bar[chosen] * self.n_parts + self.part[chosen]
-        counts = np.bincount(cells, minlength=self.n_bars * self.n_parts)
-        return counts.reshape(self.n_bars, self.n_parts)
-
-
-def _song(rows: np.ndarray, vocabulary: Vocabulary, stretch: tuple[int, int] | None = None) -> _Song:
-    """The notes of (N, 4) rows; of those, only a `stretch` from a first to a last bar, if one is given."""
-    notes = rows[rows[:, BAR] >= FIRST_ID].astype(np.int64)
-    bar = notes[:, BAR] - FIRST_ID
-    if stretch is not None:
-        first_bar, last_bar = stretch
-    elif len(bar):
-        first_bar, last_bar = int(bar.min()), int(bar.max())
-    else:
-        first_bar, last_bar = 0, 0
-    inside = (bar >= first_bar) & (bar <= last_bar)
-    notes = notes[inside]
-    bar = bar[inside] - first_bar
-    part = vocabulary.part_of_id[notes[:, PITCH_INSTRUMENT]]
-    return _Song(first_bar, last_bar - first_bar + 1, notes, bar, part, len(vocabulary.parts))
-
-
-def _windows(n_bars: int) -> tuple[np.ndarray, np.ndarray]:
-    """The first bar of each bar's window, and the bar behind its last, (n_bars,) each."""
-    begin = np.clip(np.arange(n_bars) - WINDOW // 2, 0, max(n_bars - WINDOW, 0))
-    return begin, np.minimum(begin + WINDOW, n_bars)
-
-
-def _sums(of_bars: np.ndarray, begin: np.ndarray, end: np.ndarray) -> np.ndarray:
-    """(W, C) sums of (n_bars, C) over W windows of bars."""
-    nothing = np.zeros((1, of_bars.shape[1]), of_bars.dtype)
-    sums = np.concatenate([nothing, of_bars]).cumsum(axis=0)
-    return sums[end] - sums[begin]
-
-
-def _ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """a / b, and 0 where b is 0."""
-    return a / np.maximum(b, 1)
-
-
-def _sheets(song: _Song, vocabulary: Vocabulary, levels: Levels, begin: np.ndarray,
-            end: np.ndarray) -> np.ndarray:
-    """(W, K_sheet) uint8: the sheets of W windows of bars, from `begin` (W,) to before `end` (W,)."""
-    counts = song.counts()
-    n_notes = _sums(counts, begin, end)                      # (W, n_parts)
-    n_played = _sums(counts > 0, begin, end)                 # bars
-    length = (end - begin)[:, None]
-    density = _ratio(n_notes, n_played)
-
-    sheets = np.full((len(begin), song.n_parts, N_PART_FIELDS), NONE, np.uint8)
-    sheets[..., PLAYS] = FIRST_VALUE
-    for part, edges in enumerate(levels.density_edges):
-        level = np.searchsorted(edges, density[:, part], side="right")
-        sheets[:, part, DENSITY] = FIRST_VALUE + level
-    sheets[..., RESTS] = FIRST_VALUE + np.searchsorted(REST_EDGES, (length - n_played) / length)
-    for column, gap in zip((RETURNS_4, RETURNS_8), RETURN_GAPS, strict=True):
-        returns, is_pair = _returns(song, vocabulary, gap)
-        n_pairs = _sums(is_pair, begin, end)
-        mean = _ratio(_sums(returns, begin, end), n_pairs)
-        level = np.searchsorted(RETURN_EDGES, mean.round(6), side="right")  # a sum of floats may miss an edge
-        sheets[..., column] = np.where(n_pairs > 0, FIRST_VALUE + level, NONE)
-    sheets[n_notes == 0] = NONE
-
-    of_parts = sheets.reshape(len(begin), -1)                # (W, n_parts * 5)
-    keys = _keys(song, vocabulary, begin, end)
-    return np.concatenate([of_parts, keys[:, None]], axis=1)
-
-
-def _returns(song: _Song, vocabulary: Vocabulary, gap: int) -> tuple[np.ndarray, np.ndarray]:
-    """How much of each part's bar comes back `gap` bars later, and where that can be said.
-
-    Two bars are compared by what is struck when: onsets that both have, of all that they have (Jaccard 1912).
-    Nothing is said where the first bar rests or the second lies behind the song.
-
-    Returns:
-        (n_bars, n_parts) shares, 0 where nothing is said; (n_bars, n_parts) bool.
-    """
-    step = song.bar * vocabulary.steps_per_bar + song.notes[:, START_POS] - FIRST_ID
-    n_ids = vocabulary.sizes[PITCH_INSTRUMENT]
-    onset = step * n_ids + song.notes[:, PITCH_INSTRUMENT]   # (N,), one number for both
-    onset, chosen = np.unique(onset, return_index=True)
-    comes_back = np.isin(onset + gap * vocabulary.steps_per_bar * n_ids, onset, assume_unique=True)
-
-    struck = song.counts(chosen)                             # (n_bars, n_parts)
-    struck_twice = song.counts(chosen[comes_back])
-    struck_later = np.zeros_like(struck)
-    struck_later[:-gap] = struck[gap:]
-    is_pair = struck > 0
-    is_pair[-gap:] = False
-    share = _ratio(struck_twice, struck + struck_later - struck_twice)
-    return np.where(is_pair, share, 0), is_pair
-
-
-def _keys(song: _Song, vocabulary: Vocabulary, begin: np.ndarray, end: np.ndarray) -> np.ndarray:
-    """(W,) uint8 ids of the key of each window, in which durations fit the profile of a key best.
-
-    All parts but drums count. The fit is the correlation, as in Krumhansl (1990).
-    A change of key costs something, as in Temperley (1999): window by window, a song is now in its key,
-    now in a relative or a neighbour, 2.6 keys a song. With the cost 1.2 are left, and they agree more
-    often with key signatures. One key for the whole song would miss last choruses that move up.
-    """
-    is_melodic = np.array([not part.is_drum for part in vocabulary.parts])[song.part]  # (N,)
-    if not is_melodic.any():
-        return np.full(len(begin), NONE, np.uint8)
-    notes = song.notes[is_melodic]
-    pitch = vocabulary.pitch_of_id[notes[:, PITCH_INSTRUMENT]]
-    # Pitch classes count from the lowest note: so keys that fit alike are told apart alike wherever a song lies.
-    origin = pitch.min()
-    cells = song.bar[is_melodic] * OCTAVE + (pitch - origin) % OCTAVE
-    duration = notes[:, NOTE_DUR] - FIRST_ID + 1
-    sound = np.bincount(cells, duration, song.n_bars * OCTAVE).reshape(song.n_bars, OCTAVE)
-    sound = _sums(sound, begin, end)                         # (W, 12)
-
-    scores = np.full((len(begin), N_KEYS + 1), LEAST_CORRELATION)  # the last: no key
-    scores[:, :N_KEYS] = _standardized(sound) @ KEY_TEMPLATES.T
-    scores[~sound.any(axis=1)] = 0  # silence speaks for no key, and against none
-    found = best_path(scores, np.full(len(begin), KEY_CHANGE_COST))
-    tonic, mode = np.divmod(found, len(MODES))
-    ids = FIRST_VALUE + (tonic + origin) % OCTAVE * len(MODES) + mode
-    return np.where(found < N_KEYS, ids, NONE).astype(np.uint8)
-
-
-def _standardized(vectors: np.ndarray) -> np.ndarray:
-    """The vectors (..., D) with mean 0 and length 1: their products are correlations."""
-    return unit(vectors - vectors.mean(axis=-1, keepdims=True))
-
-
-_ROLLED = [np.roll(profile, tonic) for tonic in range(OCTAVE) for profile in KEY_PROFILES]
-KEY_TEMPLATES = _standardized(np.array(_ROLLED))  # (24, 12)
-
-
-# ---------------------------------------------------------------- controls
+    columns = []
+    for index, part in enumerate(vocabulary.parts):
+        columns += [Field(f"{part.name} {name}", index, n_values)
+                    for name, n_values in PART_SIZES.items()]
+    columns.append(Field("key", None, N_KEYS))
+    columns.append(Field("bars_left", None, len(BARS_LEFT_EDGES) + 1))
+    columns += [Field(name, None, n_values)
+                for name, n_values in zip(CHORD_FIELDS, CHORD_SIZES, strict=True)]
+    return tuple(columns)
 
 
 def song_controls(rows: np.ndarray, vocabulary: Vocabulary, levels: Levels) -> np.ndarray:
@@ -298,16 +69,19 @@ def song_controls(rows: np.ndarray, vocabulary: Vocabulary, levels: Levels) -> n
 
     BOS takes those of the song's beginning. EOS, and what fills rows up, take those of its end.
     """
-    song = _song(rows, vocabulary)
-    sheets = _sheets(song, vocabulary, levels, *_windows(song.n_bars))
+    song = song_bars(rows, vocabulary)
+    sheets = sheets_of_bars(song, vocabulary, levels)
     chords = estimate_chords(rows, vocabulary, song.first_bar, song.n_bars)
 
     ids = rows.astype(np.int64)
+    is_note = ids[:, BAR] >= FIRST_ID
+    bar = ids[:, BAR] - FIRST_ID - song.first_bar
     half_bar_steps = vocabulary.steps_per_bar // HALVES_PER_BAR
     in_second_half = ids[:, START_POS] - FIRST_ID >= half_bar_steps
-    half_bar = HALVES_PER_BAR * (ids[:, BAR] - FIRST_ID - song.first_bar) + in_second_half
-    at_edge = np.where(ids[:, BAR] == BOS, 0, HALVES_PER_BAR * song.n_bars - 1)
-    half_bar = np.where(ids[:, BAR] >= FIRST_ID, half_bar, at_edge)  # (N,)
+    half_bar = HALVES_PER_BAR * bar + in_second_half
+    last_half_bar = HALVES_PER_BAR * song.n_bars - 1
+    at_edge = np.where(ids[:, BAR] == BOS, 0, last_half_bar)
+    half_bar = np.where(is_note, half_bar, at_edge)          # (N,)
     bar = half_bar // HALVES_PER_BAR
     left = bars_left(song.n_bars - 1 - bar)
     return np.concatenate([sheets[bar], left[:, None], chords[half_bar]], axis=1)
@@ -315,7 +89,8 @@ def song_controls(rows: np.ndarray, vocabulary: Vocabulary, levels: Levels) -> n
 
 def bars_left(n_bars: np.ndarray) -> np.ndarray:
     """uint8 ids of how many bars of a song come after a bar: 0 in its last."""
-    return (FIRST_VALUE + np.searchsorted(BARS_LEFT_EDGES, n_bars)).astype(np.uint8)
+    bucket = np.searchsorted(BARS_LEFT_EDGES, n_bars)
+    return (FIRST_VALUE + bucket).astype(np.uint8)
 
 
 def transposed(controls: np.ndarray, semitones: int, vocabulary: Vocabulary) -> np.ndarray:
@@ -323,7 +98,8 @@ def transposed(controls: np.ndarray, semitones: int, vocabulary: Vocabulary) -> 
     moved = controls.copy()
     column = key_column(vocabulary)
     key = controls[..., column].astype(np.int64)
-    shifted = FIRST_VALUE + (key - FIRST_VALUE + semitones * len(MODES)) % N_KEYS
+    shift = semitones * len(MODES)
+    shifted = FIRST_VALUE + (key - FIRST_VALUE + shift) % N_KEYS
     moved[..., column] = np.where(key >= FIRST_VALUE, shifted, key)
     moved[..., CHORD_COLUMNS] = transposed_chords(controls[..., CHORD_COLUMNS], semitones)
     return moved
@@ -339,85 +115,14 @@ def silenced(controls: np.ndarray, parts: Collection[int], vocabulary: Vocabular
 
 def forgotten(controls: np.ndarray, random: np.random.Generator, share: float = 0.15,
               share_all: float = 0.1) -> np.ndarray:
-    """A copy of (B, T, K) controls of which some are unknown, so that a model learns to play without them.
+    """A copy of (B, T, K) controls of which some are unknown: a model learns to play without them.
 
-    In each of the B songs, each column is forgotten with the chance `share`, a chord's three together.
-    With the chance `share_all` all columns are.
+    In each of the B songs, each column is forgotten with the chance `share`, a chord's three
+    together. With the chance `share_all` all columns are.
     """
     n_songs, _, n_fields = controls.shape
     is_unknown = random.random((n_songs, n_fields)) < share
     is_unknown[:, CHORD_COLUMNS] = is_unknown[:, -1:]
     is_unknown |= random.random((n_songs, 1)) < share_all
-    return np.where(is_unknown[:, None], controls.dtype.type(UNKNOWN), controls)
-
-
-# ---------------------------------------------------------------- words
-
-
-def describe_sheet(sheet: np.ndarray, vocabulary: Vocabulary) -> str:
-    """One line for musicians: "drums busy, bass 3 of 8 (rests now and then), A minor".
-
-    `sheet` is (K_sheet,), or all (K,) controls of a note. What is unknown is left out.
-    """
-    values = sheet.astype(np.int64) - FIRST_VALUE
-    of_parts = values[:key_column(vocabulary)].reshape(-1, N_PART_FIELDS)
-    words = [_describe_part(part.name, of_part)
-             for part, of_part in zip(vocabulary.parts, of_parts, strict=True)]
-    key = values[key_column(vocabulary)]
-    if key >= 0:
-        words.append(f"{PITCH_CLASSES[key // len(MODES)]} {MODES[key % len(MODES)]}")
-    elif key == NONE - FIRST_VALUE:
-        words.append("no key")
-    return ", ".join(filter(None, words)) or "nothing said"
-
-
-def _describe_part(name: str, values: np.ndarray) -> str:
-    """What is known of a part, "" if nothing. `values` (5,) are ids less FIRST_VALUE."""
-    if values[PLAYS] == NONE - FIRST_VALUE:
-        return f"no {name}"
-    how_dense = ""
-    if values[DENSITY] >= 0:
-        level = int(values[DENSITY]) + 1
-        words = {of_word: word for word, of_word in DENSITY_WORDS.items()}
-        how_dense = words.get(level, f"{level} of {N_DENSITIES}")
-    elif values[PLAYS] >= 0:
-        how_dense = "plays"
-    more = []
-    if values[RESTS] > 0:
-        more.append(REST_WORDS[values[RESTS]])
-    gaps = [gap for column, gap in zip((RETURNS_4, RETURNS_8), RETURN_GAPS, strict=True)
-            if values[column] == len(RETURN_EDGES)]
-    if gaps:
-        more.append(f"comes back every {gaps[0]} bars")
-    if how_dense and more:
-        return f"{name} {how_dense} ({', '.join(more)})"
-    said = how_dense or " and ".join(more)
-    return f"{name} {said}" if said else ""
-
-
-def parse_density(text: str, vocabulary: Vocabulary) -> dict[str, int]:
-    """Density levels, 1 to 8, of the parts in a text such as "drums=busy,piano=3". Raises UserError.
-
-    The id of a level is FIRST_VALUE + level − 1.
-    """
-    numbers = {str(level): level for level in range(1, N_DENSITIES + 1)}
-    levels = DENSITY_WORDS | numbers
-    example = f"{vocabulary.part_names[0]}=busy"
-    found: dict[str, int] = {}
-    for item in filter(None, (item.strip() for item in text.split(","))):
-        name, _, level = (word.strip() for word in item.partition("="))
-        where = f"density {item!r:.40}"
-        if name not in vocabulary.part_names:
-            raise UserError(f"{where}: no part {name!r:.40}; give one of {', '.join(vocabulary.part_names)}, "
-                            f"and how dense it is: {example}")
-        if name in found:
-            raise UserError(f"{where}: {name} comes twice; name it once")
-        if level in ("0", "none"):
-            raise UserError(f"{where}: a part that shall not play is left out of --make")
-        if level not in levels:
-            raise UserError(f"{where}: the level must be {', '.join(DENSITY_WORDS)}, or from 1 (fewest notes) "
-                            f"to {N_DENSITIES} (most)")
-        found[name] = levels[level]
-    if not found:
-        raise UserError(f"density {text!r:.40}: names no part; give one, such as {example}")
-    return found
+    unknown = controls.dtype.type(UNKNOWN)
+    return np.where(is_unknown[:, None], unknown, controls)

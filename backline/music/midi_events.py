@@ -1,7 +1,7 @@
 """The events of a MIDI track: whether symusic reads them right, and writing them so that it does.
 
-What it refuses, though every sequencer plays it, and what it misreads in silence is walked event by event. That is a
-hundred times slower, and needed by few files.
+Tracks that symusic refuses, though every sequencer plays them, and those that it misreads in
+silence are walked event by event. That is a hundred times slower, and needed by few files.
 """
 
 from __future__ import annotations
@@ -13,23 +13,28 @@ import numpy as np
 from backline.common.errors import UserError
 
 N_CHANNELS, N_PITCHES = 16, 128
-NOTE_OFF, NOTE_ON, KEY_PRESSURE, PROGRAM, CHANNEL_PRESSURE = 0x80, 0x90, 0xA0, 0xC0, 0xD0  # and the channel
+# Status bytes, to which the channel is added.
+NOTE_OFF, NOTE_ON, KEY_PRESSURE, PROGRAM_CHANGE, CHANNEL_PRESSURE = 0x80, 0x90, 0xA0, 0xC0, 0xD0
 SYSEX, SYSEX_GOES_ON, META = 0xF0, 0xF7, 0xFF
 NAME, END, TEMPO, SIGNATURE, KEY = 0x03, 0x2F, 0x51, 0x58, 0x59  # kinds of meta event
-SYSTEM_BYTES = {0xF1: 1, 0xF2: 2, 0xF3: 1}  # data bytes of the other system messages; those left out have none
-META_SIZES = np.zeros(256, np.uint8)  # of those whose values symusic reads; 0: any
+SYSTEM_BYTES = {0xF1: 1, 0xF2: 2, 0xF3: 1}  # data bytes of other system messages; the rest: none
+META_SIZES = np.zeros(256, np.uint8)  # bytes of those whose values symusic reads; 0: any
 META_SIZES[[TEMPO, SIGNATURE, KEY]] = 3, 4, 2
 END_OF_TRACK = bytes([META, END, 0])
 NOTHING = bytes([META, 1, 0])  # an empty text: keeps the place of a message that no song needs
 LONGEST_GAP = 0xFFFFFFF  # ticks: 28 bits of a delta time
-# Note-offs for whatever still sounds are added this many ticks after the end of a track: no real event is as late,
-# so that the notes they end are told apart. symusic counts ticks in 32 bits, of which real ones may use half.
-LATE = 4 * LONGEST_GAP
+# Note-offs for whatever still sounds are added this many ticks after the end of a track. No real
+# event is as late, so that the notes they end are told apart. symusic counts ticks in 32 bits, of
+# which real ones may use half.
+LATE_TICKS = 4 * LONGEST_GAP
 LATER = b"\xff\xff\xff\x7f".join([NOTHING] * 4) + b"\xff\xff\xff\x7f"
 
 
-def in_order(events: bytes) -> bool:
-    """Whether no event is of a kind that symusic misreads in silence. Doubt is a no: mending is slow but harmless."""
+def is_readable(events: bytes) -> bool:
+    """Whether no event is of a kind that symusic misreads in silence.
+
+    Doubt is a no: mending is slow but harmless.
+    """
     octets = np.frombuffer(events, np.uint8)
     metas = np.flatnonzero(octets[:-5] == META)
     kinds = octets[metas + 1]
@@ -37,25 +42,37 @@ def in_order(events: bytes) -> bool:
     if ((sizes > 0) & (sizes != octets[metas + 2])).any():
         return False  # it would read beyond them
     high = octets >= 0x80
-    tempos, keys = metas[kinds == TEMPO], metas[kinds == KEY]
+    tempos = metas[kinds == TEMPO]
+    keys = metas[kinds == KEY]
     for values in (tempos + 3, tempos + 4, tempos + 5, keys + 3):
-        high[values] = False  # no delta times
-    # Its clock has 32 bits. No delta time adds more than the bytes ≥ 0x80 that stand together allow.
-    pairs = high[1:] & high[:-1]
-    longest = (127 * len(octets) + (np.count_nonzero(high) << 14) + (np.count_nonzero(pairs) << 21)
-               + (np.count_nonzero(pairs[1:] & pairs[:-1]) << 28))
-    if longest >= LATE:
+        high[values] = False  # values of a meta event are no delta times
+    if _longest_time(high) >= LATE_TICKS:
         return False
     system = high & ((octets == SYSEX) | (octets == SYSEX_GOES_ON))
     system[1:] &= ~high[:-1]  # a status byte follows the last byte of a delta time
     return not _sysex_misread(events, np.flatnonzero(system).tolist())
 
 
-def _sysex_misread(events: bytes, places: list[int]) -> bool:
-    """Whether a system exclusive goes on in a second packet, or a message without a status byte follows one.
+def _longest_time(high: np.ndarray) -> int:
+    """Ticks that the delta times of a track can come to at most.
 
-    symusic takes such a packet for a single byte, and such a message for another system exclusive. One may begin at
-    each of `places`; that its values have seven bits tells it from a delta time.
+    symusic's clock has 32 bits. A delta time has seven bits in each byte, and one more byte behind
+    each byte ≥ 0x80: those that are `high` (N,).
+    """
+    pairs = high[1:] & high[:-1]
+    triples = pairs[1:] & pairs[:-1]
+    longest = 127 * len(high)
+    longest += int(np.count_nonzero(high)) << 14
+    longest += int(np.count_nonzero(pairs)) << 21
+    longest += int(np.count_nonzero(triples)) << 28
+    return longest
+
+
+def _sysex_misread(events: bytes, places: list[int]) -> bool:
+    """Whether a system exclusive has a second packet, or is followed by running status.
+
+    symusic takes such a packet for a single byte, and such a message for another system exclusive.
+    One may begin at each of `places`; that its values have seven bits tells it from a delta time.
     """
     read = 0
     for place in places:
@@ -74,76 +91,98 @@ def _sysex_misread(events: bytes, places: list[int]) -> bool:
 
 
 def mend(data: bytes, place: int, where: str) -> tuple[bytes, int, int]:
-    """Write the events from `place` to the end of track (or of the data) as symusic reads them without fail.
+    """Write the events of a track, from `place` on, so that symusic reads them.
 
-    Every message gets its status byte: running status goes on across meta and system messages, as files in the wild
-    have it. Data bytes over 127 are clipped. What no song needs becomes an empty text, and every note left sounding
-    gets its note-off `LATE` ticks after the end.
+    They go to the end of track, or of the data. Every message gets its status byte: running status
+    goes on across meta and system messages, as files in the wild have it. Data bytes over 127 are
+    clipped. What no song needs becomes an empty text, and every note left sounding gets its
+    note-off `LATE_TICKS` ticks after the end.
 
     Returns:
         The track chunk, the place after the last event, and how many data bytes were clipped.
     Raises:
         UserError: an event that is cut off or makes no sense, or a time beyond any song.
     """
-    out, tick, status, n_clipped = bytearray(), 0, 0, 0
-    sounding = [0] * (N_CHANNELS * N_PITCHES)
+    out = bytearray()
+    sounding = [0] * (N_CHANNELS * N_PITCHES)  # notes of each pitch of each channel
     try:
-        while place < len(data):
-            start, gap, place = place, data[place], place + 1
-            if gap >= 0x80:
-                gap, place = _number(data, start)
-            tick += gap
-            if tick >= LATE:
-                raise ValueError(f"at tick {tick}, beyond any song")
-            out += data[start:place]
-            head = data[place]
-            if head >= SYSEX:
-                kept, place = _system(data, place)
-                if kept == END_OF_TRACK:
-                    break
-                out += kept
-                continue
-            if head >= 0x80:
-                status = head
-                place += 1
-            elif not status:
-                raise ValueError(f"of data alone (0x{head:02x})")
-            first, second = data[place], 0
-            place += 1
-            if not PROGRAM <= status < CHANNEL_PRESSURE + N_CHANNELS:  # all others have two
-                second = data[place]
-                place += 1
-            if first | second > 127:
-                n_clipped += (first > 127) + (second > 127)
-                if status < KEY_PRESSURE and first > 127:
-                    raise ValueError(f"with a note of pitch {first}")
-                first, second = min(first, 127), min(second, 127)
-            if status < KEY_PRESSURE:
-                line = (status & 15) * N_PITCHES + first
-                if status >= NOTE_ON and second:
-                    sounding[line] += 1
-                elif sounding[line]:
-                    sounding[line] -= 1
-                out += bytes((status, first, second))
-            else:
-                out += bytes((status, first)) if PROGRAM <= status < CHANNEL_PRESSURE else NOTHING
-        else:
-            out.append(0)  # ticks until the end of track that is missing
+        place, n_clipped = _walk(data, place, out, sounding)
     except (IndexError, ValueError) as err:
         reason = err if isinstance(err, ValueError) else "that is cut off"
-        raise UserError(f"{where}: damaged MIDI file (an event {reason}); export it again") from None
-    offs = [bytes((NOTE_OFF | line // N_PITCHES, line % N_PITCHES, 0))
-            for line in np.repeat(np.arange(len(sounding)), sounding).tolist()]
+        raise UserError(f"{where}: damaged MIDI file (an event {reason}); export it "
+                        f"again") from None
+    still_sounding = np.repeat(np.arange(len(sounding)), sounding).tolist()
+    offs = [bytes((NOTE_OFF | line // N_PITCHES, line % N_PITCHES, 0)) for line in still_sounding]
     return track_chunk(bytes(out), offs), place, n_clipped
 
 
+def _walk(data: bytes, place: int, out: bytearray, sounding: list[int]) -> tuple[int, int]:
+    """Write events to `out`, and count in `sounding` the notes left on.
+
+    Returns the place after the last event, and how many data bytes were clipped.
+    Raises IndexError for an event that is cut off, ValueError for one that makes no sense.
+    """
+    tick = status = n_clipped = 0
+    while place < len(data):  # one long loop: function calls would take most of its time
+        start = place
+        gap = data[place]
+        place += 1
+        if gap >= 0x80:
+            gap, place = _number(data, start)
+        tick += gap
+        if tick >= LATE_TICKS:
+            raise ValueError(f"at tick {tick}, beyond any song")
+        out += data[start:place]
+        head = data[place]
+        if head >= SYSEX:
+            kept, place = _system(data, place)
+            if kept == END_OF_TRACK:
+                return place, n_clipped
+            out += kept
+            continue
+        if head >= 0x80:
+            status = head
+            place += 1
+        elif not status:
+            raise ValueError(f"of data alone (0x{head:02x})")
+        first = data[place]
+        second = 0
+        place += 1
+        if not PROGRAM_CHANGE <= status < CHANNEL_PRESSURE + N_CHANNELS:  # others have two bytes
+            second = data[place]
+            place += 1
+        if first | second > 127:
+            if status < KEY_PRESSURE and first > 127:
+                raise ValueError(f"with a note of pitch {first}")
+            n_clipped += (first > 127) + (second > 127)
+            first = min(first, 127)
+            second = min(second, 127)
+        if status < KEY_PRESSURE:
+            line = (status & 15) * N_PITCHES + first
+            if status >= NOTE_ON and second:
+                sounding[line] += 1
+            elif sounding[line]:
+                sounding[line] -= 1
+            out += bytes((status, first, second))
+        elif PROGRAM_CHANGE <= status < CHANNEL_PRESSURE:
+            out += bytes((status, first))
+        else:
+            out += NOTHING
+    out.append(0)  # ticks until the end of track that is missing
+    return place, n_clipped
+
+
 def _system(data: bytes, start: int) -> tuple[bytes, int]:
-    """What to write for the meta or system message whose status byte stands at `start`, and the place after it."""
-    head, place = data[start], start + 1
+    """What to write for the meta or system message at `start`, and the place after it."""
+    head = data[start]
+    place = start + 1
     if head not in (META, SYSEX, SYSEX_GOES_ON):
         return NOTHING, place + SYSTEM_BYTES.get(head, 0)
-    kind = data[place] if head == META else None
-    size, place = _number(data, place + (head == META))
+    kind = None
+    if head == META:
+        kind = data[place]
+        place += 1
+    size, place = _number(data, place)
     end = place + size
     if kind == END:
         return END_OF_TRACK, min(end, len(data))
@@ -159,7 +198,10 @@ def _system(data: bytes, start: int) -> tuple[bytes, int]:
 
 
 def _number(data: bytes, place: int) -> tuple[int, int]:
-    """A number of variable length at `place`, and the place after it. Raises IndexError, or ValueError if too long."""
+    """A number of variable length at `place`, and the place after it.
+
+    Raises IndexError, or ValueError if too long.
+    """
     number = 0
     for at in range(place, place + 4):
         number = number << 7 | data[at] & 0x7F
@@ -169,7 +211,7 @@ def _number(data: bytes, place: int) -> tuple[int, int]:
 
 
 def track_chunk(body: bytes, offs: list[bytes]) -> bytes:
-    """A track chunk of a body that wants its end of track, with the note-offs `offs` long after it."""
+    """A track chunk of a body without its end of track, with the note-offs `offs` long after it."""
     if offs:
         body += LATER + b"\0".join(offs) + b"\0"
     return b"MTrk" + struct.pack(">I", len(body) + len(END_OF_TRACK)) + body + END_OF_TRACK

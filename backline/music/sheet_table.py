@@ -1,7 +1,7 @@
-"""What a model's file carries of the controls it was trained with. Light: no torch.
+"""What a model's file carries of the controls it was trained with.
 
-These are the edges between the levels of density, and the sheets of the songs trained on, from which `generate.py`
-draws what it is not told.
+These are the edges between the levels of density, and the sheets of the songs trained on, from
+which `generate.py` draws what it is not told.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from backline.common.errors import UserError
-from backline.music.controls import Levels, key_column
+from backline.music.sheet import Levels, sheet_width
 from backline.music.vocab import Vocabulary
 
 
@@ -28,26 +28,29 @@ class SheetTable:
 
     def to_facts(self) -> dict[str, Any]:
         """Plain data; the sheets are bytes in base64, compressed."""
-        packed = base64.b64encode(zlib.compress(self.sheets.tobytes())).decode()
-        return {**dataclasses.asdict(self.levels), "sheets": packed, "n_songs": len(self.sheets)}
+        packed = zlib.compress(self.sheets.tobytes())
+        return {
+            **dataclasses.asdict(self.levels),
+            "sheets": base64.b64encode(packed).decode(),
+            "n_songs": len(self.sheets),
+        }
 
     @classmethod
     def from_facts(cls, data: dict[str, Any], vocabulary: Vocabulary, where: Path) -> SheetTable:
-        """Raises UserError if the data is damaged."""
+        """The table in plain data. Raises UserError if that is damaged."""
         try:
-            levels = Levels(tuple(tuple(edges) for edges in data["density_edges"]))
-            sheets = np.frombuffer(zlib.decompress(base64.b64decode(data["sheets"])), np.uint8)
-            return cls(levels, sheets.reshape(data["n_songs"], sheet_width(vocabulary)))
+            edges_of_parts = [tuple(edges) for edges in data["density_edges"]]
+            packed = base64.b64decode(data["sheets"])
+            sheets = np.frombuffer(zlib.decompress(packed), np.uint8)
+            sheets = sheets.reshape(data["n_songs"], sheet_width(vocabulary))
+            return cls(Levels(tuple(edges_of_parts)), sheets)
         except (KeyError, TypeError, ValueError, zlib.error):
-            raise UserError(f"{where}: its table of sheets is damaged; copy or make it again") from None
+            raise UserError(f"{where}: its table of sheets is damaged; copy or make it "
+                            f"again") from None
 
 
-def sheet_table(facts: dict[str, Any], vocabulary: Vocabulary, where: Path) -> SheetTable | None:
+def sheet_table(metadata: dict[str, Any], vocabulary: Vocabulary, where: Path) -> SheetTable | None:
     """The table in what a model's file says of its training; None where there is none."""
-    data = facts.get("controls") or facts.get("facts", {}).get("controls")
+    of_training = metadata.get("facts", {})
+    data = metadata.get("controls") or of_training.get("controls")
     return SheetTable.from_facts(data, vocabulary, where) if data else None
-
-
-def sheet_width(vocabulary: Vocabulary) -> int:
-    """Columns of a sheet, which are the first of the controls; behind them stands how many bars are left."""
-    return key_column(vocabulary) + 1

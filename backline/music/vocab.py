@@ -1,9 +1,11 @@
 """The vocabulary: which ids there are, what they mean, and which parts a song has.
 
-It is data: a JSON file lists the parts (name, drum or not, the General MIDI program to write, the programs
-to accept, the pitch range) and the sizes. `configs/vocab.json` gives the published ids exactly.
+It is data: a JSON file lists the parts (name, drum or not, the General MIDI program to write, the
+programs to accept, the pitch range) and the sizes. `configs/vocab.json` gives the published ids
+exactly.
 
-A note is one pooled token, a row of F = 4 ids in the order of `FIELDS`; ids 0–3 are special in every family.
+A note is one pooled token, a row of F = 4 ids in the order of `FIELDS`; ids 0–3 are special in
+every family.
 """
 
 from __future__ import annotations
@@ -11,8 +13,10 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import itertools
 import json
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +24,12 @@ import numpy as np
 
 from backline.common.errors import UserError
 from backline.common.files import read_json_object
-from backline.common.settings import config_from_dict
+from backline.common.paths import DEFAULT_VOCABULARY
+from backline.common.settings import config_from_dict, config_to_dict
 
 FIELDS = ("bar", "start_pos", "note_dur", "pitch_instrument")
 BAR, START_POS, NOTE_DUR, PITCH_INSTRUMENT = range(len(FIELDS))
-# Behind a note's ids, rows of training may have a column that marks given notes, and behind that those of controls.
+# Rows of training may have more columns: one marks given notes, behind it come those of controls.
 GIVEN = len(FIELDS)
 FIRST_CONTROL = GIVEN + 1
 # The order of a note's families when one is chosen after another: when, what, how long.
@@ -35,20 +40,21 @@ PAD, BOS, EOS, MASK = range(len(SPECIALS))
 FIRST_ID = len(SPECIALS)  # of the ids that are not special
 
 QUARTERS_PER_BAR = 4
-SHORTEST_BLOCK = 16  # notes in a row of training data; shorter ones hold no music to learn from
 MELODIC_CHANNELS = 15  # of MIDI's 16; the tenth is for drums
 FORMAT, VERSION = "pooled-vocabulary", 1
-DEFAULT_PATH = Path(__file__).parents[2] / "configs" / "vocab.json"
 
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """One instrument of the vocabulary. Programs are General MIDI's, counted from 0; ranges are inclusive."""
+    """One instrument of the vocabulary.
+
+    Programs are General MIDI's, counted from 0; ranges are inclusive.
+    """
 
     name: str
     is_drum: bool
     program: int  # written to files
-    accepts: tuple[tuple[int, ...], ...]  # [first, last] programs that may fill this part; [] means by name only
+    accepts: tuple[tuple[int, ...], ...]  # [first, last] programs that may fill it; []: name only
     lowest_pitch: int
     highest_pitch: int
 
@@ -56,22 +62,29 @@ class Part:
         if not re.fullmatch(r"\w+", self.name):
             raise UserError(f"part name {self.name!r} must be letters, digits and _ only")
         if not 0 <= self.lowest_pitch <= self.highest_pitch <= 127:
-            raise UserError(f"part {self.name}: pitches {self.lowest_pitch} to {self.highest_pitch} "
-                            f"are no range within 0 to 127")
-        if not 0 <= self.program <= 127 or any(len(pair) != 2 for pair in self.accepts):
-            raise UserError(f"part {self.name}: program must be 0 to 127, accepts a list of [first, last] pairs")
+            raise UserError(f"part {self.name}: pitches {self.lowest_pitch} to "
+                            f"{self.highest_pitch} are no range within 0 to 127")
+        are_pairs = all(len(pair) == 2 for pair in self.accepts)
+        if not 0 <= self.program <= 127 or not are_pairs:
+            raise UserError(f"part {self.name}: program must be 0 to 127, accepts a list of "
+                            f"[first, last] pairs")
 
     @property
     def n_pitches(self) -> int:
+        """How many pitches its range holds."""
         return self.highest_pitch - self.lowest_pitch + 1
 
     def accepts_program(self, program: int) -> bool:
+        """Whether a track with this program may fill the part."""
         return any(first <= program <= last for first, last in self.accepts)
 
 
 @dataclasses.dataclass(frozen=True)
 class Vocabulary:
-    """Sizes and parts, and everything that follows from them. Time is counted in steps of the grid."""
+    """Sizes and parts, and everything that follows from them.
+
+    Time is counted in steps of the grid.
+    """
 
     bars: int
     steps_per_bar: int
@@ -80,33 +93,41 @@ class Vocabulary:
 
     def __post_init__(self) -> None:
         if min(self.bars, self.steps_per_bar, self.max_duration_steps, len(self.parts)) < 1:
-            raise UserError("bars, steps_per_bar, max_duration_steps and the number of parts must be at least 1")
+            raise UserError("bars, steps_per_bar, max_duration_steps and the number of parts must "
+                            "be at least 1")
         if self.steps_per_bar % QUARTERS_PER_BAR:
-            raise UserError(f"steps_per_bar={self.steps_per_bar} must be a multiple of {QUARTERS_PER_BAR}")
-        if len({name.casefold() for name in self.part_names}) < len(self.parts):  # file names may not tell case
+            raise UserError(f"steps_per_bar={self.steps_per_bar} must be a multiple of "
+                            f"{QUARTERS_PER_BAR}")
+        names = {name.casefold() for name in self.part_names}  # file names may not tell letter case
+        if len(names) < len(self.parts):
             raise UserError(f"two parts share a name: {', '.join(self.part_names)}")
         if sum(not part.is_drum for part in self.parts) > MELODIC_CHANNELS:
-            raise UserError(f"more than {MELODIC_CHANNELS} parts besides drums; a MIDI file has no more channels")
+            raise UserError(f"more than {MELODIC_CHANNELS} parts besides drums; a MIDI file has no "
+                            f"more channels")
 
     @property
     def part_names(self) -> tuple[str, ...]:
+        """In the order of `parts`."""
         return tuple(part.name for part in self.parts)
 
     @property
     def steps_per_quarter(self) -> int:
+        """Steps of the grid in a quarter note."""
         return self.steps_per_bar // QUARTERS_PER_BAR
 
     @functools.cached_property
     def sizes(self) -> tuple[int, ...]:
         """Ids per family V_f, special ones counted, in `FIELDS` order."""
-        return (FIRST_ID + self.bars, FIRST_ID + self.steps_per_bar, FIRST_ID + self.max_duration_steps,
-                FIRST_ID + sum(part.n_pitches for part in self.parts))
+        n_pitches = sum(part.n_pitches for part in self.parts)
+        counts = (self.bars, self.steps_per_bar, self.max_duration_steps, n_pitches)
+        return tuple(FIRST_ID + count for count in counts)
 
     @functools.cached_property
     def first_pitch_ids(self) -> tuple[int, ...]:
         """For each part, the pitch_instrument id of its lowest pitch."""
         counts = [part.n_pitches for part in self.parts]
-        return tuple(FIRST_ID + sum(counts[:p]) for p in range(len(counts)))
+        before = itertools.accumulate(counts[:-1], initial=FIRST_ID)
+        return tuple(before)
 
     @functools.cached_property
     def part_of_id(self) -> np.ndarray:
@@ -123,12 +144,18 @@ class Vocabulary:
     @functools.cached_property
     def event_names(self) -> tuple[tuple[str, ...], ...]:
         """For each family, the event name of each id."""
-        pitched = tuple(f"pitch{pitch}_{self.parts[part].name}"
-                        for part, pitch in zip(self.part_of_id, self.pitch_of_id, strict=True) if part >= 0)
-        return (SPECIALS + tuple(f"bar{i}" for i in range(self.bars)),
-                SPECIALS + tuple(f"start_pos{i}" for i in range(self.steps_per_bar)),
-                SPECIALS + tuple(f"note_dur{i + 1}" for i in range(self.max_duration_steps)),
-                SPECIALS + pitched)
+        notes = zip(self.part_of_id[FIRST_ID:], self.pitch_of_id[FIRST_ID:], strict=True)
+        return (
+            SPECIALS + tuple(f"bar{i}" for i in range(self.bars)),
+            SPECIALS + tuple(f"start_pos{i}" for i in range(self.steps_per_bar)),
+            SPECIALS + tuple(f"note_dur{i + 1}" for i in range(self.max_duration_steps)),
+            SPECIALS + tuple(f"pitch{pitch}_{self.parts[part].name}" for part, pitch in notes),
+        )
+
+    @functools.cached_property
+    def is_drum(self) -> np.ndarray:
+        """(n_parts,) bool: which parts are drums."""
+        return np.array([part.is_drum for part in self.parts])
 
     @property
     def id_type(self) -> np.dtype:
@@ -137,78 +164,110 @@ class Vocabulary:
 
     @functools.cached_property
     def digest(self) -> str:
-        """Hash of what the ids mean. Programs are left out: they change which tracks are read, not the ids."""
-        return hashlib.sha256(json.dumps(self.to_published()).encode()).hexdigest()[:16]
+        """Hash of what the ids mean.
+
+        Programs are left out: they change which tracks are read, not the ids.
+        """
+        text = json.dumps(self.to_published())
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def to_published(self) -> dict[str, Any]:
         """The predecessor's form: `n_tokens`, and an event → id table per family."""
-        tables = {field: {name: i for i, name in enumerate(names)}
-                  for field, names in zip(FIELDS, self.event_names, strict=True)}
-        return {"n_tokens": list(self.sizes), **tables}
+        published: dict[str, Any] = {"n_tokens": list(self.sizes)}
+        for field, names in zip(FIELDS, self.event_names, strict=True):
+            published[field] = {name: i for i, name in enumerate(names)}
+        return published
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON form, as in `configs/vocab.json`."""
-        return {"format": FORMAT, "version": VERSION, **json.loads(json.dumps(dataclasses.asdict(self)))}
+        return {"format": FORMAT, "version": VERSION, **config_to_dict(self)}
 
     def difference(self, other: Vocabulary) -> str:
-        """How the ids of `other` differ from this vocabulary's, for people; "" where they do not."""
-        found = [f"{name} {getattr(other, name)}, not {getattr(self, name)}"
-                 for name in ("bars", "steps_per_bar", "max_duration_steps")
-                 if getattr(other, name) != getattr(self, name)]
+        """How the ids of `other` differ from this vocabulary's, in words; "" where they do not."""
+        found = []
+        for name in ("bars", "steps_per_bar", "max_duration_steps"):
+            own, others = getattr(self, name), getattr(other, name)
+            if others != own:
+                found.append(f"{name} {others}, not {own}")
         if other.part_names != self.part_names:
-            found.append(f"parts {', '.join(other.part_names)}, not {', '.join(self.part_names)}")
-        else:
-            found += [f"{a.name} pitches {b.lowest_pitch}-{b.highest_pitch}, not {a.lowest_pitch}-{a.highest_pitch}"
-                      for a, b in zip(self.parts, other.parts, strict=True)
-                      if (a.lowest_pitch, a.highest_pitch) != (b.lowest_pitch, b.highest_pitch)]
+            own = ", ".join(self.part_names)
+            others = ", ".join(other.part_names)
+            found.append(f"parts {others}, not {own}")
+            return "; ".join(found)
+        for part, others_part in zip(self.parts, other.parts, strict=True):
+            own = f"{part.lowest_pitch}-{part.highest_pitch}"
+            others = f"{others_part.lowest_pitch}-{others_part.highest_pitch}"
+            if others != own:
+                found.append(f"{part.name} pitches {others}, not {own}")
         return "; ".join(found)
 
     def check_digest(self, digest: str | None, where: str, remedy: str) -> None:
-        """Raise UserError unless `digest` (None: unknown, as in the predecessor's files) is this vocabulary's."""
+        """Raise UserError unless `digest` is this vocabulary's; None, unknown, passes."""
         if digest is not None and digest != self.digest:
-            raise UserError(f"{where}: made with another vocabulary ({digest!r:.40}, not {self.digest}); {remedy}")
+            raise UserError(f"{where}: made with another vocabulary ({digest!r:.40}, not "
+                            f"{self.digest}); {remedy}")
 
 
 def load_vocabulary(source: str | Path | dict[str, Any] | Vocabulary | None = None) -> Vocabulary:
-    """The vocabulary in a JSON file or dict, in our form or the predecessor's; without `source`, the default one.
+    """The vocabulary in a JSON file or dict, in our form or the predecessor's.
 
-    Raises UserError naming what is wrong.
+    Without `source`, the default one. Raises UserError naming what is wrong.
     """
     if isinstance(source, Vocabulary):
         return source
     if source is None:
-        source = DEFAULT_PATH
-    data, where = (source, "vocabulary") if isinstance(source, dict) else (read_json_object(Path(source)), str(source))
+        source = DEFAULT_VOCABULARY
+    if isinstance(source, dict):
+        data, where = source, "vocabulary"
+    else:
+        data, where = read_json_object(Path(source)), str(source)
     if "n_tokens" in data:
         return _from_published(data, where)
     if data.get("format") != FORMAT or data.get("version") != VERSION:
-        raise UserError(f"{where}: not a vocabulary: needs format {FORMAT!r} and version {VERSION}, "
-                        f"or the published form with 'n_tokens'")
+        raise UserError(f"{where}: not a vocabulary: needs format {FORMAT!r} and version "
+                        f"{VERSION}, or the published form with 'n_tokens'")
     fields = {key: value for key, value in data.items() if key not in ("format", "version")}
     return config_from_dict(Vocabulary, fields, where)
 
 
 def _from_published(data: dict[str, Any], where: str) -> Vocabulary:
-    """Read the predecessor's form. It says nothing of programs: the default vocabulary's parts lend theirs by name."""
-    known = {part.name: part for part in load_vocabulary().parts}
+    """Read the predecessor's form.
+
+    It names no programs: parts of the default vocabulary lend theirs to parts of the same name.
+    """
     try:
-        names = [name for name in data["pitch_instrument"] if name not in SPECIALS]
-        matches = [re.fullmatch(r"pitch(\d+)_(\w+)", name) for name in names]
-        pitches: dict[str, list[int]] = {}
-        for match in matches:
-            pitches.setdefault(match[2], []).append(int(match[1]))
-        parts = tuple(
-            Part(name, known[name].is_drum if name in known else False,
-                 known[name].program if name in known else 0,
-                 known[name].accepts if name in known else (), min(inside), max(inside))
-            for name, inside in pitches.items())
-        vocabulary = Vocabulary(len(data["bar"]) - FIRST_ID, len(data["start_pos"]) - FIRST_ID,
-                                len(data["note_dur"]) - FIRST_ID, parts)
+        vocabulary = Vocabulary(
+            bars=len(data["bar"]) - FIRST_ID,
+            steps_per_bar=len(data["start_pos"]) - FIRST_ID,
+            max_duration_steps=len(data["note_dur"]) - FIRST_ID,
+            parts=_published_parts(data["pitch_instrument"]),
+        )
     except (KeyError, TypeError, AttributeError):
-        raise UserError(f"{where}: the published form needs n_tokens and one table of event names per family: "
-                        f"{', '.join(FIELDS)}") from None
+        raise UserError(f"{where}: the published form needs n_tokens and one table of event names "
+                        f"per family: {', '.join(FIELDS)}") from None
     except UserError as err:
         raise UserError(f"{where}: {err}") from None
-    if vocabulary.to_published() != {key: data.get(key) for key in ("n_tokens", *FIELDS)}:
-        raise UserError(f"{where}: ids are not in the published order (special ids, then the events counted up)")
+    tables = {key: data.get(key) for key in ("n_tokens", *FIELDS)}
+    if vocabulary.to_published() != tables:
+        raise UserError(f"{where}: ids are not in the published order (special ids, then the "
+                        f"events counted up)")
     return vocabulary
+
+
+def _published_parts(event_names: Iterable[str]) -> tuple[Part, ...]:
+    """The parts in names such as "pitch36_drums"."""
+    pitches: dict[str, list[int]] = {}
+    for event_name in event_names:
+        if event_name in SPECIALS:
+            continue
+        match = re.fullmatch(r"pitch(\d+)_(\w+)", event_name)
+        if match is None:
+            raise TypeError(event_name)
+        pitches.setdefault(match[2], []).append(int(match[1]))
+    known = {part.name: part for part in load_vocabulary().parts}
+    parts = []
+    for name, inside in pitches.items():
+        like = known.get(name, Part(name, False, 0, (), 0, 0))
+        part = dataclasses.replace(like, lowest_pitch=min(inside), highest_pitch=max(inside))
+        parts.append(part)
+    return tuple(parts)

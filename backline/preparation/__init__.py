@@ -1,1 +1,1 @@
-"""Behind prepare.py: the dataset and its duplicates."""
+"""Behind prepare.py: the dataset, the songs read for it, and their duplicates."""

@@ -32,7 +32,7 @@ from tqdm import tqdm
 
 from backline.common.errors import UserError
 from backline.common.files import check_file, replacing
-from backline.music.vocab import BOS, EOS, FIELDS, SHORTEST_BLOCK, Vocabulary, load_vocabulary
+from backline.music.vocab import BAR, BOS, EOS, FIELDS, FIRST_ID, Vocabulary, load_vocabulary
 from backline.training.checkpoints import load_plain
 
 FORMAT, VERSION = "pooled-dataset", 2
@@ -42,6 +42,7 @@ ALIGNMENT = 64  # bytes, of a tensor in the file
 CHECKED_ROWS = 1 << 16
 PACKED = ".xz"  # ends the name of a compressed dataset
 CHUNK_BYTES = 1 << 20  # compressed at a time
+SHORTEST_BLOCK = 16  # rows; shorter blocks hold no music to learn from
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,7 +105,7 @@ def write_dataset(path: Path, songs: Songs, block_size: int, vocabulary: Vocabul
     clusters = np.maximum.accumulate(np.where(first, np.arange(len(sizes)), 0))
     n_name_bytes = sum(len(name) for name in _name_bytes(songs.names))
     with _scratch_folder(path) as scratch:
-        # Holes on the disk, of which nothing is ever touched: they only say how large these two are.
+        # Sparse placeholder files, never read: they only give the two tensors their sizes.
         blocks = np.memmap(scratch / "blocks", vocabulary.id_type, "w+", shape=(n_blocks, block_size, len(FIELDS)))
         names = np.memmap(scratch / "songs", np.uint8, "w+", shape=(n_name_bytes,))
         data = {"format": FORMAT, "version": VERSION, "vocabulary": vocabulary.to_dict(),
@@ -130,7 +131,7 @@ def _name_bytes(names: Iterable[str]) -> Iterator[bytes]:
 
 @contextlib.contextmanager
 def _scratch_folder(path: Path) -> Iterator[Path]:
-    """A folder beside `path`, always of the same name, so that what a killed run left goes with the next."""
+    """A folder beside `path`, always of the same name: the next run removes what a killed one left."""
     scratch = path.with_name(f".{path.name}.scratch")
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir()
@@ -162,7 +163,13 @@ def _save(data: dict[str, Any], streams: dict[str, Iterator[bytes]], scratch: Pa
         for entry in skeleton.infolist():
             record = re.fullmatch(r"[^/]+/data/(\d+)", entry.filename)
             key = tensors[int(record[1])] if record else None
-            chunks = streams.get(key) or [data[key].numpy().tobytes() if key else skeleton.read(entry)]
+            chunks: Iterable[bytes]
+            if key is None:
+                chunks = [skeleton.read(entry)]
+            elif key in streams:
+                chunks = streams[key]
+            else:
+                chunks = [data[key].numpy().tobytes()]
             info = zipfile.ZipInfo(entry.filename)
             info.extra = _padding(file.tell() + len(entry.filename))
             with archive.open(info, "w", force_zip64=True) as target:
@@ -238,10 +245,9 @@ def load_dataset(path: Path, vocabulary: Vocabulary | None = None) -> Dataset:
         raise UserError(f"{path}: not a dataset; {REMEDY}")
     if data.get("version") not in (1, VERSION):
         raise UserError(f"{path}: dataset version {data.get('version')}, this program reads {VERSION}; {REMEDY}")
-    if data["version"] == 1:  # no clusters, and the names as a list
-        data["clusters"] = torch.arange(len(data["songs"])) if isinstance(data.get("songs"), list) else None
-    kinds = {"vocabulary": dict, "blocks": Tensor, "songs": list if data["version"] == 1 else Tensor,
-             "song_starts": Tensor, "clusters": Tensor}
+    if data["version"] == 1:
+        data = _as_version_2(data)
+    kinds = {"vocabulary": dict, "blocks": Tensor, "songs": Tensor, "song_starts": Tensor, "clusters": Tensor}
     for key, kind in kinds.items():
         if not isinstance(data.get(key), kind):
             raise UserError(f"{path}: its {key!r} is damaged or missing; {REMEDY}")
@@ -251,12 +257,39 @@ def load_dataset(path: Path, vocabulary: Vocabulary | None = None) -> Dataset:
                         f"and prepare the songs again, both with --vocab and the model's vocabulary, or take a "
                         f"model of this one (a new one: train without -fp)")
     _check_blocks(path, data["blocks"], own)
-    songs = data["songs"] if isinstance(data["songs"], list) else \
-        os.fsdecode(data["songs"].numpy().tobytes()).split(SEPARATOR)
-    starts, clusters = data["song_starts"].numpy(), data["clusters"].numpy()
-    if not (starts.shape == clusters.shape == (len(songs),)) or starts[0] or (np.diff(starts) <= 0).any():
+    songs = _decoded_names(data["songs"])
+    if not _is_index(data["song_starts"], data["clusters"], len(songs)):
         raise UserError(f"{path}: its index of songs is damaged; {REMEDY}")
-    return Dataset(data["blocks"].view(-1, len(FIELDS)), data["blocks"].shape[1], tuple(songs), starts, clusters, own)
+    notes = data["blocks"].view(-1, len(FIELDS))  # (M, F)
+    block_size = data["blocks"].shape[1]
+    return Dataset(notes, block_size, songs, data["song_starts"].numpy(), data["clusters"].numpy(), own)
+
+
+def _as_version_2(data: dict[str, Any]) -> dict[str, Any]:
+    """A dataset of version 1, which has its names as a list, and no clusters: each song is its own.
+
+    `songs` becomes None where it is no list of names.
+    """
+    names = data.get("songs")
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        return data | {"songs": None, "clusters": None}
+    encoded = b"".join(_name_bytes(names))
+    songs = torch.tensor(list(encoded), dtype=torch.uint8)
+    return data | {"songs": songs, "clusters": torch.arange(len(names))}
+
+
+def _decoded_names(songs: Tensor) -> tuple[str, ...]:
+    """The names of songs, from their bytes (uint8)."""
+    return tuple(os.fsdecode(songs.numpy().tobytes()).split(SEPARATOR))
+
+
+def _is_index(starts: Tensor, clusters: Tensor, n_songs: int) -> bool:
+    """Whether `starts` rises from 0 and both are whole numbers, one for each song."""
+    if not (starts.dtype == clusters.dtype == torch.int64):
+        return False
+    if not (starts.shape == clusters.shape == (n_songs,)):
+        return False
+    return bool(starts[0] == 0) and bool((starts.diff() > 0).all())
 
 
 def _from_bare_tensor(path: Path, blocks: Tensor, vocabulary: Vocabulary) -> Dataset:
@@ -279,6 +312,18 @@ def _check_blocks(path: Path, blocks: Tensor, vocabulary: Vocabulary) -> None:
     if any(top >= size for top, size in zip(highest, vocabulary.sizes, strict=True)) or sample.min() < 0:
         raise UserError(f"{path}: ids up to {highest}, but the vocabulary's sizes are {list(vocabulary.sizes)}; "
                         f"{REMEDY}")
+
+
+def song_rows(dataset: Dataset, song: int) -> Tensor:
+    """(N, F) rows of one song, those of BOS and EOS included; the last song may be cut off by the last full block."""
+    end = dataset.song_starts[song + 1] if song + 1 < dataset.n_songs else len(dataset.notes)
+    return dataset.notes[dataset.song_starts[song]:end].long()
+
+
+def song_notes(dataset: Dataset, song: int) -> np.ndarray:
+    """(N, F) int64 ids of the notes of one song, without BOS and EOS."""
+    rows = song_rows(dataset, song).numpy()
+    return rows[rows[:, BAR] >= FIRST_ID]
 
 
 def split_by_song(dataset: Dataset, train_split: float) -> Split:

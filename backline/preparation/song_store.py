@@ -1,6 +1,6 @@
-"""Songs read from token files, kept on disk until the dataset is written: as many as there are, in little memory.
+"""Songs read from token files, kept on disk until the dataset is written.
 
-A run that is killed finds here what it has read already.
+Any number of them needs little memory. A run that is killed finds here what it has read already.
 """
 
 from __future__ import annotations
@@ -9,52 +9,58 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
 from backline.common.files import make_folder, size_and_mtime
-from backline.folders.inputs import Listing, Task
+from backline.folders.inputs import Input, Listing
 from backline.folders.store import Store
 from backline.folders.workers import KILLED, TOO_LONG
 from backline.music.vocab import FIELDS, Vocabulary
 
-# `place`: the file's number in the listing; `n_notes` 0: left out, for a reason.
+# `place`: the file's number in the listing. `n_notes` is 0 for a file left out, for a `reason`.
 TABLES = """
 CREATE TABLE about (settings TEXT NOT NULL);
-CREATE TABLE songs (place INTEGER PRIMARY KEY, source BLOB NOT NULL, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL,
-                    name BLOB NOT NULL, n_notes INTEGER NOT NULL, key BLOB NOT NULL, reason TEXT NOT NULL);
+CREATE TABLE songs (place INTEGER PRIMARY KEY, source BLOB NOT NULL, size INTEGER NOT NULL,
+                    mtime_ns INTEGER NOT NULL, name BLOB NOT NULL, n_notes INTEGER NOT NULL,
+                    key BLOB NOT NULL, reason TEXT NOT NULL);
 """
 
 
 class Entry(NamedTuple):
-    """What is stored of a song: bytes of its (N, F) note ids, its exact key, its (P, K) near-duplicate signature."""
+    """What is stored of a song."""
 
-    notes: bytes
-    key: bytes
-    signature: np.ndarray
+    notes: bytes  # of its (N, F) note ids
+    key: bytes  # equal for songs of the same notes
+    signature: np.ndarray  # (P, K), alike for near-duplicates
 
 
 class SongStore:
-    """Songs numbered from 0 in the order of the listing; use it in a `with` block, which holds its lock.
+    """Songs numbered from 0 in the order of the listing.
 
-    Beside the index lie two plain files: the note ids of all songs, and their signatures.
+    Use it in a `with` block, which holds its lock. Beside the index lie two plain files: the note
+    ids of all songs, and their signatures.
     """
 
-    def __init__(self, folder: Path, vocabulary: Vocabulary, signature_shape: tuple[int, int]) -> None:
-        self.folder, self.vocabulary, self.signature_shape = folder, vocabulary, signature_shape
+    def __init__(self, folder: Path, vocabulary: Vocabulary,
+                 signature_shape: tuple[int, int]) -> None:
+        self.folder = folder
+        self.vocabulary = vocabulary
+        self.signature_shape = signature_shape
         self._row_bytes = len(FIELDS) * vocabulary.id_type.itemsize
         self._signature_bytes = 4 * signature_shape[0] * signature_shape[1]
-        self._finished = False
+        self._is_finished = False
 
     def __enter__(self) -> SongStore:
         make_folder(self.folder)
         self._index = Store(self.folder / "index.sqlite", self.folder, TABLES)
         settings = f"{self.vocabulary.digest} {self.signature_shape}"
-        if not self._index.is_new and self._index.first("SELECT settings FROM about") != (settings,):
+        known = self._index.first("SELECT settings FROM about")
+        if known not in (None, (settings,)):
             self._index.execute("DELETE FROM songs")
             self._index.execute("DELETE FROM about")
-        if not self._index.first("SELECT 1 FROM about"):
+        if known != (settings,):
             self._index.execute("INSERT INTO about VALUES (?)", (settings,))
         for name in ("notes", "signatures"):
             (self.folder / name).touch()
@@ -65,40 +71,45 @@ class SongStore:
     def __exit__(self, kind: type | None, *exc: object) -> None:
         self._notes.close()
         self._signatures.close()
-        self._index.close(keep_changes=True, remove=self._finished, quiet=kind is not None)
-        if self._finished:
+        self._index.close(keep_changes=True, remove=self._is_finished, quiet=kind is not None)
+        if self._is_finished:
             shutil.rmtree(self.folder)
 
     def done_before(self, listing: Listing) -> int:
-        """How many of the files an earlier run has read, and none has changed since; forgets the others."""
-        place = 0
+        """How many of the files an earlier run has read, none changed since; forgets the others."""
         known = self._index.all("SELECT source, size, mtime_ns, reason FROM songs ORDER BY place")
-        for task, (source, size, mtime_ns, reason) in zip(listing, known, strict=False):
-            if os.fsencode(task.source) != source or size_and_mtime(task.source) != (size, mtime_ns):
+        place = 0
+        for item, (source, size, mtime_ns, reason) in zip(listing, known, strict=False):
+            if os.fsencode(item.source) != source:
+                break
+            if size_and_mtime(item.source) != (size, mtime_ns):
                 break
             if reason.startswith((TOO_LONG, KILLED)):  # once more, perhaps with more time
                 break
             place += 1
         known.close()
         self._index.execute("DELETE FROM songs WHERE place >= ?", (place,))
-        n_songs, n_notes = self._index.first("SELECT count(*), coalesce(sum(n_notes), 0) FROM songs WHERE n_notes > 0")
-        for file, size in ((self._notes, n_notes * self._row_bytes),
-                           (self._signatures, n_songs * self._signature_bytes)):
-            file.truncate(size)
-            file.seek(size)
+        n_songs, n_notes = self._index.one(
+            "SELECT count(*), coalesce(sum(n_notes), 0) FROM songs WHERE n_notes > 0")
+        _truncate(self._notes, n_notes * self._row_bytes)
+        _truncate(self._signatures, n_songs * self._signature_bytes)
         self._place = place
         return place
 
-    def add(self, task: Task, entry: Entry | None, reason: str) -> None:
+    def add(self, item: Input, entry: Entry | None, reason: str) -> None:
         """Store the next song, or the reason why there is none."""
         n_notes = 0
+        key = b""
         if entry is not None:
             self._notes.write(entry.notes)
             self._signatures.write(entry.signature.tobytes())
             n_notes = len(entry.notes) // self._row_bytes
-        self._index.execute("INSERT INTO songs VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (
-            self._place, os.fsencode(task.source), *size_and_mtime(task.source), os.fsencode(task.name), n_notes,
-            entry.key if entry else b"", reason))
+            key = entry.key
+        size, mtime_ns = size_and_mtime(item.source)
+        source = os.fsencode(item.source)
+        name = os.fsencode(item.name)
+        row = (self._place, source, size, mtime_ns, name, n_notes, key, reason)
+        self._index.execute("INSERT INTO songs VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
         self._place += 1
         if self._index.is_due():
             self.commit()
@@ -111,7 +122,7 @@ class SongStore:
 
     def finish(self) -> None:
         """The store is not needed any more: leaving the `with` block removes it."""
-        self._finished = True
+        self._is_finished = True
 
     # ------------------------------------------------ what is there
 
@@ -121,24 +132,27 @@ class SongStore:
         return np.fromiter((n for n, in rows), np.int64)
 
     def keys(self) -> np.ndarray:
-        """(n,) exact keys, 16 bytes each."""
+        """(n,) keys, 16 bytes each, equal for songs of the same notes."""
         rows = self._index.all("SELECT key FROM songs WHERE n_notes > 0 ORDER BY place")
         return np.fromiter((key for key, in rows), "V16")
 
     def names(self) -> Iterator[str]:
+        """The name of each song's token file."""
         rows = self._index.all("SELECT name FROM songs WHERE n_notes > 0 ORDER BY place")
         return (os.fsdecode(name) for name, in rows)
 
     def left_out(self) -> Iterator[str]:
         """The reason for each file that was not read."""
-        return (reason for reason, in self._index.all("SELECT reason FROM songs WHERE n_notes = 0 ORDER BY place"))
+        rows = self._index.all("SELECT reason FROM songs WHERE n_notes = 0 ORDER BY place")
+        return (reason for reason, in rows)
 
     def signatures(self) -> np.ndarray:
         """(n, P, K) uint32, mapped from the disk."""
-        n = self._index.first("SELECT count(*) FROM songs WHERE n_notes > 0")[0]
+        n, = self._index.one("SELECT count(*) FROM songs WHERE n_notes > 0")
+        shape = (n, *self.signature_shape)
         if not n * self._signature_bytes:  # no song, or no melodic part: nothing to map
-            return np.zeros((n, *self.signature_shape), np.uint32)
-        return np.memmap(self.folder / "signatures", np.uint32, "r", shape=(n, *self.signature_shape))
+            return np.zeros(shape, np.uint32)
+        return np.memmap(self.folder / "signatures", np.uint32, "r", shape=shape)
 
     def notes(self, order: np.ndarray) -> Iterator[bytes]:
         """The note ids of the songs in `order`, one after another."""
@@ -147,3 +161,9 @@ class SongStore:
         for song in order.tolist():
             self._notes.seek(int(starts[song]) * self._row_bytes)
             yield self._notes.read(int(lengths[song]) * self._row_bytes)
+
+
+def _truncate(file: BinaryIO, size: int) -> None:
+    """Drop what stands behind the first `size` bytes, and go on writing there."""
+    file.truncate(size)
+    file.seek(size)

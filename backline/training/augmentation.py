@@ -19,7 +19,7 @@ class Transposition:
         self.vocabulary = vocabulary
         ids = torch.arange(vocabulary.sizes[PITCH_INSTRUMENT])
         part = torch.from_numpy(vocabulary.part_of_id)
-        drums = torch.tensor([facts.is_drum for facts in vocabulary.parts])
+        drums = torch.from_numpy(vocabulary.is_drum)
         self.shifts = torch.arange(lowest, highest + 1)  # (S,)
         melodic = (part >= 0) & ~drums[part.clamp(min=0)]
         moved = torch.where(melodic, ids + self.shifts[:, None], ids)  # (S, V)

@@ -10,8 +10,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from backline.common.files import replacing
-from backline.music.controls import Levels, fields, forgotten, measure_levels, sheet_of, song_controls
-from backline.music.sheet_table import SheetTable, sheet_width
+from backline.music.controls import fields, forgotten, song_controls
+from backline.music.sheet import Levels, measure_levels, sheet_of, sheet_width
+from backline.music.sheet_table import SheetTable
 from backline.music.vocab import BAR, FIELDS, FIRST_CONTROL, FIRST_ID, Vocabulary
 from backline.preparation.dataset import Dataset
 from backline.training.config import CONTROLS

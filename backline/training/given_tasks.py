@@ -1,9 +1,5 @@
-"""Notes that are given: when they are read, so that what is made can prepare for them; and rows to learn it from.
+"""Training rows made into tasks: given parts to play to, and bars to fill, in the order that `reading_order.py` says.
 
-Given notes are read a bar at a time and a fixed number of bars ahead: behind the first made note of a bar come those of
-the bar that is so much later; behind BOS all up to there. So at each note it is known which given ones have been read,
-without knowing what comes next; and nearly every made note is predicted where the made one before it stands, as in a
-song without given notes, and not where a given one stands that sounds bars later.
 The idea is that of Anticipatory Music Transformer (Thickstun et al. 2023, section 3), here on compound tokens.
 """
 
@@ -16,7 +12,9 @@ import torch
 from torch import Tensor
 
 from backline.music.chords import CHORD_FIELDS, HALVES_PER_BAR, NONE, UNKNOWN, estimate_chords
-from backline.music.controls import bars_left, key_column, silenced
+from backline.music.controls import bars_left, silenced
+from backline.music.reading_order import reading_order
+from backline.music.sheet import key_column
 from backline.music.vocab import (
     BAR,
     BOS,
@@ -36,29 +34,6 @@ LONGEST_FILL = 8  # bars
 ALONE = 0.2  # of the parts that are not made, how many are silent instead of given
 SOME_PARTS = 0.3  # of the fills, how many are of some parts only
 NEVER = 2**40  # a bar later than all
-
-
-class GivenNotes:
-    """The given notes of one song, handed out when they are due."""
-
-    def __init__(self, rows: np.ndarray, lookahead_bars: int) -> None:
-        """`rows`: (N, F) ids in order."""
-        self.rows, self.lookahead, self.n_read = rows, lookahead_bars, 0
-
-    def due(self, bar: int) -> list[tuple[int, ...]]:
-        """Those to be read when the last made note stands in `bar`, from 0, that were not due before."""
-        first = self.n_read
-        self.n_read = max(first, int(np.searchsorted(self.rows[:, BAR] - FIRST_ID, bar + self.lookahead, side="right")))
-        return [tuple(row) for row in self.rows[first:self.n_read].tolist()]
-
-
-def reading_order(bars: np.ndarray, given: np.ndarray, start: int, lookahead_bars: int) -> np.ndarray:
-    """(N,) indices of notes in the order of reading, from their bars (N,), which of them are given (N,), and the bar
-    from which the first are due. Those due behind the last made note come at the end."""
-    place = np.cumsum(~given) - 1  # of a made note: its number
-    due = np.where(bars <= start + lookahead_bars, -1, np.searchsorted(bars[~given], bars - lookahead_bars))
-    place = np.where(given, due, place)
-    return np.lexsort((np.arange(len(bars)), given, place))
 
 
 @dataclasses.dataclass(frozen=True)

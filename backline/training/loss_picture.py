@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from backline.listening.piano_roll import _png
+from backline.common.drawing import png_bytes
 from backline.music.vocab import FIELDS
 
 FEW_POINTS = 50  # on a curve
@@ -40,7 +40,7 @@ def loss_curves(rows: list[dict[str, Any]]) -> bytes:
                   label=f"lowest: {lowest:.3f}")
     if main.lines:
         main.legend()
-    return _png(figure)
+    return png_bytes(figure)
 
 
 def _draw_losses(axes: Axes, rows: list[dict[str, Any]], key: str, title: str) -> None:

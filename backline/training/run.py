@@ -24,7 +24,7 @@ from tqdm import tqdm
 from backline.common.errors import UserError
 from backline.common.files import file_hash, read_json_object, write_bytes
 from backline.common.settings import config_from_dict, config_to_dict
-from backline.common.surroundings import surroundings
+from backline.common.surroundings import run_surroundings
 from backline.layers.config import ModelConfig
 from backline.music.sheet_table import sheet_table
 from backline.music.vocab import FIELDS
@@ -489,7 +489,7 @@ class Run:
             "weights_hash": file_hash(Path(weights)) if weights else None,
             "vocabulary_hash": self.dataset.vocabulary.digest, "seed": self.settings.seed,
             "parameters": self.model.n_parameters(),
-            **surroundings(command, self.device, self.processes.count), "resumed": []}
+            **run_surroundings(command, self.device, self.processes.count), "resumed": []}
         for name in (LAST, BEST, LOSSES, PICTURE):  # after all that can be read of them is
             (self.folder / name).unlink(missing_ok=True)
         self._store_settings(text)
@@ -500,7 +500,7 @@ class Run:
             return
         text = read_json_object(self.folder / SETTINGS)
         sitting = {"step": self.progress.step, "batch_size": self.settings.batch_size,
-                   **surroundings(command, self.device, self.processes.count)}
+                   **run_surroundings(command, self.device, self.processes.count)}
         self._store_settings({**text, "resumed": [*text.get("resumed", []), sitting]})
 
     def _store_settings(self, text: dict[str, Any]) -> None:

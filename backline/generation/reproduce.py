@@ -1,0 +1,92 @@
+"""Songs made again from their recipes, for `generate.py --reproduce`."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from backline.common.errors import UserError
+from backline.common.files import file_hash
+from backline.common.surroundings import differences, song_surroundings
+from backline.generation.output_files import next_number, write_song
+from backline.generation.prompt import open_prompt, read_prompt
+from backline.generation.recipes import Original
+from backline.generation.session import LoadedModel, Session
+from backline.generation.task import make_task
+
+if TYPE_CHECKING:
+    from backline.generation.sampler import Sampled
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """A song to make again, and what it takes."""
+
+    original: Original
+    session: Session
+
+
+def open_job(original: Original, prompt: Path | None,
+             open_model: Callable[[str], LoadedModel]) -> Job:
+    """A song with its model and its prompt.
+
+    Args:
+        original: the song, with its recipe.
+        prompt: where its prompt is now; None: where the recipe says.
+        open_model: loads the model with weights of a dtype, or has it already.
+    Raises:
+        UserError: the model or the prompt is not the one that the song was made with.
+    """
+    name, recipe = original.name, original.recipe
+    loaded = open_model(recipe.dtype)
+    if loaded.hash != recipe.model_hash:
+        raise UserError(f"{name}: made by another model, {recipe.model} ({recipe.model_hash}), "
+                        f"not by {loaded.path} ({loaded.hash}); name it with -mp")
+    if prompt and not recipe.prompt:
+        raise UserError(f"-p {prompt}: {name} was made without a prompt; leave it out")
+    path = prompt or Path(recipe.prompt)
+    opened = None
+    if recipe.prompt:
+        _check_prompt(path, original)
+        opened = open_prompt(path)
+    read = read_prompt(opened, path, recipe.prompt_rows, loaded.tokenizer)
+    task = make_task(recipe.wish, read.rows, loaded.vocabulary, recipe.genconfig)
+    return Job(original, Session(loaded, recipe.wish, recipe.genconfig, read, task))
+
+
+def _check_prompt(path: Path, original: Original) -> None:
+    """Raise UserError if a file is gone or is not the prompt that a song was made with."""
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; "
+                        f"say with -p where the prompt of {original.name} is now")
+    if file_hash(path) != original.recipe.prompt_hash:
+        raise UserError(f"{path}: not the prompt that {original.name} was made of; "
+                        "name that one with -p")
+
+
+def make_again(job: Job, folder: Path, batches: dict[str, list[Sampled]]) -> bool:
+    """Write the song into `folder` and say whether its bytes came out the same; returns that.
+
+    `batches` holds the batches made so far, by a recipe without its own seed; this song's is added.
+    Songs that were made together are made together again.
+    """
+    name, recipe, session = job.original.name, job.original.recipe, job.session
+    loaded = session.loaded
+    shared = repr(dataclasses.replace(recipe, seed=recipe.batch[0]))
+    if shared not in batches:
+        batches[shared] = loaded.make(session.task, recipe.genconfig, recipe.batch)
+    song = batches[shared][recipe.batch.index(recipe.seed)]
+    files = session.files(song.notes, recipe)
+    whole = write_song(folder, next_number(folder), files)
+    if job.original.hash in (hashlib.sha256(data).hexdigest() for data in files.values()):
+        print(f"{whole}: the same bytes as {name}")
+        return True
+    changed = differences(recipe.surroundings, song_surroundings(loaded.device.type))
+    why = "; nothing that it depends on has changed: was it edited?"
+    if changed:
+        why = f": {'; '.join(changed)}"
+    print(f"{whole}: not the same bytes as {name}{why}")
+    return False

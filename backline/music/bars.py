@@ -1,0 +1,125 @@
+"""Bars of four quarters: which bars of a song are, cutting at bar lines, and ticks as steps."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from backline.common.errors import UserError
+from backline.music.song import Song, TimeSignature
+from backline.music.vocab import QUARTERS_PER_BAR
+
+# ---------------------------------------------------------------- the grid
+
+
+def quantize_onsets(ticks: np.ndarray, ticks_per_quarter: int,
+                    steps_per_quarter: int) -> np.ndarray:
+    """Nearest step of each onset, a tie going down: ceil(steps − 1/2), on exact integers."""
+    numerator = ticks_per_quarter - 2 * steps_per_quarter * ticks
+    return -(numerator // (2 * ticks_per_quarter))
+
+
+def quantize_durations(ticks: np.ndarray, ticks_per_quarter: int, steps_per_quarter: int,
+                       longest: int) -> np.ndarray:
+    """Nearest number of steps, a tie going down, from 1 to `longest`."""
+    steps = quantize_onsets(ticks, ticks_per_quarter, steps_per_quarter)
+    return np.clip(steps, 1, longest)
+
+
+# ---------------------------------------------------------------- time signatures
+
+
+class Stretch(NamedTuple):
+    """Ticks from `start` to before `end`; None: to the end of the song."""
+
+    start: int
+    end: int | None
+
+
+def meters(song: Song) -> list[tuple[Stretch, TimeSignature]]:
+    """Each time signature and the stretch in which it holds; 4/4 where the file says nothing.
+
+    Of several signatures at one tick the last holds.
+    """
+    signatures = {0: TimeSignature(0, QUARTERS_PER_BAR, 4)}
+    signatures |= {signature.tick: signature for signature in song.time_signatures}
+    ticks = sorted(signatures)
+    ends = [*ticks[1:], None]
+    return [(Stretch(tick, end), signatures[tick])
+            for tick, end in zip(ticks, ends, strict=True)]
+
+
+def is_four_quarters(signature: TimeSignature) -> bool:
+    """Whether its bars are four quarters long: 4/4, 2/2, 8/8 and so on."""
+    return signature.numerator * 4 == QUARTERS_PER_BAR * signature.denominator
+
+
+def check_meters(song: Song, where: str) -> None:
+    """Raise UserError if a bar is not four quarters long, with music in or after it."""
+    last_onset = song.last_onset_tick  # looks at every note: once
+    for stretch, signature in meters(song):
+        if is_four_quarters(signature) or stretch.start > last_onset:
+            continue
+        bar = stretch.start // (QUARTERS_PER_BAR * song.ticks_per_quarter)
+        raise UserError(f"{where}: bar {bar} is in {signature.numerator}/{signature.denominator} "
+                        f"(bars count from 0); only bars of four quarters can be represented: cut "
+                        f"the song to its 4/4 part, or let tokenizer.py --meters cut do it")
+
+
+def check_notes(song: Song, where: str) -> None:
+    """Raise UserError if there are none."""
+    if not any(len(track.notes) for track in song.tracks):
+        raise UserError(f"{where}: has no notes; export it again with some")
+
+
+def check_playable(song: Song, where: str) -> None:
+    """Raise UserError if there are no notes, or if `check_meters` does."""
+    check_notes(song, where)
+    check_meters(song, where)
+
+
+# ---------------------------------------------------------------- cutting
+
+
+def four_quarter_stretches(song: Song, min_bars: int) -> list[Stretch]:
+    """The stretches of four-quarter bars that are at least `min_bars` long."""
+    joined: list[Stretch] = []
+    for stretch, signature in meters(song):
+        if not is_four_quarters(signature):
+            continue
+        if joined and joined[-1].end == stretch.start:
+            joined[-1] = Stretch(joined[-1].start, stretch.end)
+        else:
+            joined.append(stretch)
+    end_of_music = song.last_onset_tick + 1
+    bar_ticks = QUARTERS_PER_BAR * song.ticks_per_quarter
+
+    def n_bars(stretch: Stretch) -> int:
+        end = min(end_of_music, stretch.end or end_of_music)
+        return math.ceil((end - stretch.start) / bar_ticks)
+
+    return [stretch for stretch in joined if n_bars(stretch) >= min_bars]
+
+
+def cut(parts: list[np.ndarray], stretch: Stretch, early: int) -> list[np.ndarray]:
+    """The notes of each part that begin in `stretch`, counted from its start.
+
+    No note sounds past the end. A note up to `early` ticks before a bar line belongs to the bar
+    that it is rounded to.
+
+    `parts` are sorted by onset: a look at every note for each of many stretches would take time
+    quadratic in the file.
+    """
+    start, end = stretch
+    length = None if end is None else end - start
+    result = []
+    for notes in parts:
+        onset = notes[:, 0]
+        first = np.searchsorted(onset, start - early)
+        last = len(notes) if end is None else np.searchsorted(onset, end - early)
+        moved = notes[first:last] - np.array([start, start, 0])  # (N, 3)
+        moved[:, :2] = np.clip(moved[:, :2], 0, length)
+        result.append(moved)
+    return result
