@@ -1,4 +1,4 @@
-"""inline.py: what a cell shows holds the songs it is given, and nothing else."""
+"""What a cell of a notebook shows holds the songs it is given, and nothing else."""
 
 from __future__ import annotations
 

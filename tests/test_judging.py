@@ -48,7 +48,7 @@ def test_what_a_song_has_nothing_for_does_not_count():
 @pytest.fixture
 def small_forests(monkeypatch):
     """Fewer trees and draws: as right for tables as plain as these, in a tenth of the time."""
-    for name in ("REPEATS", "TREES", "DRAWS"):
+    for name in ("ROUNDS", "TREES", "DRAWS"):
         monkeypatch.setattr(judging, name, max(getattr(judging, name) // 4, 1))
 
 

@@ -13,14 +13,14 @@ from random_songs import VOCABULARY, random_song
 
 from backline.evaluation.measures import (
     DISTANCES,
-    Notes,
-    alike,
+    NoteColumns,
     empty_bars,
     groove_consistency,
     in_chord,
-    measure,
+    jaccard,
+    measure_song,
     pattern_regularity,
-    struck_in_bars,
+    strokes_in_bars,
 )
 from backline.music.vocab import BAR, FIRST_ID, NOTE_DUR, PITCH_INSTRUMENT, START_POS
 
@@ -53,7 +53,7 @@ def end_of(rows: np.ndarray) -> int:
 @hypothesis.given(st.integers(0, 10_000), st.integers(2, 60), st.integers(1, 12))
 def test_muspy_finds_the_same(seed, n_notes, n_bars):
     rows = random_song(seed, n_notes, n_bars)
-    found, music = measure(rows, VOCABULARY), as_music(rows)
+    found, music = measure_song(rows, VOCABULARY), as_music(rows)
     for name, value in (("pitch-class entropy", muspy.pitch_class_entropy(music)),
                         ("scale consistency", muspy.scale_consistency(music)),
                         ("polyphony", muspy.polyphony(music)),
@@ -73,14 +73,14 @@ def test_muspy_finds_the_same(seed, n_notes, n_bars):
 def test_no_bar_follows_the_last_bar_line():
     rows = song((0, 0, STEPS, PIANO), (1, 0, STEPS, PIANO))
     assert muspy.groove_consistency(as_music(rows), STEPS) == pytest.approx(1 - 1 / (2 * STEPS))
-    found = measure(rows, VOCABULARY)
+    found = measure_song(rows, VOCABULARY)
     assert found["bars"] == 2
     assert found["groove consistency"] == 1
 
 
 def test_few_notes_are_consistent_but_not_alike():
     rows = song((0, 3, 1, DRUMS), (1, 5, 1, DRUMS), (2, 7, 1, DRUMS))
-    found = measure(rows, VOCABULARY)
+    found = measure_song(rows, VOCABULARY)
     assert found["groove consistency"] > 0.9
     assert found["groove similarity"] == 0
 
@@ -95,7 +95,7 @@ def test_moving_a_song_up_changes_no_relation(seed, n_notes, n_bars):
         return
     moved = rows.copy()
     moved[:, PITCH_INSTRUMENT] += np.where(rows[:, PITCH_INSTRUMENT] >= BASS, 5, 0)
-    before, after = (measure(each, VOCABULARY) for each in (rows, moved))
+    before, after = (measure_song(each, VOCABULARY) for each in (rows, moved))
     assert list(before) == list(after)
     assert np.allclose(list(before.values()), list(after.values()), equal_nan=True)
 
@@ -103,7 +103,7 @@ def test_moving_a_song_up_changes_no_relation(seed, n_notes, n_bars):
 def test_self_similarity_finds_the_phrase():
     """Four different bars, again and again: the same after four and eight bars, and never after one or two."""
     rows = song(*((bar, bar % 4, 1, PIANO + bar % 4) for bar in range(16)))
-    found = measure(rows, VOCABULARY)
+    found = measure_song(rows, VOCABULARY)
     by_distance = [found[f"self-similarity {distance}"] for distance in DISTANCES]
     np.testing.assert_equal(by_distance, [0, 0, 1, 1, np.nan])
 
@@ -116,7 +116,7 @@ def test_alike_bars_by_sets(seed, n_bars, distance):
     shares = [len(one & other) / len(one | other) for one, other in zip(bars, bars[distance:], strict=False)
               if one | other]
     expected = np.mean(shares) if shares else np.nan
-    assert measure(rows, VOCABULARY)[f"self-similarity {distance}"] == pytest.approx(expected, nan_ok=True)
+    assert measure_song(rows, VOCABULARY)[f"self-similarity {distance}"] == pytest.approx(expected, nan_ok=True)
 
 
 def test_the_bass_in_the_chord():
@@ -124,33 +124,33 @@ def test_the_bass_in_the_chord():
     chord = [(bar, 0, STEPS, PIANO + pitch - 21) for bar in range(2) for pitch in (c, e, g)]
     rows = song(*chord, (0, 0, STEPS // 2, BASS + 48 - 21), (0, STEPS // 2, STEPS // 2, BASS + f_sharp - 21),
                 (1, STEPS // 2, 2, BASS + 40 - 21))  # C, F# and E; the bass is silent on the first beat of bar 1
-    assert measure(rows, VOCABULARY)["bass in the chord of piano"] == pytest.approx(2 / 3)
-    silent = measure(song(*chord), VOCABULARY)
+    assert measure_song(rows, VOCABULARY)["bass in the chord of piano"] == pytest.approx(2 / 3)
+    silent = measure_song(song(*chord), VOCABULARY)
     assert math.isnan(silent["bass in the chord of piano"])
     assert math.isnan(silent["bass: polyphony"])
     assert silent["bass: empty bars"] == 1
 
 
 def test_the_lowest_bass_note_counts_and_beats_two_and_four_do_not():
-    piano = Notes(np.array([0]), np.array([STEPS]), np.array([60]), np.array([PIANO]))
+    piano = NoteColumns(np.array([0]), np.array([STEPS]), np.array([60]), np.array([PIANO]))
     onset, pitch = np.array([0, 0, STEPS // 4]), np.array([48, 41, 48])
-    two = Notes(onset, onset + 4, pitch, np.zeros(3, int))
+    two = NoteColumns(onset, onset + 4, pitch, np.zeros(3, int))
     assert in_chord(two, piano, VOCABULARY) == 0
     assert in_chord(two.only(np.array([True, False, True])), piano, VOCABULARY) == 1
 
 
 def test_bars():
-    notes = Notes(np.array([0, 1, STEPS, 4 * STEPS]), np.array([1, 2 * STEPS + 1, STEPS + 1, 4 * STEPS + 1]),
+    notes = NoteColumns(np.array([0, 1, STEPS, 4 * STEPS]), np.array([1, 2 * STEPS + 1, STEPS + 1, 4 * STEPS + 1]),
                   np.full(4, 40), np.full(4, BASS))
     assert empty_bars(notes, 6, STEPS) == pytest.approx(2 / 6)  # bar 2 still rings, 3 and 5 are silent
-    struck = struck_in_bars(notes, 6, STEPS)
+    struck = strokes_in_bars(notes, 6, STEPS)
     assert struck.sum(1).tolist() == [2, 1, 0, 0, 1, 0]
     assert pattern_regularity(struck) == pytest.approx(2 / 3)
-    assert alike(struck[:1], struck[1:2]) == 0.5
+    assert jaccard(struck[:1], struck[1:2]) == 0.5
     assert math.isnan(groove_consistency(struck[:1]))
 
 
 def test_one_note_has_what_one_note_has():
-    found = measure(song((0, 0, 1, DRUMS)), VOCABULARY)
+    found = measure_song(song((0, 0, 1, DRUMS)), VOCABULARY)
     assert found["bars"] == found["notes per bar"] == found["drums: pieces"] == 1
     assert math.isnan(found["pitch-class entropy"])

@@ -1,4 +1,4 @@
-"""pictures.py: what a piano roll says, read off the figure before it becomes a PNG."""
+"""What a piano roll says, read off the figure before it becomes a PNG."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 from random_songs import random_song
 
-from backline.listening import pictures
+from backline.listening import piano_roll
 from backline.music.theory import DRUM_NAMES
 from backline.music.vocab import BAR, FIRST_ID, PITCH_INSTRUMENT, START_POS, load_vocabulary
 
@@ -26,8 +26,8 @@ def drawn(monkeypatch):
     def call(*arguments, **named) -> Figure:
         figures = []
         with monkeypatch.context() as patch:
-            patch.setattr(pictures, "png_bytes", figures.append)
-            pictures.piano_roll(*arguments, **named)
+            patch.setattr(piano_roll, "png_bytes", figures.append)
+            piano_roll.piano_roll(*arguments, **named)
         FigureCanvasAgg(figures[0]).draw()
         return figures[0]
 
@@ -93,8 +93,8 @@ def test_a_song_without_notes_is_drawn(drawn):
 
 
 def test_parts_have_the_colors_of_the_page():
-    style = (Path(pictures.__file__).parent / "web/page.css").read_text(encoding="utf-8")
-    assert re.findall(r"--part-\d: (#\w+);", style)[:len(pictures.PART_COLORS)] == list(pictures.PART_COLORS)
+    style = (Path(piano_roll.__file__).parent / "web/page.css").read_text(encoding="utf-8")
+    assert re.findall(r"--part-\d: (#\w+);", style)[:len(piano_roll.PART_COLORS)] == list(piano_roll.PART_COLORS)
 
 
 def test_names_of_many_drums_do_not_run_into_one_another(drawn):

@@ -16,7 +16,7 @@ from test_training import COLUMNS_OF_TIME, FILES, TINY_TRAINING, T, interrupt_af
 
 import train_pool
 from backline.common.errors import EXIT_USER_ERROR, UserError
-from backline.listening import pictures
+from backline.training import loss_picture
 from backline.training.checkpoints import load_checkpoint
 from backline.training.config import LAST, LOSSES
 from backline.training.distributed import Processes, SharedError
@@ -31,7 +31,7 @@ def folder(tmp_path, monkeypatch) -> Path:
     """8 rows to train on, in steps of 3, 3 and 2, and 3 held out."""
     monkeypatch.chdir(tmp_path)
     make_dataset(Path("dataset.pt"), [random_song(i, 30) for i in range(11)], T)
-    monkeypatch.setattr(pictures, "loss_curves", lambda _rows: b"picture")
+    monkeypatch.setattr(loss_picture, "loss_curves", lambda _rows: b"picture")
     return tmp_path
 
 

@@ -1,4 +1,4 @@
-"""sounding.py and generate.py --wav: what is heard when, and what is said where something lacks.
+"""Sound, and generate.py --wav: what is heard when, and what is said where something lacks.
 
 Tests that play need FluidSynth and a SoundFont, and are skipped without.
 """

@@ -28,10 +28,9 @@ from backline.common.files import file_hash
 from backline.common.settings import config_from_dict, config_from_file, config_to_dict
 from backline.layers import attention
 from backline.layers.config import ModelConfig
-from backline.listening import pictures
 from backline.music.vocab import FIELDS, FIRST_CONTROL, FIRST_ID, GIVEN, PITCH_INSTRUMENT, load_vocabulary
 from backline.preparation.dataset import load_dataset, split_by_song
-from backline.training import planning
+from backline.training import loss_picture, planning
 from backline.training import run as training
 from backline.training.checkpoints import load_checkpoint, load_model, save_checkpoint, save_release
 from backline.training.config import BEST, LAST, LOSSES, PICTURE, SEEDS, SETTINGS, TrainingArgs
@@ -55,7 +54,7 @@ def folder(tmp_path, monkeypatch) -> Path:
     """A working folder with a dataset; drawing, which is slow, is left out."""
     monkeypatch.chdir(tmp_path)
     make_dataset(Path("dataset.pt"), [random_song(i, SONG_NOTES) for i in range(N_SONGS)], T)
-    monkeypatch.setattr(pictures, "loss_curves", lambda _rows: b"picture")
+    monkeypatch.setattr(loss_picture, "loss_curves", lambda _rows: b"picture")
     return tmp_path
 
 
@@ -81,7 +80,7 @@ def baseline(tmp_path_factory) -> Path:
     make_dataset(folder / "dataset.pt", [random_song(i, SONG_NOTES) for i in range(N_SONGS)], T)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setattr(pictures, "loss_curves", lambda _rows: b"picture")
+        patch.setattr(loss_picture, "loss_curves", lambda _rows: b"picture")
         return folder / train()
 
 
@@ -176,7 +175,7 @@ def test_picture_is_a_png(monkeypatch):
     monkeypatch.undo()
     rows = [{"steps": 0, "notes_seen": 0, "held_out_loss": 20.0, **{f"held_out_{field}": 5.0 for field in FIELDS}},
             {"steps": 9, "notes_seen": 90, "train_loss": 9.0, **{f"train_{field}": 2.25 for field in FIELDS}}]
-    drawn = [pictures.loss_curves(shown) for shown in (rows[:1], rows)]
+    drawn = [loss_picture.loss_curves(shown) for shown in (rows[:1], rows)]
     for picture in drawn:
         assert picture.startswith(b"\x89PNG\r\n\x1a\n")
         assert len(picture) > 5000

@@ -147,6 +147,15 @@ def _read_release(path: Path) -> tuple[dict[str, torch.Tensor], dict, dict, dict
     return weights, config, vocabulary, facts
 
 
+def held_out_names(metadata: dict[str, Any]) -> list[str]:
+    """Names of the songs a model was not trained on; empty where its file does not say.
+
+    `metadata`: what the file says of the training; a checkpoint says it under "facts".
+    """
+    of_checkpoint = metadata.get("facts", {})
+    return metadata.get("held_out_songs") or of_checkpoint.get("held_out_songs") or []
+
+
 def pick_device(name: str) -> torch.device:
     """The device called `name`; "auto" is the first there is of cuda, mps and cpu. Raises UserError if it is absent."""
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}

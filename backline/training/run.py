@@ -462,7 +462,7 @@ class Run:
         path, data = self.folder / LOSSES, table.getvalue().encode()
         if path.is_file() and path.read_bytes() == data and (self.folder / PICTURE).is_file():
             return
-        from backline.listening.pictures import loss_curves  # matplotlib is slow to import
+        from backline.training.loss_picture import loss_curves  # matplotlib is slow to import
 
         write_bytes(self.folder / PICTURE, loss_curves(self.progress.rows))
         write_bytes(path, data)  # after the picture: as it should be, it says that both are
