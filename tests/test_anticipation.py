@@ -10,10 +10,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_songs import random_song, whole
+from tiny_models import given_model
 
 from backline.music.vocab import BAR, BOS, EOS, FIELDS, FIRST_ID, PITCH_INSTRUMENT, load_vocabulary
 from backline.training.given_tasks import REACH, Anticipation, GivenNotes, reading_order
-from model import ModelConfig, PooledTransformer, counted, window_losses
+from model import counted, window_losses
 
 VOCABULARY = load_vocabulary()
 LENGTH = 160
@@ -111,13 +112,6 @@ def test_tasks_are_of_both_kinds_and_a_share_of_the_rows():
         marked = task[:, -1].bool().numpy()
         kinds.add((frozenset(names[marked & (names >= 0)].tolist()), frozenset(names[~marked & (names >= 0)].tolist())))
     assert len(kinds) >= 12
-
-
-def given_model(**changes) -> PooledTransformer:
-    torch.manual_seed(0)
-    settings = {"emb_sizes": (4,) * 4, "n_layers": 2, "n_heads": 2, "d_model": 16, "dropout": 0.0, "heads": "gru",
-                "positions": "metre", "late_layers": 1, "bars": "relative", "given": True, "block_size": 200}
-    return PooledTransformer(ModelConfig(**settings | changes)).double()
 
 
 def test_given_notes_cost_nothing_and_are_told_apart():

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from random_songs import make_dataset, random_song
-from test_anticipation import given_model
-from test_ranking import NOTHING, VOCABULARY, notes
+from random_songs import VOCABULARY, make_dataset, random_song
+from tiny_models import given_model
+from written_songs import NOTHING, notes
 
 from backline.training.checkpoints import save_checkpoint
 from benchmarks import bench_given, bench_repetition

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from commands import ROOT, fails, succeeds
 from random_songs import VOCABULARY, make_dataset, random_song
-from test_sampling import tiny_model
+from tiny_models import tiny_model
 
 from backline.common.settings import config_from_file
 from backline.evaluation.song_sets import read_folder

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from random_songs import BAND, VOCABULARY, random_song, whole
-from test_chords import block_chords, middle_song, moved_song, note
+from written_songs import block_chords, middle_song, moved_song, note
 
 from backline.common.errors import UserError
 from backline.common.settings import config_from_dict, config_to_dict

@@ -17,9 +17,8 @@ import numpy as np
 import pretty_midi
 import pytest
 import symusic
+from playing import PLAIN_RECIPE, prompt_file
 from random_songs import random_song
-from test_generate import model_path, prompt_file, run  # noqa: F401  fixtures
-from test_recipes import PLAIN
 
 from backline.generation.output_files import song_bytes
 from backline.music.song import TICKS_PER_QUARTER
@@ -140,7 +139,7 @@ def n_bars(notes: list[Note]) -> int:
 def test_tempo_names_channels_programs_and_notes(reader: Callable[[bytes], dict], name: str, tempo: float):
     rows = songs()[name]
     wanted = expected(rows)
-    for ending, data in song_bytes(rows, TOKENIZER, tempo, PLAIN).items():
+    for ending, data in song_bytes(rows, TOKENIZER, tempo, PLAIN_RECIPE).items():
         found = reader(data)
         assert found["tempos"] == pytest.approx([tempo], abs=TEMPO_TOLERANCE)
         parts = {part: facts for part, facts in wanted.items() if ending in ("", f"-{part}")}
@@ -152,7 +151,7 @@ def test_tempo_names_channels_programs_and_notes(reader: Callable[[bytes], dict]
 def test_music21_agrees_on_the_score(name: str):
     rows = songs()[name]
     wanted = expected(rows)
-    for ending, data in song_bytes(rows, TOKENIZER, 97.3, PLAIN).items():
+    for ending, data in song_bytes(rows, TOKENIZER, 97.3, PLAIN_RECIPE).items():
         found = in_music21(data)
         assert set(found["parts"]) == {part for part in wanted if ending in ("", f"-{part}")}
         assert found["tempos"] == ({97.3} if found["parts"] else set())
@@ -170,7 +169,7 @@ def test_music21_agrees_on_the_score(name: str):
 def test_all_tracks_of_a_song_and_its_stems_last_the_same_whole_bars(name: str, at_least: int):
     rows = songs()[name]
     bars = max(at_least, *(n_bars(part["notes"]) for part in expected(rows).values()))
-    files = song_bytes(rows, TOKENIZER, 97.3, PLAIN, at_least)
+    files = song_bytes(rows, TOKENIZER, 97.3, PLAIN_RECIPE, at_least)
     assert set(files) == {"", *(f"-{part.name}" for part in V.parts)}
     for ending, data in files.items():
         file = mido.MidiFile(file=io.BytesIO(data))
@@ -182,14 +181,14 @@ def test_all_tracks_of_a_song_and_its_stems_last_the_same_whole_bars(name: str, 
 
 def test_a_song_without_notes_lasts_the_bars_that_it_is_told():
     for n, ticks in ((0, 0), (2, 2 * QUARTERS_PER_BAR * TICKS_PER_QUARTER)):
-        data = song_bytes(songs()["random"][:0], TOKENIZER, 120.0, PLAIN, n)[""]
+        data = song_bytes(songs()["random"][:0], TOKENIZER, 120.0, PLAIN_RECIPE, n)[""]
         assert {sum(message.time for message in track) for track in mido.MidiFile(file=io.BytesIO(data)).tracks} == {
             ticks}
 
 
 def test_each_part_has_a_channel_of_its_own_and_drums_the_tenth():
     channels = {name: part["channels"] for name, part in
-                in_mido(song_bytes(songs()["random"], TOKENIZER, 120.0, PLAIN)[""])["parts"].items()}
+                in_mido(song_bytes(songs()["random"], TOKENIZER, 120.0, PLAIN_RECIPE)[""])["parts"].items()}
     assert all(len(own) == 1 for own in channels.values()) and len(set().union(*channels.values())) == len(V.parts)
     assert [name for name, own in channels.items() if own == {DRUM_CHANNEL}] == [p.name for p in V.parts if p.is_drum]
 
@@ -198,7 +197,7 @@ def test_each_part_has_a_channel_of_its_own_and_drums_the_tenth():
 
 
 @pytest.mark.parametrize("arguments", [[], ["--bars", "3"]])
-def test_what_generate_writes_lands_in_time(run, tmp_path, arguments):  # noqa: F811
+def test_what_generate_writes_lands_in_time(run, tmp_path, arguments):
     """The song after a prompt at an odd tempo, and its stems."""
     assert run("-p", prompt_file(tmp_path, 97.3), "-o", "out", "--seed", 1, *arguments) == 0
     paths = [tmp_path / "out/0.mid", *(tmp_path / f"out/0-{part.name}.mid" for part in V.parts)]

@@ -14,7 +14,7 @@ from matplotlib.image import imread
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from matplotlib.path import Path
 from matplotlib.transforms import Bbox
-from test_sampling import tiny_model
+from tiny_models import tiny_model
 
 from backline.common.settings import config_from_file
 from backline.music.vocab import FIELDS, load_vocabulary

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 from commands import fails
-from test_evaluate import HELD_OUT, VOCABULARY, folder  # noqa: F401 (a fixture)
-from test_sampling import never_end, tiny_model
+from held_out import HELD_OUT, write_held_out
+from random_songs import VOCABULARY
+from tiny_models import never_end, tiny_model
 
 import evaluate
 from backline.evaluation.held_out_losses import measure_losses, song_rows
@@ -18,6 +19,14 @@ from backline.generation import drift
 from backline.music.vocab import BAR, BOS, EOS, FIELDS, FIRST_ID
 from backline.preparation.dataset import load_dataset
 from backline.training.checkpoints import load_model
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A dataset of five songs and a checkpoint that names two of them as held out."""
+    folder = tmp_path_factory.mktemp("held_out")
+    write_held_out(folder)
+    return folder
 
 
 def test_own_songs_begin_with_bos_and_end_with_eos_if_they_end(monkeypatch):
@@ -42,7 +51,7 @@ def test_making_own_songs_leaves_the_model_as_it_was():
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
-def test_nats_of_notes_are_those_of_the_losses_of_songs(folder):  # noqa: F811
+def test_nats_of_notes_are_those_of_the_losses_of_songs(folder):
     model, _, _ = load_model(folder / "best.pth")
     dataset = load_dataset(folder / "data.pt")
     found = measure_losses(model, dataset, [1, 3, 4])
@@ -69,7 +78,7 @@ def test_the_difference_and_where_others_would_lie():
     assert drift.difference(own, real[:1])["interval"] is None
 
 
-def test_it_stands_beside_the_losses(folder, tmp_path, capsys):  # noqa: F811
+def test_it_stands_beside_the_losses(folder, tmp_path, capsys):
     argv = ["-mp", str(folder / "best.pth"), "--dataset_path", str(folder / "data.pt"), "-d", "cpu"]
     assert evaluate.main([*argv, "--drift", "3", "-o", str(tmp_path / "r")]) == 0
     printed = capsys.readouterr().out
@@ -90,7 +99,7 @@ def test_it_stands_beside_the_losses(folder, tmp_path, capsys):  # noqa: F811
 
 
 @pytest.mark.parametrize(("n_own", "seeds"), [(None, 100), ("1", 1)])
-def test_so_many_songs_are_made(folder, monkeypatch, capsys, n_own, seeds):  # noqa: F811
+def test_so_many_songs_are_made(folder, monkeypatch, capsys, n_own, seeds):
     made = []
 
     def few(model, vocabulary, n):

@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_model import KINDS, notes, small_model
+from tiny_models import KINDS, notes, small_model
 from torch import Tensor, nn
 
 from backline.generation.config import DTYPES

@@ -11,7 +11,7 @@ import torch
 from commands import succeeds
 from random_songs import TINY_MODEL, make_dataset, random_song, write_json
 from several import asked_to_stop, disk_full, killed, out_of_memory, run_together, said
-from test_training import COLUMNS_OF_TIME, FILES, TINY_TRAINING, T, interrupt_after, table, weights
+from training_runs import COLUMNS_OF_TIME, FILES, TINY_TRAINING, T, interrupt_after, table, weights
 
 import train_pool
 from backline.common.errors import EXIT_USER_ERROR, UserError

@@ -4,26 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from written_songs import NOTHING, notes
 
 from backline.generation.config import RuleConfig
 from backline.generation.ranking import Score, copied_share, groove_mark, key_mark, likelihood_mark, rank
 from backline.music.theory import SCALES, best_scale, scale_pitch_classes
-from backline.music.vocab import FIELDS, FIRST_ID, load_vocabulary
+from backline.music.vocab import load_vocabulary
 
 VOCABULARY = load_vocabulary()
 STEPS = VOCABULARY.steps_per_bar
 NO_RULES = RuleConfig()
-NOTHING = np.zeros((0, len(FIELDS)), np.int64)
-
-
-def notes(*struck: tuple[int, int, str, int]) -> np.ndarray:
-    """(N, F) ids of (bar, step, part, pitch)."""
-    rows = []
-    for bar, step, name, pitch in struck:
-        part = VOCABULARY.parts[VOCABULARY.part_names.index(name)]
-        first = VOCABULARY.first_pitch_ids[VOCABULARY.part_names.index(name)]
-        rows.append((FIRST_ID + bar, FIRST_ID + step, FIRST_ID + 3, first + pitch - part.lowest_pitch))
-    return np.array(rows, np.int64).reshape(-1, len(FIELDS))
 
 
 def scale_run(bar: int, tonic: int, scale: str = "major") -> np.ndarray:

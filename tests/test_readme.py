@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_sampling import tiny_model
+from tiny_models import tiny_model
 from walkthrough import commands
 
 from backline.generation.config import GenConfig, RuleConfig

@@ -16,6 +16,7 @@ import symusic
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from midi_bytes import header, meta, midi_file, note, track
+from playing import PLAIN_RECIPE
 from random_songs import random_song
 
 from backline.common.errors import UserError
@@ -43,7 +44,6 @@ TOKENIZER = MidiTokenizerPooled()
 V = TOKENIZER.vocabulary
 TEMPO = 97.0
 TICKS_PER_BAR = QUARTERS_PER_BAR * TICKS_PER_QUARTER
-PLAIN = Recipe(4, (3, 4, 5), Wish(), GenConfig(), "model.safetensors", "a1", "fp32", "", "", 0, {"torch": "2"})
 RICH = Recipe(0, (0,), Wish(("bass",), ("drums", "piano"), loop=True),
               GenConfig(temperature=(0.1, 1, 2, 3), top_p=(0.9,) * 4,
                         rules=RuleConfig("F#", "dorian", {"drums": "kick, 42"}, ("bass",), {"piano": 3}, {}, True)),
@@ -77,13 +77,13 @@ def error_of(path) -> str:
 # ---------------------------------------------------------------- round trip
 
 
-@pytest.mark.parametrize("recipe", [PLAIN, RICH], ids=["plain", "rich"])
+@pytest.mark.parametrize("recipe", [PLAIN_RECIPE, RICH], ids=["plain", "rich"])
 def test_a_recipe_comes_back_as_it_was(recipe, tmp_path):
     assert read_recipe(written(tmp_path, with_recipe(plain_bytes(), recipe))) == recipe
 
 
 def test_a_recipe_of_before_there_were_switches_means_what_it_did_and_keeps_its_bytes():
-    old = recipe_to_dict(dataclasses.replace(PLAIN, genconfig=GenConfig(num_bars=32, max_steps=512)))
+    old = recipe_to_dict(dataclasses.replace(PLAIN_RECIPE, genconfig=GenConfig(num_bars=32, max_steps=512)))
     for name in SWITCHES:
         del old["genconfig"][name]
     recipe = recipe_from_dict(old, "song.mid")
@@ -95,7 +95,7 @@ def test_a_recipe_of_before_there_were_switches_means_what_it_did_and_keeps_its_
 @pytest.mark.parametrize("switch", SWITCHES)
 def test_each_switch_comes_back_on_and_off(switch):
     for on in (True, False):
-        recipe = dataclasses.replace(PLAIN, genconfig=dataclasses.replace(GenConfig(), **{switch: on}))
+        recipe = dataclasses.replace(PLAIN_RECIPE, genconfig=dataclasses.replace(GenConfig(), **{switch: on}))
         assert recipe_from_dict(recipe_to_dict(recipe), "song.mid") == recipe
 
 
@@ -117,7 +117,7 @@ def test_the_song_and_every_stem_carry_it(tmp_path):
 
 
 def test_it_is_a_text_event_at_the_beginning_of_the_first_track():
-    tracks = mido.MidiFile(file=io.BytesIO(with_recipe(plain_bytes(), PLAIN))).tracks
+    tracks = mido.MidiFile(file=io.BytesIO(with_recipe(plain_bytes(), PLAIN_RECIPE))).tracks
     first = tracks[0][0]
     assert first.type == "text" and first.time == 0
     assert json.loads(first.text)["format"] == MARK and json.loads(first.text)["version"] == VERSION
@@ -166,7 +166,7 @@ def test_our_reader_finds_the_same_song_and_nothing_odd(tmp_path):
 @pytest.mark.parametrize("end_bars", [0, 2, 3, 4, 20])
 def test_each_track_ends_with_its_last_note_or_where_it_is_told_to(end_bars):
     rows = np.array([[4, 4, 4 + 31, 6], [5, 4, 4 + 63, 60]])  # drums of one bar, bass until the end of the third
-    data = with_recipe(plain_bytes(rows), PLAIN, end_bars * TICKS_PER_BAR)
+    data = with_recipe(plain_bytes(rows), PLAIN_RECIPE, end_bars * TICKS_PER_BAR)
     lengths = [sum(message.time for message in track) for track in mido.MidiFile(file=io.BytesIO(data)).tracks]
     assert lengths == [max(bars, end_bars) * TICKS_PER_BAR for bars in (1, 3, 0)]
 
@@ -176,7 +176,7 @@ def test_each_track_ends_with_its_last_note_or_where_it_is_told_to(end_bars):
 
 def changed(**changes) -> str:
     """The text of a recipe with changes; None takes away."""
-    text = mido.MidiFile(file=io.BytesIO(with_recipe(plain_bytes(), PLAIN))).tracks[0][0].text
+    text = mido.MidiFile(file=io.BytesIO(with_recipe(plain_bytes(), PLAIN_RECIPE))).tracks[0][0].text
     facts = {**json.loads(text), **changes}
     return json.dumps({name: fact for name, fact in facts.items() if fact is not None}, separators=(",", ":"))
 
@@ -212,11 +212,11 @@ def test_missing_files_and_folders(tmp_path):
 def test_the_recipe_is_found_in_a_song_with_other_texts_and_tracks(tmp_path):
     data = b"".join([header(2), track([(0, meta(0x01, b"{}")), *note(0, 24, 60)]),
                      track([(0, meta(0x01, b"[1")), (5, meta(0x01, changed().encode()))])])
-    assert read_recipe(written(tmp_path, data)) == PLAIN
+    assert read_recipe(written(tmp_path, data)) == PLAIN_RECIPE
 
 
 def test_damaged_bytes_never_crash_it(tmp_path):
-    data, chance = with_recipe(plain_bytes(ROWS[:5]), PLAIN), random.Random(0)
+    data, chance = with_recipe(plain_bytes(ROWS[:5]), PLAIN_RECIPE), random.Random(0)
     for _ in range(150):
         damaged = bytearray(data)
         for place in chance.choices(range(len(data)), k=chance.randint(1, 3)):

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from test_sampling import HOT, tiny_model
+from tiny_models import HOT, tiny_model
 
 from backline.generation.config import GenConfig, RuleConfig
 from backline.generation.repetition import REACH, copies_in_a_row

@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 import numpy as np
 import pytest
 from random_songs import random_song
-from test_sampling import tiny_model
+from tiny_models import tiny_model
 
 from backline.generation.config import GenConfig, RuleConfig
 from backline.generation.rules import Rules

@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_songs import random_song, whole
+from tiny_models import HOT, SMALL_VOCABULARY, never_end, tiny_model
 
 from backline.common.errors import UserError
 from backline.generation.config import SAMPLING_FNS, GenConfig, RuleConfig
@@ -28,25 +29,9 @@ from backline.generation.sampler import (
 )
 from backline.music.vocab import BAR, EOS, FIELDS, FIRST_ID, PITCH_INSTRUMENT, START_POS, load_vocabulary
 from backline.training.given_tasks import Anticipation
-from model import BARS, HEADS, POSITIONS, ModelConfig, PooledTransformer, with_relative_bars
+from model import BARS, HEADS, POSITIONS, with_relative_bars
 
-SMALL_VOCABULARY = load_vocabulary({
-    "format": "pooled-vocabulary", "version": 1, "bars": 3, "steps_per_bar": 4, "max_duration_steps": 4,
-    "parts": [{"name": name, "is_drum": False, "program": 0, "accepts": [], "lowest_pitch": 60, "highest_pitch": 61}
-              for name in ("left", "right")]})
 ORDERS = list(itertools.permutations(FIELDS))
-HOT = {"temperature": (5.0,) * 4, "sampling_fn": "none"}
-
-
-def tiny_model(vocabulary=SMALL_VOCABULARY, block_size=16, sharpness=8, **changes) -> PooledTransformer:
-    torch.manual_seed(0)
-    settings = {"emb_sizes": (4,) * 4, "n_layers": 2, "n_heads": 2, "d_model": 16, "heads": "gru",
-                "positions": "music_time", "dropout": 0.0} | changes
-    model = PooledTransformer(ModelConfig(n_tokens=vocabulary.sizes, steps_per_bar=vocabulary.steps_per_bar,
-                                          block_size=block_size, **settings))
-    for parameter in model.parameters():  # far from uniform, so that a wrong state shows
-        parameter.data.mul_(sharpness)
-    return model.eval()
 
 
 def request(prompt=(), vocabulary=SMALL_VOCABULARY, seed=0, num_bars=32, given=(), **rules) -> Request:
@@ -64,12 +49,6 @@ def song(model, prompt=(), vocabulary=SMALL_VOCABULARY, seed=0, cached=True, **c
 
 def keys(rows) -> list[tuple[int, int, int]]:
     return [(row[BAR], row[START_POS], row[PITCH_INSTRUMENT]) for row in rows.tolist()]
-
-
-def never_end(model) -> PooledTransformer:
-    """The model, but so unwilling to end that it does so only where nothing else is left."""
-    model.heads[BAR].bias.data[EOS] = -1e9
-    return model
 
 
 # ---------------------------------------------------------------- validity

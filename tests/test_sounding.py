@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 from commands import fails
 from pages import page_data
-from test_generate import model_path, run  # noqa: F401  fixtures
 
 import generate
 from backline.common.errors import UserError
@@ -87,7 +86,7 @@ def test_same_song_same_bytes(synthesizer):
     assert synthesizer.wav(song) == synthesizer.wav(song)
 
 
-def test_generate_writes_the_sound_of_the_whole_song(synthesizer, run, tmp_path):  # noqa: F811
+def test_generate_writes_the_sound_of_the_whole_song(synthesizer, run, tmp_path):
     assert run("-o", "out", "-n", 2, "--seed", 0, "--wav", "--soundfont", synthesizer.font) == 0
     for number in range(2):
         sound = samples((tmp_path / f"out/{number}.wav").read_bytes())
@@ -99,7 +98,7 @@ def test_generate_writes_the_sound_of_the_whole_song(synthesizer, run, tmp_path)
     assert not (tmp_path / "out/0.wav").exists() and (tmp_path / "out/1.wav").exists()
 
 
-def test_a_damaged_soundfont_is_found_before_songs_are_made(synthesizer, run, tmp_path, capsys):  # noqa: F811
+def test_a_damaged_soundfont_is_found_before_songs_are_made(synthesizer, run, tmp_path, capsys):
     (tmp_path / "torn.sf2").write_bytes(synthesizer.font.read_bytes()[:100_000])
     assert run("-o", "out", "--wav", "--soundfont", "torn.sf2") == 2
     said = capsys.readouterr().err

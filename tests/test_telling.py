@@ -7,8 +7,8 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from playing import PLAIN_RECIPE
 from random_songs import VOCABULARY, random_song
-from test_recipes import PLAIN
 
 from backline.common.errors import UserError
 from backline.generation.config import ControlConfig, GenConfig, RuleConfig
@@ -178,8 +178,8 @@ def test_what_was_told_is_said_of_the_parts_that_are_made():
 
 
 def test_recipes_leave_out_controls_of_which_nothing_is_said():
-    assert "controls" not in recipe_to_dict(PLAIN)["genconfig"]
-    said = dataclasses.replace(PLAIN, genconfig=GenConfig(controls=ControlConfig(chords="Am")))
+    assert "controls" not in recipe_to_dict(PLAIN_RECIPE)["genconfig"]
+    said = dataclasses.replace(PLAIN_RECIPE, genconfig=GenConfig(controls=ControlConfig(chords="Am")))
     assert recipe_to_dict(said)["genconfig"]["controls"]["chords"] == "Am"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import json
 import math
@@ -10,13 +9,13 @@ import os
 import shutil
 import signal
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from commands import fails, succeeds
 from random_songs import TINY_MODEL, VOCABULARY, make_dataset, random_song, write_json, write_tokens
+from training_runs import FILES, TINY_TRAINING, T, assert_same_run, column, interrupt_after, same, table, weights
 
 import prepare
 import train_pool
@@ -35,11 +34,8 @@ from backline.training.optimization import WeightAverage, rate_share
 from model import ModelConfig, PooledTransformer, note_losses, window_losses
 
 CONFIGS = Path(train_pool.__file__).parent / "configs"
-COLUMNS_OF_TIME = {"seconds"}
-FILES = sorted([LAST, BEST, LOSSES, PICTURE, SETTINGS])
-TINY_TRAINING = {"filename": "run", "batch_size": 3, "num_epochs": 2, "lr": 0.01, "warmup_steps": 2, "loggingsteps": 2}
 OVERFITTING = {"num_epochs": 2, "lr": 0.1, "final_lr": 1}  # the loss on held-out songs falls and rises again
-N_SONGS, SONG_NOTES, T = 10, 30, 32  # a song is one row: 8 to train on, 2 held out
+N_SONGS, SONG_NOTES = 10, 30  # a song is one row: 8 to train on, 2 held out
 STEPS_PER_EPOCH = 3
 
 
@@ -76,30 +72,6 @@ def baseline(tmp_path_factory) -> Path:
         patch.chdir(folder)
         patch.setattr(pictures, "loss_curves", lambda _rows: b"picture")
         return folder / train()
-
-
-def table(run: Path) -> list[dict[str, str]]:
-    with open(run / LOSSES, newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def column(run: Path, name: str) -> list[float]:
-    return [float(row[name]) for row in table(run) if row[name]]
-
-
-def weights(run: Path, name: str = LAST) -> dict[str, torch.Tensor]:
-    return load_checkpoint(run / name)["weights"]
-
-
-def same(a: Any, b: Any) -> bool:
-    """Whether checkpoints, or parts of them, are equal bit for bit."""
-    if isinstance(a, torch.Tensor):
-        return isinstance(b, torch.Tensor) and torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
-    if isinstance(a, list | tuple):
-        return len(a) == len(b) and all(map(same, a, b))
-    return a == b
 
 
 # ---------------------------------------------------------------- a run
@@ -467,35 +439,6 @@ def test_every_training_config_loads():
 
 
 # ---------------------------------------------------------------- stopping and continuing
-
-
-def interrupt_after(monkeypatch, *steps: int, times: int = 1, number: int = signal.SIGINT) -> None:
-    """Press Ctrl-C, or send another signal, while the steps of these numbers are computed."""
-    plain = training.Run.step
-
-    def step(self, rows):
-        losses = plain(self, rows)
-        if self.progress.step in steps:
-            for _ in range(times):
-                signal.raise_signal(number)
-        return losses
-
-    monkeypatch.setattr(training.Run, "step", step)
-
-
-def assert_same_run(stopped: Path, whole: Path) -> None:
-    """Equal in all but how long they took, and where they are."""
-    one, other = load_checkpoint(stopped / LAST), load_checkpoint(whole / LAST)
-    assert one["training"]["progress"].pop("step") == other["training"]["progress"].pop("step")
-    for data in (one, other):
-        del data["training"]["progress"]["seconds"], data["training"]["settings"]["filename"]
-        for row in data["training"]["progress"]["rows"]:
-            del row["seconds"]
-    assert same(one, other)
-    assert same(weights(stopped, BEST), weights(whole, BEST))
-    without = [[{key: value for key, value in row.items() if key != "seconds"} for row in table(run)]
-               for run in (stopped, whole)]
-    assert without[0] == without[1]
 
 
 @pytest.mark.parametrize(("heads", "stops"), [  # within an epoch and at its end, with and without a row just written

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from random_songs import TINY_MODEL, make_dataset, random_song, write_json
 from several import begin, said
-from test_training import assert_same_run
+from training_runs import assert_same_run
 
 import train_pool
 from backline.common.files import replacing

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from commands import fails
 from pages import page_data
-from test_generate import PARTS, given_path, model_path, notes, of_parts, part_of, song_file  # noqa: F401  fixtures
+from playing import PARTS, notes, of_parts, part_of, song_file
 
 import generate
 from backline.common.errors import UserError
@@ -176,7 +176,7 @@ def test_the_folder_beside_one_that_is_named_by_dots(folder, monkeypatch, tmp_pa
 
 
 @pytest.fixture
-def watching_for(given_path, folder, monkeypatch):  # noqa: F811
+def watching_for(given_path, folder, monkeypatch):
     """Call generate.py --watch in with the tiny model; `steps` run between its looks, then comes Ctrl-C."""
     Path("free.json").write_text(json.dumps({"temperature": [1, 1, 1, 1], "sampling_fn": "none", "num_bars": 6}))
 
@@ -226,7 +226,7 @@ def test_missing_parts_are_made_to_those_that_are_there(watching_for, capsys):
     assert not Path("out/full").exists()
 
 
-def test_missing_parts_of_a_prompt(given_path, folder):  # noqa: F811
+def test_missing_parts_of_a_prompt(given_path, folder):
     song_file(Path("duo.mid"), ("bass", "piano"))
     assert generate.main(["-p", "duo.mid", "--missing", "-mp", str(given_path), "-o", "out", "-d", "cpu"]) == 0
     assert of_parts(notes("out/0.mid"), ("bass", "piano")) == notes("duo.mid")
@@ -278,17 +278,17 @@ def test_a_folder_that_is_not_there_is_made(watching_for, folder):
     (["--watch", "in", "--missing", "--bars", "2"], "--missing takes"),
     (["--watch", "in", "--given", "banjo"], "unknown part"),
     (["--watch", "in", "-o", "song.mid"], "song.mid: a file"), (["--watch", "in", "--key", "H"], "key 'H'")])
-def test_what_is_wrong_for_any_file_is_said_at_once(given_path, folder, capsys, arguments, text):  # noqa: F811
+def test_what_is_wrong_for_any_file_is_said_at_once(given_path, folder, capsys, arguments, text):
     song_file(Path("song.mid"))
     assert text in fails(generate.main, ["-mp", given_path, "-d", "cpu", *arguments], capsys)
 
 
-def test_a_model_that_cannot_play_to_given_notes_is_found_at_once(model_path, folder, capsys):  # noqa: F811
+def test_a_model_that_cannot_play_to_given_notes_is_found_at_once(model_path, folder, capsys):
     assert "not trained" in fails(generate.main, ["-mp", model_path, "-d", "cpu", "--watch", "in", "--given", "bass"],
                                   capsys)
 
 
-def test_a_watch_in_a_process_of_its_own_until_ctrl_c(given_path, folder):  # noqa: F811
+def test_a_watch_in_a_process_of_its_own_until_ctrl_c(given_path, folder):
     source = song_file(Path("song.mid")).read_bytes()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # tests in the background of a shell ignore it
     process = subprocess.Popen([sys.executable, ROOT / "generate.py", "--watch", "in", "-mp", given_path, "--bars", "1",
