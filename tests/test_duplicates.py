@@ -170,7 +170,7 @@ def _exact(a: np.ndarray, b: np.ndarray) -> list[float]:
 
 def test_same_songs_same_signatures_in_another_process(tmp_path):
     np.save(tmp_path / "rows.npy", made_song(2))
-    code = ("import numpy as np, sys, duplicates, vocab\n"
+    code = ("import numpy as np, sys; from backline.music import vocab; from backline.preparation import duplicates\n"
             "print(duplicates.signature(np.load(sys.argv[1]), vocab.load_vocabulary()).tobytes().hex())")
     done = subprocess.run([sys.executable, "-c", code, tmp_path / "rows.npy"], cwd=Path(__file__).parents[1],
                           capture_output=True, text=True, check=True)
@@ -178,7 +178,7 @@ def test_same_songs_same_signatures_in_another_process(tmp_path):
 
 
 def test_importing_is_quick_and_leaves_datasketch_for_later():
-    code = "import duplicates, sys; assert not {'datasketch', 'scipy', 'torch'} & set(sys.modules)"
+    code = "import sys; import backline.preparation.duplicates; assert not {'datasketch', 'scipy', 'torch'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[1], check=True)
 
 

@@ -127,7 +127,8 @@ def test_rows_name_each_input_and_what_was_made_of_it(command, corpus):
 KILLED = """
 import os, pathlib, signal, sys
 sys.path.insert(0, {root!r})
-import store, {module}
+import {module}
+from backline.folders import store
 store.SECONDS_PER_COMMIT = {seconds}
 rename, left = pathlib.Path.replace, [{number}]
 def replace(self, target):

@@ -357,7 +357,7 @@ def test_what_changed_since_is_read_again(tokens, tmp_path, capsys, monkeypatch,
 def test_a_killed_run_goes_on_with_what_it_committed(similar, tmp_path, monkeypatch, capsys):
     """Killed after the last commit, with notes on the disk that the index does not count."""
     code = (f"import os, signal, sys; sys.path.insert(0, {str(ROOT)!r})\n"
-            f"import prepare, store, song_store\n"
+            f"import prepare; from backline.folders import store; from backline.preparation import song_store\n"
             f"store.SECONDS_PER_COMMIT = -1\n"
             f"add, calls = song_store.SongStore.add, []\n"
             f"def counted(self, *args):\n"
