@@ -16,7 +16,7 @@ from typing import Any
 
 import orjson
 import pytest
-from commands import fails, succeeds
+from commands import ROOT, fails, succeeds
 from midi_bytes import DRUM_CHANNEL, midi_file, name, note, program, three_parts
 
 import clean_midi
@@ -30,7 +30,6 @@ from backline.folders.convert import FileJob
 from backline.folders.inputs import Listing
 from backline.music.vocab import load_vocabulary
 
-ROOT = Path(__file__).parents[1]
 BARS = load_vocabulary().bars
 COMMANDS = {"tokenizer": (tokenizer.main, "-td"), "clean_midi": (clean_midi.main, "-o")}
 

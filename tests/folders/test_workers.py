@@ -14,6 +14,7 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import pytest
+from commands import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 from pebble.pool import process
@@ -22,7 +23,6 @@ from backline.common.errors import UserError
 from backline.folders import workers
 from backline.folders.workers import Outcome, run
 
-ROOT = Path(__file__).parents[1]
 METHODS = ["forkserver", "spawn"] if sys.platform.startswith("linux") else ["spawn"]
 
 
@@ -109,7 +109,7 @@ DEADLY = ["a", "abort", "b", "killed", "exit", "sleep", "c", "user error", "bug"
 @pytest.mark.parametrize("method", METHODS)
 def test_a_worker_that_dies_or_hangs_costs_one_task(method):
     """In a process of its own: a fork server keeps the stderr of the test that started it."""
-    code = (f"import json, os, sys; sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / 'tests')!r}]\n"
+    code = (f"import json, os, sys; sys.path[:0] = {[str(ROOT), str(ROOT / 'tests'), str(Path(__file__).parent)]!r}\n"
             f"from test_workers import DEADLY, act, children, run\n"
             f"outcomes = list(run(act, DEADLY, 2, 0.5, {method!r}))\n"
             f"print(json.dumps([outcomes, os.getpid(), sorted(children())]))")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import ROOT
 from random_songs import VOCABULARY, random_song
 
 from backline.music.vocab import NOTE_DUR, Part, Vocabulary
@@ -172,14 +172,15 @@ def test_same_songs_same_signatures_in_another_process(tmp_path):
     np.save(tmp_path / "rows.npy", made_song(2))
     code = ("import numpy as np, sys; from backline.music import vocab; from backline.preparation import duplicates\n"
             "print(duplicates.signature(np.load(sys.argv[1]), vocab.load_vocabulary()).tobytes().hex())")
-    done = subprocess.run([sys.executable, "-c", code, tmp_path / "rows.npy"], cwd=Path(__file__).parents[1],
+    done = subprocess.run([sys.executable, "-c", code, tmp_path / "rows.npy"], cwd=ROOT,
                           capture_output=True, text=True, check=True)
     assert done.stdout.strip() == signature(made_song(2), VOCABULARY).tobytes().hex()
 
 
 def test_importing_is_quick_and_leaves_datasketch_for_later():
-    code = "import sys; import backline.preparation.duplicates; assert not {'datasketch', 'scipy', 'torch'} & set(sys.modules)"
-    subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[1], check=True)
+    code = ("import sys; import backline.preparation.duplicates\n"
+            "assert not {'datasketch', 'scipy', 'torch'} & set(sys.modules)")
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
 # ---------------------------------------------------------------- clusters

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from commands import fails
+from commands import ROOT, fails
 from pages import page_data
 from playing import PARTS, notes, of_parts, part_of, song_file
 
@@ -20,8 +20,6 @@ from backline.common.errors import UserError
 from backline.generation import watch as watching
 from backline.generation.recipes import read_recipe
 from backline.generation.watch import Watcher, folder_beside, watch
-
-ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture

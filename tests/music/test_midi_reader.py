@@ -12,6 +12,7 @@ from unittest import mock
 
 import miditoolkit
 import pytest
+from commands import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 from midi_bytes import (
@@ -43,7 +44,7 @@ from backline.music.parts import check_playable
 from backline.music.song import SLOWEST, Song, check_tempo
 from tokenizer import MidiTokenizerPooled
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+EXAMPLES = ROOT / "examples"
 
 
 def song_of(data: bytes) -> Song:

@@ -10,12 +10,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from commands import ROOT
 
 from backline.common.errors import UserError
 from backline.folders import store
 from backline.folders.store import Store
 
-ROOT = Path(__file__).parents[1]
 TABLES = "CREATE TABLE t (x INTEGER PRIMARY KEY); CREATE TABLE u (y);"
 
 

@@ -12,8 +12,8 @@ import time
 from pathlib import Path
 
 import pytest
+from commands import ROOT
 
-ROOT = Path(__file__).parents[1]
 KILLS = 20
 pytestmark = pytest.mark.slow
 

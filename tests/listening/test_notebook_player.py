@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from commands import ROOT
 from pages import V, data_in, frames, notes_of_idea, notes_of_rows
 from random_songs import random_song, whole
 
 from backline.common.errors import UserError
 from backline.listening.notebook_player import Player, player
-
-ROOT = Path(__file__).parents[1]
 
 
 def shown(made: Player) -> dict[str, Any]:
