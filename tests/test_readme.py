@@ -104,7 +104,8 @@ def test_options_of_documented_commands_exist(page):
     assert found
 
 
-@pytest.mark.parametrize("page", [*ROOT.glob("*.md"), *ROOT.glob("*/README.md"), ROOT / "models/MODEL_CARD.md"],
+@pytest.mark.parametrize("page", [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("[!.]*/README.md")),
+                                  ROOT / "models/MODEL_CARD.md"],
                          ids=lambda path: f"{path.parent.name}/{path.name}")
 def test_links_lead_somewhere(page):
     text = page.read_text(encoding="utf-8")

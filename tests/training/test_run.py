@@ -479,14 +479,14 @@ def test_a_run_of_so_many_minutes_is_planned_once(monkeypatch, capsys):
         return 7
 
     monkeypatch.setattr(training.Run, "_steps_in_time", planned)
-    settings = {"max_minutes": 0.05, "num_epochs": None, "average": 0.3, "optimizer": "muon", "row_notes": 16,
+    settings = {"max_minutes": 0.5, "num_epochs": None, "average": 0.3, "optimizer": "muon", "row_notes": 16,
                 "whole_rows_from": 0.5, "batch_size": 4}
     run = train(**settings)
     assert load_checkpoint(run / LAST)["training"]["progress"]["planned"] == 7
     succeeds(train_pool.main, ["--resume", run, "-d", "cpu"])
-    assert len(plans) == 1 and plans[0] > 7
+    assert len(plans) == 1 and plans[0] > 7  # however busy the machine is
     assert column(run, "steps")[-1] == 7 and column(run, "lr")[0] == pytest.approx(0.01 / 2)
-    assert "run: 7 steps in 0.05 minutes" in capsys.readouterr().out
+    assert "run: 7 steps in 0.5 minutes" in capsys.readouterr().out
     # Nothing is left of the steps that were timed: the same run as one of so many steps.
     whole = train(filename="whole", max_train_steps=7, **settings | {"max_minutes": None, "num_epochs": 99})
     succeeds(train_pool.main, ["--resume", whole, "-d", "cpu"])
