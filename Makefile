@@ -14,7 +14,7 @@ else
 BIN := $(VENV)/bin
 endif
 
-.PHONY: help generate test lint walkthrough slow fuzz clean
+.PHONY: help generate test lint types walkthrough slow fuzz clean
 
 help:
 	@sed -n '2,3s/^#   //p' Makefile
@@ -28,6 +28,10 @@ test: lint
 
 lint: $(VENV)/developers
 	$(BIN)/ruff check .
+
+# The type checker. It joins `lint` when it finds no more errors.
+types: $(VENV)/developers
+	$(BIN)/mypy
 
 # Every command of the README, typed in a copy of the repository: less than ten minutes.
 walkthrough: $(VENV)/developers
