@@ -1,6 +1,6 @@
 # One folder, .venv, holds everything that is installed; `make clean` removes it.
 #   make generate   three songs into generated/ with the bundled model
-#   make test       lint and the quick tests
+#   make test       lint and the quick tests, on up to four cores
 # PyTorch's CPU build on Linux (the plain one brings gigabytes of CUDA libraries):
 #   make generate PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"
 
@@ -24,7 +24,7 @@ generate: $(VENV)/users
 	@$(BIN)/python generate.py -o generated -n 3
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadgroup
 
 lint: $(VENV)/developers
 	$(BIN)/ruff check .

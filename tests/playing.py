@@ -23,7 +23,7 @@ PARTS = TOKENIZER.vocabulary.part_names
 PLAIN_RECIPE = Recipe(4, (3, 4, 5), Wish(), GenConfig(), "model.safetensors", "a1", "fp32", "", "", 0, {"torch": "2"})
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def model_path(tmp_path_factory):
     path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
     model = tiny_model(load_vocabulary(), block_size=32, sharpness=1)
@@ -57,7 +57,7 @@ def ids_of(path: Path) -> list:
     return TOKENIZER(path)["ids"]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def given_path(tmp_path_factory):
     """A model that plays to given notes, a few in each bar."""
     path = tmp_path_factory.mktemp("given") / "given.safetensors"

@@ -1,6 +1,7 @@
 """The page in Chromium and Firefox: it loads, plays what the MIDI says, and keeps what one marks.
 
-Each test runs in both; where one is not installed, its tests are skipped. A machine without a sound card is no
+Each test runs in both: in Chromium with `make test`, in Firefox with `make slow`, as they wait for music to play. Where
+one is not installed, its tests are skipped. A machine without a sound card is no
 obstacle to Chromium. Firefox then lets no audio clock run, so it gets one that runs on the computer's.
 """
 
@@ -34,7 +35,8 @@ FIREFOX_CLOCK = """(window.AudioContext = class extends OfflineAudioContext {
 }, 0)"""
 
 
-@pytest.fixture(scope="module", params=["chromium", "firefox"])
+@pytest.fixture(scope="module", params=[pytest.param("chromium", marks=pytest.mark.xdist_group("chromium")),
+                                        pytest.param("firefox", marks=pytest.mark.slow)])
 def tab(request, tmp_path_factory):
     """A browser that stays open for all tests of this module."""
     with browser(request.param, tmp_path_factory.mktemp(request.param)) as opened:

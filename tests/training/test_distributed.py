@@ -19,8 +19,11 @@ from backline.listening import pictures
 from backline.training.config import LAST, LOSSES
 from backline.training.distributed import Processes, SharedError
 
-pytestmark = pytest.mark.skipif(not torch.distributed.is_available() or not torch.distributed.is_gloo_available(),
-                                reason="this PyTorch cannot let processes talk to each other (gloo)")
+pytestmark = [
+    pytest.mark.skipif(not torch.distributed.is_available() or not torch.distributed.is_gloo_available(),
+                       reason="this PyTorch cannot let processes talk to each other (gloo)"),
+    pytest.mark.xdist_group("several"),  # one server of forks, and not too many processes at a time
+]
 SETTINGS = {"validate_steps": 2, "transpose": [-5, 6], "random_crops": True, "drop_parts": 0.3}
 
 
@@ -142,7 +145,9 @@ def test_a_mistake_is_said_once(argv, text):
     assert second == ""
 
 
+@pytest.mark.slow
 def test_torchrun(tmp_path):
+    """As people start it; all other tests give the processes the same environment in less time."""
     expected = alone()
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     done = subprocess.run([*torchrun, train_pool.__file__, *arguments()], cwd=tmp_path, capture_output=True, text=True,
