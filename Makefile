@@ -1,6 +1,6 @@
 # One folder, .venv, holds everything that is installed; `make clean` removes it.
 #   make generate   three songs into generated/ with the bundled model
-#   make test       lint and the quick tests
+#   make test       lint and the quick tests, on up to four cores
 # PyTorch's CPU build on Linux (the plain one brings gigabytes of CUDA libraries):
 #   make generate PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"
 
@@ -14,7 +14,7 @@ else
 BIN := $(VENV)/bin
 endif
 
-.PHONY: help generate test lint walkthrough slow fuzz clean
+.PHONY: help generate test lint types walkthrough slow fuzz clean
 
 help:
 	@sed -n '2,3s/^#   //p' Makefile
@@ -24,10 +24,14 @@ generate: $(VENV)/users
 	@$(BIN)/python generate.py -o generated -n 3
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadgroup
 
 lint: $(VENV)/developers
 	$(BIN)/ruff check .
+
+# The type checker. It joins `lint` when it finds no more errors.
+types: $(VENV)/developers
+	$(BIN)/mypy
 
 # Every command of the README, typed in a copy of the repository: less than ten minutes.
 walkthrough: $(VENV)/developers

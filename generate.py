@@ -325,7 +325,7 @@ def prompt_bytes(session: Session) -> bytes:
 
 def picture(rows: np.ndarray, session: Session, title: str) -> bytes:
     """(N, F) rows of a song as a piano roll, PNG."""
-    from backline.listening.piano_roll import piano_roll  # brings matplotlib
+    from backline.listening.piano_roll import piano_roll
 
     task = session.task
     given = task.was_there(rows) if len(task.given) else None

@@ -14,9 +14,9 @@ import torch
 from commands import fails, help_without, succeeds
 from hypothesis import given
 from hypothesis import strategies as st
+from playing import ids_of
 from random_songs import make_dataset, random_song
-from test_generate import ids_of
-from test_sampling import SMALL_VOCABULARY, tiny_model
+from tiny_models import SMALL_VOCABULARY, tiny_model
 
 import copies
 import generate

@@ -10,41 +10,28 @@ import numpy as np
 import pytest
 import torch
 from commands import fails, succeeds
-from random_songs import BAND, make_dataset, to_songs, whole, write_tokens
+from held_out import HELD_OUT, N_SONGS, write_held_out
+from random_songs import BAND, VOCABULARY, make_dataset, whole, write_tokens
 from random_songs import random_song as random_notes
-from test_sampling import tiny_model
+from tiny_models import tiny_model
 
 import evaluate
 import release
 from backline.evaluation.copy_index import build_index, write_index
 from backline.evaluation.held_out_losses import by_context, by_position, measure_losses, nats_per_note
 from backline.evaluation.song_sets import read_folder
-from backline.music.vocab import FIELDS, FIRST_ID, NOTE_DUR, load_vocabulary
-from backline.preparation.dataset import load_dataset, song_rows, write_dataset
+from backline.music.vocab import FIELDS, FIRST_ID, NOTE_DUR
+from backline.preparation.dataset import load_dataset, song_rows
 from backline.training.checkpoints import load_model, save_checkpoint
 from backline.training.losses import note_losses
 from tokenizer import MidiTokenizerPooled
-
-VOCABULARY = load_vocabulary()
-N_SONGS, HELD_OUT = 5, ["song 3", "song 4"]
-
-
-def random_song(length: int, seed: int) -> np.ndarray:
-    random = np.random.default_rng(seed)
-    return np.stack([random.integers(4, size, length) for size in VOCABULARY.sizes], axis=1)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A dataset of five songs and a checkpoint that names two of them as held out."""
-    folder = tmp_path_factory.mktemp("evaluate")
-    songs = [random_song(20 + 7 * i, i) for i in range(N_SONGS)]
-    songs[-1] = random_song(16 * 4, 9)  # the last block is full, so that no song is cut off
-    total = sum(len(rows) + 2 for rows in songs)
-    names = [f"song {i}" for i in range(N_SONGS)]
-    write_dataset(folder / "data.pt", to_songs(songs, VOCABULARY, names), total, VOCABULARY, {})
-    model = tiny_model(VOCABULARY, block_size=16, sharpness=1)
-    save_checkpoint(folder / "best.pth", model, VOCABULARY, {"facts": {"held_out_songs": HELD_OUT}})
+    folder = tmp_path_factory.mktemp("held_out")
+    write_held_out(folder)
     return folder
 
 

@@ -14,7 +14,7 @@ import pytest
 import safetensors
 import torch
 from random_songs import to_songs
-from test_sampling import SMALL_VOCABULARY, tiny_model
+from tiny_models import SMALL_VOCABULARY, tiny_model
 
 import train_pool
 from backline.evaluation.copy_index import build_index, split_digest, write_index

@@ -98,7 +98,7 @@ def _described(rows: np.ndarray, vocabulary: Vocabulary) -> _Described:
     onsets = bars * vocabulary.steps_per_bar + rows[:, START_POS]
     parts = vocabulary.part_of_id[rows[:, PITCH_INSTRUMENT]]
     pitches = vocabulary.pitch_of_id[rows[:, PITCH_INSTRUMENT]]
-    is_drum = np.array([part.is_drum for part in vocabulary.parts])
+    is_drum = vocabulary.is_drum
     is_melodic = ~is_drum[parts]
 
     # Numbers of sounds: below n_pitches a drum's pitch, around it an interval, at the end none.
