@@ -32,17 +32,9 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 # Imports that break the order and wait to be undone: (module, what it imports) and why.
 KNOWN = {
-    ("backline.layers.packed", "model"): "annotations name Block and PooledTransformer",
     ("backline.preparation.dataset", "backline.training"): "load_plain stands in training/checkpoints",
-    ("backline.training.run", "backline.listening"): "the picture of losses stands beside other pictures",
-    ("backline.generation.making", "copies"): "the index of copies stands in the command",
-    ("backline.generation.session", "copies"): "the index of copies stands in the command",
-    ("backline.listening.notebook_player", "page"): "what makes pages stands in the command",
-    ("evaluate", "copies"): "the index of copies stands in the command",
-    ("generate", "copies"): "the index of copies stands in the command",
-    ("generate", "page"): "what makes pages stands in the command",
 }
-KNOWN_TORCH = {"backline.common.surroundings": "it is the record of torch's own surroundings"}
+KNOWN_TORCH: dict[str, str] = {}
 
 
 def modules(room: Path) -> list[Path]:
