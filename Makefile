@@ -23,8 +23,9 @@ generate: $(VENV)/users
 	@echo 'python generate.py -o generated -n 3'
 	@$(BIN)/python generate.py -o generated -n 3
 
+# The tests of a file stay together: they share a browser, a notebook's run or a server of forks.
 test: lint
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadgroup
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 lint: $(VENV)/developers
 	$(BIN)/ruff check .

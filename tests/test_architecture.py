@@ -34,7 +34,6 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 KNOWN = {
     ("backline.preparation.dataset", "backline.training"): "load_plain stands in training/checkpoints",
 }
-KNOWN_TORCH: dict[str, str] = {}
 
 
 def modules(room: Path) -> list[Path]:
@@ -86,11 +85,6 @@ def may_import(importer: str, imported: str) -> bool:
     return name == importer or (name in LEVEL and LEVEL[name] < LEVEL.get(importer, len(LEVELS)))
 
 
-def assert_only(found: set, known: dict, what: str) -> None:
-    assert not found - known.keys(), what
-    assert not known.keys() - found, "no longer so: take these out of what this test knows"
-
-
 def test_every_room_has_its_place_in_the_order():
     assert {room.name for room in ROOMS} <= LEVEL.keys()
     elsewhere = [path for path in modules(ROOT / "backline") if path.parent not in ROOMS]
@@ -102,19 +96,19 @@ def test_all_import_earlier_rooms_and_no_command_but_tokenizer_and_model():
     importers += [(name, ROOT / f"{name}.py") for name in AT_THE_TOP]
     found = {(name_of(path), imported) for importer, path in importers
              for imported in imported_rooms(path) if not may_import(importer, imported)}
-    assert_only(found, KNOWN, "a module imports what stands beside or after it")
+    assert not found - KNOWN.keys(), "a module imports what stands beside or after it"
+    assert not KNOWN.keys() - found, "no longer so: take these out of KNOWN"
 
 
 def test_rooms_without_torch_do_not_name_it():
     found = {name_of(path) for room in WITHOUT_TORCH for path in modules(ROOT / "backline" / room)
              if any(name.split(".")[0] == "torch" for name in imports(path, late=False))}
-    assert_only(found, KNOWN_TORCH, "the room works without torch")
+    assert not found
 
 
 def test_importing_rooms_without_torch_brings_no_torch():
     names = [name_of(path) for room in WITHOUT_TORCH for path in modules(ROOT / "backline" / room)]
-    names = ["tokenizer", *(name for name in names if name not in KNOWN_TORCH)]
-    code = f"import {', '.join(names)}, sys; sys.exit('torch' in sys.modules)"
+    code = f"import tokenizer, {', '.join(names)}, sys; sys.exit('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 

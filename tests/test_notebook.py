@@ -58,8 +58,7 @@ def pages(outputs):
     return [data_in(frame["srcdoc"])["ideas"] for markup in of_type(outputs, "text/html") for frame in frames(markup)]
 
 
-pytestmark = [pytest.mark.filterwarnings("default"),  # Jupyter's own machinery warns
-              pytest.mark.xdist_group("notebook")]  # so that it runs once
+pytestmark = pytest.mark.filterwarnings("default")  # Jupyter's own machinery warns
 
 
 def test_tokens_are_a_table_with_what_they_mean(tables):

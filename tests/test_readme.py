@@ -43,8 +43,7 @@ def quick_commands() -> list[str]:
             and re.match(r"(\.venv/bin/)?python \w+\.py", command) and not LONG.search(command)]
 
 
-@pytest.fixture(scope="module", params=[pytest.param("forked", marks=pytest.mark.xdist_group("checkout")),
-                                        pytest.param("started", marks=pytest.mark.slow)])
+@pytest.fixture(scope="module", params=["forked", pytest.param("started", marks=pytest.mark.slow)])
 def script(request, tmp_path_factory):
     """Call `python argv[0] argv[1:]` in a folder: a function of both; forked, which is quicker, or started."""
     if request.param == "started" or not CAN_FORK:

@@ -35,8 +35,7 @@ FIREFOX_CLOCK = """(window.AudioContext = class extends OfflineAudioContext {
 }, 0)"""
 
 
-@pytest.fixture(scope="module", params=[pytest.param("chromium", marks=pytest.mark.xdist_group("chromium")),
-                                        pytest.param("firefox", marks=pytest.mark.slow)])
+@pytest.fixture(scope="module", params=["chromium", pytest.param("firefox", marks=pytest.mark.slow)])
 def tab(request, tmp_path_factory):
     """A browser that stays open for all tests of this module."""
     with browser(request.param, tmp_path_factory.mktemp(request.param)) as opened:

@@ -21,11 +21,8 @@ from backline.training.checkpoints import load_checkpoint
 from backline.training.config import LAST, LOSSES
 from backline.training.distributed import Processes, SharedError
 
-pytestmark = [
-    pytest.mark.skipif(not torch.distributed.is_available() or not torch.distributed.is_gloo_available(),
-                       reason="this PyTorch cannot let processes talk to each other (gloo)"),
-    pytest.mark.xdist_group("several"),  # one server of forks, and not too many processes at a time
-]
+pytestmark = pytest.mark.skipif(not torch.distributed.is_available() or not torch.distributed.is_gloo_available(),
+                                reason="this PyTorch cannot let processes talk to each other (gloo)")
 SETTINGS = {"validate_steps": 2, "transpose": [-5, 6], "random_crops": True, "drop_parts": 0.3}
 
 

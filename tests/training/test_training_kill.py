@@ -73,7 +73,6 @@ def wait_for(path: Path, is_running: Callable[[], bool], seconds: float) -> None
         pass
 
 
-@pytest.mark.xdist_group("several")
 @pytest.mark.parametrize("written", [LAST, BEST])
 def test_killed_while_a_checkpoint_is_written_and_at_another_moment(written):
     whole = begin(0, 1, 0, arguments("whole"))
