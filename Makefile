@@ -1,6 +1,6 @@
 # One folder, .venv, holds everything that is installed; `make clean` removes it.
 #   make generate   three songs into generated/ with the bundled model
-#   make test       lint and the quick tests
+#   make test       lint and the quick tests, on up to four cores
 # PyTorch's CPU build on Linux (the plain one brings gigabytes of CUDA libraries):
 #   make generate PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"
 
@@ -14,7 +14,7 @@ else
 BIN := $(VENV)/bin
 endif
 
-.PHONY: help generate test lint walkthrough slow fuzz clean
+.PHONY: help generate test lint types walkthrough slow fuzz clean
 
 help:
 	@sed -n '2,3s/^#   //p' Makefile
@@ -23,11 +23,16 @@ generate: $(VENV)/users
 	@echo 'python generate.py -o generated -n 3'
 	@$(BIN)/python generate.py -o generated -n 3
 
+# The tests of a file stay together: they share a browser, a notebook's run or a server of forks.
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 lint: $(VENV)/developers
 	$(BIN)/ruff check .
+
+# The type checker. It joins `lint` when it finds no more errors.
+types: $(VENV)/developers
+	$(BIN)/mypy
 
 # Every command of the README, typed in a copy of the repository: less than ten minutes.
 walkthrough: $(VENV)/developers

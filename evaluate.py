@@ -1,10 +1,11 @@
 """Measure a model and its songs: losses on songs it was not trained on, and whether what it writes passes for real.
 
-Input    a model (.pth or .safetensors) and the dataset .pt it was trained with: nats per note of the held-out songs,
-         for each family and part, by place in the song and in the context, with --drift beside those of the model's
-         own songs; and, or, a folder of generated songs and a --reference, a folder of real songs (MIDI or token
-         files) or a dataset .pt, whose held-out songs are taken; and, or, votes that a blind page (page.py --blind)
-         exported
+Input    one or more of these:
+         - a model (.pth or .safetensors) and the dataset .pt it was trained with: nats per note of the held-out songs,
+           by family, part, and place in song and context; with --drift beside those of songs the model writes itself
+         - a folder of generated songs and a --reference: a folder of real songs (MIDI or token files) or a dataset .pt,
+           of which the held-out songs count
+         - votes that a blind page (page.py --blind) exported
 Output   tables on stdout; with -o a .json and a .md of them and, of songs, a .png
 Example  python evaluate.py -mp musictransformer/best.pth --dataset_path dataset.pt
          python evaluate.py --dataset_path dataset.pt --drift
@@ -12,10 +13,10 @@ Example  python evaluate.py -mp musictransformer/best.pth --dataset_path dataset
          python evaluate.py generated --reference dataset.pt --copies
          python evaluate.py --votes votes.csv
 
-Songs are compared measure by measure: is the mean over the generated ones where that of as many real ones would be, 95
-times in 100? The real songs are cut to the lengths of the generated ones first. And by a classifier that sees all
-measures: how well does it tell songs apart that it was not fitted to? With --copies also by the longest run of notes
-that is in the training songs too: new songs should share no more with them than real ones that were held out.
+Songs are compared measure by measure: does the mean over generated songs lie where that of as many real ones would, 95
+times in 100? Real songs are first cut to the lengths of the generated ones. A classifier on all measures then tells how
+well songs it was not fitted to can be told apart. --copies adds the longest run of notes that a song shares with the
+training songs: new songs should share no more with them than held-out real ones do.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ import argparse
 import dataclasses
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from tqdm import tqdm
@@ -34,256 +35,341 @@ from tqdm import tqdm
 from backline.common.errors import Parser, UserError, reports_user_errors
 from backline.common.files import check_file, check_new, check_writable, write_bytes
 from backline.common.paths import BUNDLED_COPIES, BUNDLED_MODEL
-from backline.evaluation.measures import measure
-from backline.evaluation.song_sets import Songs, held_out, read_folder
-from backline.evaluation.statistics import Difference, Verdict, cut_alike, judge, tell_apart
+from backline.evaluation.copy_index import MARKED, PERCENTILES, CopyIndex, read_index
+from backline.evaluation.measures import measure_song
+from backline.evaluation.song_sets import SongSet, held_out_set, held_out_songs, read_folder
+from backline.evaluation.statistics import Verdict, cut_alike, judge, tell_apart
+from backline.evaluation.tables import (
+    drift_as_markdown,
+    losses_as_markdown,
+    songs_as_markdown,
+    table,
+)
 from backline.listening.votes import Share, folder_shares, read_votes
-from backline.music.vocab import FIELDS, Vocabulary
-from copies import MARKED, PERCENTILES, CopyIndex, read_index
+from backline.music.vocab import Vocabulary, load_vocabulary
 from tokenizer import MidiTokenizerPooled
+
+if TYPE_CHECKING:
+    from model import PooledTransformer
 
 ENOUGH = 100  # songs, for a verdict to mean much
 DRIFT_SONGS = 100  # of the model's own, for its drift
-GIVEAWAYS = 5  # measures named by which generated songs are told from real ones
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluatedModel:
+    """A model, and what its file says."""
+
+    path: Path
+    network: PooledTransformer
+    vocabulary: Vocabulary
+    metadata: dict[str, Any]
+
+
+def read_model(path: Path, device: str) -> EvaluatedModel:
+    """The model in a file, on the device of that name. Raises UserError."""
+    # These bring torch, and wrong arguments need not wait for it.
+    from backline.layers.torch_io import pick_device
+    from backline.training.checkpoints import load_model
+
+    network, vocabulary, metadata = load_model(path, pick_device(device))
+    return EvaluatedModel(path, network, vocabulary, metadata)
 
 
 # ---------------------------------------------------------------- losses
 
 
-def losses(model_path: Path, dataset_path: Path, every: bool, batch_size: int, device: str, n_own: int = 0,
-           ) -> dict[str, Any]:
-    """Of the held-out songs of a dataset, or of `every` song; and, beside them, of `n_own` songs of the model's own."""
+@dataclasses.dataclass(frozen=True)
+class LossSettings:
+    """What losses are measured on, and how."""
+
+    every_song: bool = False  # of the dataset, not the held-out ones alone
+    n_own_songs: int = 0  # that the model writes itself, for its drift
+    batch_size: int = 8  # windows at a time
+
+
+def losses(model: EvaluatedModel, dataset_path: Path, settings: LossSettings) -> dict[str, Any]:
+    """Losses on songs of a dataset and, where any are asked for, on the model's own songs."""
     from backline.evaluation.held_out_losses import (
         by_context,
         by_position,
-        held_out_songs,
         measure_losses,
         nats_per_note,
         of_notes,
     )
-    from backline.layers.torch_io import pick_device
-    from backline.preparation.dataset import load_dataset
-    from backline.training.checkpoints import load_model  # brings torch
+    from backline.preparation.dataset import load_dataset  # brings torch
 
-    model, vocabulary, facts = load_model(model_path, pick_device(device))
-    dataset = load_dataset(dataset_path, vocabulary)
-    songs = list(range(dataset.n_songs)) if every else held_out_songs(facts, dataset, model_path)
-    found = measure_losses(model, dataset, songs, batch_size)
-    parts = {name: found.by_part[:, p] for p, name in enumerate(vocabulary.part_names)}
-    result = {"model": str(model_path), "dataset": str(dataset_path), "songs": len(songs),
-              "notes": int(found.by_song[:, -1].sum()), **nats_per_note(found.by_song),
-              "by_part": {name: of_notes(sums) for name, sums in parts.items() if sums[:, -1].any()},
-              "by_position": by_position(found.by_position, model.config.block_size),
-              "by_context": by_context(found.by_context)}
-    if n_own:
+    dataset = load_dataset(dataset_path, model.vocabulary)
+    songs = list(range(dataset.n_songs))
+    if not settings.every_song:
+        songs = held_out_songs(model.metadata, dataset, model.path)
+    found = measure_losses(model.network, dataset, songs, settings.batch_size)
+    by_part = {}
+    for p, name in enumerate(model.vocabulary.part_names):
+        of_part = found.by_part[:, p]                        # (n_songs, F + 1)
+        if of_part[:, -1].any():
+            by_part[name] = of_notes(of_part)
+    result = {
+        "model": str(model.path),
+        "dataset": str(dataset_path),
+        "songs": len(songs),
+        "notes": int(found.by_song[:, -1].sum()),
+        **nats_per_note(found.by_song),
+        "by_part": by_part,
+        "by_position": by_position(found.by_position, model.network.config.block_size),
+        "by_context": by_context(found.by_context),
+    }
+    if settings.n_own_songs:
         from backline.generation.drift import measure_drift
 
-        result["drift"] = measure_drift(model, dataset, songs, n_own, batch_size)
+        result["drift"] = measure_drift(model.network, dataset, songs, settings.n_own_songs,
+                                        settings.batch_size)
     return result
-
-
-def losses_as_markdown(result: dict[str, Any]) -> str:
-    """Tables of losses in nats per note: of all notes, of each part, by place in the song and in the context."""
-    intervals = result.get("intervals") or {}
-    of_all = {"songs": f"{result['songs']:,}", "notes": f"{result['notes']:,}",
-              "nats per note": with_interval(result["nats_per_note"], result["interval"]),
-              **{field: with_interval(result[field], intervals.get(field)) for field in FIELDS}}
-    tables = [of_all]
-    for title, key in (("part", "by_part"), ("notes of the song", "by_position")):
-        tables.append({title: "nats per note", **{name: with_interval(of_notes["nats_per_note"], of_notes["interval"])
-                                                  for name, of_notes in result[key].items()}})
-    tables.append({"rows before": "nats per note", **{name: f"{loss:.3f}" for name, loss in
-                                                      result["by_context"].items()}})
-    return "\n".join(_table(table, [table.values()]) for table in tables)
-
-
-def with_interval(mean: float, interval: Sequence[float] | None) -> str:
-    return f"{mean:.3f}" + (f" ({interval[0]:.3f}–{interval[1]:.3f})" if interval else "")
-
-
-def drift_as_markdown(drift: dict[str, Any]) -> str:
-    """A line, and a table by place in the song."""
-    places = {"all": drift, **drift["by_position"]}
-    rows = []
-    for kind in ("own", "real"):
-        losses_of_kind = [place[kind] for place in places.values()]
-        rows.append([f"{drift[f'{kind}_songs']} {kind} songs",
-                     *(with_interval(each["nats_per_note"], each["interval"]) for each in losses_of_kind)])
-    rows.append(["drift", *(with_sign(place["drift"], place["interval"]) for place in places.values())])
-    return (f"its own songs {drift['own']['nats_per_note']:.3f}, real ones {drift['real']['nats_per_note']:.3f} nats "
-            f"per note: drift {drift['drift']:+.3f}\n\n{_table(['notes of the song', *places], rows)}")
-
-
-def with_sign(drift: float, interval: Sequence[float] | None) -> str:
-    return f"{drift:+.3f}" + (f" ({interval[0]:+.3f} to {interval[1]:+.3f})" if interval else "")
 
 
 # ---------------------------------------------------------------- songs
 
 
-def compare(generated: Songs, real: Songs, vocabulary: Vocabulary, index: CopyIndex | None = None) -> dict[str, Any]:
-    """How generated songs differ from the beginnings, as long as they are, of real ones.
+def compare(generated: SongSet, real: SongSet, vocabulary: Vocabulary,
+            index: CopyIndex | None = None) -> dict[str, Any]:
+    """How generated songs differ from the beginnings of real ones, cut to their lengths.
 
     `index`: of the training songs, to look for copies.
     """
-    as_long = cut_alike(real.rows, generated.rows)
-    kinds = [[measure(rows, vocabulary) for rows in tqdm(songs, unit="song", leave=False, disable=None)]
-             for songs in (generated.rows, as_long)]
-    names = list(kinds[0][0])
-    ours, theirs = (np.array([[song[name] for name in names] for song in songs]) for songs in kinds)
-    verdicts, difference = judge(names, theirs, ours), tell_apart(names, theirs, ours)
-    return {"generated": len(generated.rows), "real": len(real.rows),
-            "left_out": {"generated": generated.left_out, "real": real.left_out},
-            "inside": sum(verdict.inside for verdict in verdicts), "measures": [each._asdict() for each in verdicts],
-            "told_apart": difference._asdict() if difference else None,
-            "copies": copying(generated.rows, as_long, index) if index else None}
+    beginnings = cut_alike(real.rows, generated.rows)
+    names, ours = measure_table(generated.rows, vocabulary)
+    _, theirs = measure_table(beginnings, vocabulary)
+    verdicts = judge(names, theirs, ours)
+    difference = tell_apart(names, theirs, ours)
+    return {
+        "generated": len(generated.rows),
+        "real": len(real.rows),
+        "left_out": {"generated": generated.left_out, "real": real.left_out},
+        "inside": sum(verdict.inside for verdict in verdicts),
+        "measures": [verdict._asdict() for verdict in verdicts],
+        "told_apart": difference._asdict() if difference else None,
+        "copies": copying(generated.rows, beginnings, index) if index else None,
+    }
 
 
-def copying(generated: Sequence[np.ndarray], real: Sequence[np.ndarray], index: CopyIndex) -> dict[str, Any]:
-    """Notes of the longest runs that songs share with training songs, by percentile; see `CopyIndex`.
+def measure_table(songs: Sequence[np.ndarray], vocabulary: Vocabulary,
+                  ) -> tuple[list[str], np.ndarray]:
+    """Names of all measures, and (songs, measures) float64 of songs, (N, F) note ids each."""
+    progress = tqdm(songs, unit="song", leave=False, disable=None)
+    measured = [measure_song(rows, vocabulary) for rows in progress]
+    return list(measured[0]), np.array([list(song.values()) for song in measured])
 
-    above: the share of generated songs with a longer run than real ones have at the highest percentile.
+
+def copying(generated: Sequence[np.ndarray], real: Sequence[np.ndarray], index: CopyIndex,
+            ) -> dict[str, Any]:
+    """The longest runs of notes that songs share with training songs; see `CopyIndex`.
+
+    "generated" and "real" are their lengths by percentile. "above" is the share of generated
+    songs with a longer run than real ones have at the percentile MARKED.
     """
-    ours, theirs = (np.array([index.longest_run(rows).n_notes for rows in songs]) for songs in (generated, real))
-    by_percentile = {name: {str(share): float(np.percentile(runs, share)) for share in PERCENTILES}
-                     for name, runs in (("generated", ours), ("real", theirs))}
-    return {**by_percentile, "above": float((ours > np.percentile(theirs, MARKED)).mean())}
+    ours = np.array([index.longest_run(rows).n_notes for rows in generated])
+    theirs = np.array([index.longest_run(rows).n_notes for rows in real])
+    return {
+        "generated": {str(share): float(np.percentile(ours, share)) for share in PERCENTILES},
+        "real": {str(share): float(np.percentile(theirs, share)) for share in PERCENTILES},
+        "above": float((ours > np.percentile(theirs, MARKED)).mean()),
+    }
 
 
-def songs_as_markdown(result: dict[str, Any]) -> str:
-    """The verdicts, and how generated songs are told from real ones."""
-    verdicts = [Verdict(**each) for each in result["measures"]]
-    rows = [[each.name, f"{each.real:.3f}", f"{each.low:.3f} – {each.high:.3f}", f"{each.generated:.3f}",
-             "inside" if each.inside else "**outside**"] for each in verdicts]
-    lines = [f"{result['generated']} generated songs beside {result['real']} real ones cut to their lengths: "
-             f"{result['inside']} of {len(verdicts)} measures inside the band of real songs "
-             f"({result['inside'] / len(verdicts):.0%}).", "",
-             _table(["mean of", "real songs", "band", "generated", ""], rows)]
-    for kind, reasons in result["left_out"].items():
-        if reasons:
-            lines.append(f"Left out: {len(reasons)} {kind} songs; the first: {reasons[0]}\n")
-    if result["told_apart"]:
-        difference = Difference(**result["told_apart"])
-        giveaways = ", ".join(f"{name} ({area:.2f})" for name, area in difference.by_measure[:GIVEAWAYS])
-        lines.append(f"A random forest on all measures tells them apart with an AUC of {difference.auc:.3f} "
-                     f"({difference.low:.3f}–{difference.high:.3f}; 0.5: not at all; between two halves of the real "
-                     f"songs {difference.control:.3f}). By one measure alone: {giveaways}; above 0.5, generated songs "
-                     f"have more of it.\n")
-    if result["copies"]:
-        found = result["copies"]
-        rows = [[kind, *(f"{found[name][str(share)]:.0f}" for share in PERCENTILES)]
-                for kind, name in (("generated", "generated"), ("real songs", "real"))]
-        lines += [_table(["longest run shared with training songs, in notes", *(f"percentile {share}" for share in
-                                                                               PERCENTILES)], rows),
-                  f"{found['above']:.1%} of the generated songs share more than real ones do at percentile {MARKED}.\n"]
-    return "\n".join(lines)
+def song_vocabulary(args: argparse.Namespace, model: EvaluatedModel | None) -> Vocabulary:
+    """The vocabulary to read songs in: --vocab, else that of the model, else the default.
+
+    Raises UserError if --vocab is not the vocabulary that the dataset's songs come in.
+    """
+    if model is None:
+        return load_vocabulary(args.vocab)
+    given = load_vocabulary(args.vocab) if args.vocab else model.vocabulary
+    if given.digest != model.vocabulary.digest and not args.reference.is_dir():
+        raise UserError(f"{args.vocab}: another vocabulary than the model's "
+                        f"({model.vocabulary.difference(given)}), in which the songs of "
+                        f"{args.reference} come; leave --vocab out")
+    return given
+
+
+def judge_songs(args: argparse.Namespace, model: EvaluatedModel | None) -> dict[str, Any]:
+    """Compare a folder of generated songs with real ones: a folder, or a dataset's held-out songs.
+
+    `model`: what says which songs of a dataset were held out.
+    """
+    tokenizer = MidiTokenizerPooled(song_vocabulary(args, model))
+    index = read_index(args.copies, tokenizer.vocabulary) if args.copies else None
+    generated = read_folder(args.generated, tokenizer)
+    if args.reference.is_dir():
+        real = read_folder(args.reference, tokenizer)
+    else:
+        from backline.preparation.dataset import load_dataset  # brings torch
+
+        assert model is not None  # read wherever the reference is a dataset
+        dataset = load_dataset(args.reference, model.vocabulary)
+        real = held_out_set(dataset, model.metadata, model.path)
+    if len(generated.rows) < ENOUGH:
+        print(f"notice: {len(generated.rows)} songs say little; make {ENOUGH} or more",
+              file=sys.stderr)
+    return compare(generated, real, tokenizer.vocabulary, index)
+
+
+# ---------------------------------------------------------------- votes
 
 
 def votes_as_markdown(shares: dict[str, Share]) -> str:
-    rows = [[folder, f"{share.chosen} of {share.n}", f"{share.share:.0%} ({share.low:.0%}–{share.high:.0%})"]
-            for folder, share in shares.items()]
-    return _table(["chosen, of votes that decide", "votes", "share, and where 95 % of such polls put it"], rows)
-
-
-def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    head = list(head)
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in (head, ["---"] * len(head), *rows))
+    """How often each folder's song was chosen."""
+    rows = []
+    for folder, share in shares.items():
+        rows.append([folder, f"{share.chosen} of {share.n}",
+                     f"{share.share:.0%} ({share.low:.0%}–{share.high:.0%})"])
+    return table(["chosen, of votes that decide", "votes",
+                  "share, and where 95 % of such polls put it"], rows)
 
 
 # ---------------------------------------------------------------- command
 
 
 def build_parser() -> argparse.ArgumentParser:
+    """The options of the command.
+
+    -b, -d and -mp have no default here, so that it shows when one is given in vain.
+    """
     parser = Parser(__doc__)
-    parser.add_argument("generated", type=Path, nargs="?", help="folder of songs to judge, .mid or token .json")
+    parser.add_argument("generated", type=Path, nargs="?",
+                        help="folder of songs to judge, .mid or token .json")
     parser.add_argument("--reference", type=Path, metavar="REAL",
-                        help="real songs to compare them with: a folder, or a dataset .pt, whose held-out songs count")
-    parser.add_argument("--copies", type=Path, nargs="?", const=BUNDLED_COPIES, metavar="INDEX",
-                        help="also look for copies of training songs, by an index of copies.py (default: that of the "
-                             "model in this repository); the real songs must be held-out ones")
-    parser.add_argument("--votes", type=Path, nargs="+", default=[], metavar="CSV", help="votes of a blind page")
-    parser.add_argument("-mp", "--model_path", type=Path, default=BUNDLED_MODEL,
+                        help="real songs to compare them with: a folder, or a dataset .pt, whose "
+                             "held-out songs count")
+    parser.add_argument("--copies", "--check-copies", type=Path, nargs="?", const=BUNDLED_COPIES,
+                        metavar="INDEX",
+                        help="also look for copies of training songs, by an index of copies.py "
+                             "(default: that of the model in this repository); the real songs must "
+                             "be held-out ones")
+    parser.add_argument("--votes", type=Path, nargs="+", default=[], metavar="CSV",
+                        help="votes of a blind page")
+    parser.add_argument("-mp", "--model_path", type=Path,
                         help="model: .safetensors or .pth (default: the one in this repository)")
-    parser.add_argument("--dataset_path", type=Path, help="dataset with the held-out songs, for the losses")
+    parser.add_argument("--dataset_path", type=Path,
+                        help="dataset with the held-out songs, for the losses")
     parser.add_argument("--all", action="store_true", help="losses on every song of the dataset")
     parser.add_argument("--drift", type=int, nargs="?", const=DRIFT_SONGS, metavar="N",
-                        help="also losses on N songs that the model writes itself, 512 notes at most, beside the "
-                             "beginnings of real ones (default: %(const)s)")
-    parser.add_argument("--vocab", type=Path, help="vocabulary JSON of the songs (default: configs/vocab.json)")
-    parser.add_argument("-b", "--batch_size", type=int, default=8, help="windows at a time (default: %(default)s)")
-    parser.add_argument("-o", "--output", type=Path, help="write OUTPUT.json, OUTPUT.md and, of songs, OUTPUT.png too")
-    parser.add_argument("-d", "--device", default="auto", help="auto, cuda, mps or cpu (default: %(default)s)")
+                        help="also losses on N songs that the model writes itself, 512 notes at "
+                             "most, beside the beginnings of real ones (default: %(const)s)")
+    parser.add_argument("--vocab", type=Path,
+                        help="vocabulary JSON of the songs (default: the model's where one is read, "
+                             "else configs/vocab.json)")
+    parser.add_argument("-b", "--batch_size", type=int,
+                        help=f"windows at a time (default: {LossSettings.batch_size})")
+    parser.add_argument("-o", "--output", type=Path,
+                        help="write OUTPUT.json, OUTPUT.md and, of songs, OUTPUT.png too")
+    parser.add_argument("-d", "--device", help="auto, cuda, mps or cpu (default: auto)")
     parser.add_argument("--force", action="store_true", help="overwrite the output")
     return parser
 
 
-def check_arguments(args: argparse.Namespace) -> list[Path]:
-    """The files to write. Raises UserError about what is wrong whatever the files hold."""
-    if args.batch_size < 1:
-        raise UserError(f"-b {args.batch_size}: at least one window")
+def needs_model(args: argparse.Namespace) -> bool:
+    """Whether a model is read: for losses, or to know a dataset's held-out songs."""
+    return bool(args.dataset_path or (args.reference and not args.reference.is_dir()))
+
+
+def check_arguments(args: argparse.Namespace) -> None:
+    """Raise UserError about what is wrong whatever the files hold."""
     if not (args.generated or args.dataset_path or args.votes):
-        raise UserError("nothing to measure; give a folder of songs and a --reference, a --dataset_path, or --votes")
+        raise UserError("nothing to measure; give a folder of songs and a --reference, a "
+                        "--dataset_path, or --votes")
     if (args.generated is None) != (args.reference is None):
-        raise UserError("a folder of generated songs and the --reference to compare them with: give both or none")
+        raise UserError("a folder of generated songs and the --reference to compare them with: give "
+                        "both or none")
+    check_loss_options(args)
     if args.copies and not args.generated:
-        raise UserError("--copies: is about generated songs; give a folder of them and a --reference")
+        raise UserError("--copies: is about generated songs; give a folder of them and a "
+                        "--reference")
+    if args.vocab and not args.generated:
+        raise UserError(f"--vocab {args.vocab}: is about songs; give a folder of them and a "
+                        f"--reference")
+    if args.model_path and not needs_model(args):
+        raise UserError(f"-mp {args.model_path}: no model is read; leave it out")
+    if args.dataset_path:
+        check_file(args.dataset_path)
+    if args.reference and not args.reference.is_dir():
+        check_file(args.reference)
+    if needs_model(args):
+        check_file(args.model_path or BUNDLED_MODEL)
+
+
+def check_loss_options(args: argparse.Namespace) -> None:
+    """Raise UserError about options of losses that make no sense, or that nothing uses."""
     if args.drift is not None and args.drift < 1:
         raise UserError(f"--drift {args.drift}: at least one song")
-    if args.drift and not args.dataset_path:
+    if args.batch_size is not None and args.batch_size < 1:
+        raise UserError(f"-b {args.batch_size}: at least one window")
+    if args.dataset_path:
+        return
+    if args.drift:
         raise UserError("--drift: is beside real songs; give a --dataset_path")
-    if args.all and not args.dataset_path:
+    if args.all:
         raise UserError("--all: is about losses; give a --dataset_path")
-    songs_of_dataset = args.reference and not args.reference.is_dir()
-    for path, is_read in ((args.dataset_path, args.dataset_path), (args.reference, songs_of_dataset),
-                          (args.model_path, args.dataset_path or songs_of_dataset)):
-        if is_read:
-            check_file(path)
-    suffixes = (".json", ".md") + ((".png",) if args.generated else ())
-    outputs = [args.output.with_name(args.output.name + suffix) for suffix in suffixes] if args.output else []
-    check_new(outputs, args.force)
-    for path in outputs:
+    for option, value in (("-b", args.batch_size), ("-d", args.device)):
+        if value is not None:
+            raise UserError(f"{option} {value}: is about losses; give a --dataset_path")
+
+
+def output_paths(args: argparse.Namespace) -> list[Path]:
+    """The files to write: .json, .md and, of songs, .png; none without -o.
+
+    Raises UserError if one of them exists or cannot be written.
+    """
+    if not args.output:
+        return []
+    suffixes = [".json", ".md"] + [".png"] * bool(args.generated)
+    paths = [args.output.with_name(args.output.name + suffix) for suffix in suffixes]
+    check_new(paths, args.force)
+    for path in paths:
         check_writable(path.parent)
-    return outputs
+    return paths
 
 
-def judge_songs(args: argparse.Namespace) -> dict[str, Any]:
-    tokenizer = MidiTokenizerPooled(args.vocab)
-    index = read_index(args.copies, tokenizer.vocabulary) if args.copies else None
-    generated = read_folder(args.generated, tokenizer)
-    is_folder = args.reference.is_dir()
-    real = read_folder(args.reference, tokenizer) if is_folder else held_out(args.reference, args.model_path)
-    if len(generated.rows) < ENOUGH:
-        print(f"notice: {len(generated.rows)} songs say little; make {ENOUGH} or more", file=sys.stderr)
-    return compare(generated, real, tokenizer.vocabulary, index)
+def write_results(paths: Sequence[Path], result: dict[str, Any], text: str, title: str) -> None:
+    """Write the results as JSON, their tables, and of songs a picture under `title`."""
+    write_bytes(paths[0], (json.dumps(result, indent=2) + "\n").encode())
+    write_bytes(paths[1], text.encode())
+    if "songs_compared" in result:
+        from backline.evaluation.bands_picture import measures_in_bands  # brings matplotlib
+
+        verdicts = [Verdict(**measure) for measure in result["songs_compared"]["measures"]]
+        write_bytes(paths[2], measures_in_bands(verdicts, title))
 
 
 @reports_user_errors
 def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
     args = build_parser().parse_args(argv)
-    outputs = check_arguments(args)
+    check_arguments(args)
+    outputs = output_paths(args)
     result: dict[str, Any] = {}
     texts = []
     if args.votes:
-        shares = folder_shares([vote for path in args.votes for vote in read_votes(path)])
+        votes = [vote for path in args.votes for vote in read_votes(path)]
+        shares = folder_shares(votes)
         result["votes"] = {folder: dataclasses.asdict(share) for folder, share in shares.items()}
         texts.append(votes_as_markdown(shares))
-    if args.dataset_path:
-        result |= losses(args.model_path, args.dataset_path, args.all, args.batch_size, args.device, args.drift or 0)
+    model = None
+    if needs_model(args):
+        device = args.device or "auto" if args.dataset_path else "cpu"  # losses alone are slow
+        model = read_model(args.model_path or BUNDLED_MODEL, device)
+    if model and args.dataset_path:
+        batch_size = args.batch_size or LossSettings.batch_size
+        settings = LossSettings(args.all, args.drift or 0, batch_size)
+        result |= losses(model, args.dataset_path, settings)
         texts.append(losses_as_markdown(result))
         if args.drift:
             texts.append(drift_as_markdown(result["drift"]))
     if args.generated:
-        result["songs_compared"] = judge_songs(args)
+        result["songs_compared"] = judge_songs(args, model)
         texts.append(songs_as_markdown(result["songs_compared"]))
     text = "\n".join(texts)
     if outputs:
-        write_bytes(outputs[0], (json.dumps(result, indent=2) + "\n").encode())
-        write_bytes(outputs[1], text.encode())
-    if outputs and args.generated:
-        from backline.listening.pictures import measures_in_bands  # brings matplotlib
-
-        verdicts = [Verdict(**each) for each in result["songs_compared"]["measures"]]
-        write_bytes(outputs[2], measures_in_bands(verdicts, f"{args.generated} beside real songs"))
+        write_results(outputs, result, text, f"{args.generated} beside real songs")
     print(text, end="")
     return 0
 

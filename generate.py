@@ -37,6 +37,7 @@ from backline.common.errors import Parser, UserError, reports_user_errors
 from backline.common.files import check_writable, make_folder, write_bytes
 from backline.common.paths import BUNDLED_COPIES, BUNDLED_MODEL
 from backline.common.settings import config_to_dict
+from backline.evaluation.copy_index import WINDOW, CopyCheck
 from backline.generation.config import DTYPES, GenConfig
 from backline.generation.options import check_rules_matter, gen_config, make_wish
 from backline.generation.output_files import describe, log_run, next_number, remove_song, write_song
@@ -54,12 +55,11 @@ from backline.generation.session import (
 from backline.generation.task import check_has_song, parse_bars, resting_parts
 from backline.generation.telling import check_controls
 from backline.generation.watch import Watcher, folder_beside, watch
+from backline.listening.ideas_page import PAGE_NAME, check_page, write_page
 from backline.listening.wav import Synthesizer, find_synthesizer
 from backline.music.midi_writer import parts_to_bytes
 from backline.music.song import TICKS_PER_QUARTER
 from backline.music.vocab import Vocabulary
-from copies import WINDOW, CopyCheck
-from page import PAGE_NAME, check_page, write_page
 
 SEEDS = 2**32  # seeds are drawn from 0 to this, exclusive
 REPRODUCE_TAKES = ("reproduce", "prompt", "model_path", "output", "device", "page")
@@ -325,7 +325,7 @@ def prompt_bytes(session: Session) -> bytes:
 
 def picture(rows: np.ndarray, session: Session, title: str) -> bytes:
     """(N, F) rows of a song as a piano roll, PNG."""
-    from backline.listening.pictures import piano_roll  # brings matplotlib
+    from backline.listening.piano_roll import piano_roll
 
     task = session.task
     given = task.was_there(rows) if len(task.given) else None

@@ -1,6 +1,6 @@
 """Turn a checkpoint of the published program into a model file of this project, without running anything in it.
 
-Input    a .pth of the published program: a whole pickled model; neither its code nor x-transformers is needed
+Input    a .pth of the published program, a whole pickled model; neither its code nor x-transformers is needed
 Output   a .safetensors with the same float32 weights; generate.py, train_pool.py -fp and evaluate.py --all read it
 Example  python import_published.py musictransformer.pth -o published.safetensors
 """
@@ -11,7 +11,7 @@ import argparse
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,125 +24,192 @@ if TYPE_CHECKING:
     from backline.layers.config import ModelConfig
     from model import PooledTransformer
 
-POSITIONS = "model.pos_encoding.pe"
-POSITIONS_TOLERANCE = 1e-4  # what float32 makes of the angles in a context of 512 notes differs by 0.3e-4
-HEAD_WIDTH = 64  # x-transformers' default, which the published program keeps: the number of heads follows
+POSITION_TABLE = "model.pos_encoding.pe"
+POSITIONS_TOLERANCE = 1e-4  # float32 rounding of the angles reaches 0.3e-4 in 512 notes
+HEAD_WIDTH = 64  # x-transformers' default, which the published program keeps; it gives n_heads
 OTHER = "not the published architecture"
-# What changes a model's output and shows in no tensor's name or shape (x-transformers 1.17.1), as published.
-OPTIONS = {
-    "x_transformers.x_transformers.Decoder": {"pre_norm": True, "resi_dual": False, "residual_attn": False},
-    "x_transformers.x_transformers.Attention": {"causal": True, "scale": HEAD_WIDTH ** -0.5, "qk_norm": False,
-                                                "max_attend_past": None, "attn_on_attn": False},
+
+# Options that change a model's output but no tensor's name or shape (x-transformers 1.17.1), with
+# the published values.
+OPTIONS: dict[str, dict[str, Any]] = {
+    "x_transformers.x_transformers.Decoder": {
+        "pre_norm": True, "resi_dual": False, "residual_attn": False},
+    "x_transformers.x_transformers.Attention": {
+        "causal": True, "scale": HEAD_WIDTH ** -0.5, "qk_norm": False, "max_attend_past": None,
+        "attn_on_attn": False},
     "x_transformers.x_transformers.Residual": {"scale_residual_constant": 1},
-    "x_transformers.attend.Attend": {"causal": True, "scale": HEAD_WIDTH ** -0.5, "qk_norm": False,
-                                     "sparse_topk": None, "add_zero_kv": False},
+    "x_transformers.attend.Attend": {
+        "causal": True, "scale": HEAD_WIDTH ** -0.5, "qk_norm": False, "sparse_topk": None,
+        "add_zero_kv": False},
     "torch.nn.modules.normalization.LayerNorm": {"eps": 1e-5},
     "torch.nn.modules.activation.GELU": {"approximate": "none"},
     "torch.nn.modules.sparse.Embedding": {"max_norm": None},
 }
 
 
-def build_parser() -> argparse.ArgumentParser:
-    parser = Parser(__doc__)
-    parser.add_argument("checkpoint", type=Path, help="published checkpoint .pth")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="file to write, ending in .safetensors")
-    parser.add_argument("--force", action="store_true", help="overwrite a file that exists")
-    return parser
+# ---------------------------------------------------------------- names
 
 
 def published_names(n_layers: int) -> dict[str, list[str]]:
-    """For each tensor of `PooledTransformer` the published one, or those that are joined along the first dimension."""
-    tensors = {f"embeddings.{f}.weight": [f"emb_{field}.weight"] for f, field in enumerate(FIELDS)}
-    layers = {f"heads.{f}": f"logit_{field}" for f, field in enumerate(FIELDS)}  # with a weight and a bias each
-    layers |= {"in_linear": "in_linear", "in_norm": "layer_norm", "out_norm": "transformer_encoder.final_norm"}
-    for i in range(n_layers):  # there, attention and feed-forward are layers of their own: the norm is 0.0, the rest 1
-        attention, ff = (f"transformer_encoder.layers.{2 * i + k}" for k in (0, 1))
-        layers |= {f"blocks.{i}.attention_norm": f"{attention}.0.0", f"blocks.{i}.ff_norm": f"{ff}.0.0",
-                   f"blocks.{i}.ff.0": f"{ff}.1.ff.0.0", f"blocks.{i}.ff.3": f"{ff}.1.ff.3"}
-        tensors[f"blocks.{i}.attention.to_qkv.weight"] = [f"{attention}.1.to_{x}.weight" for x in "qkv"]
-        tensors[f"blocks.{i}.attention.to_out.weight"] = [f"{attention}.1.to_out.weight"]
-    for ours, theirs in layers.items():
-        tensors |= {f"{ours}.{kind}": [f"{theirs}.{kind}"] for kind in ("weight", "bias")}
-    return {ours: [f"model.{name}" for name in theirs] for ours, theirs in tensors.items()}
+    """For each tensor of `PooledTransformer`, the published one or ones.
+
+    Several are to be joined along the first dimension.
+    """
+    names = {}
+    for f, field in enumerate(FIELDS):
+        names[f"embeddings.{f}.weight"] = [f"emb_{field}.weight"]
+        names |= _weight_and_bias(f"heads.{f}", f"logit_{field}")
+    names |= _weight_and_bias("in_linear", "in_linear")
+    names |= _weight_and_bias("in_norm", "layer_norm")
+    names |= _weight_and_bias("out_norm", "transformer_encoder.final_norm")
+    for i in range(n_layers):
+        # There, attention and feed-forward are layers of their own, each with its norm at 0.0.
+        attention = f"transformer_encoder.layers.{2 * i}"
+        feed_forward = f"transformer_encoder.layers.{2 * i + 1}"
+        block = f"blocks.{i}"
+        names |= _weight_and_bias(f"{block}.attention_norm", f"{attention}.0.0")
+        names[f"{block}.attention.to_qkv.weight"] = [f"{attention}.1.to_{x}.weight" for x in "qkv"]
+        names[f"{block}.attention.to_out.weight"] = [f"{attention}.1.to_out.weight"]
+        names |= _weight_and_bias(f"{block}.ff_norm", f"{feed_forward}.0.0")
+        names |= _weight_and_bias(f"{block}.ff.0", f"{feed_forward}.1.ff.0.0")
+        names |= _weight_and_bias(f"{block}.ff.3", f"{feed_forward}.1.ff.3")
+    return {ours: [f"model.{name}" for name in theirs] for ours, theirs in names.items()}
+
+
+def _weight_and_bias(ours: str, theirs: str) -> dict[str, list[str]]:
+    return {f"{ours}.{kind}": [f"{theirs}.{kind}"] for kind in ("weight", "bias")}
+
+
+# ---------------------------------------------------------------- the model
 
 
 def convert(modules: dict[str, Placeholder], tensors: dict[str, np.ndarray]) -> PooledTransformer:
-    """The same model as this project's. Raises UserError where it is of another architecture, naming what differs."""
+    """The same model as one of this project's.
+
+    Args:
+        modules, tensors: what `read_published` returns.
+    Raises:
+        UserError: it has another architecture; the message says what differs.
+    """
     import torch
 
     from model import PooledTransformer
 
     n_layers = sum(name.endswith(".1.to_q.weight") for name in tensors)
     sources = published_names(max(n_layers, 1))
-    needed = {name for names in sources.values() for name in names} | {POSITIONS}
-    if needed != tensors.keys():
-        raise UserError(f"{OTHER}: missing {listed(needed - tensors.keys())}; left over "
-                        f"{listed(tensors.keys() - needed)}")
+    check_names(sources, tensors)
     config = infer_config(modules, tensors, n_layers)
     check_options(modules, config)
-    check_positions(tensors[POSITIONS], config)
-    with torch.device("meta"):  # shapes alone: what the file claims to be gets no memory before it is checked
+    check_positions(tensors[POSITION_TABLE], config)
+    with torch.device("meta"):  # shapes alone: no memory before the file's claims are checked
         model = PooledTransformer(config)
     weights = {}
     for ours, tensor in model.state_dict().items():
-        shape = (tensor.shape[0] // len(sources[ours]), *tensor.shape[1:])
+        n_rows = tensor.shape[0] // len(sources[ours])
+        shape = (n_rows, *tensor.shape[1:])
         for name in sources[ours]:
             if tensors[name].shape != shape:
-                raise UserError(f"{OTHER}: the shape of {name} is {tensors[name].shape}, where {shape} fits the rest")
+                raise UserError(f"{OTHER}: the shape of {name} is {tensors[name].shape}, where "
+                                f"{shape} fits the rest")
         weights[ours] = torch.cat([torch.from_numpy(tensors[name]) for name in sources[ours]])
     model.load_state_dict(weights, assign=True)
     return model
 
 
-def infer_config(modules: dict[str, Placeholder], tensors: dict[str, np.ndarray], n_layers: int) -> ModelConfig:
-    """What the tensors' shapes tell; the context is the reference's, or as far as the positions reach."""
+def infer_config(modules: dict[str, Placeholder], tensors: dict[str, np.ndarray], n_layers: int,
+                 ) -> ModelConfig:
+    """The config that the tensors' shapes imply.
+
+    The context is this project's default, or shorter where there are fewer positions.
+
+    Raises UserError if no config has these shapes.
+    """
     from backline.layers.config import ModelConfig
 
     tables = [tensors[f"model.emb_{field}.weight"] for field in FIELDS]
-    if any(table.ndim != 2 for table in tables) or tensors[POSITIONS].ndim != 3:
+    if any(table.ndim != 2 for table in tables) or tensors[POSITION_TABLE].ndim != 3:
         raise UserError(f"{OTHER}: its embeddings or positions have another number of dimensions")
     n_tokens = tuple(len(table) for table in tables)
-    sizes = load_vocabulary().sizes
-    if n_tokens != sizes:
-        raise UserError(f"{OTHER}: it has {n_tokens} ids per family, the published vocabulary {sizes}")
-    _, n_positions, width = tensors[POSITIONS].shape
+    vocabulary = load_vocabulary()
+    if n_tokens != vocabulary.sizes:
+        raise UserError(f"{OTHER}: it has {n_tokens} ids per family, the published vocabulary "
+                        f"{vocabulary.sizes}")
+    _, n_positions, width = tensors[POSITION_TABLE].shape
     if width % HEAD_WIDTH:
         raise UserError(f"{OTHER}: its width, {width}, is no multiple of a head's, {HEAD_WIDTH}")
     wrapper = modules.get("model")
     dropout = wrapper.attributes().get("dropout") if wrapper else None
     return ModelConfig.for_vocabulary(
-        load_vocabulary(), emb_sizes=tuple(table.shape[1] for table in tables), n_layers=n_layers, d_model=width,
-        n_heads=width // HEAD_WIDTH, block_size=min(n_positions, ModelConfig.block_size),
-        dropout=float(dropout) if isinstance(dropout, int | float) else ModelConfig.dropout)
+        vocabulary,
+        emb_sizes=tuple(table.shape[1] for table in tables),
+        n_layers=n_layers,
+        d_model=width,
+        n_heads=width // HEAD_WIDTH,
+        block_size=min(n_positions, ModelConfig.block_size),
+        dropout=float(dropout) if isinstance(dropout, int | float) else ModelConfig.dropout,
+    )
+
+
+# ---------------------------------------------------------------- checks
+
+
+def check_names(sources: dict[str, list[str]], tensors: dict[str, np.ndarray]) -> None:
+    """Raise UserError unless `tensors` are those that are needed, and no others."""
+    needed = {POSITION_TABLE}
+    for names in sources.values():
+        needed |= set(names)
+    if needed != tensors.keys():
+        raise UserError(f"{OTHER}: missing {listed(needed - tensors.keys())}; left over "
+                        f"{listed(tensors.keys() - needed)}")
 
 
 def check_options(modules: dict[str, Placeholder], config: ModelConfig) -> None:
-    expected = {maker: {**options, "heads": config.n_heads} if maker.endswith(".Attention") else options
-                for maker, options in OPTIONS.items()}
+    """Raise UserError if a module has another option than a published one's."""
     for name, module in modules.items():
-        for option, value in expected.get(module.made_by, {}).items():
-            if module.attributes().get(option, value) != value:
+        expected = OPTIONS.get(module.made_by, {})
+        if module.made_by.endswith(".Attention"):
+            expected = expected | {"heads": config.n_heads}
+        attributes = module.attributes()
+        for option, value in expected.items():
+            if attributes.get(option, value) != value:
                 raise UserError(f"{OTHER}: {option} of {shown(name)} is not {value}")
 
 
 def check_positions(positions: np.ndarray, config: ModelConfig) -> None:
+    """Raise UserError unless `positions` (1, n, D) are the sines and cosines that we compute."""
     import torch
 
     from backline.layers.positions import sinusoids
 
-    wanted = sinusoids(torch.arange(config.block_size)[None], config.d_model)[0].numpy()
-    if len(positions) != 1 or not np.allclose(positions[0, :len(wanted)], wanted, rtol=0, atol=POSITIONS_TOLERANCE):
-        raise UserError(f"{OTHER}: {POSITIONS} does not hold its sines and cosines")
+    ours = sinusoids(torch.arange(config.block_size)[None], config.d_model)[0].numpy()  # (T, D)
+    theirs = positions[0, :len(ours)]
+    if len(positions) != 1 or not np.allclose(theirs, ours, rtol=0, atol=POSITIONS_TOLERANCE):
+        raise UserError(f"{OTHER}: {POSITION_TABLE} does not hold its sines and cosines")
 
 
 def listed(names: Iterable[str]) -> str:
+    """The first three of some names, and how many more there are."""
     names = sorted(names)
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return ", ".join(map(shown, names[:3])) + more or "none"
 
 
+# ---------------------------------------------------------------- command
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The options of the command."""
+    parser = Parser(__doc__)
+    parser.add_argument("checkpoint", type=Path, help="published checkpoint .pth")
+    parser.add_argument("-o", "--output", type=Path, required=True,
+                        help="file to write, ending in .safetensors")
+    parser.add_argument("--force", action="store_true", help="overwrite a file that exists")
+    return parser
+
+
 @reports_user_errors
 def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
     args = build_parser().parse_args(argv)
     if args.output.suffix != ".safetensors":
         raise UserError(f"{args.output}: the name must end in .safetensors")
@@ -152,16 +219,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         modules, tensors = read_published(args.checkpoint)
 
-        import torch  # once the file is read: it takes no part in that
+        import torch  # only now: it takes no part in reading the file
 
         from backline.training.checkpoints import save_release
 
         model = convert(modules, tensors)
     except UserError as err:
         raise UserError(f"{args.checkpoint}: {err}") from None
-    facts = {"imported": "published checkpoint", "file": args.checkpoint.name, "sha256": file_hash(args.checkpoint)}
-    save_release(args.output, model, load_vocabulary(), facts, torch.float32)
-    print(f"{args.output}: {model.n_parameters():,} parameters, {args.output.stat().st_size / 1e6:.1f} MB")
+    metadata = {"imported": "published checkpoint", "file": args.checkpoint.name,
+                "sha256": file_hash(args.checkpoint)}
+    save_release(args.output, model, load_vocabulary(), metadata, torch.float32)
+    megabytes = args.output.stat().st_size / 1e6
+    print(f"{args.output}: {model.n_parameters():,} parameters, {megabytes:.1f} MB")
     return 0
 
 

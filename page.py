@@ -1,327 +1,56 @@
 """Show the songs of a folder on one page, to look at, listen to and choose from in a browser.
 
 Input    a folder of numbered songs 0.mid, 1.mid, …, as generate.py writes them; with --blind two folders of any .mid
-Output   index.html in that folder: one file that needs no network; with --blind the page that -o names
+Output   index.html in that folder: one file that needs no network; with --blind the page named by -o
 Example  python page.py generated
          python page.py --blind generated cleaned --ask real -o blind.html
 
-generate.py writes the page itself. From the page, starred songs are exported as stars.json, which generate.py
---reproduce makes again, and the votes of a blind page as votes.csv.
+generate.py writes the page itself. The page exports starred songs as stars.json, which generate.py --reproduce makes
+again; a blind page exports votes.csv, which evaluate.py --votes reads.
 """
 
 from __future__ import annotations
 
 import argparse
-import html
-import random
-import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from backline.common.errors import Parser, UserError, reports_user_errors
-from backline.common.files import check_new, check_writable, file_hash, json_bytes, read_input, write_bytes
-from backline.common.paths import WEB
-from backline.generation.prompt import open_prompt, read_prompt
-from backline.generation.recipes import BEGINNING, STARS_FORMAT, STARS_VERSION, Recipe, read_recipe, recipe_to_dict
-from backline.generation.task import Wish
-from backline.music.bars import check_meters
-from backline.music.midi_reader import MIDI_SUFFIXES, read_song
-from backline.music.parts import assign_parts
-from backline.music.song import Song
-from backline.music.vocab import FIELDS, QUARTERS_PER_BAR, Vocabulary, load_vocabulary
-from tokenizer import MidiTokenizerPooled
+from backline.common.files import check_new, check_writable, write_bytes
+from backline.listening.blind_page import BLIND_BARS, QUESTIONS, blind_page
+from backline.listening.ideas_page import write_page
+from backline.music.vocab import load_vocabulary
 
-PAGE_NAME = "index.html"
-MARK = "pooled ideas page"  # by which a page of ours is known, and may be replaced
-SCRIPTS = ("elements.js", "sound.js", "player.js", "roll.js", "cards.js", "dock.js", "blind.js", "page.js")
-QUESTIONS = ("prefer", "real")
-BLIND_BARS = 16
-Notes = list[np.ndarray]  # for each part (N, 3): onset and end in ticks, pitch
-
-
-# ---------------------------------------------------------------- the page
-
-
-def page_bytes(data: dict[str, Any]) -> bytes:
-    """The page, all in one file, with `data` for its script."""
-    # "<" is written as JSON can also write it, so that no text, such as a file's name, ends the script.
-    inside = {"data": json_bytes(data).decode().replace("<", r"\u003c"), "mark": html.escape(MARK),
-              "style": (WEB / "page.css").read_text(encoding="utf-8").strip(),
-              "script": "\n".join((WEB / name).read_text(encoding="utf-8").strip() for name in SCRIPTS)}
-    template = (WEB / "page.html").read_text(encoding="utf-8")
-    return re.sub(r"{{(\w+)}}", lambda match: inside[match[1]], template).encode("utf-8")
-
-
-def common_data(title: str, summary: str, vocabulary: Vocabulary) -> dict[str, Any]:
-    """What the script needs besides the ideas. Times of ideas are in their own ticks."""
-    parts = [{"name": part.name, "drum": part.is_drum, "program": part.program} for part in vocabulary.parts]
-    return {"title": title, "summary": summary, "parts": parts, "beats_per_bar": QUARTERS_PER_BAR,
-            "stars": {"format": STARS_FORMAT, "version": STARS_VERSION}}
-
-
-def check_page(path: Path) -> None:
-    """Raise UserError if something that is no page of ours stands where the page is to be."""
-    if path.exists() and MARK.encode() not in read_input(path)[:1000]:
-        raise UserError(f"{path}: not a page of this program, which would replace it; move it away, or give another "
-                        f"folder")
-
-
-def write_page(folder: Path, vocabulary: Vocabulary) -> Path:
-    """Write the page of a folder of numbered songs; returns its path. Songs that cannot be read are left out, with a
-    notice.
-
-    Raises UserError if no song is left, or if another page stands there.
-    """
-    path = folder / PAGE_NAME
-    check_page(path)
-    songs = [song for song in folder.iterdir() if re.fullmatch(r"\d+\.mid", song.name)]
-    ideas = _readable(sorted(songs, key=lambda song: (int(song.stem), song.name)), vocabulary)
-    if not ideas:
-        raise UserError(f"{folder}: no numbered songs in it that can be shown (0.mid, 1.mid, …); make some with "
-                        f"generate.py -o {folder}")
-    summary = f"{len(ideas)} idea{'s' * (len(ideas) > 1)}"
-    write_bytes(path, page_bytes(common_data(folder.resolve().name, summary, vocabulary) | {"ideas": ideas}))
-    return path
-
-
-def _readable(paths: Iterable[Path], vocabulary: Vocabulary) -> list[dict[str, Any]]:
-    found = []
-    for path in paths:
-        try:
-            found.append(idea_data(path, vocabulary))
-        except UserError as err:
-            print(f"notice: not on the page: {err}", file=sys.stderr)
-    return found
-
-
-# ---------------------------------------------------------------- an idea
-
-
-def idea_data(path: Path, vocabulary: Vocabulary) -> dict[str, Any]:
-    """What the page shows of a song. Raises UserError if it cannot be read."""
-    song, notes = song_notes(path, vocabulary)
-    recipe = read_recipe(path) if BEGINNING.encode() in read_input(path) else None
-    wish = recipe.wish if recipe else Wish()
-    before = kept_notes(path, recipe, vocabulary) if recipe and recipe.prompt else None
-    old = old_notes(notes, song.ticks_per_quarter, wish, before, vocabulary)
-    return {**music_data(song, notes, old), "title": f"Idea {int(path.stem)}", "file": path.name,
-            "hash": file_hash(path), "files": files_of(path, vocabulary),
-            "fresh": fresh_ticks(song, notes, old, wish),
-            "asked": asked_for(recipe) if recipe else "",
-            "recipe": recipe_to_dict(recipe) if recipe else None,
-            "recipe_summary": recipe_summary(recipe) if recipe else "",
-            "recipe_rows": recipe_rows(recipe, path) if recipe else []}
-
-
-def song_notes(path: Path, vocabulary: Vocabulary) -> tuple[Song, Notes]:
-    """A song, and the notes of each part of the vocabulary. Raises UserError if it is unreadable, or not in 4/4."""
-    song = read_song(path)
-    check_meters(song, str(path))
-    return song, assign_parts(song, vocabulary).notes
-
-
-def music_data(song: Song, notes: Notes, old: Sequence[np.ndarray]) -> dict[str, Any]:
-    """Notes per part as [onset, end, pitch, whether it was there before], in ticks; bars up to the last onset's."""
-    rows = [np.column_stack([part, was_there]).tolist() for part, was_there in zip(notes, old, strict=True)]
-    return {"ticks_per_quarter": song.ticks_per_quarter, "tempo": song.main_tempo(), "notes": rows,
-            "bars": n_bars(song, notes)}
-
-
-def n_bars(song: Song, notes: Notes) -> int:
-    last = max((int(part[:, 0].max()) for part in notes if len(part)), default=0)
-    return last // (QUARTERS_PER_BAR * song.ticks_per_quarter) + 1
-
-
-def files_of(path: Path, vocabulary: Vocabulary) -> list[dict[str, Any]]:
-    """The song's files that are there: the whole, a stem per part, the prompt, the sound."""
-    named = [("all parts", path.name, None),
-             *((name, f"{path.stem}-{name}.mid", p) for p, name in enumerate(vocabulary.part_names)),
-             ("prompt", f"{path.stem}-prompt.mid", None), ("sound", f"{path.stem}.wav", None)]
-    return [{"label": label, "file": file, "part": part} for label, file, part in named
-            if (path.parent / file).is_file()]
-
-
-# ---------------------------------------------------------------- old and new
-
-
-def kept_notes(path: Path, recipe: Recipe, vocabulary: Vocabulary) -> Notes | None:
-    """The notes of the prompt that a song goes on from, in steps of the grid; None where it is no longer to be had.
-
-    It is looked for beside the song, as -sp saves it, and then where the recipe says.
-    """
-    tokenizer = MidiTokenizerPooled(vocabulary)
-    saved, source, n_rows = path.with_name(f"{path.stem}-prompt.mid"), Path(recipe.prompt), recipe.prompt_rows
-    if saved.is_file():
-        source, n_rows = saved, 0
-    elif not source.is_file() or file_hash(source) != recipe.prompt_hash:
-        return None
-    try:
-        rows = read_prompt(open_prompt(source), source, n_rows, tokenizer).rows
-    except UserError:
-        return None
-    return tokenizer.rows_to_parts(rows, vocabulary.steps_per_quarter)
-
-
-def old_notes(notes: Notes, ticks_per_quarter: int, wish: Wish, before: Notes | None, vocabulary: Vocabulary,
-              ) -> list[np.ndarray]:
-    """For each part, which of its (N, 3) notes were there before, (N,) bool.
-
-    `before`: notes of the prompt in steps of the grid, which only the rest of a song needs: all else the wish says.
-    """
-    names = vocabulary.part_names
-    if wish.given:
-        return [np.full(len(part), name in wish.given) for part, name in zip(notes, names, strict=True)]
-    if wish.fill:
-        first, last = wish.fill
-        bars = [part[:, 0] // (QUARTERS_PER_BAR * ticks_per_quarter) + 1 for part in notes]
-        return [(bar < first) | (bar > last) | bool(wish.make and name not in wish.make)
-                for bar, name in zip(bars, names, strict=True)]
-    if before is None:
-        return [np.zeros(len(part), bool) for part in notes]
-    struck = [{(onset * ticks_per_quarter, pitch) for onset, _, pitch in part.tolist()} for part in before]
-    steps = vocabulary.steps_per_quarter
-    return [np.array([(onset * steps, pitch) in there for onset, _, pitch in part.tolist()], bool)
-            for part, there in zip(notes, struck, strict=True)]
-
-
-def fresh_ticks(song: Song, notes: Notes, old: Sequence[np.ndarray], wish: Wish) -> tuple[int, int] | None:
-    """From where to where a song is new; None where it is from end to end, in one part or in all."""
-    bar = QUARTERS_PER_BAR * song.ticks_per_quarter
-    if wish.fill:
-        return (wish.fill[0] - 1) * bar, wish.fill[1] * bar
-    new = [int(part[~was_there, 0].min()) for part, was_there in zip(notes, old, strict=True) if not was_there.all()]
-    if wish.given or not new or not any(was_there.any() for was_there in old):
-        return None
-    return min(new), n_bars(song, notes) * bar
-
-
-# ---------------------------------------------------------------- the recipe in words
-
-
-def asked_for(recipe: Recipe) -> str:
-    """What was asked for, in a few words; "" for a song from scratch without further wishes."""
-    wish, key = recipe.wish, recipe.genconfig.rules.key
-    made = " and ".join(wish.make)
-    if wish.given:
-        text = f"{made or 'the rest'} to given {' and '.join(wish.given)}"
-    elif wish.fill:
-        bars = "–".join(map(str, dict.fromkeys(wish.fill)))
-        text = f"bar{'s' * ('–' in bars)} {bars} anew" + (f" in {made}" if made else "")
-    else:
-        text = ("continued" if recipe.prompt else "") + (f" in {made}" if made and recipe.prompt else made)
-    wished = [text, "loop" if wish.loop else "", f"{key} {recipe.genconfig.rules.scale}" if key else ""]
-    return ", ".join(filter(None, wished))
-
-
-def recipe_summary(recipe: Recipe) -> str:
-    warmth = " ".join(f"{value:g}" for value in recipe.genconfig.temperature)
-    return f"Recipe: seed {recipe.seed}, {recipe.model}, temperature {warmth}"
-
-
-def recipe_rows(recipe: Recipe, path: Path) -> list[tuple[str, str]]:
-    """Names and values, for people."""
-    config, rules = recipe.genconfig, recipe.genconfig.rules
-    by_family = {name: ", ".join(f"{field} {value:g}" for field, value in zip(FIELDS, values, strict=True))
-                 for name, values in (("temperature", config.temperature), ("threshold", config.threshold),
-                                      ("top_p", config.top_p), ("min_p", config.min_p)) if values}
-    if config.sampling_fn == "none":
-        del by_family["threshold"]
-    ruled = {"key": f"{rules.key} {rules.scale}" if rules.key else "",
-             "one note at a time": ", ".join(rules.monophonic),
-             **{name: ", ".join(f"{part} {value}" for part, value in getattr(rules, name).items())
-                for name in ("pitches", "max_chord", "max_per_bar")},
-             "no empty bars": "yes" if rules.no_empty_bars else ""}
-    rows = {"asked for": asked_for(recipe), "prompt": recipe.prompt, "seed": str(recipe.seed),
-            "model": f"{recipe.model}, {recipe.dtype}", "temperature": by_family.pop("temperature"),
-            "filter": config.sampling_fn, **by_family, "variety": f"{config.variety:g}" if config.variety else "",
-            **ruled, "again": f"python generate.py --reproduce {path.name}"}
-    return [(name, text) for name, text in rows.items() if text]
-
-
-# ---------------------------------------------------------------- two folders, blind
-
-
-def blind_page(folders: Sequence[Path], question: str, most_bars: int, seed: int, vocabulary: Vocabulary) -> bytes:
-    """A page of pairs, a song of each of two folders in each, shuffled; it names no folder where one can see it.
-
-    Both songs of a pair play at the tempo of the second folder's, and stop after `most_bars`: the model knows no
-    tempo and writes songs of a length of its own, which would give it away.
-
-    Raises UserError if a folder has no songs.
-    """
-    chance = random.Random(seed)
-    sides = [blind_ideas(folder, most_bars, chance, vocabulary) for folder in folders]
-    ideas, pairs = [], []
-    for song, reference in zip(*sides, strict=False):  # the rest of the larger folder has no partner
-        song["tempo"] = reference["tempo"]
-        song["bars"] = reference["bars"] = min(song["bars"], reference["bars"])
-        both = [song, reference]
-        chance.shuffle(both)
-        pairs.append((len(ideas), len(ideas) + 1))
-        ideas += [idea | {"title": f"Pair {len(pairs)}, {name}"}
-                  for idea, name in zip(both, ("first", "second"), strict=True)]
-    summary = f"{len(pairs)} pair{'s' * (len(pairs) > 1)}"
-    data = common_data("Listen and choose", summary, vocabulary)
-    return page_bytes(data | {"ideas": ideas, "pairs": pairs, "question": question})
-
-
-def blind_ideas(folder: Path, most_bars: int, chance: random.Random, vocabulary: Vocabulary) -> list[dict[str, Any]]:
-    """The songs of a folder in random order, stems left out. Raises UserError if there are none."""
-    if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; give two folders of songs")
-    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in MIDI_SUFFIXES
-                   and not re.fullmatch(r"\d+-\w+", path.stem))
-    chance.shuffle(paths)
-    found = []
-    for path in paths:
-        try:
-            song, notes = song_notes(path, vocabulary)
-            if not any(map(len, notes)):
-                raise UserError(f"{path}: no notes of {', '.join(vocabulary.part_names)}")
-        except UserError as err:
-            print(f"notice: not on the page: {err}", file=sys.stderr)
-            continue
-        data = music_data(song, notes, [np.zeros(len(part), bool) for part in notes])
-        found.append(excerpt(data, most_bars) | {"file": path.as_posix(), "hash": file_hash(path), "fresh": None})
-    if not found:
-        raise UserError(f"{folder}: no songs in it that can be shown; give a folder of .mid")
-    return found
-
-
-def excerpt(data: dict[str, Any], most_bars: int) -> dict[str, Any]:
-    """A song's first bars, at most so many, from the first bar in which something is struck."""
-    bar = QUARTERS_PER_BAR * data["ticks_per_quarter"]
-    start = min(onset for part in data["notes"] for onset, *_ in part) // bar * bar
-    end = start + most_bars * bar
-    notes = [[[onset - start, min(stop, end) - start, *rest] for onset, stop, *rest in part if onset < end]
-             for part in data["notes"]]
-    return data | {"notes": notes, "bars": min(data["bars"] - start // bar, most_bars)}
-
-
-# ---------------------------------------------------------------- command
+BLIND_NAME = "blind.html"
 
 
 def build_parser() -> argparse.ArgumentParser:
+    """The options of the command.
+
+    Those of --blind have no default here, so that it shows when one is given in vain.
+    """
     parser = Parser(__doc__)
     parser.add_argument("folders", type=Path, nargs="+", metavar="FOLDER",
-                        help="folder of songs; with --blind two, the second being what the first is compared with")
+                        help="folder of songs; with --blind two, the first to be compared with the second")
     parser.add_argument("--vocab", type=Path, help="vocabulary JSON (default: configs/vocab.json)")
     blind = parser.add_argument_group("two folders, without saying which song is of which")
-    blind.add_argument("--blind", action="store_true", help="pairs of songs, a question about each, votes as CSV")
-    blind.add_argument("--ask", choices=QUESTIONS, help="which one do you prefer, or which is real (default: prefer)")
-    blind.add_argument("--bars", type=int, metavar="N", help="of each song the first N bars (default: 16)")
-    blind.add_argument("--seed", type=int, help="of the order (default: 0)")
-    blind.add_argument("-o", "--output", type=Path, metavar="HTML", help="page to write (default: blind.html)")
+    blind.add_argument("--blind", action="store_true",
+                       help="pairs of songs, a question about each, votes as CSV")
+    blind.add_argument("--ask", choices=QUESTIONS,
+                       help=f"which one do you prefer, or which is real (default: {QUESTIONS[0]})")
+    blind.add_argument("--bars", type=int, metavar="N",
+                       help=f"the first N bars of each song (default: {BLIND_BARS})")
+    blind.add_argument("--seed", type=int, help="of all orders (default: 0)")
+    blind.add_argument("-o", "--output", type=Path, metavar="HTML",
+                       help=f"page to write (default: {BLIND_NAME})")
     blind.add_argument("--force", action="store_true", help="overwrite it if it is there")
     return parser
 
 
 @reports_user_errors
 def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
     args = build_parser().parse_args(argv)
     check_arguments(args)
     vocabulary = load_vocabulary(args.vocab)
@@ -330,9 +59,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         check_folder(folder)
         print(write_page(folder, vocabulary))
         return 0
-    out = args.output or Path("blind.html")
+    out = args.output or Path(BLIND_NAME)
     check_new([out], args.force)
-    page = blind_page(args.folders, args.ask or QUESTIONS[0], args.bars or BLIND_BARS, args.seed or 0, vocabulary)
+    question = args.ask or QUESTIONS[0]
+    page = blind_page(args.folders, question, args.bars or BLIND_BARS, args.seed or 0, vocabulary)
     write_bytes(out, page)
     print(out)
     return 0
@@ -353,6 +83,7 @@ def check_arguments(args: argparse.Namespace) -> None:
 
 
 def check_folder(folder: Path) -> None:
+    """Raise UserError if `folder` is no folder, or one that no page can be written to."""
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; give one of songs, as generate.py writes them")
     check_writable(folder)

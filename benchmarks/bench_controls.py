@@ -25,7 +25,8 @@ from tqdm import tqdm
 from backline.common.errors import Parser, UserError, reports_user_errors
 from backline.common.files import read_json_object
 from backline.common.settings import config_from_dict
-from backline.evaluation.held_out_losses import cut_windows, held_out_songs
+from backline.evaluation.held_out_losses import cut_windows
+from backline.evaluation.song_sets import held_out_songs
 from backline.generation.config import ControlConfig, GenConfig
 from backline.generation.sampler import Request, Sampled, sample_songs
 from backline.generation.session import LoadedModel

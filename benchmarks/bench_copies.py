@@ -20,11 +20,11 @@ import numpy as np
 from tqdm import tqdm
 
 from backline.common.errors import Parser, reports_user_errors
-from backline.evaluation.held_out_losses import held_out_songs
+from backline.evaluation.copy_index import in_filter, make_filter, window_hashes
+from backline.evaluation.song_sets import held_out_songs
 from backline.music.vocab import Vocabulary
 from backline.preparation.dataset import load_dataset, song_notes
 from backline.training.checkpoints import load_model
-from copies import in_filter, make_filter, window_hashes
 
 KEPT = (1, 2, 4, 16)  # one window in so many
 Known = Callable[[np.ndarray], np.ndarray]  # (n,) hashes → (n,) bool

@@ -35,7 +35,8 @@ from tqdm import tqdm
 
 from backline.common.errors import Parser, UserError, reports_user_errors
 from backline.common.paths import BUNDLED_MODEL
-from backline.evaluation.held_out_losses import held_out_songs, nats_per_note
+from backline.evaluation.held_out_losses import nats_per_note
+from backline.evaluation.song_sets import held_out_songs
 from backline.generation.config import DTYPES, GenConfig, RuleConfig
 from backline.generation.rules import Passage, Rules
 from backline.generation.sampler import Request, sample_songs

@@ -24,7 +24,7 @@ import torch
 from tqdm import tqdm
 
 from backline.common.errors import Parser, UserError, reports_user_errors
-from backline.evaluation.held_out_losses import held_out_songs
+from backline.evaluation.song_sets import held_out_songs
 from backline.generation.config import GenConfig
 from backline.generation.sampler import Request, sample_songs
 from backline.generation.task import Wish, make_task

@@ -20,7 +20,7 @@ import numpy as np
 
 from backline.common.errors import Parser, reports_user_errors
 from backline.common.settings import config_from_file
-from backline.evaluation.held_out_losses import held_out_songs
+from backline.evaluation.song_sets import held_out_songs
 from backline.generation.config import GenConfig, RuleConfig
 from backline.generation.repetition import repeats_in_a_row
 from backline.generation.rules import Passage, Rules

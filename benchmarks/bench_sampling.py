@@ -25,14 +25,14 @@ from tqdm import tqdm
 from backline.common.errors import Parser, UserError, reports_user_errors
 from backline.common.files import read_input, read_json_object
 from backline.common.settings import config_from_dict
-from backline.evaluation.song_sets import Songs, held_out
+from backline.evaluation.copy_index import CopyIndex, read_index
+from backline.evaluation.song_sets import SongSet, held_out
 from backline.evaluation.statistics import Verdict
 from backline.generation.config import GenConfig
 from backline.generation.sampler import Sampled
 from backline.generation.session import LoadedModel
 from backline.generation.task import Wish, make_task
 from backline.music.vocab import FIELDS, Vocabulary
-from copies import CopyIndex, read_index
 from evaluate import compare
 
 FREE = Path(__file__).parents[1] / "configs" / "genconfig_free.json"
@@ -62,9 +62,9 @@ def make_songs(loaded: LoadedModel, config: GenConfig, seeds: range) -> list[Sam
     return made
 
 
-def line(name: str, made: list[Sampled], real: Songs, vocabulary: Vocabulary, index: CopyIndex | None) -> str:
+def line(name: str, made: list[Sampled], real: SongSet, vocabulary: Vocabulary, index: CopyIndex | None) -> str:
     rows = [song.notes for song in made if len(song.notes)]
-    result: dict[str, Any] = compare(Songs([""] * len(rows), rows, []), real, vocabulary, index)
+    result: dict[str, Any] = compare(SongSet([""] * len(rows), rows, []), real, vocabulary, index)
     apart, nats = result["told_apart"], float(np.concatenate([song.surprisals for song in made]).mean())
     area = f"{apart['auc']:.3f} ({apart['low']:.3f}–{apart['high']:.3f})" if apart else ""
     outside = sorted((Verdict(**each) for each in result["measures"] if not each["inside"]),

@@ -11,6 +11,9 @@ import pytest
 
 from backline.folders import workers
 
+pytest.register_assert_rewrite("commands", "pages", "training_runs")  # their asserts say what differed
+pytest_plugins = ["playing"]  # fixtures that call generate.py with tiny models
+
 hypothesis.settings.register_profile("quick", max_examples=50, deadline=None, derandomize=True)
 hypothesis.settings.load_profile("quick")
 

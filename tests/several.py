@@ -22,9 +22,8 @@ import torch
 from tqdm import tqdm
 
 import train_pool
-from backline.listening import pictures
+from backline.training import loss_picture, run_folder
 from backline.training import run as training
-from backline.training import run_folder
 
 CONTEXT = multiprocessing.get_context("forkserver")
 SECONDS = 120  # after which a process hangs
@@ -73,7 +72,7 @@ def _train(number: int, count: int, port: int, argv: list[str], folder: str, fau
         os.environ.update(RANK=str(number), LOCAL_RANK=str(number), WORLD_SIZE=str(count), LOCAL_WORLD_SIZE=str(count),
                           MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     torch.set_num_threads(1)
-    pictures.loss_curves = lambda _rows: b"picture"
+    loss_picture.loss_curves = lambda _rows: b"picture"
     tqdm.set_lock(threading.RLock())  # not one between processes, which would be left behind by those that are killed
     if fault:
         fault(number)

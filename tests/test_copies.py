@@ -14,24 +14,20 @@ import torch
 from commands import fails, help_without, succeeds
 from hypothesis import given
 from hypothesis import strategies as st
+from playing import ids_of
 from random_songs import make_dataset, random_song
-from test_generate import ids_of
-from test_sampling import SMALL_VOCABULARY, tiny_model
+from tiny_models import SMALL_VOCABULARY, tiny_model
 
 import copies
 import generate
-from backline.generation import session
-from backline.generation.recipes import SWITCHES
-from backline.music.vocab import BAR, FIRST_ID, NOTE_DUR, PITCH_INSTRUMENT, START_POS, load_vocabulary
-from backline.training.checkpoints import save_release
-from benchmarks import bench_copies
-from copies import (
+from backline.common.errors import UserError
+from backline.evaluation.copy_index import (
     EXCERPTS,
     N_BITS_SET,
     WINDOW,
     CopyCheck,
     CopyIndex,
-    Run,
+    SharedRun,
     build_index,
     in_filter,
     make_filter,
@@ -40,6 +36,11 @@ from copies import (
     window_hashes,
     write_index,
 )
+from backline.generation import session
+from backline.generation.recipes import SWITCHES
+from backline.music.vocab import BAR, FIRST_ID, NOTE_DUR, PITCH_INSTRUMENT, START_POS, load_vocabulary
+from backline.training.checkpoints import save_release
+from benchmarks import bench_copies
 from tokenizer import MidiTokenizerPooled
 
 VOCABULARY = load_vocabulary()
@@ -199,8 +200,8 @@ def test_only_new_notes_count():
     index = index_of([rows])
     is_new = np.arange(40) >= 30
     assert index.longest_run(rows, is_new) == (10, *(rows[[30, -1], BAR] - FIRST_ID + 1))
-    assert index.longest_run(rows, np.zeros(40, bool)) == Run()
-    assert index.longest_run(rows[:0]) == index.longest_run(rows[:5]) == Run()
+    assert index.longest_run(rows, np.zeros(40, bool)) == SharedRun()
+    assert index.longest_run(rows[:0]) == index.longest_run(rows[:5]) == SharedRun()
 
 
 def test_a_run_is_measured_by_real_songs_of_its_length():
@@ -209,22 +210,22 @@ def test_a_run_is_measured_by_real_songs_of_its_length():
     assert index.real_runs[:, 0].tolist() == [128, 200, 200]
     assert index.real_runs[:, 1].max() < WINDOW + ACCIDENTS
     assert [index.usual(n, 100) for n in (1, 128, 129, 10_000)] == [128, 128, 200, 200]
-    said = index.describe(Run(23, 5, 7), 512)
+    said = index.describe(SharedRun(23, 5, 7), 512)
     assert said == ("longest run shared with training songs: 23 notes, bars 5–7 (real songs: 198 at the 99th "
                     "percentile of songs this long)")
-    assert index.describe(Run(199, 5, 5), 512).startswith("COPIED? longest run shared with training songs: 199 notes, "
-                                                          "bar 5 (")
+    longer = index.describe(SharedRun(199, 5, 5), 512)
+    assert longer.startswith("COPIED? longest run shared with training songs: 199 notes, bar 5 (")
     plain = index_of([rows], [rows[:5]])
-    assert plain.describe(Run(), 9) == (f"longest run shared with training songs: at most {WINDOW} notes (real "
+    assert plain.describe(SharedRun(), 9) == (f"longest run shared with training songs: at most {WINDOW} notes (real "
                                         f"songs: at most {WINDOW} at the 99th percentile of songs this long)")
-    assert plain.describe(Run(WINDOW, 1, 2), 9) == plain.describe(Run(), 9)
-    assert plain.describe(Run(WINDOW + 1, 1, 2), 9).startswith("COPIED?")
+    assert plain.describe(SharedRun(WINDOW, 1, 2), 9) == plain.describe(SharedRun(), 9)
+    assert plain.describe(SharedRun(WINDOW + 1, 1, 2), 9).startswith("COPIED?")
 
 
 def test_a_check_refuses_longer_runs_alone():
     check = CopyCheck(index_of([random_song(0)]), 20)
-    assert check.refuses(Run(21, 1, 2)) and not check.refuses(Run(20, 1, 2))
-    assert not CopyCheck(check.index).refuses(Run(500, 1, 9))
+    assert check.refuses(SharedRun(21, 1, 2)) and not check.refuses(SharedRun(20, 1, 2))
+    assert not CopyCheck(check.index).refuses(SharedRun(500, 1, 9))
 
 
 # ---------------------------------------------------------------- file
@@ -246,7 +247,7 @@ def test_bad_indices(tmp_path, capsys):
         header, tensors = file.metadata(), {name: file.get_tensor(name) for name in ("bits", "real_runs")}
 
     def refused(vocabulary=VOCABULARY) -> str:
-        with pytest.raises(copies.UserError) as caught:
+        with pytest.raises(UserError) as caught:
             read_index(path, vocabulary)
         assert str(caught.value).startswith(str(path)) and "make one with copies.py" in str(caught.value)
         return str(caught.value)

@@ -14,7 +14,7 @@ from matplotlib.image import imread
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from matplotlib.path import Path
 from matplotlib.transforms import Bbox
-from test_sampling import tiny_model
+from tiny_models import tiny_model
 
 from backline.common.paths import BUNDLED_CONFIG
 from backline.layers.config import POOLINGS, ModelConfig

@@ -9,42 +9,29 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from commands import fails
+from commands import fails, succeeds
+from held_out import HELD_OUT, N_SONGS, write_held_out
+from random_songs import BAND, VOCABULARY, make_dataset, whole, write_tokens
 from random_songs import random_song as random_notes
-from random_songs import to_songs, whole, write_tokens
-from test_sampling import tiny_model
+from tiny_models import tiny_model
 
 import evaluate
 import release
+from backline.evaluation.copy_index import build_index, write_index
 from backline.evaluation.held_out_losses import by_context, by_position, measure_losses, nats_per_note
 from backline.evaluation.song_sets import read_folder
-from backline.music.vocab import FIELDS, FIRST_ID, NOTE_DUR, load_vocabulary
-from backline.preparation.dataset import load_dataset, song_rows, write_dataset
+from backline.music.vocab import FIELDS, FIRST_ID, NOTE_DUR
+from backline.preparation.dataset import load_dataset, song_rows
 from backline.training.checkpoints import load_model, save_checkpoint
 from backline.training.losses import note_losses
-from copies import build_index, write_index
 from tokenizer import MidiTokenizerPooled
-
-VOCABULARY = load_vocabulary()
-N_SONGS, HELD_OUT = 5, ["song 3", "song 4"]
-
-
-def random_song(length: int, seed: int) -> np.ndarray:
-    random = np.random.default_rng(seed)
-    return np.stack([random.integers(4, size, length) for size in VOCABULARY.sizes], axis=1)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A dataset of five songs and a checkpoint that names two of them as held out."""
-    folder = tmp_path_factory.mktemp("evaluate")
-    songs = [random_song(20 + 7 * i, i) for i in range(N_SONGS)]
-    songs[-1] = random_song(16 * 4, 9)  # the last block is full, so that no song is cut off
-    total = sum(len(rows) + 2 for rows in songs)
-    names = [f"song {i}" for i in range(N_SONGS)]
-    write_dataset(folder / "data.pt", to_songs(songs, VOCABULARY, names), total, VOCABULARY, {})
-    model = tiny_model(VOCABULARY, block_size=16, sharpness=1)
-    save_checkpoint(folder / "best.pth", model, VOCABULARY, {"facts": {"held_out_songs": HELD_OUT}})
+    folder = tmp_path_factory.mktemp("held_out")
+    write_held_out(folder)
     return folder
 
 
@@ -207,6 +194,60 @@ def test_a_dataset_lends_its_held_out_songs(folder, songs, tmp_path):
     assert result["told_apart"] is None  # two are too few
 
 
+@pytest.fixture(scope="module")
+def band(tmp_path_factory):
+    """Songs, a dataset and a model of seven parts."""
+    folder, tokenizer = tmp_path_factory.mktemp("band"), MidiTokenizerPooled(BAND)
+    (folder / "made").mkdir()
+    for i in range(12):
+        rows = random_notes(i, 60, 8, BAND)
+        tokenizer.create_midi_from_tokens(whole(rows)).dump(str(folder / "made" / f"{i}.mid"))
+    make_dataset(folder / "data.pt", [random_notes(100 + i, 60, 8, BAND) for i in range(4)], 31, BAND)
+    facts = {"held_out_songs": ["song2", "song3"]}
+    save_checkpoint(folder / "best.pth", tiny_model(BAND, block_size=16), BAND, {"facts": facts})
+    (folder / "vocab.json").write_text(json.dumps(BAND.to_dict()))
+    return folder
+
+
+def parts_judged(path: Path) -> set[str]:
+    """Parts of which any measure is in a file of results."""
+    names = [each["name"] for each in json.loads(path.read_text())["songs_compared"]["measures"]]
+    return {name.partition(": ")[0] for name in names if ": " in name}
+
+
+@pytest.mark.parametrize("more", [(), ("--vocab", "{}/vocab.json")])
+def test_songs_beside_a_dataset_are_read_in_the_vocabulary_of_the_model(band, tmp_path, more):
+    argv = [band / "made", "--reference", band / "data.pt", "-mp", band / "best.pth", "-o", tmp_path / "r",
+            *(text.format(band) for text in more)]
+    succeeds(evaluate.main, argv)
+    assert parts_judged(tmp_path / "r.json") == set(BAND.part_names)
+
+
+def test_songs_beside_a_dataset_cannot_be_of_another_vocabulary(band, tmp_path, capsys):
+    (tmp_path / "three.json").write_text(json.dumps(VOCABULARY.to_dict()))
+    argv = [band / "made", "--reference", band / "data.pt", "-mp", band / "best.pth"]
+    message = fails(evaluate.main, [*argv, "--vocab", tmp_path / "three.json"], capsys)
+    assert "three.json" in message and "another vocabulary than the model" in message
+
+
+def test_songs_are_read_in_the_vocabulary_of_the_model_that_is_measured(band, tmp_path):
+    argv = [band / "made", "--reference", band / "made", "-mp", band / "best.pth", "--dataset_path", band / "data.pt",
+            "-d", "cpu", "-o", tmp_path / "r"]
+    succeeds(evaluate.main, argv)
+    assert parts_judged(tmp_path / "r.json") == set(BAND.part_names)
+
+
+def test_held_out_songs_behind_the_last_full_block(tmp_path, songs, capsys):
+    """As after preparing a dataset again with larger blocks."""
+    made = [random_notes(i, 60, 8) for i in range(3)]
+    data = make_dataset(tmp_path / "data.pt", [*made, random_notes(9, 20, 8)], 3 * 62)
+    model = tmp_path / "best.pth"
+    save_checkpoint(model, tiny_model(VOCABULARY, block_size=16), VOCABULARY, {"facts": {"held_out_songs": ["song3"]}})
+    for argv in (["--dataset_path", data], [songs / "made", "--reference", data]):
+        message = fails(evaluate.main, [*argv, "-mp", model], capsys)
+        assert "behind the last full block" in message and "smaller -b" in message
+
+
 def test_losses_and_songs_in_one_run(folder, songs, tmp_path, capsys):
     assert evaluate.main([str(songs / "made"), "--reference", str(songs / "real"), "-mp", str(folder / "best.pth"),
                           "--dataset_path", str(folder / "data.pt"), "-d", "cpu", "-o", str(tmp_path / "r")]) == 0
@@ -217,12 +258,13 @@ def test_losses_and_songs_in_one_run(folder, songs, tmp_path, capsys):
     assert "| part | drums | bass | piano |" in capsys.readouterr().out
 
 
-def test_copies_are_counted(songs, tmp_path):
+@pytest.mark.parametrize("option", ["--copies", "--check-copies"])  # the latter as in generate.py
+def test_copies_are_counted(songs, tmp_path, option):
     """Songs that the index was made of are copies as a whole, where the real ones share nothing."""
     trained = [in_file(i) for i in range(6)]
     index = build_index(trained, [in_file(100)], VOCABULARY, "")
     write_index(tmp_path / "index.safetensors", index)
-    assert evaluate.main([str(songs / "made"), "--reference", str(songs / "real"), "--copies",
+    assert evaluate.main([str(songs / "made"), "--reference", str(songs / "real"), option,
                           str(tmp_path / "index.safetensors"), "-o", str(tmp_path / "r")]) == 0
     found = json.loads((tmp_path / "r.json").read_text())["songs_compared"]["copies"]
     assert found["generated"]["90"] == found["generated"]["99"] == 60
@@ -264,7 +306,12 @@ def test_folders_without_songs(songs, tmp_path, capsys, content, text):
     (["missing", "--reference", "."], "missing: no such folder"),
     ([".", "--reference", ".", "--all"], "--all"),
     (["--votes", "missing.csv", "--copies"], "--copies"),
-    (["--votes", "missing.csv"], "missing.csv: no such file")])
+    (["--votes", "missing.csv"], "missing.csv: no such file"),
+    (["--votes", "missing.csv", "-b", "8"], "-b 8: is about losses; give a --dataset_path"),
+    ([".", "--reference", ".", "-d", "cpu"], "-d cpu: is about losses; give a --dataset_path"),
+    (["--votes", "missing.csv", "-mp", "best.pth"], "-mp best.pth: no model is read; leave it out"),
+    ([".", "--reference", ".", "-mp", "best.pth"], "-mp best.pth: no model is read; leave it out"),
+    (["--dataset_path", "x.pt", "--vocab", "v.json"], "--vocab v.json: is about songs")])
 def test_what_to_measure_must_be_said(argv, text, capsys):
     assert text in fails(evaluate.main, argv, capsys)
 

@@ -14,13 +14,13 @@ import pytest
 import safetensors
 import torch
 from random_songs import to_songs
-from test_sampling import SMALL_VOCABULARY, tiny_model
+from tiny_models import SMALL_VOCABULARY, tiny_model
 
 import train_pool
+from backline.evaluation.copy_index import build_index, split_digest, write_index
 from backline.layers.torch_io import load_plain
 from backline.preparation.dataset import write_dataset
 from backline.training.checkpoints import save_release
-from copies import build_index, split_digest, write_index
 
 GOLDEN = Path(__file__).parent / "golden" / "formats.json"
 

@@ -15,8 +15,8 @@ import pytest
 import torch
 from commands import help_without
 from pages import page_data
-from random_songs import random_song
-from test_sampling import tiny_model
+from playing import PARTS, TOKENIZER, ids_of, notes, of_parts, part_of, prompt_file, song_file
+from tiny_models import tiny_model
 
 import generate
 from backline.common.errors import EXIT_INTERRUPTED
@@ -31,46 +31,9 @@ from backline.generation.task import Wish
 from backline.music.midi_reader import read_song
 from backline.music.song import TICKS_PER_QUARTER
 from backline.music.vocab import BAR, FIRST_ID, NOTE_DUR, PITCH_INSTRUMENT, QUARTERS_PER_BAR, START_POS, load_vocabulary
-from backline.training.checkpoints import save_checkpoint, save_release
-from tokenizer import MidiTokenizerPooled
+from backline.training.checkpoints import save_checkpoint
 
 ROOT = Path(__file__).parents[1]
-TOKENIZER = MidiTokenizerPooled()
-PARTS = TOKENIZER.vocabulary.part_names
-
-
-@pytest.fixture(scope="module")
-def model_path(tmp_path_factory):
-    path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
-    model = tiny_model(load_vocabulary(), block_size=32, sharpness=1)
-    model.heads[BAR].bias.data[FIRST_ID:] = -0.1 * torch.arange(256)  # so that songs have a few notes per bar
-    model.heads[BAR].bias.data[:FIRST_ID] = -5.0
-    save_release(path, model, load_vocabulary(), {})
-    return path
-
-
-@pytest.fixture
-def run(model_path, tmp_path, monkeypatch):
-    """Call generate.main in an empty folder, with the tiny model and at most 24 new notes."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "short.json").write_text(json.dumps({"max_steps": 24, "all_parts": False, "go_on": False}))
-
-    def call(*arguments: object) -> int:
-        return generate.main(["-mp", str(model_path), "--genconfig", "short.json", "-d", "cpu", *map(str, arguments)])
-
-    return call
-
-
-def prompt_file(folder: Path, tempo: float = 97.0) -> Path:
-    """A MIDI prompt of two bars, drums and bass, at an unusual tempo and resolution."""
-    rows = [[4, 4, 5, 6], [4, 4, 11, 60], [4, 12, 5, 8], [4, 20, 5, 6], [5, 4, 5, 6], [5, 4, 11, 62], [5, 20, 5, 8]]
-    path = folder / "prompt.mid"
-    TOKENIZER.create_midi_from_tokens(rows, tpb=480, tempo=tempo).dump(path)
-    return path
-
-
-def ids_of(path: Path) -> list:
-    return TOKENIZER(path)["ids"]
 
 
 def one_error(capsys) -> str:
@@ -276,19 +239,6 @@ FREE = {"temperature": [1, 1, 1, 1], "sampling_fn": "none", "num_bars": 6}
 SUBSETS = [parts for n in range(len(PARTS) + 1) for parts in itertools.combinations(PARTS, n)]
 
 
-@pytest.fixture(scope="module")
-def given_path(tmp_path_factory):
-    """A model that plays to given notes, a few in each bar."""
-    path = tmp_path_factory.mktemp("given") / "given.safetensors"
-    model = tiny_model(load_vocabulary(), block_size=64, sharpness=4, given=True, lookahead_bars=1, positions="metre",
-                       bars="relative", late_layers=1)
-    model.given.data.normal_()
-    model.heads[BAR].bias.data[FIRST_ID:] = -torch.arange(256.0)
-    model.heads[BAR].bias.data[:FIRST_ID] = -15.0
-    save_release(path, model, load_vocabulary(), {})
-    return path
-
-
 @pytest.fixture
 def play(given_path, tmp_path, monkeypatch):
     """Call generate.main in a folder with song.mid and that model; the exit code."""
@@ -301,22 +251,6 @@ def play(given_path, tmp_path, monkeypatch):
         return generate.main(["-mp", str(given_path), *sampling, "-d", "cpu", *map(str, arguments)])
 
     return call
-
-
-def song_file(path: Path, parts: tuple[str, ...] = PARTS) -> Path:
-    """Four bars of short notes, at an unusual tempo."""
-    rows = random_song(3, 60, 4)
-    rows[:, NOTE_DUR] = FIRST_ID + rows[:, NOTE_DUR] % 4
-    TOKENIZER.create_midi_from_tokens(of_parts(rows.tolist(), parts), tempo=97.0).dump(path)
-    return path
-
-
-def part_of(row: tuple) -> str:
-    return PARTS[TOKENIZER.vocabulary.part_of_id[row[PITCH_INSTRUMENT]]]
-
-
-def of_parts(rows: list, parts: tuple[str, ...]) -> list:
-    return [row for row in rows if part_of(row) in parts]
 
 
 def bar_of(row: tuple) -> int:
@@ -334,10 +268,6 @@ def end(row: tuple) -> int:
 
 def pitch(row: tuple) -> int:
     return int(TOKENIZER.vocabulary.pitch_of_id[row[PITCH_INSTRUMENT]])
-
-
-def notes(path: Path | str) -> list:
-    return ids_of(path)[1:-1]
 
 
 def lengths(folder: Path, number: int = 0) -> set[int]:

@@ -517,7 +517,8 @@ def test_modules_that_hold_each_other_are_refused(tmp_path, refused):
 ], ids=itertools.count())
 def test_a_pickle_bomb_is_refused(tmp_path, pickled):
     path = as_file(tmp_path / "bomb.pth", pickled)
-    limited = ("import sys; from pathlib import Path; import published_pickle; from errors import UserError\n"
+    limited = ("import sys; from pathlib import Path; from backline.training import published_pickle\n"
+               "from backline.common.errors import UserError\n"
                "try:\n    import resource; resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))\n"
                "except (ImportError, ValueError, OSError): pass\n"
                "try: published_pickle.read_published(Path(sys.argv[1]))\n"

@@ -13,7 +13,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from random_songs import VOCABULARY, random_song, whole
+from random_songs import VOCABULARY, random_song
+from tiny_models import KINDS, LATE, SMALL, notes, small_model
 from torch import Tensor, nn
 
 from backline.common.errors import UserError
@@ -30,33 +31,13 @@ from model import PooledTransformer
 CONFIGS = Path(__file__).parents[1] / "configs"
 PUBLISHED = Path(__file__).parents[2] / "shared" / "compat" / "published_state_dict.json"
 PUBLISHED_PARAMETERS = 39_151_247
-SMALL = ModelConfig.for_vocabulary(
-    VOCABULARY, emb_sizes=(8,) * 4, n_layers=2, n_heads=2, d_model=16, block_size=32, dropout=0.0)
 REFERENCE = ModelConfig.for_vocabulary(VOCABULARY)
-LATE = {"heads": "gru", "positions": "metre", "late_layers": 1}
-NORMED = LATE | {"qk_norm": True}
-KINDS = [*({"positions": positions, "heads": heads} for positions in POSITIONS for heads in HEADS), LATE, NORMED,
-         {"heads": "chain", "positions": "rotary", "late_layers": 1},
-         {"heads": "chain", "order": ("pitch_instrument", "note_dur", "bar", "start_pos")}]
 
 
 def read_config(path: Path) -> ModelConfig:
     return ModelConfig.from_dict(json.loads(path.read_text()), VOCABULARY, path.name)
 
 
-def small_model(dtype: torch.dtype = torch.float64, **changes) -> PooledTransformer:
-    """A small model in evaluation mode, its weights large enough that everything in it shows in its output."""
-    torch.manual_seed(0)
-    model = PooledTransformer(ModelConfig.for_vocabulary(VOCABULARY, **vars(SMALL) | changes)).to(dtype).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.3 * torch.randn_like(parameter))
-    return model
-
-
-def notes(*seeds: int, n_notes: int = 10) -> Tensor:
-    """(B, T, F): a song of `n_notes` notes for each seed, its BOS and EOS rows around it."""
-    return torch.stack([torch.from_numpy(whole(random_song(seed, n_notes))) for seed in seeds])
 
 
 # ---------------------------------------------------------------- the published reference

@@ -11,17 +11,20 @@ import numpy as np
 import pytest
 from commands import fails, help_without, succeeds
 from pages import RECIPE, TEMPO, TOKENIZER, V, notes_by_pretty_midi, page_data, write_idea
-from random_songs import random_song
+from random_songs import BAND, random_song
 
 import page
 from backline.common.files import file_hash
 from backline.generation.config import GenConfig, RuleConfig
+from backline.generation.output_files import song_bytes, write_song
 from backline.generation.recipes import STARS_FORMAT, read_originals, recipe_from_dict
 from backline.generation.task import Wish
+from backline.listening.blind_page import excerpt
 from backline.listening.votes import read_votes
 from backline.music.midi_writer import parts_to_bytes
 from backline.music.song import TICKS_PER_QUARTER
 from backline.music.vocab import BAR, FIRST_ID, QUARTERS_PER_BAR
+from tokenizer import MidiTokenizerPooled
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
@@ -122,6 +125,22 @@ def test_another_vocabulary_shows_its_parts(tmp_path):
     data = page_data(tmp_path / "out/index.html")
     assert [part["name"] for part in data["parts"]][3:] == ["lead", "pad", "brass", "choir"]
     assert in_quarters(data["ideas"][0]) == notes_by_pretty_midi(tmp_path / "out/0.mid")
+
+
+def test_tracks_of_other_parts_are_told_of(tmp_path, capsys):
+    """As when page.py is run again, without --vocab, on songs of a model of seven parts."""
+    band = MidiTokenizerPooled(BAND)
+    for number in range(2):
+        rows = random_song(number, 200, 4, BAND)
+        write_song(tmp_path, number, song_bytes(rows, band, TEMPO, RECIPE))
+    assert len(shown(tmp_path)) == 2
+    assert capsys.readouterr().err == (
+        "notice: tracks 'shaker', 'guitar', 'strings', 'lead' are not on the page: no part of this vocabulary plays "
+        f"them; page.py {tmp_path} --vocab shows them with the vocabulary of their model\n")
+    (tmp_path / "band.json").write_text(json.dumps(BAND.to_dict()))
+    succeeds(page.main, [tmp_path, "--vocab", tmp_path / "band.json"])
+    assert capsys.readouterr().err == ""
+    assert all(map(len, page_data(tmp_path / "index.html")["ideas"][0]["notes"]))
 
 
 # ---------------------------------------------------------------- what was there before
@@ -275,7 +294,7 @@ def test_the_order_is_drawn_from_the_seed(two_folders):
 
 def test_an_excerpt_begins_with_the_first_bar_that_has_music():
     data = {"ticks_per_quarter": 10, "bars": 9, "notes": [[[95, 200, 60, 0]], [[130, 140, 61, 0], [170, 171, 62, 0]]]}
-    cut = page.excerpt(data, 2)
+    cut = excerpt(data, 2)
     assert cut["notes"] == [[[15, 80, 60, 0]], [[50, 60, 61, 0]]] and cut["bars"] == 2
 
 

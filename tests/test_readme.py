@@ -14,7 +14,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_sampling import tiny_model
+from scripts import CAN_FORK, script_server, started
+from tiny_models import tiny_model
 from walkthrough import commands
 
 from backline.generation.config import GenConfig, RuleConfig
@@ -42,8 +43,18 @@ def quick_commands() -> list[str]:
             and re.match(r"(\.venv/bin/)?python \w+\.py", command) and not LONG.search(command)]
 
 
+@pytest.fixture(scope="module", params=["forked", pytest.param("started", marks=pytest.mark.slow)])
+def script(request, tmp_path_factory):
+    """Call `python argv[0] argv[1:]` in a folder: a function of both; forked, which is quicker, or started."""
+    if request.param == "started" or not CAN_FORK:
+        yield started
+    else:
+        with script_server(tmp_path_factory.mktemp("log") / "log.txt") as server:
+            yield server.run
+
+
 @pytest.fixture(scope="module")
-def checkout(tmp_path_factory):
+def checkout(script, tmp_path_factory):
     """The files a user has, a folder of his own songs, and training settings that take seconds."""
     folder = tmp_path_factory.mktemp("checkout")
     for path in ROOT.glob("*.py"):
@@ -69,12 +80,11 @@ def checkout(tmp_path_factory):
     return folder
 
 
-def test_documented_commands_run_in_order(checkout):
+def test_documented_commands_run_in_order(script, checkout):
     assert len(quick_commands()) >= 15
     for command in quick_commands():
-        done = subprocess.run([sys.executable, *command.split()[1:]], cwd=checkout, capture_output=True, text=True,
-                              check=False)
-        assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+        done = script(checkout, command.split()[1:])
+        assert done.returncode == 0, f"{command}\n{done.output}"
     for path in ("generated/2.mid", "generated/index.html", "prompt/merged.mid", "prompt/tokens/merged.json",
                  "continued/1-prompt.mid", "continued/0.png", "cleaned/2.mid", "tokens/2.json", "dataset.pt",
                  "finetuned/best.pth", "mine.safetensors", "mine/5.mid",
@@ -104,7 +114,8 @@ def test_options_of_documented_commands_exist(page):
     assert found
 
 
-@pytest.mark.parametrize("page", [*ROOT.glob("*.md"), *ROOT.glob("*/README.md"), ROOT / "models/MODEL_CARD.md"],
+@pytest.mark.parametrize("page", [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("[!.]*/README.md")),
+                                  ROOT / "models/MODEL_CARD.md"],
                          ids=lambda path: f"{path.parent.name}/{path.name}")
 def test_links_lead_somewhere(page):
     text = page.read_text(encoding="utf-8")

@@ -1,9 +1,9 @@
-"""Losses of a model on whole songs: the torch side of evaluate.py."""
+"""Losses of a model on whole songs, by family, part and place. Imports torch."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from backline.common.errors import UserError
 from backline.evaluation.statistics import bootstrap, interval
 from backline.music.vocab import FIELDS, PAD, PITCH_INSTRUMENT
 from backline.preparation.dataset import Dataset, song_rows
@@ -19,107 +18,139 @@ from backline.training.losses import window_losses
 from model import PooledTransformer
 
 
-def held_out_names(facts: dict[str, Any]) -> list[str]:
-    """Names of the songs that a model was not trained on, by what its file says of its training; none: not known."""
-    return facts.get("held_out_songs") or facts.get("facts", {}).get("held_out_songs") or []
-
-
-def held_out_songs(facts: dict[str, Any], dataset: Dataset, where: Path) -> list[int]:
-    """Indices of the dataset's songs that the model was not trained on, by the list its file carries."""
-    names = held_out_names(facts)
-    if not names:
-        raise UserError(f"{where}: carries no list of held-out songs; --all evaluates on every song of the dataset")
-    wanted = set(names)
-    found = [i for i, name in enumerate(dataset.songs) if name in wanted]
-    if not found:
-        raise UserError(f"{where}: none of its {len(wanted)} held-out songs are in this dataset; give the dataset it "
-                        f"was trained with, or --all")
-    return found
-
-
 def cut_windows(rows: Tensor, size: int) -> list[Tensor]:
-    """A song's (N, F) rows in pieces (size + 1, F), each begun by the last row of the one before; PAD fills the last.
+    """A song's (N, F) rows in windows (size + 1, F), the last one filled up with PAD.
 
-    Each row but the first stands once behind another.
+    Each window begins with the last row of the one before, so that every row but the song's first
+    is a target once.
     """
-    pieces = [rows[start:start + size + 1] for start in range(0, len(rows) - 1, size)]
-    return [nn.functional.pad(piece, (0, 0, 0, size + 1 - len(piece)), value=PAD) for piece in pieces]
+    windows = []
+    for start in range(0, len(rows) - 1, size):
+        window = rows[start:start + size + 1]
+        n_missing = size + 1 - len(window)
+        windows.append(nn.functional.pad(window, (0, 0, 0, n_missing), value=PAD))
+    return windows
 
 
 class Losses(NamedTuple):
-    """Sums in nats for each family, and in the last column how many notes they are of; float64."""
+    """Sums of nats per family, and in the last column the number of notes summed; all float64."""
 
     by_song: Tensor  # (n_songs, F + 1)
-    by_context: Tensor  # (T, F + 1), by the number of rows before the note in its window, from 1 on
-    by_part: Tensor  # (n_songs, n_parts, F + 1); a song's EOS is of no part
-    by_position: Tensor  # (n_songs, windows of the longest, F + 1), by the window of the song that the note is in
+    by_context: Tensor  # (T, F + 1), by the number of rows before the note in its window, from 1
+    by_part: Tensor  # (n_songs, n_parts, F + 1); EOS belongs to no part
+    by_position: Tensor  # (n_songs, windows of the longest, F + 1), by the note's window
+
+
+class WindowLosses(NamedTuple):
+    """A batch of B windows of songs, and what their rows cost."""
+
+    songs: Tensor  # (B,) indices of the songs
+    numbers: Tensor  # (B,) each window's number in its song
+    rows: Tensor  # (B, T + 1, F)
+    losses: Tensor  # (B, T, F + 1) float64, of each row but the first: nats, and 1 (0: padding)
 
 
 @torch.inference_mode()
 def losses_of_windows(model: PooledTransformer, songs: Sequence[Tensor], batch_size: int,
-                      ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
-    """What the rows of songs, (N, F) each, cost in windows of the model's context, a batch at a time.
-
-    Yields:
-        which song (B,) and which window of it (B,) each is, its rows (B, T + 1, F), and of each row but the first the
-        nats of each family, and whether it is there, (B, T, F + 1) float64.
-    """
+                      ) -> Iterator[WindowLosses]:
+    """The losses of songs, (N, F) rows each, cut to the model's context; a batch at a time."""
     device = next(model.parameters()).device
-    windows, owners, numbers = [], [], []
-    for i, rows in enumerate(songs):
-        of_song = cut_windows(rows, model.config.block_size)
-        windows += of_song
-        owners += [i] * len(of_song)
-        numbers += range(len(of_song))
+    windows: list[Tensor] = []
+    owners: list[int] = []
+    numbers: list[int] = []
+    for song, rows in enumerate(songs):
+        song_windows = cut_windows(rows, model.config.block_size)
+        windows += song_windows
+        owners += [song] * len(song_windows)
+        numbers += range(len(song_windows))
+
     for start in tqdm(range(0, len(windows), batch_size), unit="batch", disable=None):
-        batch = torch.stack(windows[start:start + batch_size])
-        there = batch[:, 1:, :1] != PAD
-        losses = window_losses(model, model.config, batch.to(device)).cpu()
-        owner, number = (torch.tensor(of_window[start:start + batch_size]) for of_window in (owners, numbers))
-        yield owner, number, batch, torch.cat([losses, there], dim=-1).double()
+        batch = slice(start, start + batch_size)
+        rows = torch.stack(windows[batch])                           # (B, T + 1, F)
+        is_real = rows[:, 1:, :1] != PAD                             # (B, T, 1)
+        losses = window_losses(model, model.config, rows.to(device)).cpu()  # (B, T, F)
+        losses = torch.cat([losses, is_real], dim=-1).double()       # (B, T, F + 1)
+        yield WindowLosses(torch.tensor(owners[batch]), torch.tensor(numbers[batch]), rows, losses)
 
 
-def measure_losses(model: PooledTransformer, dataset: Dataset, songs: Sequence[int], batch_size: int = 8) -> Losses:
+def measure_losses(model: PooledTransformer, dataset: Dataset, songs: Sequence[int],
+                   batch_size: int = 8) -> Losses:
     """Losses of whole songs, cut into windows of the model's context.
 
     Each row but a song's first is predicted once, from the rows before it in its window.
+
+    Args:
+        songs: indices of the dataset's songs.
+        batch_size: windows at a time.
     """
-    size, rows = model.config.block_size, [song_rows(dataset, song) for song in songs]
-    most_windows = -(-(max(map(len, rows)) - 1) // size)
+    rows_of_songs = [song_rows(dataset, song) for song in songs]
+    result = _no_losses(rows_of_songs, model.config.block_size, len(dataset.vocabulary.parts))
     part_of_id = torch.from_numpy(dataset.vocabulary.part_of_id)
-    shapes = ((len(songs),), (size,), (len(songs), len(dataset.vocabulary.parts)), (len(songs), most_windows))
-    result = Losses(*(torch.zeros(*shape, len(FIELDS) + 1, dtype=torch.float64) for shape in shapes))
-    for owner, number, batch, losses in losses_of_windows(model, rows, batch_size):
-        result.by_song.index_add_(0, owner, losses.sum(1))
-        result.by_context.add_(losses.sum(0))
-        result.by_position.index_put_((owner, number), losses.sum(1), accumulate=True)
-        parts = part_of_id[batch[:, 1:, PITCH_INSTRUMENT]]  # (B, T)
+    for batch in losses_of_windows(model, rows_of_songs, batch_size):
+        of_windows = batch.losses.sum(1)                             # (B, F + 1)
+        result.by_song.index_add_(0, batch.songs, of_windows)
+        result.by_context.add_(batch.losses.sum(0))
+        result.by_position.index_put_((batch.songs, batch.numbers), of_windows, accumulate=True)
+        parts = part_of_id[batch.rows[:, 1:, PITCH_INSTRUMENT]]      # (B, T)
         for part in range(result.by_part.shape[1]):
-            result.by_part[:, part].index_add_(0, owner, (losses * (parts == part)[..., None]).sum(1))
+            is_part = (parts == part)[..., None]                     # (B, T, 1)
+            of_part = (batch.losses * is_part).sum(1)                # (B, F + 1)
+            result.by_part[:, part].index_add_(0, batch.songs, of_part)
     return result
 
 
-def by_context(sums: Tensor, first_limit: int = 64) -> dict[str, float]:
-    """Nats per note by the rows before it in the context: "1–64", "65–128", "129–256" and so on in octaves.
+def _no_losses(songs: Sequence[Tensor], size: int, n_parts: int) -> Losses:
+    """Sums to add to, all 0, for songs of (N, F) rows in windows of `size`."""
+    longest = max(map(len, songs))
+    n_windows = math.ceil((longest - 1) / size)
+    columns = len(FIELDS) + 1
+    return Losses(
+        by_song=torch.zeros(len(songs), columns, dtype=torch.float64),
+        by_context=torch.zeros(size, columns, dtype=torch.float64),
+        by_part=torch.zeros(len(songs), n_parts, columns, dtype=torch.float64),
+        by_position=torch.zeros(len(songs), n_windows, columns, dtype=torch.float64),
+    )
 
-    `sums`: `Losses.by_context`.
+
+# ---------------------------------------------------------------- nats per note
+
+
+def by_context(sums: Tensor, first_limit: int = 64) -> dict[str, float]:
+    """Nats per note by the rows before it: "1–64", "65–128", "129–256" and so on in octaves.
+
+    Args:
+        sums: (T, F + 1), as `Losses.by_context`.
+        first_limit: the end of the first octave.
     """
-    places = ((slice(first, limit), f"{first + 1}–{min(limit, len(sums))}")
-              for first, limit in octaves(first_limit, len(sums)))
-    return {name: float(part[:-1].sum() / part[-1]) for where, name in places if (part := sums[where].sum(0))[-1]}
+    found = {}
+    for first, limit in octaves(first_limit, len(sums)):
+        total = sums[first:limit].sum(0)                             # (F + 1,)
+        if total[-1]:
+            name = f"{first + 1}–{min(limit, len(sums))}"
+            found[name] = float(total[:-1].sum() / total[-1])
+    return found
 
 
 def by_position(sums: Tensor, size: int) -> dict[str, dict[str, Any]]:
-    """Nats per note by its place in the song: "1–512", "513–1024", "1025–2048" and so on in octaves of windows.
+    """Nats per note by its place in the song: "1–512", "513–1024", "1025–2048" and so on.
 
-    `sums`: `Losses.by_position`; `size`: notes of a window.
+    Args:
+        sums: (n_songs, n_windows, F + 1), as `Losses.by_position`.
+        size: notes in a window.
     """
-    return {f"{first * size + 1}–{limit * size}": of_notes(part) for first, limit in octaves(1, sums.shape[1])
-            if (part := sums[:, first:limit].sum(1))[:, -1].any()}
+    found = {}
+    for first, limit in octaves(1, sums.shape[1]):
+        of_songs = sums[:, first:limit].sum(1)                       # (n_songs, F + 1)
+        if of_songs[:, -1].any():
+            found[f"{first * size + 1}–{limit * size}"] = of_notes(of_songs)
+    return found
 
 
 def octaves(first_limit: int, end: int) -> Iterator[tuple[int, int]]:
-    """0 to `first_limit`, from there to its double, and so on until `end` is reached; ends are exclusive."""
+    """Stretches from 0 to `first_limit`, to its double, and so on, until `end` is in one.
+
+    Each is a first index and an end that is not part of it.
+    """
     first, limit = 0, first_limit
     while first < end:
         yield first, limit
@@ -127,35 +158,47 @@ def octaves(first_limit: int, end: int) -> Iterator[tuple[int, int]]:
 
 
 def of_notes(sums: Tensor) -> dict[str, Any]:
-    """Nats per note of all songs (n_songs, F + 1), and between which two figures it lies; see `nats_per_note`."""
+    """The number of notes, their nats per note and its interval; see `nats_per_note`."""
     result = nats_per_note(sums)
-    return {"notes": int(sums[:, -1].sum()), **{key: result[key] for key in ("nats_per_note", "interval")}}
+    return {"notes": int(sums[:, -1].sum()),
+            "nats_per_note": result["nats_per_note"],
+            "interval": result["interval"]}
 
 
 def nats_per_note(sums: Tensor) -> dict[str, Any]:
-    """Mean loss of each family over all notes of all songs, and their sum, from sums (n_songs, F + 1).
+    """Mean loss over all notes of all songs: of each family, and their sum as "nats_per_note".
 
-    `standard_error` and `interval`: how far the sum would differ were other songs of the kind held out, and where 95 %
-    of such sums lie, by bootstrap over songs, since the notes of one song are not independent of each other. One song
-    alone has neither: None. `intervals`: the same of each family.
+    "standard_error" and "interval" say how far that sum would differ were other songs of the kind
+    held out: its standard deviation, and where the central 95 % lie. They come by bootstrap over
+    songs, since the notes of one song depend on each other, and are None for a single song.
+    "intervals" holds those of the families; a single song has no such entry.
+
+    Args:
+        sums: (n_songs, F + 1), as `Losses.by_song`.
     """
-    means = per_note(sums.sum(0))
-    families = {field: float(mean) for field, mean in zip(FIELDS, means, strict=True)}
+    means = per_note(sums.sum(0))                                    # (F,)
+    result: dict[str, Any] = {"nats_per_note": float(means.sum())}
+    result |= dict(zip(FIELDS, means.tolist(), strict=True))
     if len(sums) == 1:
-        return {"nats_per_note": float(means.sum()), **families, **dict.fromkeys(("standard_error", "interval"))}
-    drawn = drawn_sums(sums)
-    draws = per_note(drawn[drawn[:, -1] > 0]).numpy()
-    low, high = interval(draws.sum(-1))
-    return {"nats_per_note": float(means.sum()), **families,
-            "standard_error": float(draws.sum(-1).std()), "interval": [float(low), float(high)],
-            "intervals": dict(zip(FIELDS, np.stack(interval(draws), -1).tolist(), strict=True))}
+        return result | {"standard_error": None, "interval": None}
+    drawn = drawn_sums(sums)                                         # (DRAWS, F + 1)
+    draws = per_note(drawn[drawn[:, -1] > 0]).numpy()                # (DRAWS, F)
+    totals = draws.sum(-1)                                           # (DRAWS,)
+    low, high = interval(totals)
+    by_family = np.stack(interval(draws), -1)                        # (F, 2)
+    return result | {
+        "standard_error": float(totals.std()),
+        "interval": [float(low), float(high)],
+        "intervals": dict(zip(FIELDS, by_family.tolist(), strict=True)),
+    }
 
 
 def drawn_sums(sums: Tensor, seed: int = 0) -> Tensor:
-    """(DRAWS, F + 1) sums over as many songs, drawn anew, as (n_songs, F + 1) `sums` are of."""
-    return torch.stack([sums[draw].sum(0) for draw in bootstrap(len(sums), len(sums), seed)])
+    """(DRAWS, F + 1) sums over n_songs songs drawn with replacement from `sums` (n_songs, F + 1)."""
+    draws = bootstrap(len(sums), len(sums), seed)
+    return torch.stack([sums[draw].sum(0) for draw in draws])
 
 
 def per_note(sums: Tensor) -> Tensor:
-    """(…, F) nats of each family for a note, of (…, F + 1) sums; nan where there are no notes."""
+    """(…, F) nats per note of each family, from (…, F + 1) sums; nan where there are no notes."""
     return sums[..., :-1] / sums[..., -1:]

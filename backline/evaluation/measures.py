@@ -1,12 +1,12 @@
-"""What a song is like, in numbers: tonality, groove, density, structure, and how its parts agree. numpy alone.
+"""What a song is like, in numbers: tonality, groove, density, structure, and how its parts agree.
 
-Songs are (N, F) note ids in order, so generated and real ones are measured on the same grid. A measure that a song
-has nothing for, such as the polyphony of a part that is silent, is nan.
+Songs are (N, F) note ids in order, so generated and real ones are measured on the same grid.
+A measure is nan where the song has nothing to measure, such as the polyphony of a silent part.
 
-Sources: pitch-class entropy, scale consistency, groove consistency, polyphony and empty bars are MusPy's (Dong et al.
-2020), with two differences. A song whose last note ends on a bar line has no bar after it, where MusPy counts an
-empty one. And since groove consistency comes out near 1 for whatever has few notes, groove similarity stands beside
-it: what two neighbouring bars have in common, as a share of what they have.
+Sources: pitch-class entropy, scale consistency, groove consistency, polyphony and empty bars are
+MusPy's (Dong et al. 2020), with one difference: a song whose last note ends on a bar line has no
+bar after it, where MusPy counts an empty one. Groove consistency is near 1 for any song of few
+notes. Groove similarity therefore stands beside it: what two neighbouring bars share.
 """
 
 from __future__ import annotations
@@ -17,147 +17,229 @@ from typing import NamedTuple
 import numpy as np
 
 from backline.music.theory import OCTAVE, PITCH_CLASSES, scale_pitch_classes
-from backline.music.vocab import BAR, FIRST_ID, NOTE_DUR, PITCH_INSTRUMENT, QUARTERS_PER_BAR, START_POS, Vocabulary
+from backline.music.vocab import (
+    BAR,
+    FIRST_ID,
+    NOTE_DUR,
+    PITCH_INSTRUMENT,
+    QUARTERS_PER_BAR,
+    START_POS,
+    Vocabulary,
+)
 
-DISTANCES = (1, 2, 4, 8, 16)  # bars, between those that are compared: phrases come back after four and after eight
-SCALE_MASKS = np.array([np.isin(np.arange(OCTAVE), list(scale_pitch_classes(tonic, scale)))
-                        for tonic, scale in itertools.product(PITCH_CLASSES, ("major", "minor"))])  # (24, 12)
+DISTANCES = (1, 2, 4, 8, 16)  # bars between those compared: phrases return after four and eight
+
+SCALES = itertools.product(PITCH_CLASSES, ("major", "minor"))
+SCALE_MASKS = np.array([
+    np.isin(np.arange(OCTAVE), list(scale_pitch_classes(tonic, scale)))
+    for tonic, scale in SCALES
+])  # (24, 12)
 
 
-class Notes(NamedTuple):
-    """Notes in steps of the grid: (N,) onset, end and MIDI pitch of each; `ids` are of pitch and instrument."""
+class NoteColumns(NamedTuple):
+    """Notes as columns (N,), times in steps of the grid."""
 
     onset: np.ndarray
     end: np.ndarray
-    pitch: np.ndarray
-    ids: np.ndarray
+    pitch: np.ndarray  # of MIDI
+    ids: np.ndarray  # of pitch and instrument
 
-    def only(self, which: np.ndarray) -> Notes:
-        return Notes(*(column[which] for column in self))
+    def only(self, which: np.ndarray) -> NoteColumns:
+        """The notes that `which`, (N,) bool or indices, picks."""
+        return NoteColumns(*(column[which] for column in self))
 
 
-def measure(rows: np.ndarray, vocabulary: Vocabulary) -> dict[str, float]:
-    """All measures of a song, (N, F) note ids in order with N > 0, by name: of all parts, then "bass: …" and so on."""
-    v, ids = vocabulary, rows[:, PITCH_INSTRUMENT]
-    onset = (rows[:, BAR].astype(np.int64) - FIRST_ID) * v.steps_per_bar + rows[:, START_POS] - FIRST_ID
-    notes = Notes(onset, onset + rows[:, NOTE_DUR] - FIRST_ID + 1, v.pitch_of_id[ids], ids)
-    n_bars = -(-int(notes.end.max()) // v.steps_per_bar)
-    parts, drums = v.part_of_id[ids], np.array([part.is_drum for part in v.parts])
-    melodic = notes.only(~drums[parts])
+def measure_song(rows: np.ndarray, vocabulary: Vocabulary) -> dict[str, float]:
+    """All measures of a song by name: of all its parts together, then "bass: …" and so on.
 
-    found = {"bars": float(n_bars), **_rhythm(notes, n_bars, v), **_tonality(melodic, v)}
-    struck = struck_in_bars(notes, n_bars, v.steps_per_bar)
-    found |= {f"self-similarity {d}": alike(struck[:-d], struck[d:]) for d in DISTANCES}
-    for p, part in enumerate(v.parts):
-        own = notes.only(parts == p)
-        of_part = {**_rhythm(own, n_bars, v), **(_kit(own, n_bars, v) if part.is_drum else _tonality(own, v))}
+    Args:
+        rows: (N, F) note ids in order, N > 0.
+    """
+    notes = note_columns(rows, vocabulary)
+    n_bars = -(-int(notes.end.max()) // vocabulary.steps_per_bar)  # rounded up
+    part_of_note = vocabulary.part_of_id[notes.ids]
+    is_drum = vocabulary.is_drum
+    notes_of_part = [notes.only(part_of_note == p) for p in range(len(vocabulary.parts))]
+
+    found = {"bars": float(n_bars)}
+    found |= _rhythm(notes, n_bars, vocabulary)
+    found |= _tonality(notes.only(~is_drum[part_of_note]), vocabulary)
+    found |= _self_similarity(notes, n_bars, vocabulary)
+    for part, own in zip(vocabulary.parts, notes_of_part, strict=True):
+        of_part = _rhythm(own, n_bars, vocabulary)
+        of_part |= _kit(own, n_bars, vocabulary) if part.is_drum else _tonality(own, vocabulary)
         found |= {f"{part.name}: {name}": value for name, value in of_part.items()}
-    names = [(p, part.name) for p, part in enumerate(v.parts) if not part.is_drum]
-    for (a, name), (b, other) in itertools.combinations(names, 2):
-        found[f"{name} in the chord of {other}"] = in_chord(notes.only(parts == a), notes.only(parts == b), v)
+    for a, b in itertools.combinations(np.flatnonzero(~is_drum), 2):
+        name = f"{vocabulary.part_names[a]} in the chord of {vocabulary.part_names[b]}"
+        found[name] = in_chord(notes_of_part[a], notes_of_part[b], vocabulary)
     return found
 
 
-def _rhythm(notes: Notes, n_bars: int, v: Vocabulary) -> dict[str, float]:
-    struck = np.zeros((n_bars, v.steps_per_bar), bool)
-    struck[notes.onset // v.steps_per_bar, notes.onset % v.steps_per_bar] = True
-    return {"notes per bar": len(notes.onset) / n_bars,
-            "empty bars": empty_bars(notes, n_bars, v.steps_per_bar),
-            "groove consistency": groove_consistency(struck),
-            "groove similarity": alike(struck[:-1], struck[1:])}
+def note_columns(rows: np.ndarray, vocabulary: Vocabulary) -> NoteColumns:
+    """The notes of (N, F) ids, with times in steps from the first bar on."""
+    ids = rows[:, PITCH_INSTRUMENT]
+    bar = rows[:, BAR].astype(np.int64) - FIRST_ID
+    onset = bar * vocabulary.steps_per_bar + rows[:, START_POS] - FIRST_ID
+    length = rows[:, NOTE_DUR] - FIRST_ID + 1
+    return NoteColumns(onset, onset + length, vocabulary.pitch_of_id[ids], ids)
 
 
-def _tonality(notes: Notes, v: Vocabulary) -> dict[str, float]:
-    """Of notes that are no drums."""
+def _rhythm(notes: NoteColumns, n_bars: int, vocabulary: Vocabulary) -> dict[str, float]:
+    steps_per_bar = vocabulary.steps_per_bar
+    has_onset = np.zeros((n_bars, steps_per_bar), bool)
+    has_onset[notes.onset // steps_per_bar, notes.onset % steps_per_bar] = True
+    return {
+        "notes per bar": len(notes.onset) / n_bars,
+        "empty bars": empty_bars(notes, n_bars, steps_per_bar),
+        "groove consistency": groove_consistency(has_onset),
+        "groove similarity": jaccard(has_onset[:-1], has_onset[1:]),
+    }
+
+
+def _tonality(notes: NoteColumns, vocabulary: Vocabulary) -> dict[str, float]:
+    """Measures of melodic notes; drums have no tonality."""
     names = ("pitch-class entropy", "scale consistency", "polyphony", "note length", "pitch range")
     if not len(notes.onset):
         return dict.fromkeys(names, np.nan)
-    counts = np.bincount(notes.pitch % OCTAVE, minlength=OCTAVE)
-    length = (notes.end - notes.onset).mean() / v.steps_per_quarter  # quarter notes
-    values = (pitch_class_entropy(counts), scale_consistency(counts), polyphony(notes), float(length),
-              float(np.ptp(notes.pitch)))
+    counts = np.bincount(notes.pitch % OCTAVE, minlength=OCTAVE)  # (12,)
+    length_steps = (notes.end - notes.onset).mean()
+    values = (
+        pitch_class_entropy(counts),
+        scale_consistency(counts),
+        polyphony(notes),
+        float(length_steps / vocabulary.steps_per_quarter),  # in quarter notes
+        float(np.ptp(notes.pitch)),
+    )
     return dict(zip(names, values, strict=True))
 
 
-def _kit(notes: Notes, n_bars: int, v: Vocabulary) -> dict[str, float]:
-    """Of drums."""
+def _self_similarity(notes: NoteColumns, n_bars: int, vocabulary: Vocabulary) -> dict[str, float]:
+    """What bars share with those that come some DISTANCES after them."""
+    strokes = strokes_in_bars(notes, n_bars, vocabulary.steps_per_bar)
+    found = {}
+    for distance in DISTANCES:
+        found[f"self-similarity {distance}"] = jaccard(strokes[:-distance], strokes[distance:])
+    return found
+
+
+def _kit(notes: NoteColumns, n_bars: int, vocabulary: Vocabulary) -> dict[str, float]:
+    """Measures of drums alone."""
     if not len(notes.onset):
         return {"pattern regularity": np.nan, "pieces": np.nan}
-    return {"pattern regularity": pattern_regularity(struck_in_bars(notes, n_bars, v.steps_per_bar)),
-            "pieces": float(len(np.unique(notes.pitch)))}
+    strokes = strokes_in_bars(notes, n_bars, vocabulary.steps_per_bar)
+    return {
+        "pattern regularity": pattern_regularity(strokes),
+        "pieces": float(len(np.unique(notes.pitch))),
+    }
 
 
 # ---------------------------------------------------------------- tonality
 
 
 def pitch_class_entropy(counts: np.ndarray) -> float:
-    """Bits, from the (12,) counts of pitch classes: 0 for one alone, 3.58 where all are as frequent."""
+    """Bits, from the (12,) counts of pitch classes: 0 for a single one, 3.58 if all are equal."""
     shares = counts[counts > 0] / counts.sum()
-    return float(-(shares * np.log2(shares)).sum() + 0.0)
+    return float(-(shares * np.log2(shares)).sum() + 0.0)  # + 0.0: no −0
 
 
 def scale_consistency(counts: np.ndarray) -> float:
-    """Share of the notes, counted by pitch class (12,), that lie in the major or minor scale that holds most."""
+    """Share of the notes that lie in the major or minor scale that holds most of them.
+
+    `counts`: (12,) notes of each pitch class.
+    """
     return float((SCALE_MASKS @ counts).max() / counts.sum())
 
 
-def polyphony(notes: Notes) -> float:
-    """Pitches that sound at once, on average over the steps in which any does."""
-    roll = np.zeros((int(notes.end.max()), int(notes.pitch.max()) + 1), bool)
+def polyphony(notes: NoteColumns) -> float:
+    """Mean number of pitches that sound at once, over the steps in which any does."""
+    n_steps = int(notes.end.max())
+    n_pitches = int(notes.pitch.max()) + 1
+    roll = np.zeros((n_steps, n_pitches), bool)
     for onset, end, pitch in zip(notes.onset, notes.end, notes.pitch, strict=True):
         roll[onset:end, pitch] = True
-    sounding = roll.sum(1)
-    return float(sounding.sum() / (sounding > 0).sum())
+    n_sounding = roll.sum(1)
+    return float(n_sounding.sum() / (n_sounding > 0).sum())
 
 
-def in_chord(notes: Notes, chords: Notes, v: Vocabulary) -> float:
-    """Of the first and third quarters of bars on which both sound: how often the lowest of `notes` is a chord tone.
+def in_chord(notes: NoteColumns, chords: NoteColumns, vocabulary: Vocabulary) -> float:
+    """How often the lowest of `notes` is a chord tone, on the first and third quarter of a bar.
 
-    A chord's tones are the pitch classes that sound in `chords` at that moment.
+    The chord tones are the pitch classes that sound in `chords` at that moment. Moments at which
+    either is silent do not count.
     """
-    every = v.steps_per_bar // QUARTERS_PER_BAR * 2
-    times = np.arange(0, max(notes.end.max(initial=0), chords.end.max(initial=0)), every)[:, None]
-    ours, theirs = ((other.onset <= times) & (times < other.end) for other in (notes, chords))  # (times, N)
-    both = np.flatnonzero(ours.any(1) & theirs.any(1))
-    if not len(both):
-        return np.nan
-    return float(np.mean([notes.pitch[ours[i]].min() % OCTAVE in chords.pitch[theirs[i]] % OCTAVE for i in both]))
+    half_bar = vocabulary.steps_per_bar // QUARTERS_PER_BAR * 2
+    end = max(notes.end.max(initial=0), chords.end.max(initial=0))
+    times = np.arange(0, end, half_bar)
+    ours = _sounding(notes, times)
+    theirs = _sounding(chords, times)
+    hits = []
+    for i in np.flatnonzero(ours.any(1) & theirs.any(1)):
+        lowest = notes.pitch[ours[i]].min()
+        chord = chords.pitch[theirs[i]] % OCTAVE
+        hits.append(lowest % OCTAVE in chord)
+    return float(np.mean(hits)) if hits else np.nan
+
+
+def _sounding(notes: NoteColumns, times: np.ndarray) -> np.ndarray:
+    """(times, N) bool: whether each note sounds at each time."""
+    times = times[:, None]
+    return (notes.onset <= times) & (times < notes.end)
 
 
 # ---------------------------------------------------------------- bars
 
 
-def struck_in_bars(notes: Notes, n_bars: int, steps_per_bar: int) -> np.ndarray:
-    """(n_bars, K) which of the song's K distinct strokes, a place in the bar and a sound, each bar has."""
-    strokes, column = np.unique(np.stack([notes.onset % steps_per_bar, notes.ids]), axis=1, return_inverse=True)
-    struck = np.zeros((n_bars, strokes.shape[1]), bool)
-    struck[notes.onset // steps_per_bar, column.ravel()] = True
-    return struck
+def strokes_in_bars(notes: NoteColumns, n_bars: int, steps_per_bar: int) -> np.ndarray:
+    """(n_bars, K) bool: which of the song's K distinct strokes each bar has.
+
+    A stroke is a place in the bar and a sound.
+    """
+    places = np.stack([notes.onset % steps_per_bar, notes.ids])
+    strokes, stroke_of_note = np.unique(places, axis=1, return_inverse=True)
+    has_stroke = np.zeros((n_bars, strokes.shape[1]), bool)
+    has_stroke[notes.onset // steps_per_bar, stroke_of_note.ravel()] = True
+    return has_stroke
 
 
-def alike(bars: np.ndarray, others: np.ndarray) -> float:
-    """What pairs of bars, rows (n, K), have in common, as a share of what they have together (Jaccard), on average.
+def jaccard(bars: np.ndarray, others: np.ndarray) -> float:
+    """What pairs of bars share, as a share of what either has (Jaccard), on average.
 
     Pairs of empty bars do not count.
+
+    Args:
+        bars, others: (n, K) bool, a pair in each row.
     """
     either = (bars | others).sum(1)
-    counted = either > 0
-    return float(((bars & others).sum(1)[counted] / either[counted]).mean()) if counted.any() else np.nan
+    both = (bars & others).sum(1)
+    counts = either > 0
+    if not counts.any():
+        return np.nan
+    return float((both[counts] / either[counts]).mean())
 
 
-def groove_consistency(struck: np.ndarray) -> float:
-    """1 less the share of the places (n_bars, steps) at which one of two neighbouring bars has an onset, not both."""
-    return float(1 - (struck[:-1] != struck[1:]).mean()) if len(struck) > 1 else np.nan
+def groove_consistency(has_onset: np.ndarray) -> float:
+    """1 minus the share of places at which just one of two neighbouring bars has an onset.
+
+    `has_onset`: (n_bars, steps) bool.
+    """
+    if len(has_onset) < 2:
+        return np.nan
+    differs = has_onset[:-1] != has_onset[1:]
+    return float(1 - differs.mean())
 
 
-def empty_bars(notes: Notes, n_bars: int, steps_per_bar: int) -> float:
+def empty_bars(notes: NoteColumns, n_bars: int, steps_per_bar: int) -> float:
     """Share of the bars in which nothing sounds."""
-    first, last = notes.onset // steps_per_bar, (notes.end - 1) // steps_per_bar
-    change = np.bincount(first, minlength=n_bars + 1) - np.bincount(last + 1, minlength=n_bars + 1)
-    return float((np.cumsum(change)[:n_bars] == 0).mean())
+    first_bars = notes.onset // steps_per_bar
+    last_bars = (notes.end - 1) // steps_per_bar
+    begin = np.bincount(first_bars, minlength=n_bars + 1)
+    stop = np.bincount(last_bars + 1, minlength=n_bars + 1)
+    n_sounding = np.cumsum(begin - stop)[:n_bars]
+    return float((n_sounding == 0).mean())
 
 
-def pattern_regularity(struck: np.ndarray) -> float:
-    """How often the most frequent bar comes, of the bars (n_bars, K) in which anything is struck."""
-    playing = struck[struck.any(1)]
-    return float(np.unique(playing, axis=0, return_counts=True)[1].max() / len(playing))
+def pattern_regularity(strokes: np.ndarray) -> float:
+    """Share of the most frequent pattern among the bars (n_bars, K) that have any stroke."""
+    playing = strokes[strokes.any(1)]
+    _, counts = np.unique(playing, axis=0, return_counts=True)
+    return float(counts.max() / len(playing))

@@ -126,7 +126,7 @@ def key_mark(new: np.ndarray, known: np.ndarray, vocabulary: Vocabulary,
 def _pitch_classes(rows: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
     """(N,) pitch classes of the notes (M, F) that are no drums."""
     ids = rows[:, PITCH_INSTRUMENT]                               # (M,)
-    is_drum_part = np.array([part.is_drum for part in vocabulary.parts])
+    is_drum_part = vocabulary.is_drum
     is_drum = is_drum_part[vocabulary.part_of_id[ids]]            # (M,)
     return vocabulary.pitch_of_id[ids[~is_drum]] % OCTAVE         # (N,)
 

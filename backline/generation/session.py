@@ -20,6 +20,7 @@ from backline.common.errors import UserError
 from backline.common.files import check_file, file_hash
 from backline.common.paths import BUNDLED_MODEL
 from backline.common.surroundings import song_surroundings
+from backline.evaluation.copy_index import CopyCheck, CopyIndex, read_index, split_digest
 from backline.generation.config import DTYPES, GenConfig
 from backline.generation.output_files import song_bytes
 from backline.generation.prompt import Prompt
@@ -28,7 +29,6 @@ from backline.generation.task import SOON, Task, Wish, ends_soon, lacking_parts,
 from backline.generation.telling import Told, describe_told, tell
 from backline.music.sheet_table import sheet_table
 from backline.music.vocab import Vocabulary
-from copies import CopyCheck, CopyIndex, read_index, split_digest
 from tokenizer import MidiTokenizerPooled
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ class LoadedModel:
 
     def copy_index(self, path: Path) -> CopyIndex:
         """The index at `path`; prints a notice if it may be of other songs than the model's."""
-        from backline.evaluation.held_out_losses import held_out_names
+        from backline.training.checkpoints import held_out_names
 
         index = read_index(path, self.vocabulary)
         held_out = held_out_names(self.metadata)

@@ -1,7 +1,8 @@
-"""Sound of MIDI songs, by the FluidSynth program and a SoundFont that are on the machine. No command of its own.
+"""Sound of MIDI songs, by the FluidSynth program and a SoundFont found on the machine.
 
-Why a program and not a Python package: symusic 0.6.0's synthesizer fails for every song (it cannot hand its result to
-Python), tinysoundfont needs PortAudio to be built, and pyfluidsynth needs FluidSynth all the same.
+A program and not a Python package, because symusic 0.6.0's synthesizer fails for every song (it
+cannot hand its result to Python), building tinysoundfont needs PortAudio, and pyfluidsynth needs
+FluidSynth all the same.
 """
 
 from __future__ import annotations
@@ -19,17 +20,28 @@ import numpy as np
 
 from backline.common.errors import UserError
 
-PROGRAM = "fluidsynth"
+FLUIDSYNTH = "fluidsynth"
 SAMPLE_RATE = 44100  # Hz
 PEAK = 10 ** (-1 / 20)  # the loudest sample: 1 dB below what a file can hold
-SILENCE = 1e-2  # what is quieter is not made louder: the reverb's own noise
+SILENCE = 1e-2  # anything quieter is the reverb's own noise and not made louder
 FADE_SECONDS = 0.005  # at the end, against a click where a sound is cut
 FONT_SUFFIXES = (".sf2", ".sf3")
-FONT_PLACES = (  # where systems and people keep SoundFonts; the first place that holds any is taken
-    "~/.local/share/soundfonts", "~/.local/share/sounds/sf2", "~/Library/Audio/Sounds/Banks",
-    "/usr/share/sounds/sf2", "/usr/share/sounds/sf3", "/usr/share/soundfonts", "/usr/local/share/soundfonts",
-    "/Library/Audio/Sounds/Banks", "/opt/homebrew/share/soundfonts", "/opt/homebrew/share/fluid-synth/sf2",
-    "/usr/local/share/fluid-synth/sf2", r"C:\soundfonts", r"C:\ProgramData\soundfonts")
+# Where systems and people keep SoundFonts; the first place that holds any is taken.
+FONT_PLACES = (
+    "~/.local/share/soundfonts",
+    "~/.local/share/sounds/sf2",
+    "~/Library/Audio/Sounds/Banks",
+    "/usr/share/sounds/sf2",
+    "/usr/share/sounds/sf3",
+    "/usr/share/soundfonts",
+    "/usr/local/share/soundfonts",
+    "/Library/Audio/Sounds/Banks",
+    "/opt/homebrew/share/soundfonts",
+    "/opt/homebrew/share/fluid-synth/sf2",
+    "/usr/local/share/fluid-synth/sf2",
+    r"C:\soundfonts",
+    r"C:\ProgramData\soundfonts",
+)
 ANYWAY = "or leave --wav out: index.html plays without"
 
 
@@ -41,81 +53,104 @@ class Synthesizer:
     font: Path
 
     def wav(self, midi: bytes) -> bytes:
-        """A song as a WAV file, stereo, 16 bits, as long as the song's last end of track: whole bars stay whole bars.
+        """A song as a WAV file, stereo, 16 bits, up to its last end of track: whole bars stay whole.
 
-        Made as loud as it can be, since all notes of a song are struck alike. Same song, same bytes, with the same
-        FluidSynth. Raises UserError if FluidSynth cannot read the SoundFont.
+        It is as loud as it can be, since all notes of a song have one velocity. The same song gives
+        the same bytes with the same FluidSynth.
+
+        Raises UserError if FluidSynth cannot read the SoundFont.
         """
         seconds = mido.MidiFile(file=io.BytesIO(midi)).length
-        sound = np.zeros((round(seconds * SAMPLE_RATE), 2), np.float32)
+        sound = np.zeros((round(seconds * SAMPLE_RATE), 2), np.float32)  # (samples, channels)
         played = self._play(midi)[:len(sound)]
         sound[:len(played)] = played
         n_fade = min(round(FADE_SECONDS * SAMPLE_RATE), len(sound))
-        sound[len(sound) - n_fade:] *= np.linspace(1, 0, n_fade, dtype=np.float32)[:, None]
+        fade = np.linspace(1, 0, n_fade, dtype=np.float32)
+        sound[len(sound) - n_fade:] *= fade[:, None]
         loudest = max(-sound.min(initial=0), sound.max(initial=0))
         sound *= PEAK * np.iinfo(np.int16).max / max(loudest, SILENCE)
-        buffer = io.BytesIO()
-        with wave.open(buffer, "wb") as file:
-            file.setnchannels(2)
-            file.setsampwidth(2)
-            file.setframerate(SAMPLE_RATE)
-            file.writeframes(sound.round(out=sound).astype("<i2").tobytes())
-        return buffer.getvalue()
+        return _wav_file(sound.round(out=sound).astype("<i2"))
 
     def try_out(self) -> None:
-        """Raise UserError if it does not work, before slow work is done for it."""
+        """Raise UserError if it does not work; call this before slow work."""
         silence = io.BytesIO()
         mido.MidiFile(tracks=[mido.MidiTrack()]).save(file=silence)
         self.wav(silence.getvalue())
 
     def _play(self, midi: bytes) -> np.ndarray:
-        """(samples, 2) float32, with what rings on after the song's end."""
+        """(samples, 2) float32, including what rings on after the song's end."""
         with tempfile.TemporaryDirectory() as folder:
-            song, raw, config = (Path(folder, name) for name in ("song.mid", "song.raw", "config"))
+            song = Path(folder, "song.mid")
+            raw = Path(folder, "song.raw")
+            config = Path(folder, "config")
             song.write_bytes(midi)
             config.write_bytes(b"")  # instead of the user's own, which may load fonts and set levels
-            # Floats, since at a gain of 1 full chords reach beyond what integers hold.
-            command = [self.program, "-ni", "-q", "-f", config, "-g", "1", "-r", str(SAMPLE_RATE),
-                       "-T", "raw", "-O", "float", "-E", "little", "-F", raw, self.font.resolve(), song]
-            run = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,  # noqa: S603 no shell
-                                 stderr=subprocess.STDOUT, check=False)
-            said = run.stdout.decode(errors="replace").split("\n")
-            # Where the font is damaged or the disk is full it says so, and yet reports success.
-            wrong = next((line.strip() for line in said if line.startswith("fluidsynth: error")), "")
-            if wrong or run.returncode or not raw.is_file():
-                raise UserError(f"--wav: FluidSynth cannot play with {self.font}: {wrong or f'exit {run.returncode}'}; "
-                                f"give another SoundFont with --soundfont, {ANYWAY}")
+            # Floats, since at a gain of 1 full chords go beyond what integers hold.
+            command: list[str | Path] = [
+                self.program, "-ni", "-q", "-f", config, "-g", "1", "-r", str(SAMPLE_RATE),
+                "-T", "raw", "-O", "float", "-E", "little", "-F", raw, self.font.resolve(), song]
+            run = subprocess.run(command, stdin=subprocess.DEVNULL,  # noqa: S603 no shell
+                                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+            lines = run.stdout.decode(errors="replace").split("\n")
+            # With a damaged font or a full disk FluidSynth prints an error but reports success.
+            errors = [line.strip() for line in lines if line.startswith("fluidsynth: error")]
+            if errors or run.returncode or not raw.is_file():
+                reason = errors[0] if errors else f"exit {run.returncode}"
+                raise UserError(f"--wav: FluidSynth cannot play with {self.font}: {reason}; give "
+                                f"another SoundFont with --soundfont, {ANYWAY}")
             return np.fromfile(raw, "<f4").reshape(-1, 2)
 
 
-def find_synthesizer(font: Path | None) -> Synthesizer:
-    """FluidSynth with the SoundFont named, or one that is found.
+def _wav_file(samples: np.ndarray) -> bytes:
+    """(samples, 2) little-endian int16 as a WAV file."""
+    buffer = io.BytesIO()
+    with wave.open(buffer, "wb") as file:
+        file.setnchannels(2)
+        file.setsampwidth(2)
+        file.setframerate(SAMPLE_RATE)
+        file.writeframes(samples.tobytes())
+    return buffer.getvalue()
 
-    Raises UserError, which says how to get it, if either is not there.
+
+def find_synthesizer(font: Path | None) -> Synthesizer:
+    """FluidSynth with the SoundFont `font`, or with one that is found.
+
+    Raises UserError if either is missing, saying how to get it.
     """
     font = find_font() if font is None else font
     check_font(font)
-    program = shutil.which(PROGRAM)
+    program = shutil.which(FLUIDSYNTH)
     if program is None:
-        raise UserError(f"--wav: needs the FluidSynth program. Debian, Ubuntu: apt install fluidsynth. macOS: brew "
-                        f"install fluid-synth. Windows: choco install fluidsynth. Get it, {ANYWAY}")
+        raise UserError(f"--wav: needs the FluidSynth program. Debian, Ubuntu: apt install "
+                        f"fluidsynth. macOS: brew install fluid-synth. Windows: choco install "
+                        f"fluidsynth. Get it, {ANYWAY}")
     return Synthesizer(program, font)
 
 
 def find_font() -> Path:
-    """A SoundFont where systems keep them: the one called default, else the largest. Raises UserError without one."""
+    """A SoundFont where systems keep them: the one called default, else the largest.
+
+    Raises UserError if there is none.
+    """
     for place in FONT_PLACES:
         folder = Path(place).expanduser()
-        fonts = [path for path in folder.glob("*") if path.suffix.lower() in FONT_SUFFIXES and path.is_file()]
+        fonts = [path for path in folder.glob("*")
+                 if path.suffix.lower() in FONT_SUFFIXES and path.is_file()]
         if fonts:
-            return min(fonts, key=lambda path: (not path.name.startswith("default"), -path.stat().st_size, path.name))
-    raise UserError(f"--wav: no SoundFont found. Debian, Ubuntu: apt install timgm6mb-soundfont, or the larger "
-                    f"fluid-soundfont-gm. macOS, Windows: download one, such as GeneralUser GS "
-                    f"(schristiancollins.com/generaluser.php). Name it with --soundfont FILE.sf2, {ANYWAY}")
+            return min(fonts, key=_rank)
+    raise UserError(f"--wav: no SoundFont found. Debian, Ubuntu: apt install timgm6mb-soundfont, or "
+                    f"the larger fluid-soundfont-gm. macOS, Windows: download one, such as "
+                    f"GeneralUser GS (schristiancollins.com/generaluser.php). Name it with "
+                    f"--soundfont FILE.sf2, {ANYWAY}")
+
+
+def _rank(font: Path) -> tuple[bool, int, str]:
+    """Lowest for the SoundFont called default, then for the largest."""
+    return not font.name.startswith("default"), -font.stat().st_size, font.name
 
 
 def check_font(font: Path) -> None:
-    """Raise UserError if a file is not there or no SoundFont."""
+    """Raise UserError if a file is missing or no SoundFont."""
     try:
         with open(font, "rb") as file:
             head = file.read(12)

@@ -112,3 +112,12 @@ def _read_release(path: Path) -> tuple[dict[str, torch.Tensor], dict, dict, dict
     if not all(isinstance(data, dict) for data in (config, vocabulary, facts)):
         raise UserError(f"{path}: its header is damaged; copy or make it again")
     return weights, config, vocabulary, facts
+
+
+def held_out_names(metadata: dict[str, Any]) -> list[str]:
+    """Names of the songs a model was not trained on; empty where its file does not say.
+
+    `metadata`: what the file says of the training; a checkpoint says it under "facts".
+    """
+    of_checkpoint = metadata.get("facts", {})
+    return metadata.get("held_out_songs") or of_checkpoint.get("held_out_songs") or []

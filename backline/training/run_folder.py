@@ -81,7 +81,7 @@ class RunFolder:
         picture = self.path / PICTURE
         if path.is_file() and path.read_bytes() == table and picture.is_file():
             return
-        from backline.listening.pictures import loss_curves  # matplotlib is slow to import
+        from backline.training.loss_picture import loss_curves  # matplotlib is slow to import
 
         with self.room_needed():
             write_bytes(picture, loss_curves(rows))

@@ -1,0 +1,109 @@
+"""The blind page: pairs of songs, one of each of two folders, and a question about each pair.
+
+Nothing that one can see says which song is of which folder.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from backline.common.errors import UserError
+from backline.common.files import file_hash
+from backline.listening.ideas_page import common_data, music_data, page_bytes, read_parts
+from backline.music.midi_reader import MIDI_SUFFIXES
+from backline.music.vocab import QUARTERS_PER_BAR, Vocabulary
+
+QUESTIONS = ("prefer", "real")
+BLIND_BARS = 16
+
+
+def blind_page(folders: Sequence[Path], question: str, most_bars: int, seed: int,
+               vocabulary: Vocabulary) -> bytes:
+    """A page of pairs, shuffled.
+
+    Both songs of a pair play at the tempo of the second folder's song and stop after `most_bars`.
+    The model knows no tempo and has lengths of its own, which would give its songs away.
+
+    Args:
+        folders: two; the second is what the first is compared with.
+        question: one of QUESTIONS.
+        seed: of all orders.
+    Raises:
+        UserError: a folder has no songs.
+    """
+    random_orders = random.Random(seed)
+    sides = [blind_ideas(folder, most_bars, random_orders, vocabulary) for folder in folders]
+    ideas: list[dict[str, Any]] = []
+    pairs = []
+    for song, reference in zip(*sides, strict=False):  # the larger folder's rest has no partner
+        song["tempo"] = reference["tempo"]
+        song["bars"] = reference["bars"] = min(song["bars"], reference["bars"])
+        pair = [song, reference]
+        random_orders.shuffle(pair)
+        pairs.append((len(ideas), len(ideas) + 1))
+        for idea, name in zip(pair, ("first", "second"), strict=True):
+            ideas.append(idea | {"title": f"Pair {len(pairs)}, {name}"})
+    summary = f"{len(pairs)} pair{'s' * (len(pairs) > 1)}"
+    data = common_data("Listen and choose", summary, vocabulary)
+    return page_bytes(data | {"ideas": ideas, "pairs": pairs, "question": question})
+
+
+def blind_ideas(folder: Path, most_bars: int, random_orders: random.Random, vocabulary: Vocabulary,
+                ) -> list[dict[str, Any]]:
+    """The songs of a folder in random order, without stems.
+
+    Songs that cannot be read or have no notes are left out, with a notice.
+
+    Raises UserError if no song is left.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; give two folders of songs")
+    midi = [path for path in folder.iterdir() if path.suffix.lower() in MIDI_SUFFIXES]
+    paths = sorted(path for path in midi if not re.fullmatch(r"\d+-\w+", path.stem))
+    random_orders.shuffle(paths)
+    ideas = []
+    for path in paths:
+        try:
+            ideas.append(blind_idea(path, most_bars, vocabulary))
+        except UserError as err:
+            print(f"notice: not on the page: {err}", file=sys.stderr)
+    if not ideas:
+        raise UserError(f"{folder}: no songs in it that can be shown; give a folder of .mid")
+    return ideas
+
+
+def blind_idea(path: Path, most_bars: int, vocabulary: Vocabulary) -> dict[str, Any]:
+    """What the page holds of a song. Raises UserError if it cannot be read or has no notes."""
+    song, parts = read_parts(path, vocabulary)
+    if not any(map(len, parts.notes)):
+        raise UserError(f"{path}: no notes of {', '.join(vocabulary.part_names)}")
+    nothing_old = [np.zeros(len(part), bool) for part in parts.notes]
+    data = excerpt(music_data(song, parts.notes, nothing_old), most_bars)
+    return data | {"file": path.as_posix(), "hash": file_hash(path), "fresh": None}
+
+
+def excerpt(data: dict[str, Any], most_bars: int) -> dict[str, Any]:
+    """A song's first bars, at most so many, from the first bar in which a note begins.
+
+    `data`: as of `music_data`.
+    """
+    bar = QUARTERS_PER_BAR * data["ticks_per_quarter"]
+    first_onset = min(onset for part in data["notes"] for onset, *_ in part)
+    start = first_onset // bar * bar
+    end = start + most_bars * bar
+    notes = [_cut(part, start, end) for part in data["notes"]]
+    bars_left = data["bars"] - start // bar
+    return data | {"notes": notes, "bars": min(bars_left, most_bars)}
+
+
+def _cut(part: list[list[int]], start: int, end: int) -> list[list[int]]:
+    """The notes [onset, end, …] that begin before `end`, from `start` on and cut off at `end`."""
+    return [[onset - start, min(stop, end) - start, *rest]
+            for onset, stop, *rest in part if onset < end]

@@ -1,0 +1,205 @@
+"""What a model is told to play, from what people say, what a prompt shows and what is drawn."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from playing import PLAIN_RECIPE
+from random_songs import VOCABULARY, random_song
+
+from backline.common.errors import UserError
+from backline.generation.config import ControlConfig, GenConfig, RuleConfig
+from backline.generation.recipes import recipe_to_dict
+from backline.generation.sampler import Request, sample_songs
+from backline.generation.task import Wish, make_task
+from backline.generation.telling import check_controls, describe_told, nothing_told, tell
+from backline.layers.config import ModelConfig
+from backline.music.chords import HALVES_PER_BAR, UNKNOWN, chord_name, parse_chords
+from backline.music.controls import bars_left
+from backline.music.sheet import DENSITY, N_PART_FIELDS, PLAYS, key_column, measure_levels, song_sheets
+from backline.music.sheet_table import SheetTable
+from backline.music.vocab import BAR, FIRST_ID, PITCH_INSTRUMENT
+from model import PooledTransformer
+
+NONE = np.zeros((0, 4), np.int64)
+SONGS = [random_song(seed, 300 + 100 * seed, n_bars=20) for seed in range(6)]
+LEVELS = measure_levels(SONGS, VOCABULARY)
+TABLE = SheetTable(LEVELS, np.stack([song_sheets(song, VOCABULARY, LEVELS)[0] for song in SONGS]))
+SILENCE, SCRATCH = ControlConfig(), Wish()  # nothing said, nothing given
+PROMPT = random_song(9, 60, n_bars=4)
+
+
+def task_of(controls: ControlConfig = SILENCE, wish: Wish = SCRATCH, prompt: np.ndarray = NONE, **rules):
+    config = GenConfig(controls=controls, rules=RuleConfig(**rules))
+    return make_task(wish, prompt, VOCABULARY, config), config
+
+
+def told(controls: ControlConfig = SILENCE, wish: Wish = SCRATCH, prompt: np.ndarray = NONE, seed: int = 0,
+         **rules):
+    return tell(*task_of(controls, wish, prompt, **rules), TABLE, seed)
+
+
+def sheet_columns(part: str) -> slice:
+    p = VOCABULARY.part_names.index(part)
+    return slice(p * N_PART_FIELDS, (p + 1) * N_PART_FIELDS)
+
+
+def test_a_song_from_scratch_is_told_the_sheet_of_a_training_song():
+    sheets = {told(seed=seed).by_bar[0, :-1].tobytes() for seed in range(40)}
+    assert sheets <= {sheet.tobytes() for sheet in TABLE.sheets} and len(sheets) > 3
+    assert np.array_equal(told(seed=3).by_bar, told(seed=3).by_bar)
+    assert (told().by_half_bar == UNKNOWN).all()
+
+
+def test_nothing_is_drawn_where_that_is_switched_off():
+    free = told(ControlConfig(draw=False))
+    assert np.array_equal(free.by_bar, nothing_told(VOCABULARY).by_bar)
+    said = told(ControlConfig(draw=False, density={"bass": "busy"}))
+    assert (said.by_bar[0, sheet_columns("drums")] == UNKNOWN).all()
+    assert said.by_bar[0, sheet_columns("bass")][DENSITY] == 2 + 7 - 1
+
+
+def test_a_density_is_told_with_the_sheet_of_a_song_that_is_nearly_so():
+    busy = told(ControlConfig(density={"drums": "8", "piano": "sparse"}), seed=1)
+    assert busy.by_bar[0, sheet_columns("drums")][DENSITY] == 9
+    assert busy.by_bar[0, sheet_columns("piano")][DENSITY] == 3
+    column = sheet_columns("drums").start + DENSITY
+    other = np.delete(busy.by_bar[0, :-1], [column, sheet_columns("piano").start + DENSITY])
+    nearest = min(TABLE.sheets, key=lambda sheet: abs(int(sheet[column]) - 9)
+                  + abs(int(sheet[sheet_columns("piano").start + DENSITY]) - 3))
+    assert np.array_equal(other, np.delete(nearest, [column, sheet_columns("piano").start + DENSITY]))
+
+
+def test_parts_that_are_not_made_are_silent():
+    alone = told(wish=Wish(make=("bass",)))
+    for part in ("drums", "piano"):
+        assert (alone.by_bar[0, sheet_columns(part)] == 1).all()
+    assert alone.by_bar[0, sheet_columns("bass")][PLAYS] == 2
+
+
+@pytest.mark.parametrize(("wish", "ending", "ends"), [
+    (Wish(), "", True), (Wish(bars=4), "", True), (Wish(bars=4, loop=True), "", False), (Wish(), "no", False),
+    (Wish(bars=4, loop=True), "yes", True)])
+def test_an_ending_is_told_from_scratch_and_not_in_a_loop(wish, ending, ends):
+    left = told(ControlConfig(ending=ending), wish).by_bar[:, -1]
+    n_bars = wish.bars or 16
+    assert left[n_bars - 1] == (bars_left(np.array([0])) if ends else bars_left(np.array([99])))[0]
+    assert left[0] == (bars_left(np.array([n_bars - 1])) if ends else bars_left(np.array([99])))[0]
+
+
+def test_a_prompt_is_estimated_and_what_it_lacks_is_unknown():
+    drums = PROMPT[VOCABULARY.part_of_id[PROMPT[:, PITCH_INSTRUMENT]] == 0]
+    after = told(prompt=drums)
+    assert after.by_bar[5, sheet_columns("drums")][PLAYS] == 2
+    assert (after.by_bar[5, sheet_columns("bass")] == UNKNOWN).all()
+    given = told(prompt=PROMPT, wish=Wish(given=("bass",), make=("drums",)))
+    assert given.by_bar[0, sheet_columns("bass")][PLAYS] == 2
+    assert (given.by_bar[0, sheet_columns("drums")] == UNKNOWN).all()
+    assert (given.by_bar[0, sheet_columns("piano")] == 1).all()  # neither given nor made
+
+
+def test_a_fill_counts_the_bars_to_its_end():
+    filled = told(prompt=PROMPT, wish=Wish(fill=(2, 3)))
+    assert filled.by_bar[:3, -1].tolist() == bars_left(np.array([2, 1, 0])).tolist()
+
+
+def test_chords_repeat_from_the_first_new_bar_on():
+    after = told(ControlConfig(chords="Am F:.5 C:.5"), prompt=PROMPT, wish=Wish(bars=5))
+    n_before = int(PROMPT[-1, BAR]) - FIRST_ID + 1
+    names = [chord_name(row) for row in after.by_half_bar[:HALVES_PER_BAR * (n_before + 5)]]
+    assert names == ["?"] * (2 * n_before) + ["Am", "Am", "F", "C"] * 2 + ["Am", "Am"]
+    chord = parse_chords("F").chords[0]
+    assert np.array_equal(after.chord_at(FIRST_ID + n_before + 1, FIRST_ID, VOCABULARY), chord)
+    assert not np.array_equal(after.chord_at(FIRST_ID + n_before + 1, FIRST_ID + 16, VOCABULARY), chord)
+    assert (after.chord_at(2, 2, VOCABULARY) == UNKNOWN).all()
+
+
+def test_the_key_is_told_and_chords_speak_for_a_key_of_their_own():
+    assert told(key="A", scale="minor").by_bar[0, key_column(VOCABULARY)] == 2 + 9 * 2 + 1
+    assert told(key="A", scale="mixolydian").by_bar[0, key_column(VOCABULARY)] == 2 + 9 * 2
+    assert told(ControlConfig(chords="Am F")).by_bar[0, key_column(VOCABULARY)] == UNKNOWN
+
+
+def test_under_a_key_the_notes_of_a_chord_are_allowed_in_its_half_bars_alone():
+    task, _ = task_of(ControlConfig(chords="C E7"), key="C")
+    gis = [i for i in range(VOCABULARY.sizes[PITCH_INSTRUMENT])
+           if VOCABULARY.part_of_id[i] > 0 and VOCABULARY.pitch_of_id[i] % 12 == 8]
+    drums = [i for i in range(VOCABULARY.sizes[PITCH_INSTRUMENT]) if VOCABULARY.part_of_id[i] == 0]
+    spans = task.rules.time_spans(dataclasses.replace(_nothing(), time=0))
+    for begin, end, pitches in spans:
+        is_e7 = begin // 32 % 2 == 1
+        assert begin // 16 == (end - 1) // 16
+        assert pitches[gis].all() == is_e7 and pitches[gis].any() == is_e7
+        assert begin == 0 or pitches[drums].all()
+
+
+def _nothing():
+    from backline.generation.rules import History
+
+    return History.nothing(VOCABULARY)
+
+
+@pytest.mark.parametrize(("controls", "wish", "prompt", "text"), [
+    (ControlConfig(density={"bass": "3"}), Wish(make=("drums",)), NONE, "a density for bass, which is not made"),
+    (ControlConfig(density={"harp": "3"}), Wish(), NONE, "no part 'harp'; give one of drums, bass, piano"),
+    (ControlConfig(chords="Am"), Wish(make=("drums",)), NONE, "--chords: are for all parts but drums"),
+    (ControlConfig(ending="yes"), Wish(), PROMPT, "--ending yes: say with --bars how many new bars there are"),
+    (ControlConfig(ending="yes"), Wish(fill=(1, 2)), PROMPT, "--ending yes: bars in the middle lead to what comes"),
+])
+def test_controls_that_cannot_be(controls, wish, prompt, text):
+    with pytest.raises(UserError, match=text):
+        task, config = task_of(controls, wish, prompt)
+        check_controls(config, task)
+
+
+def test_a_chord_outside_the_key_and_one_that_is_read_as_another_have_a_line():
+    task, config = task_of(ControlConfig(chords="C E7 G13"), key="C")
+    lines = check_controls(config, task)
+    assert any("E7" in line and "C major" in line for line in lines)
+    assert any("G13" in line for line in lines)
+
+
+def test_a_model_without_controls_is_not_led_to_an_end_anyway():
+    assert ControlConfig(ending="yes").told == ["--ending"]
+    assert ControlConfig(ending="no").told == []
+
+
+def test_an_unknown_ending_is_an_error():
+    with pytest.raises(UserError, match="ending='maybe' must be yes or no"):
+        ControlConfig(ending="maybe")
+
+
+def test_what_was_told_is_said_of_the_parts_that_are_made():
+    task, config = task_of(wish=Wish(make=("bass",)))
+    said = describe_told(tell(task, config, TABLE, 0), task)
+    assert "bass" in said and "drums" not in said
+    assert describe_told(nothing_told(VOCABULARY), task) == ""
+
+
+def test_recipes_leave_out_controls_of_which_nothing_is_said():
+    assert "controls" not in recipe_to_dict(PLAIN_RECIPE)["genconfig"]
+    said = dataclasses.replace(PLAIN_RECIPE, genconfig=GenConfig(controls=ControlConfig(chords="Am")))
+    assert recipe_to_dict(said)["genconfig"]["controls"]["chords"] == "Am"
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_songs_follow_what_they_are_told_each_its_own(cached):
+    torch.manual_seed(0)
+    model = PooledTransformer(ModelConfig.for_vocabulary(
+        VOCABULARY, emb_sizes=(8,) * 4, n_layers=2, n_heads=2, d_model=16, block_size=16, dropout=0.0, heads="gru",
+        positions="metre", late_layers=1, given=True, bars="relative", controls=True)).double().eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    task, config = task_of(ControlConfig(draw=False), Wish(bars=4))
+    config = dataclasses.replace(config, max_steps=40)
+    asked = [nothing_told(VOCABULARY), told(seed=1), told(ControlConfig(draw=False, chords="C F"), Wish(bars=4))]
+    requests = [Request(task.rules, 5, told=each) for each in asked]
+    together = sample_songs(model, requests, config, cached)
+    alone = [sample_songs(model, [request], config, cached=True)[0] for request in requests]
+    for one, other in zip(together, alone, strict=True):
+        assert np.array_equal(one.notes, other.notes)
+    assert len({song.notes.tobytes() for song in together}) == 3

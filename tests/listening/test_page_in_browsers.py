@@ -1,0 +1,365 @@
+"""The page in Chromium and Firefox: it loads, plays what the MIDI says, and keeps what one marks.
+
+Each test runs in both: in Chromium with `make test`, in Firefox with `make slow`, as they wait for music to play. Where
+one is not installed, its tests are skipped. A machine without a sound card is no
+obstacle to Chromium. Firefox then lets no audio clock run, so it gets one that runs on the computer's.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+from browsers import Browser, browser
+from commands import succeeds
+from pages import V, notes_by_pretty_midi, notes_of_rows, write_idea
+from random_songs import random_song
+
+import page
+from backline.generation.recipes import read_originals
+from backline.listening.notebook_player import player
+from backline.listening.votes import read_votes
+from backline.music.song import TICKS_PER_QUARTER
+from backline.music.vocab import NOTE_DUR
+
+# Instead of a download, which would end up in somebody's folder: the file's name and text in `window.saved`.
+CATCH_FILES = """(URL.createObjectURL = (blob) => { window.blob = blob; return "#"; }, window.saved = 0,
+  HTMLAnchorElement.prototype.click = function () { saved = blob.text().then((text) => [this.download, text]); }, 0)"""
+FAST = 240  # beats per minute
+STEPS = V.steps_per_quarter
+FIREFOX_CLOCK = """(window.AudioContext = class extends OfflineAudioContext {
+  constructor() { super(1, 441000, 44100); this.began = performance.now(); }
+  get currentTime() { return (performance.now() - this.began) / 1000; }
+  resume() { return Promise.resolve(); }
+}, 0)"""
+
+
+@pytest.fixture(scope="module", params=["chromium", pytest.param("firefox", marks=pytest.mark.slow)])
+def tab(request, tmp_path_factory):
+    """A browser that stays open for all tests of this module."""
+    with browser(request.param, tmp_path_factory.mktemp(request.param)) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Three songs and their page."""
+    made = tmp_path_factory.mktemp("songs")
+    for number in range(3):
+        write_idea(made, number)
+    succeeds(page.main, [made])
+    return made
+
+
+@pytest.fixture
+def shown(tab, folder) -> Browser:
+    return opened(tab, folder / "index.html")
+
+
+def opened(tab: Browser, path) -> Browser:
+    tab.errors.clear()
+    tab.open(path)
+    if tab.name == "firefox":
+        tab.js(FIREFOX_CLOCK)
+    tab.js("localStorage.clear()")
+    tab.resize(1280, 900)
+    return tab
+
+
+def struck(path, until: float, start: float = 0.0) -> list[tuple[int, float, int]]:
+    """(part, onset, pitch) of the notes in a file, onsets in beats."""
+    notes = notes_by_pretty_midi(path)
+    return sorted((part, onset, pitch) for part, onset, _, pitch in notes if start <= onset < until)
+
+
+# ---------------------------------------------------------------- loading
+
+
+@pytest.mark.parametrize("n", [1, 3, 50])
+def test_it_loads_without_errors_and_draws_what_is_in_sight(tab, tmp_path, n):
+    song = write_idea(tmp_path, 0, random_song(0, 400, 16))
+    for number in range(1, n):
+        shutil.copy(song, tmp_path / f"{number}.mid")
+    succeeds(page.main, [tmp_path])
+    opened(tab, tmp_path / "index.html")
+    assert tab.js("[...document.querySelectorAll('h2')].map(e => e.textContent)") == [f"Idea {i}" for i in range(n)]
+    sheets = "page.cards.map(c => c.roll).filter(r => r.visible && r.canvas.width === r.sheet.clientWidth)"
+    tab.wait(f"{sheets}.length >= {min(n, 2)}")
+    assert tab.js(f"{sheets}.length") <= min(n, 9)
+    assert tab.js("performance.getEntriesByType('navigation')[0].domComplete") < 5000  # milliseconds
+    assert tab.errors == []
+
+
+def test_the_longest_song_is_drawn_scrolled_and_played(tab, tmp_path):
+    path = write_idea(tmp_path, 0, random_song(0, 20_000, 256))
+    succeeds(page.main, [tmp_path])
+    opened(tab, tmp_path / "index.html")
+    tab.wait("page.cards[0].roll.canvas.width > 10_000")
+    tab.js("page.player.setTempo(240)")
+    tab.js("page.player.seek(1000)")  # near the end: 256 bars are 1024 beats
+    tab.press("space")
+    tab.wait("page.player.position() > 1004")
+    until, notes = tab.js("[page.player.until, page.player.scheduled.filter(n => n.onset >= 1000)]")
+    there = {(part, round(STEPS * onset), pitch) for part, onset, pitch in struck(path, until + 1, 1000)}
+    assert {(n["part"], STEPS * n["onset"], n["pitch"]) for n in notes} == {n for n in there if n[1] < STEPS * until}
+    assert tab.js("page.cards[0].roll.sheet.parentElement.scrollLeft") > 1000  # the cursor stays in sight
+    tab.press("space")
+    assert tab.errors == []
+
+
+def test_notes_are_painted_where_they_sound(shown):
+    """The canvas has a part's color in the middle of each of its notes."""
+    misses = shown.js("""(() => {
+      const { roll, idea } = page.cards[0], pen = roll.canvas.getContext("2d"), missed = [];
+      const ground = getComputedStyle(document.documentElement).getPropertyValue("--lane");
+      for (const { part, onset, pitch } of idea.notes) {
+        const lane = roll.lanes.find((one) => one.part === part);
+        const y = lane.top + lane.height - (lane.rows.get(pitch) + 0.5) * lane.rowHeight
+          - (lane.height - lane.rows.size * lane.rowHeight) / 2;
+        const pixel = [...pen.getImageData(onset * roll.beatWidth + 1.5, y, 1, 1).data].slice(0, 3);
+        if (Math.max(...pixel) - Math.min(...pixel) < 40) missed.push([part, onset, pitch, ...pixel]);
+      }
+      return missed; })()""")
+    assert misses == []
+
+
+@pytest.mark.parametrize("width", [390, 768, 1280])
+def test_it_fits_the_screen_and_fingers(shown, width):
+    shown.resize(width, 844)
+    shown.wait(f"page.cards[0].roll.root.clientWidth < {width}")
+    assert shown.js("document.documentElement.scrollWidth <= innerWidth")
+    small = "[...document.querySelectorAll('.icon, .part button')].filter(e => e.getBoundingClientRect().height < 40)"
+    assert shown.js(f"{small}.length") == 0
+
+
+def test_everything_that_can_be_operated_has_a_name(shown):
+    nameless = """[...document.querySelectorAll("button, a, input, [role=slider]")].filter((e) => !(
+      e.getAttribute("aria-label") || e.textContent.trim() || e.labels?.[0]?.textContent)).map((e) => e.className)"""
+    assert shown.js(nameless) == []
+
+
+# ---------------------------------------------------------------- playing
+
+
+def test_playing_moves_the_cursor_and_schedules_the_notes_of_the_midi(shown, folder):
+    shown.js("page.player.setTempo(240)")
+    shown.press("space")
+    shown.wait("page.player.position() > 6")
+    until, notes = shown.js("[page.player.until, page.player.scheduled]")
+    assert sorted((n["part"], round(n["onset"], 4), n["pitch"]) for n in notes) == struck(folder / "0.mid", until)
+    starts = {round(n["time"] - n["onset"] * 60 / FAST, 6) for n in notes}
+    assert len(starts) == 1  # all on one grid, to the microsecond
+    long = {(p, onset, pitch): end - onset for p, onset, end, pitch in notes_by_pretty_midi(folder / "0.mid")}
+    for n in notes:
+        assert n["seconds"] * FAST / 60 == pytest.approx(long[n["part"], round(n["onset"], 4), n["pitch"]], abs=1e-3)
+    moved = "new DOMMatrix(getComputedStyle(page.cards[0].roll.cursor).transform).e / page.cards[0].roll.beatWidth"
+    assert shown.js(moved) > 5
+    shown.press("space")
+    place = shown.js("page.player.position()")
+    assert not shown.js("page.player.playing") and shown.js("page.player.position()") == place > 6
+    assert shown.errors == []
+
+
+def test_it_stops_at_the_end_and_goes_back(shown):
+    shown.js("page.player.setTempo(240)")
+    shown.js("page.player.seek(14)")
+    shown.press("space")
+    shown.wait("!page.player.playing")
+    assert shown.js("[page.player.position(), page.player.until]") == [0, 16]
+
+
+def test_a_loop_goes_on_without_a_gap(tab, tmp_path):
+    rows = random_song(1, 20, 1)
+    rows[:, NOTE_DUR] = rows[:, NOTE_DUR].clip(max=8)
+    path = write_idea(tmp_path, 0, rows)
+    succeeds(page.main, [tmp_path])
+    opened(tab, tmp_path / "index.html")
+    tab.js("page.player.setTempo(240)")
+    tab.click("[aria-label=Loop]")
+    tab.press("space")
+    one_pass = len(struck(path, 4))
+    tab.wait(f"page.player.scheduled.length >= {3 * one_pass}")
+    notes = tab.js("page.player.scheduled")
+    for first, second in zip(notes, notes[one_pass:2 * one_pass], strict=False):
+        assert (first["part"], first["pitch"], first["onset"]) == (second["part"], second["pitch"], second["onset"])
+        assert second["time"] - first["time"] == pytest.approx(4 * 60 / FAST, abs=1e-6)
+    tab.press("space")
+
+
+def test_the_tempo_may_change_while_it_plays(shown, folder):
+    shown.press("space")
+    shown.wait("page.player.position() > 0.5")
+    for tempo in (200, 90, 240):
+        shown.js(f"page.player.setTempo({tempo})")
+    shown.wait("page.player.position() > 6")
+    until, notes = shown.js("[page.player.until, page.player.scheduled]")
+    assert sorted((n["part"], round(n["onset"], 4), n["pitch"]) for n in notes) == struck(folder / "0.mid", until)
+    assert [n["time"] for n in notes] == sorted(n["time"] for n in notes)
+    late = [n for n in notes if n["onset"] > 3]
+    assert (late[-1]["time"] - late[0]["time"]) * FAST / 60 == pytest.approx(late[-1]["onset"] - late[0]["onset"])
+    shown.press("space")
+
+
+def test_seeking_by_click_and_keys(shown, folder):
+    shown.click(".sheet")  # its middle
+    assert shown.js("page.player.position()") == pytest.approx(8, abs=0.05)
+    for key, beat in (("right", 12), ("left", 8), ("left", 4), ("home", 0), ("left", 0)):
+        shown.press(key)
+        assert shown.js("page.player.position()") == beat
+    shown.press("right")
+    shown.js("page.player.setTempo(240)")
+    shown.press("space")
+    shown.wait("page.player.position() > 6")
+    until, notes = shown.js("[page.player.until, page.player.scheduled]")
+    heard = sorted((n["part"], round(n["onset"], 4), n["pitch"]) for n in notes if n["onset"] >= 4)
+    assert heard == struck(folder / "0.mid", until, start=4)
+    assert shown.js("document.querySelector('.sheet').getAttribute('aria-valuetext')").startswith("bar 2, beat ")
+    shown.press("down")  # the next idea plays on
+    assert shown.js("[page.player.idea.title, page.player.playing]") == ["Idea 1", True]
+    shown.press("space", "up")
+    assert shown.js("[page.player.idea.title, page.player.playing]") == ["Idea 0", False]
+
+
+# ---------------------------------------------------------------- in a notebook
+
+# As strict as editors that show notebooks may be: nothing is loaded from anywhere.
+STRICT = """<meta http-equiv="Content-Security-Policy" content="default-src 'none'; script-src 'unsafe-inline';
+  style-src 'unsafe-inline'; img-src data:">"""
+
+
+@pytest.mark.parametrize("policy", ["", STRICT])
+def test_a_player_inside_another_page_plays_and_reaches_nothing_around_it(tab, tmp_path, monkeypatch, policy):
+    rows = random_song(5, 60, 4)
+    cell = player({"One": rows, "Two": random_song(6, 60, 4)}, V)._repr_html_()
+    (tmp_path / "cell.html").write_text(f"<!doctype html>{policy}<h1>A notebook</h1>{cell}", encoding="utf-8")
+    opened(tab, tmp_path / "cell.html")
+    (frame,) = tab.send("browsingContext.getTree", root=tab.context)["contexts"][0]["children"]
+    monkeypatch.setattr(tab, "context", frame["context"])
+    if tab.name == "firefox":
+        tab.js(FIREFOX_CLOCK)
+    tab.wait("page.cards[0].roll.canvas.width === page.cards[0].roll.sheet.clientWidth")
+    assert tab.js("[...document.querySelectorAll('h2')].map(e => e.textContent)") == ["One", "Two"]
+    assert tab.js("document.querySelectorAll('.star, .file, .note, .recipe, .actions button').length") == 0
+    tab.click(".dock .play")
+    tab.wait("page.player.position() > 2")
+    until, notes = tab.js("[page.player.until, page.player.scheduled]")
+    expected = [(part, onset / TICKS_PER_QUARTER, pitch) for part, onset, _, pitch in notes_of_rows(rows)]
+    assert sorted((n["part"], n["onset"], n["pitch"]) for n in notes) == sorted(n for n in expected if n[1] < until)
+    for beyond in ("parent.document", "localStorage"):
+        assert tab.js(f"(() => {{ try {{ return !{beyond}; }} catch (error) {{ return error.name; }} }})()") == \
+            "SecurityError"
+    assert tab.errors == []
+
+
+# ---------------------------------------------------------------- sound
+
+PEAK = "render(page.player, page.ideas[0], 4).then((samples) => samples.reduce((a, b) => Math.max(a, Math.abs(b)), 0))"
+
+
+def test_mutes_silence_and_solos_win(shown):
+    everything = shown.js(PEAK)
+    assert 0.1 < everything < 1.2
+    shown.press("1", "2")
+    assert shown.js("page.player.gains()") == [0, 0, 1]
+    assert 0 < shown.js(PEAK) < everything
+    shown.press("3")
+    assert shown.js(PEAK) == 0
+    shown.click("[aria-label='Solo bass']")
+    assert shown.js("page.player.gains()") == [0, 1, 0] and shown.js(PEAK) > 0.01
+    shown.click("[aria-label='Solo bass']")
+    shown.press("1", "2", "3")
+    assert shown.js(PEAK) == pytest.approx(everything)
+    assert shown.js("[...document.querySelectorAll('.mute')].map(e => e.getAttribute('aria-pressed'))") == ["false"] * 3
+
+
+def test_a_mute_is_heard_while_it_plays(shown):
+    shown.press("space")
+    shown.wait("page.player.position() > 0.2")
+    shown.press("1")
+    assert shown.js("page.player.gains()") == [0, 1, 1]
+    if shown.name == "chromium":  # whose audio really runs
+        shown.wait("page.player.desk.faders[0].gain.value < 0.001")
+        assert shown.js("page.player.desk.faders[1].gain.value") == 1
+    shown.press("space", "1")
+
+
+@pytest.mark.parametrize(("drum", "low", "high"), [(36, 30, 200), (38, 150, 8000), (42, 5000, 11000)])
+def test_drums_sound_like_what_they_are(shown, drum, low, high):
+    """The middle of the spectrum of a kick, a snare and a hat, in hertz."""
+    middle = shown.js(f"""(async () => {{
+      const player = {{ instruments: page.player.instruments, gains: () => [1, 0, 0], tempo: () => 120, volume: 1 }};
+      const idea = {{ notes: [{{ part: 0, pitch: {drum}, onset: 0, end: 0.1 }}] }};
+      const samples = (await render(player, idea, 0.2)).slice(0, 2048), power = [];
+      for (let k = 1; k < 1024; k++) {{
+        const turn = 2 * Math.PI * k / 2048;
+        let re = 0, im = 0;
+        samples.forEach((x, i) => {{ re += x * Math.cos(turn * i); im += x * Math.sin(turn * i); }});
+        power.push(re * re + im * im);
+      }}
+      const total = power.reduce((a, b) => a + b);
+      let sum = 0, k = 0;
+      while (sum < total / 2) sum += power[k++];
+      return k * 22050 / 2048; }})()""")
+    assert low < middle < high
+
+
+# ---------------------------------------------------------------- choosing
+
+
+def test_stars_and_notes_are_kept_and_exported(shown, folder, tmp_path):
+    assert shown.js("[...document.querySelectorAll('.actions button')].map(e => e.disabled)") == [True, True]
+    shown.click(".card:nth-child(2) .star")
+    shown.click(".card:nth-child(2) .note")
+    shown.press(*"the 3 bridge")
+    assert shown.js("page.player.muted.size") == 0  # typing is no shortcut
+    shown.open(folder / "index.html")
+    assert shown.js("document.querySelector('.card:nth-child(2) .note').value") == "the 3 bridge"
+    stars = shown.js("page.stars()")
+    assert [(song["file"], song["note"]) for song in stars["songs"]] == [("1.mid", "the 3 bridge")]
+    shown.js(CATCH_FILES)
+    shown.click(".actions button:last-child")
+    name, text = shown.js("window.saved")
+    assert name == "stars.json" and json.loads(text) == stars
+    assert "--reproduce stars.json" in shown.js("document.getElementById('message').textContent")
+    (tmp_path / name).write_text(text)
+    (star,), (song,) = read_originals(tmp_path / "stars.json"), read_originals(folder / "1.mid")
+    assert (star.recipe, star.hash) == (song.recipe, song.hash)
+    shown.click(".actions button:first-child")  # starred ones alone
+    assert shown.js("page.cards.map(card => card.root.hidden)") == [True, False, True]
+    shown.click(".card:nth-child(2) .star")
+    assert shown.js("page.stars().songs.length") == 0
+    assert shown.js("page.cards.map(card => card.root.hidden)") == [False] * 3  # rather than an empty page
+
+
+def test_links_lead_to_the_files(shown, folder):
+    files = "[...document.querySelectorAll('.card:first-child .file')]"
+    links = shown.js(f"{files}.map(e => [e.getAttribute('href'), e.download])")
+    assert links and all(href == download and (folder / href).is_file() for href, download in links)
+
+
+def test_blind_pairs_ask_and_export_votes(tab, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "b"):
+        for number in range(2):
+            write_idea(tmp_path / name, number, random_song(number + 7 * (name == "b"), 60, 4))
+    succeeds(page.main, ["--blind", "a", "b", "--ask", "real"])
+    opened(tab, tmp_path / "blind.html")
+    seen = tab.js("document.body.innerText")
+    assert "Which is the real one?" in seen and ".mid" not in seen
+    tab.click(".pair:nth-child(1) [value=second]")
+    tab.click(".pair:nth-child(2) [value=neither]")
+    assert "2 votes of 2" in tab.js("document.body.innerText")
+    tab.js(CATCH_FILES)
+    tab.click(".actions button")
+    name, text = tab.js("window.saved")
+    assert name == "votes.csv" and text == tab.js("page.votes()")
+    (tmp_path / name).write_text(text)
+    votes = read_votes(tmp_path / "votes.csv")
+    assert [(vote.question, vote.answer, set(vote.folders)) for vote in votes] == [
+        ("real", "second", {"a", "b"}), ("real", "neither", {"a", "b"})]
+    assert [(vote.first, vote.second) for vote in votes] == [
+        tuple(pair) for pair in tab.js("[0, 2].map(i => [page.ideas[i].file, page.ideas[i + 1].file])")]
+    tab.press("space")
+    tab.wait("page.player.position() > 0.2")
+    assert tab.errors == []
