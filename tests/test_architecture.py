@@ -12,6 +12,8 @@ from pathlib import Path
 
 from commands import ROOT
 
+from backline.training.config import BEST, LAST
+
 # Rooms of backline/ and the two modules at the top that rooms may import; each imports only from earlier lines.
 LEVELS = [
     ["common"],
@@ -92,6 +94,13 @@ def test_all_import_earlier_rooms_and_no_command_but_tokenizer_and_model():
     found = {(name_of(path), imported) for importer, path in importers
              for imported in imported_rooms(path) if not may_import(importer, imported)}
     assert not found, "a module imports what stands beside or after it"
+
+
+def test_names_of_checkpoints_are_spelled_once():
+    spelled = Counter(node.value for path in [*ROOT.glob("*.py"), *modules(ROOT / "backline")]
+                      for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+                      if isinstance(node, ast.Constant) and node.value in (BEST, LAST))
+    assert spelled == {BEST: 1, LAST: 1}
 
 
 def test_rooms_without_torch_do_not_name_it():

@@ -14,6 +14,8 @@ from typing import Any, BinaryIO
 
 from backline.common.errors import UserError
 
+CHECKPOINTS = ("best.pth", "last.pth")  # in a training run's folder; the one to take first
+
 
 @contextlib.contextmanager
 def replacing(path: Path, durable: bool = False, make_parents: bool = True) -> Iterator[BinaryIO]:
@@ -106,7 +108,7 @@ def check_new(paths: Iterable[Path], force: bool, inputs: Iterable[Path] = ()) -
 def check_file(path: Path) -> None:
     """Raise UserError unless `path` is a file."""
     if path.is_dir():
-        checkpoints = [path / name for name in ("best.pth", "last.pth")]
+        checkpoints = [path / name for name in CHECKPOINTS]
         inside = next(filter(Path.is_file, checkpoints), "a file in it")
         raise UserError(f"{path}: a folder, where a file is needed; give {inside}")
     if not path.is_file():

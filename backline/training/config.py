@@ -5,12 +5,16 @@ from __future__ import annotations
 import dataclasses
 
 from backline.common.errors import UserError
+from backline.common.files import CHECKPOINTS
 
 PRECISIONS = ("fp32", "bf16")
 OPTIMIZERS = ("adamw", "muon")
 SCHEDULES = ("cosine", "constant")
 SEEDS = 2**32
-LAST, BEST, LOSSES, PICTURE, SETTINGS = "last.pth", "best.pth", "train_losses.csv", "losses.png", "hyperparameters.json"
+BEST, LAST = CHECKPOINTS
+LOSSES = "train_losses.csv"
+PICTURE = "losses.png"
+SETTINGS = "hyperparameters.json"
 CONTROLS = "controls.npy"
 
 
