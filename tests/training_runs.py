@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import csv
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
+import train_pool
+from backline.common.errors import EXIT_INTERRUPTED
 from backline.training import run as training
 from backline.training.checkpoints import load_checkpoint
 from backline.training.config import BEST, LAST, LOSSES, PICTURE, SETTINGS
@@ -41,6 +44,11 @@ def same(a: Any, b: Any) -> bool:
     if isinstance(a, list | tuple):
         return len(a) == len(b) and all(map(same, a, b))
     return a == b
+
+
+def is_stopped(argv: Sequence[object]) -> None:
+    """Run train_pool.py, which a signal stops: a shell's `&&` does not go on."""
+    assert train_pool.main([str(arg) for arg in argv]) == EXIT_INTERRUPTED
 
 
 def interrupt_after(monkeypatch, *steps: int, times: int = 1, number: int = signal.SIGINT) -> None:

@@ -17,7 +17,7 @@ import torch.utils.data
 from torch import Tensor
 from tqdm import tqdm
 
-from backline.common.errors import UserError
+from backline.common.errors import EXIT_INTERRUPTED, UserError
 from backline.common.settings import config_to_dict
 from backline.music.vocab import FIELDS
 from backline.preparation.dataset import Dataset, Split
@@ -144,7 +144,11 @@ class Run:
     # ------------------------------------------------------------ training
 
     def train(self) -> int:
-        """Train to the last step; returns the exit code. Ctrl-C and SIGTERM save and leave."""
+        """Train to the last step; returns the command's exit code.
+
+        Ctrl-C and SIGTERM save and leave, with the code of an interrupted command: `train && generate` does not go
+        on with a model that is not done.
+        """
         self.forward = self.processes.spread(self.model)
         with self.processes.noting_stops():
             if not self.progress.rows:
@@ -154,12 +158,13 @@ class Run:
             with tqdm(total=self.total_steps, initial=self.progress.step, unit="step",
                       disable=None if self.processes.is_first else True) as bar:
                 self._train(bar)
-            if self.progress.step < self.total_steps and not self.has_lost_patience():
+            is_stopped = self.progress.step < self.total_steps and not self.has_lost_patience()
+            if is_stopped:
                 self._check_finite(self.sums, self.progress.step)
                 self.save()
         if self.processes.is_first:
             print(self._outcome())
-        return 0
+        return EXIT_INTERRUPTED if is_stopped else 0
 
     def _outcome(self) -> str:
         """What the run came to, for people."""

@@ -12,10 +12,10 @@ import torch
 from commands import succeeds
 from random_songs import TINY_MODEL, make_dataset, random_song, write_json
 from several import asked_to_stop, disk_full, killed, out_of_memory, run_together, said
-from training_runs import COLUMNS_OF_TIME, FILES, TINY_TRAINING, T, interrupt_after, table, weights
+from training_runs import COLUMNS_OF_TIME, FILES, TINY_TRAINING, T, interrupt_after, is_stopped, table, weights
 
 import train_pool
-from backline.common.errors import EXIT_USER_ERROR, UserError
+from backline.common.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, UserError
 from backline.training import loss_picture
 from backline.training.checkpoints import load_checkpoint
 from backline.training.config import LAST, LOSSES
@@ -110,7 +110,7 @@ def test_the_first_plans_a_run_of_so_many_minutes_for_all():
 
 def test_two_asked_to_stop_are_continued_by_one():
     expected = alone()
-    assert run_together(2, arguments(), asked_to_stop) == [0, 0], said(2)
+    assert run_together(2, arguments(), asked_to_stop) == [EXIT_INTERRUPTED] * 2, said(2)
     assert said(2)[0].splitlines()[-1] == "stopped at step 2; continue with: python train_pool.py --resume run"
     assert said(2)[1] == ""
     succeeds(train_pool.main, ["--resume", "run", "-d", "cpu"])
@@ -120,8 +120,8 @@ def test_two_asked_to_stop_are_continued_by_one():
 def test_one_stopped_is_continued_by_two_and_by_three(monkeypatch):
     expected = alone()
     interrupt_after(monkeypatch, 1)
-    succeeds(train_pool.main, arguments())
-    assert run_together(2, ["--resume", "run", "-d", "cpu"], asked_to_stop) == [0, 0], said(2)
+    is_stopped(arguments())
+    assert run_together(2, ["--resume", "run", "-d", "cpu"], asked_to_stop) == [EXIT_INTERRUPTED] * 2, said(2)
     assert "stopped at step 2;" in said(2)[0]
     assert run_together(3, ["--resume", "run", "-d", "cpu"]) == [0, 0, 0], said(3)
     assert_equal_runs(Path("run"), expected)

@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 from collections.abc import Callable
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,18 @@ import torch
 from commands import fails, succeeds
 from random_songs import TINY_MODEL, VOCABULARY, make_dataset, random_song, write_json, write_tokens
 from torch.utils._python_dispatch import TorchDispatchMode
-from training_runs import FILES, TINY_TRAINING, T, assert_same_run, column, interrupt_after, same, table, weights
+from training_runs import (
+    FILES,
+    TINY_TRAINING,
+    T,
+    assert_same_run,
+    column,
+    interrupt_after,
+    is_stopped,
+    same,
+    table,
+    weights,
+)
 
 import prepare
 import train_pool
@@ -68,6 +80,12 @@ def arguments(model: dict | None = None, dataset: str = "dataset.pt", **changes)
 def train(*more: object, model: dict | None = None, **changes) -> Path:
     """A whole run; returns its folder."""
     succeeds(train_pool.main, [*arguments(model, **changes), *more])
+    return Path(changes.get("filename", "run"))
+
+
+def train_until_stopped(model: dict | None = None, **changes) -> Path:
+    """A run that a signal stops; returns its folder."""
+    is_stopped(arguments(model, **changes))
     return Path(changes.get("filename", "run"))
 
 
@@ -125,7 +143,7 @@ def test_hyperparameters_say_what_repeating_the_run_takes(monkeypatch):
     argv = arguments(seed=7)
     with monkeypatch.context() as patch:
         interrupt_after(patch, 2)
-        succeeds(train_pool.main, argv)
+        is_stopped(argv)
     settings = json.loads((Path("run") / SETTINGS).read_text())
     assert settings["command"] == ["train_pool.py", *argv]
     assert settings["seed"] == 7
@@ -479,12 +497,16 @@ def test_a_resumed_run_equals_one_never_stopped(monkeypatch, capsys, heads, stop
     whole = train(filename="whole", **settings)
     capsys.readouterr()
     interrupt_after(monkeypatch, *stops)
-    run = train(**settings)
-    for stop in stops:
+    run = train_until_stopped(**settings)
+    for stop, following in zip_longest(stops, stops[1:]):
         assert f"stopped at step {stop}; continue with: python train_pool.py --resume run" in capsys.readouterr().out
         assert load_checkpoint(run / LAST)["training"]["progress"]["step"] == stop
         torch.manual_seed(99)  # what happens in between does not matter
-        succeeds(train_pool.main, ["--resume", run, "-d", "cpu"])
+        resume = ["--resume", run, "-d", "cpu"]
+        if following:
+            is_stopped(resume)
+        else:
+            succeeds(train_pool.main, resume)
     assert_same_run(run, whole)
 
 
@@ -492,9 +514,9 @@ def test_a_resumed_run_with_muon_and_an_average_equals_one_never_stopped(monkeyp
     settings = {"optimizer": "muon", "average": 0.3, "schedule": "constant", "decay_share": 0.5, "validate_steps": 2}
     whole = train(filename="whole", **settings)
     interrupt_after(monkeypatch, 2, 3)
-    run = train(**settings)
-    for _ in range(2):
-        succeeds(train_pool.main, ["--resume", run, "-d", "cpu"])
+    run = train_until_stopped(**settings)
+    is_stopped(["--resume", run, "-d", "cpu"])
+    succeeds(train_pool.main, ["--resume", run, "-d", "cpu"])
     assert_same_run(run, whole)
 
 
@@ -509,16 +531,18 @@ def test_a_run_of_so_many_minutes_is_planned_once(monkeypatch, capsys):
     monkeypatch.setattr(training, "steps_in_time", planned)
     settings = {"max_minutes": 0.05, "num_epochs": None, "average": 0.3, "optimizer": "muon", "row_notes": 16,
                 "whole_rows_from": 0.5, "batch_size": 4}
-    run = train(**settings)
+    run = train_until_stopped(**settings)
     assert load_checkpoint(run / LAST)["training"]["progress"]["planned"] == 7
     succeeds(train_pool.main, ["--resume", run, "-d", "cpu"])
     assert len(plans) == 1 and plans[0] > 7  # however busy the machine is
-    assert column(run, "steps")[-1] == 7 and column(run, "lr")[0] == pytest.approx(0.01 / 2)
+    assert column(run, "steps")[-1] == 7
+    assert column(run, "lr")[0] == pytest.approx(0.01 / 2)
     out = capsys.readouterr().out
     assert "step 0 of as many as 0.05 minutes hold\n" in out and "step 3 of 7\n" in out
     assert "run: 7 steps in 0.05 minutes" in out
     # Nothing is left of the steps that were timed: the same run as one of so many steps.
-    whole = train(filename="whole", max_train_steps=7, **settings | {"max_minutes": None, "num_epochs": 99})
+    settings |= {"max_minutes": None, "num_epochs": 99}
+    whole = train_until_stopped(filename="whole", max_train_steps=7, **settings)
     succeeds(train_pool.main, ["--resume", whole, "-d", "cpu"])
     assert same(weights(whole), weights(run))
     assert table(whole)[0] == table(run)[0]
@@ -648,7 +672,7 @@ def test_a_run_goes_on_with_its_dataset_compressed(monkeypatch, capsys):
     whole = train(filename="whole")
     interrupt_after(monkeypatch, 2)
     make_dataset(Path("packed.pt.xz"), [random_song(i, SONG_NOTES) for i in range(N_SONGS)], T)
-    run = train(dataset="packed.pt.xz")
+    run = train_until_stopped(dataset="packed.pt.xz")
     Path("packed.pt.xz").unlink()
     succeeds(train_pool.main, ["--resume", run, "--dataset_path", "dataset.pt", "-d", "cpu"])
     for name in ("dataset_hash", "held_out_songs"):
@@ -661,7 +685,7 @@ def test_a_run_goes_on_with_its_dataset_compressed(monkeypatch, capsys):
 
 def test_a_moved_run_and_dataset_can_be_continued(monkeypatch):
     interrupt_after(monkeypatch, 1)
-    train().rename("moved")
+    train_until_stopped().rename("moved")
     Path("dataset.pt").rename("new.pt")
     succeeds(train_pool.main, ["--resume", "moved", "--dataset_path", "new.pt", "-d", "cpu"])
     assert load_checkpoint(Path("moved") / LAST)["training"]["progress"]["step"] == 6
@@ -729,7 +753,7 @@ def test_a_forced_run_that_is_killed_at_once_leaves_no_older_one_to_continue(mon
 def test_sigterm_saves_as_ctrl_c_does(monkeypatch, capsys):
     whole = train(filename="whole")
     interrupt_after(monkeypatch, 2, times=2, number=signal.SIGTERM)  # unlike a second Ctrl-C, it waits
-    train()
+    train_until_stopped()
     assert "stopped at step 2; continue with" in capsys.readouterr().out
     succeeds(train_pool.main, ["--resume", "run", "-d", "cpu"])
     assert_same_run(Path("run"), whole)
@@ -894,8 +918,8 @@ def test_a_run_that_does_not_wait_is_the_same_run_and_is_continued(monkeypatch, 
     request.getfixturevalue("running_ahead")
     with monkeypatch.context() as patch:
         interrupt_after(patch, 1, 4)
-        run = train(**AHEAD)
-        succeeds(train_pool.main, ["--resume", run, "-d", "cpu"])
+        run = train_until_stopped(**AHEAD)
+        is_stopped(["--resume", run, "-d", "cpu"])
     succeeds(train_pool.main, ["--resume", run, "-d", "cpu"])
     assert_same_run(run, plain)
     assert column(run, "seconds")[-1] > 0
@@ -947,7 +971,7 @@ def test_a_compiled_run_is_the_same_run_and_is_continued(monkeypatch):
     graphs = without_inductor(monkeypatch)
     with monkeypatch.context() as patch:
         interrupt_after(patch, 2)
-        run = train(model={"dropout": 0.0}, compile=True)
+        run = train_until_stopped(model={"dropout": 0.0}, compile=True)
     assert graphs
     n_graphs = len(graphs)
     torch.compiler.reset()  # as in a process of its own

@@ -12,6 +12,7 @@ from pathlib import Path
 from commands import ROOT
 from random_songs import TINY_MODEL, make_dataset, random_song, write_json
 
+from backline.common.errors import EXIT_INTERRUPTED
 from backline.training.checkpoints import load_model
 from backline.training.config import BEST, LAST, LOSSES, PICTURE
 
@@ -54,8 +55,8 @@ def step(run, rows):
     return losses
 
 training.Run.step = step
-for command, argv in json.loads(sys.argv[2]):
-    assert {"train_pool": train_pool, "release": release}[command].main(argv) == 0
+for command, argv, code in json.loads(sys.argv[2]):
+    assert {"train_pool": train_pool, "release": release}[command].main(argv) == code
 """
 
 
@@ -82,9 +83,12 @@ def distribution(requirement: str) -> str:
     return re.sub(r"[-_.]+", "-", re.match(r"[\w.-]+", requirement)[0]).lower()
 
 
-def alone(*commands: tuple[str, str]) -> str:
-    """What commands print, in a process of their own without the other packages. Step 2 of a run is its last."""
-    commands = [(name, arguments.split()) for name, arguments in commands]
+def alone(*commands: tuple[str, str, int]) -> str:
+    """What commands print, in a process of their own without the other packages; the last of each is its exit code.
+
+    Step 2 of a run is its last.
+    """
+    commands = [(name, arguments.split(), code) for name, arguments, code in commands]
     done = subprocess.run([sys.executable, "-c", WITHOUT + COMMANDS, json.dumps(absent()), json.dumps(commands)],
                           check=False, capture_output=True, text=True,
                           env={"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"})
@@ -104,10 +108,12 @@ def test_training_needs_no_package_but_a_few(tmp_path, monkeypatch):
     write_json(Path("training.json"), training | {
         "filename": "run", "batch_size": 4, "row_notes": 32, "max_minutes": 0, "max_train_steps": 4, "compile": False})
     out = alone(
-        ("train_pool", "--dataset_path songs.pt.xz --model_config model.json --training_args training.json -d cpu"),
-        ("train_pool", "--resume run -d cpu"),
-        ("release", f"run/{LAST} mine.safetensors"),
-        ("train_pool", "--dataset_path songs.pt.xz -fp mine.safetensors --training_args training.json -d cpu --force"))
+        ("train_pool", "--dataset_path songs.pt.xz --model_config model.json --training_args training.json -d cpu",
+         EXIT_INTERRUPTED),
+        ("train_pool", "--resume run -d cpu", 0),
+        ("release", f"run/{LAST} mine.safetensors", 0),
+        ("train_pool", "--dataset_path songs.pt.xz -fp mine.safetensors --training_args training.json -d cpu --force",
+         EXIT_INTERRUPTED))
     assert out.count("stopped at step 2; continue with: python train_pool.py --resume run") == 2
     assert "run: 4 steps" in out
     assert {LAST, BEST, LOSSES, PICTURE} < {path.name for path in Path("run").iterdir()}
