@@ -234,7 +234,6 @@ class Run:
     def _plan(self) -> None:
         """Set how many steps the run has, by `max_minutes`, and store that before the first of them."""
         self.progress.planned = self.data.total_steps = steps_in_time(self)
-        self.progress.rows[0]["lr"] = self.learning_rate()  # a short run warms up for fewer steps
         self.save()
         if self.processes.is_first:
             print(f"{self.folder}: {self.total_steps} steps in {self.settings.max_minutes:g} minutes", flush=True)
@@ -277,8 +276,8 @@ class Run:
                               f"precision fp32")
 
     def learning_rate(self) -> float:
-        """AdamW's rate in the next step."""
-        return self.settings.lr * rate_share(self.settings, self.progress.step, self.total_steps)
+        """AdamW's rate in the last step."""
+        return self.settings.lr * rate_share(self.settings, self.progress.step - 1, self.total_steps)
 
     def _losses(self, rows: Tensor) -> Tensor:
         # A GPU validates with the model as it is: to compile it once more, without gradients, takes longer.
@@ -334,8 +333,10 @@ class Run:
                 held_out = self.validate()
             raw_held_out = sum(self.validate()) if self.average else None
         train = [total / progress.count for total in progress.sums] if progress.count else None
-        row = {"steps": progress.step, "lr": self.learning_rate(), "epoch": progress.step / self.steps_per_epoch,
+        row = {"steps": progress.step, "epoch": progress.step / self.steps_per_epoch,
                "notes_seen": progress.notes_seen, "seconds": round(progress.seconds, 1)}
+        if progress.step:
+            row["lr"] = self.learning_rate()
         for name, losses in (("train", train), ("held_out", held_out)):
             if losses:
                 row |= {f"{name}_loss": sum(losses),
