@@ -27,7 +27,7 @@ from backline.common.files import check_file, check_writable, read_json_object
 from backline.common.settings import config_from_dict
 from backline.layers.config import ModelConfig
 from backline.music.vocab import load_vocabulary
-from backline.training.config import BEST, CONTROLS, LAST, LOSSES, TrainingArgs
+from backline.training.config import BEST, CONTROLS, LAST, LOSSES, TrainingSettings
 from backline.training.distributed import Processes, joined
 
 if TYPE_CHECKING:
@@ -133,13 +133,13 @@ def new_run(args: argparse.Namespace, processes: Processes, command: Sequence[st
     return run
 
 
-def read_settings(args: argparse.Namespace) -> tuple[TrainingArgs, dict[str, Any] | None]:
+def read_settings(args: argparse.Namespace) -> tuple[TrainingSettings, dict[str, Any] | None]:
     """The training settings, and the JSON of --model_config, None where it is not given.
 
     Raises UserError for all that is wrong in either, whatever the dataset is.
     """
     training_json = read_json_object(args.training_args) if args.training_args else {}
-    settings = config_from_dict(TrainingArgs, training_json, str(args.training_args))
+    settings = config_from_dict(TrainingSettings, training_json, str(args.training_args))
     if settings.max_minutes and "num_epochs" in training_json:
         raise UserError(f"{args.training_args}: max_minutes and num_epochs both say how long the run is; "
                         f"leave one out")
@@ -226,7 +226,7 @@ def resumed_run(args: argparse.Namespace, processes: Processes, command: Sequenc
         raise UserError(f"{last}: holds no optimizer state, so it cannot be continued; start a new run "
                         f"from it with -fp")
     metadata = state["facts"]
-    settings = config_from_dict(TrainingArgs, state["settings"], str(last))
+    settings = config_from_dict(TrainingSettings, state["settings"], str(last))
     if args.batch_size is not None:
         settings = settings.with_batch_size(args.batch_size)
     dataset_path = args.dataset_path or Path(metadata["dataset"])

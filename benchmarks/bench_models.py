@@ -37,7 +37,7 @@ from backline.layers.config import ModelConfig
 from backline.music.vocab import FIELDS
 from backline.preparation.dataset import dataset_hash, load_dataset, split_by_song
 from backline.training.checkpoints import load_checkpoint
-from backline.training.config import LAST, LOSSES, TrainingArgs
+from backline.training.config import LAST, LOSSES, TrainingSettings
 from backline.training.distributed import Processes
 from backline.training.run import Run, TrainingSongs
 from backline.training.run_folder import RunFolder
@@ -108,7 +108,7 @@ def start(folder: Path, name: str, seed: int, steps: int, path: Path) -> Run:
     model_config = ModelConfig.for_vocabulary(dataset.vocabulary, **TRIAL | row.model, block_size=row.length)
     training = TRAINING | {"batch_size": TRAINING["batch_size"] * CONTEXT // row.length,
                            "validate_rows": TRAINING["validate_rows"] * CONTEXT // row.length} | row.training
-    settings = TrainingArgs(**training, filename=str(folder), max_train_steps=steps, seed=seed)
+    settings = TrainingSettings(**training, filename=str(folder), max_train_steps=steps, seed=seed)
     split = split_by_song(dataclasses.replace(dataset, block_size=row.length), TRAIN_SPLIT)
     torch.manual_seed(seed)
     facts = {"dataset": str(path), "train_split": TRAIN_SPLIT, "weights": None, "dataset_hash": dataset_hash(path),

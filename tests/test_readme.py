@@ -25,7 +25,7 @@ from backline.music.sheet import Levels
 from backline.music.sheet_table import SheetTable
 from backline.music.vocab import load_vocabulary
 from backline.training.checkpoints import save_release
-from backline.training.config import TrainingArgs
+from backline.training.config import TrainingSettings
 from clean_midi import Cleaning
 from tokenizer import MidiTokenizerPooled
 
@@ -129,7 +129,7 @@ def test_links_lead_somewhere(page):
                 assert heading in {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles}, target
 
 
-@pytest.mark.parametrize("settings", [ModelConfig, TrainingArgs, GenConfig, RuleConfig])
+@pytest.mark.parametrize("settings", [ModelConfig, TrainingSettings, GenConfig, RuleConfig])
 def test_every_setting_is_explained(settings):
     for field in dataclasses.fields(settings):
         assert f"`{field.name}`" in SETTINGS, field.name

@@ -18,7 +18,7 @@ from backline.layers.config import ModelConfig
 from backline.music.vocab import BAR, BOS, EOS, FIELDS, FIRST_CONTROL, FIRST_ID
 from backline.preparation.dataset import Dataset, Split
 from backline.training.augmentation import SPARE, PartDropping, Transposition, crop_start, longer
-from backline.training.config import TrainingArgs
+from backline.training.config import TrainingSettings
 from backline.training.control_tables import ControlTables
 from backline.training.distributed import SEEDS
 from backline.training.given_tasks import REACH, Anticipation
@@ -51,7 +51,7 @@ class Batches:
     the run on all rows have the dataset's length, and a step as many notes as before.
     """
 
-    def __init__(self, dataset: Dataset, split: Split, config: ModelConfig, settings: TrainingArgs,
+    def __init__(self, dataset: Dataset, split: Split, config: ModelConfig, settings: TrainingSettings,
                  controls: ControlTables | None = None) -> None:
         """`controls`: those of the dataset's songs, for a model that can be told what to play.
 

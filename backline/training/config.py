@@ -19,7 +19,7 @@ CONTROLS = "controls.npy"
 
 
 @dataclasses.dataclass(frozen=True)
-class TrainingArgs:
+class TrainingSettings:
     """How a run goes. A step is one optimizer step over `batch_size` × `accumulation` rows."""
 
     batch_size: int = 12
@@ -91,7 +91,7 @@ class TrainingArgs:
         if not self.filename:
             raise UserError("filename must name the run's folder")
 
-    def with_batch_size(self, batch_size: int) -> TrainingArgs:
+    def with_batch_size(self, batch_size: int) -> TrainingSettings:
         """The same steps, from other batches. Raises UserError if they cannot be made of them."""
         rows = self.batch_size * self.accumulation
         if batch_size < 1 or rows % batch_size:

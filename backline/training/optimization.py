@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from backline.training.config import TrainingArgs
+from backline.training.config import TrainingSettings
 
 DEFAULT_BETAS = (0.9, 0.999)
 # Modules whose matrices are hidden layers: neither embeddings, which are looked up, nor the heads' last layers.
@@ -24,7 +24,7 @@ class Optimizers:
     the step of each matrix orthogonal, so that all its directions move alike.
     """
 
-    def __init__(self, model: nn.Module, settings: TrainingArgs, notes_per_step: int) -> None:
+    def __init__(self, model: nn.Module, settings: TrainingSettings, notes_per_step: int) -> None:
         named = list(model.named_parameters())
         hidden = [p for name, p in named if _is_hidden(name, p)] if settings.optimizer == "muon" else []
         moved = {id(parameter) for parameter in hidden}
@@ -67,7 +67,7 @@ def _is_hidden(name: str, parameter: Tensor) -> bool:
     return parameter.ndim == 2 and name.split(".", maxsplit=1)[0] in HIDDEN
 
 
-def rate_share(settings: TrainingArgs, step: int, total_steps: int) -> float:
+def rate_share(settings: TrainingSettings, step: int, total_steps: int) -> float:
     """The learning rate of step `step` (from 0) of `total_steps`, as a share of its peak.
 
     A linear warm-up comes first; a short run warms up for half of its steps at most, or it would never leave the

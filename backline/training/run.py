@@ -22,7 +22,7 @@ from backline.common.settings import config_to_dict
 from backline.music.vocab import FIELDS
 from backline.preparation.dataset import Dataset, Split
 from backline.training.batches import Batches
-from backline.training.config import BEST, LAST, TrainingArgs
+from backline.training.config import BEST, LAST, TrainingSettings
 from backline.training.control_tables import ControlTables
 from backline.training.distributed import Processes, SharedError
 from backline.training.losses import n_predicted, window_losses
@@ -68,7 +68,7 @@ class TrainingSongs:
 class Run:
     """One training run: everything between its settings and its folder."""
 
-    def __init__(self, folder: RunFolder, settings: TrainingArgs, model: PooledTransformer,
+    def __init__(self, folder: RunFolder, settings: TrainingSettings, model: PooledTransformer,
                  songs: TrainingSongs, processes: Processes) -> None:
         self.folder = folder
         self.settings = settings

@@ -19,7 +19,7 @@ from backline.music.sheet_table import SheetTable, sheet_table
 from backline.music.vocab import BAR, BOS, EOS, FIELDS, FIRST_CONTROL, FIRST_ID, GIVEN
 from backline.preparation.dataset import load_dataset, split_by_song
 from backline.training.batches import Batches, bar_starts
-from backline.training.config import CONTROLS, TrainingArgs
+from backline.training.config import CONTROLS, TrainingSettings
 from backline.training.control_tables import ControlTables
 from backline.training.distributed import Processes
 
@@ -40,7 +40,7 @@ def controls(dataset, tmp_path_factory) -> ControlTables:
 
 
 def batches(dataset, controls=None, **settings) -> Batches:
-    return Batches(dataset, split_by_song(dataset, 0.85), MODEL, TrainingArgs(**{"batch_size": 4} | settings), controls)
+    return Batches(dataset, split_by_song(dataset, 0.85), MODEL, TrainingSettings(**{"batch_size": 4} | settings), controls)
 
 
 def first_rows(made: Batches, n_steps: int = 20) -> torch.Tensor:

@@ -45,7 +45,7 @@ from backline.preparation.dataset import Dataset, Split, load_dataset, split_by_
 from backline.training import loss_picture, planning, run_folder
 from backline.training import run as training
 from backline.training.checkpoints import load_checkpoint, load_model, save_checkpoint, save_release
-from backline.training.config import BEST, LAST, LOSSES, PICTURE, SEEDS, SETTINGS, TrainingArgs
+from backline.training.config import BEST, LAST, LOSSES, PICTURE, SEEDS, SETTINGS, TrainingSettings
 from backline.training.distributed import Processes
 from backline.training.losses import n_predicted, note_losses, window_losses
 from backline.training.optimization import WeightAverage, rate_share
@@ -132,7 +132,7 @@ def test_run_folder():
                 assert float(row[f"{side}_loss"]) == pytest.approx(sum(float(row[f"{side}_{f}"]) for f in FIELDS))
     settings = json.loads((run / SETTINGS).read_text())
     assert settings["model_config"] == config_to_dict(load_model(run / LAST)[0].config)
-    assert settings["training_args"] == config_to_dict(config_from_dict(TrainingArgs, TINY_TRAINING, "test"))
+    assert settings["training_args"] == config_to_dict(config_from_dict(TrainingSettings, TINY_TRAINING, "test"))
     assert settings["dataset"] == "dataset.pt"
     assert settings["train_split"] == 0.8
     assert settings["held_out_songs"] == ["song8", "song9"]
@@ -230,7 +230,7 @@ def test_learning_rate_warms_up_and_falls_along_a_cosine():
 
 
 def test_a_constant_rate_decays_in_a_straight_line_at_the_end():
-    args = TrainingArgs(schedule="constant", decay_share=0.4, warmup_steps=2, final_lr=0.1)
+    args = TrainingSettings(schedule="constant", decay_share=0.4, warmup_steps=2, final_lr=0.1)
     shares = [rate_share(args, step, 10) for step in range(11)]
     assert shares == pytest.approx([0.5, 1, 1, 1, 1, 1, 1, 0.775, 0.55, 0.325, 0.1])
     # So one run serves every length: until it decays, a longer one makes the same steps.
@@ -315,7 +315,7 @@ BESIDE = {"muon_lr": {"optimizer": "muon"}, "momentum": {"optimizer": "muon"}, "
           "whole_rows_from": {"row_notes": 16, "batch_size": 4}, "bar_lines": {"random_crops": True}}
 
 
-@pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(TrainingArgs)])
+@pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(TrainingSettings)])
 def test_every_setting_has_its_effect(baseline, field, monkeypatch):
     compiled = without_inductor(monkeypatch)
     changes, shown_by = EFFECTS[field]
@@ -400,7 +400,7 @@ def test_a_bare_tensor_of_the_predecessor_can_be_trained_on():
     assert same(weights(train(dataset="bare.pt", filename="bare")), weights(train()))
 
 
-def some_run(path: Path, settings: TrainingArgs, model: PooledTransformer, dataset: Dataset,
+def some_run(path: Path, settings: TrainingSettings, model: PooledTransformer, dataset: Dataset,
              split: Split) -> training.Run:
     """A run that is not begun through the command."""
     processes = Processes("cpu")
@@ -420,7 +420,7 @@ def test_notes_that_are_given_do_not_count(folder):
     for batch_size in (1, 6):
         torch.manual_seed(0)
         model = PooledTransformer(ModelConfig.for_vocabulary(VOCABULARY, **TINY_MODEL, given=True, dropout=0.0))
-        run = some_run(folder, TrainingArgs(given_tasks=1.0, batch_size=batch_size, lr=1e-9), model, dataset, split)
+        run = some_run(folder, TrainingSettings(given_tasks=1.0, batch_size=batch_size, lr=1e-9), model, dataset, split)
         rows = run.data.rows(torch.arange(6) * T, T, len(split.train) * T, 0)
         made = rows[:, 1:, -1] == 0
         assert 0.1 < made.double().mean() < 0.9
@@ -440,7 +440,7 @@ def test_transpose_must_be_a_range_around_zero(transpose, capsys):
 def test_rows_that_lose_a_part_are_filled_up_from_their_own_song(folder):
     dataset = load_dataset(folder / "dataset.pt")
     split, model = split_by_song(dataset, 0.8), PooledTransformer(ModelConfig.for_vocabulary(VOCABULARY, **TINY_MODEL))
-    run = some_run(folder, TrainingArgs(drop_parts=1.0), model, dataset, split)
+    run = some_run(folder, TrainingSettings(drop_parts=1.0), model, dataset, split)
     lost = run.data.rows(torch.tensor([2, 5]) * T, T, len(split.train) * T, 0)
     for row, index in zip(lost, (2, 5), strict=True):
         after = split.train.flatten(0, 1)[index * T:].tolist()
@@ -456,7 +456,7 @@ def test_rows_that_lose_a_part_are_transposed_too(folder):
     train[..., PITCH_INSTRUMENT] = middle[torch.arange(5 * T).view(5, T) % len(middle)]
     pitches = []
     for transpose in ((), (-5, 6)):
-        run = some_run(folder, TrainingArgs(drop_parts=1.0, transpose=transpose), model, dataset,
+        run = some_run(folder, TrainingSettings(drop_parts=1.0, transpose=transpose), model, dataset,
                        dataclasses.replace(split, train=train))
         pitches.append(torch.stack([run.data.rows(torch.tensor([0]), T, 5 * T, seed)[0, :, PITCH_INSTRUMENT]
                                     for seed in range(40)]))
@@ -469,16 +469,16 @@ def test_the_largest_seed_transposes_too():
 
 
 def test_every_training_config_loads():
-    assert config_from_file(TrainingArgs, CONFIGS / "training_args.json") == TrainingArgs()
+    assert config_from_file(TrainingSettings, CONFIGS / "training_args.json") == TrainingSettings()
     for path in CONFIGS.glob("training_*.json"):
-        config_from_file(TrainingArgs, path)
+        config_from_file(TrainingSettings, path)
 
 
 def test_a_teacher_is_small_enough_to_be_carried():
     """In bfloat16, in pieces of 16 MiB; and its settings fit it and the rows of its dataset."""
     settings = json.loads((CONFIGS / "model_teacher.json").read_text())
     config = ModelConfig.from_dict(settings, load_vocabulary(), "model_teacher.json")
-    settings = config_from_file(TrainingArgs, CONFIGS / "training_gpu.json")
+    settings = config_from_file(TrainingSettings, CONFIGS / "training_gpu.json")
     with torch.device("meta"):
         n_parameters = PooledTransformer(config).n_parameters()
     assert n_parameters <= 30_000_000 and 2 * n_parameters < 60 << 20
