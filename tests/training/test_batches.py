@@ -40,7 +40,8 @@ def controls(dataset, tmp_path_factory) -> ControlTables:
 
 
 def batches(dataset, controls=None, **settings) -> Batches:
-    return Batches(dataset, split_by_song(dataset, 0.85), MODEL, TrainingSettings(**{"batch_size": 4} | settings), controls)
+    return Batches(dataset, split_by_song(dataset, 0.85), MODEL, TrainingSettings(**{"batch_size": 4} | settings),
+                   controls)
 
 
 def first_rows(made: Batches, n_steps: int = 20) -> torch.Tensor:
