@@ -1,6 +1,12 @@
-"""What is changed of training rows on the fly, so that a song is not seen twice the same; files stay as they are."""
+"""Changes to training rows on the fly, so that no song is seen twice the same; files stay as they are.
+
+Shapes: B rows, T notes of a row, L notes from which one is made, C columns (fields, and what stands
+beside them), S shifts, V ids of pitches.
+"""
 
 from __future__ import annotations
+
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -8,77 +14,98 @@ from torch import Tensor
 from backline.music.controls import silenced, transposed
 from backline.music.vocab import FIRST_CONTROL, PAD, PITCH_INSTRUMENT, Vocabulary
 
-SPARE = 4  # times the notes of a row, in which a row without a part finds as many
+SPARE = 4  # times the notes of a row: among so many, a row without a part finds enough others
+
+
+class Notes(Protocol):
+    """(M, C) notes, joined perhaps for the rows asked for alone."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, which: Tensor) -> Tensor: ...
 
 
 class Transposition:
-    """Moves the melodic parts of each row together, by a whole number of semitones drawn for that row; drums never."""
+    """Moves each row's melodic parts together, by semitones drawn for that row; drums never."""
 
     def __init__(self, vocabulary: Vocabulary, lowest: int, highest: int) -> None:
         """`lowest` ≤ 0 ≤ `highest` semitones."""
         self.vocabulary = vocabulary
-        ids = torch.arange(vocabulary.sizes[PITCH_INSTRUMENT])
-        part = torch.from_numpy(vocabulary.part_of_id)
-        drums = torch.from_numpy(vocabulary.is_drum)
-        self.shifts = torch.arange(lowest, highest + 1)  # (S,)
-        melodic = (part >= 0) & ~drums[part.clamp(min=0)]
-        moved = torch.where(melodic, ids + self.shifts[:, None], ids)  # (S, V)
-        inside = (moved >= 0) & (moved < len(ids))
-        self.fits = inside & (part[moved.clamp(0, len(ids) - 1)] == part)  # (S, V): in range after the move
-        self.moved = moved
+        self.shifts = torch.arange(lowest, highest + 1)                    # (S,)
+        ids = torch.arange(vocabulary.sizes[PITCH_INSTRUMENT])             # (V,)
+        part = torch.from_numpy(vocabulary.part_of_id)                     # (V,); −1: of no part
+        drums = torch.tensor([voice.is_drum for voice in vocabulary.parts])
+        is_melodic = (part >= 0) & ~drums[part.clamp(min=0)]               # (V,)
+        self.moved = torch.where(is_melodic, ids + self.shifts[:, None], ids)  # (S, V)
+        inside = (self.moved >= 0) & (self.moved < len(ids))
+        part_after = part[self.moved.clamp(0, len(ids) - 1)]
+        self.fits = inside & (part_after == part)                          # (S, V): in range after the move
 
     def __call__(self, rows: Tensor, generator: torch.Generator) -> Tensor:
-        """Move each of (B, T, F) rows, by a shift that keeps all its notes in range; all such are as likely."""
-        pitches = rows[..., PITCH_INSTRUMENT].long()  # (B, T)
-        fits = torch.stack([fits_shift[pitches].all(dim=1) for fits_shift in self.fits], dim=1)  # (B, S)
-        drawn = torch.multinomial(fits.double(), 1, generator=generator)  # (B, 1); a shift of 0 always fits
+        """Move each of (B, T, C) rows by a shift that keeps all its notes in range.
+
+        All such shifts are equally likely; 0 is always one. The argument stays unchanged.
+        """
+        pitches = rows[..., PITCH_INSTRUMENT].long()                       # (B, T)
+        fits = [fits_shift[pitches].all(dim=1) for fits_shift in self.fits]
+        weights = torch.stack(fits, dim=1).double()                        # (B, S)
+        drawn = torch.multinomial(weights, 1, generator=generator)         # (B, 1)
         result = rows.clone()
         result[..., PITCH_INSTRUMENT] = self.moved[drawn, pitches].to(rows.dtype)
         if rows.shape[-1] > FIRST_CONTROL:
-            for row, semitones in zip(result, self.shifts[drawn[:, 0]].tolist(), strict=True):
-                moved = transposed(row[:, FIRST_CONTROL:].numpy(), semitones, self.vocabulary)
-                row[:, FIRST_CONTROL:] = torch.from_numpy(moved)
+            semitones = self.shifts[drawn[:, 0]].tolist()
+            for row, shift in zip(result, semitones, strict=True):
+                controls = transposed(row[:, FIRST_CONTROL:].numpy(), shift, self.vocabulary)
+                row[:, FIRST_CONTROL:] = torch.from_numpy(controls)
         return result
 
 
 class PartDropping:
-    """Leaves a part out of a share of the rows, one drawn for each; the notes that follow fill the row up."""
+    """Drops a part, drawn anew, from a share of the rows; the notes that follow fill the row up."""
 
     def __init__(self, vocabulary: Vocabulary, share: float) -> None:
         self.vocabulary = vocabulary
         self.part_of_id = torch.from_numpy(vocabulary.part_of_id)
-        self.n_parts, self.share = len(vocabulary.parts), share
+        self.n_parts = len(vocabulary.parts)
+        self.share = share
 
     def __call__(self, rows: Tensor, length: int, generator: torch.Generator) -> Tensor:
-        """The first `length` T notes of each of (B, L, C) rows, in some of them without a part; L = SPARE × T.
+        """The first `length` T notes of each of (B, L, C) rows, in some of them without a part.
 
-        A row stays whole where the part left out makes up most of what follows.
+        L is SPARE × T. A row stays whole where the dropped part makes up most of what follows. The
+        argument stays unchanged.
         """
         drawn = torch.rand(len(rows), generator=generator) < self.share
         parts = torch.randint(self.n_parts, (len(rows),), generator=generator)
         result = rows[:, :length].clone()
-        for row in drawn.nonzero().flatten().tolist():
-            following = rows[row]
-            ids = following[:, PITCH_INSTRUMENT].long()
-            kept = following[(ids != PAD) & (self.part_of_id[ids] != parts[row])][:length]
+        for number in drawn.nonzero().flatten().tolist():
+            row = rows[number]
+            dropped = int(parts[number])
+            ids = row[:, PITCH_INSTRUMENT].long()
+            stays = (ids != PAD) & (self.part_of_id[ids] != dropped)
+            kept = row[stays][:length]
             if len(kept) < length:
                 continue
-            result[row] = kept
+            result[number] = kept
             if rows.shape[-1] > FIRST_CONTROL:
-                controls = silenced(kept[:, FIRST_CONTROL:].numpy(), [int(parts[row])], self.vocabulary)
-                result[row, :, FIRST_CONTROL:] = torch.from_numpy(controls)
+                controls = silenced(kept[:, FIRST_CONTROL:].numpy(), [dropped], self.vocabulary)
+                result[number, :, FIRST_CONTROL:] = torch.from_numpy(controls)
         return result
 
 
 def crop_start(n_notes: int, length: int, generator: torch.Generator) -> int:
-    """A note from the first `length` on, from which rows of so many notes are cut from `n_notes`."""
-    spare = min(length, n_notes - length + 1)
-    return int(torch.randint(max(spare, 1), (1,), generator=generator))
+    """Which of `n_notes` the first row of `length` notes begins with: one of the first `length`."""
+    n_starts = min(length, n_notes - length + 1)
+    return int(torch.randint(max(n_starts, 1), (1,), generator=generator))
 
 
-def longer(notes: Tensor, firsts: Tensor, length: int, end: int | None = None) -> Tensor:
-    """(B, T, C) rows of `length` T from (M, C) `notes`, from (B,) `firsts` on; PAD from the note `end` on."""
+def windows_from(notes: Notes | Tensor, firsts: Tensor, length: int, end: int | None = None) -> Tensor:
+    """Rows (B, T, C) of `length` T notes from (M, C) `notes`, beginning with `firsts` (B,).
+
+    From the note `end` on (default: M) they are PAD.
+    """
     end = len(notes) if end is None else end
-    places = firsts[:, None] + torch.arange(length)
-    rows = notes[places.clamp(max=end - 1)]
-    return rows.masked_fill((places >= end)[..., None], PAD)
+    places = firsts[:, None] + torch.arange(length)    # (B, T)
+    rows = notes[places.clamp(max=end - 1)]            # (B, T, C)
+    is_beyond = places >= end
+    return rows.masked_fill(is_beyond[..., None], PAD)

@@ -17,7 +17,7 @@ from backline.common.errors import UserError
 from backline.layers.config import ModelConfig
 from backline.music.vocab import BAR, BOS, EOS, FIELDS, FIRST_CONTROL, FIRST_ID
 from backline.preparation.dataset import Dataset, Split
-from backline.training.augmentation import SPARE, PartDropping, Transposition, crop_start, longer
+from backline.training.augmentation import SPARE, PartDropping, Transposition, crop_start, windows_from
 from backline.training.config import TrainingSettings
 from backline.training.control_tables import ControlTables
 from backline.training.distributed import SEEDS
@@ -138,7 +138,7 @@ class Batches:
         if self.settings.song_starts or self.settings.song_ends or self.settings.bar_lines:
             firsts, ends = self._placed(firsts, random)
         n_more = SPARE if self.part_dropping else 1
-        rows = longer(self.columns, firsts, n_notes * n_more, end)
+        rows = windows_from(self.columns, firsts, n_notes * n_more, end)
         for row, is_end in zip(rows, ends, strict=True):
             if is_end:
                 self._begin_song(row)

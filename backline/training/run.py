@@ -210,6 +210,7 @@ class Run:
             if is_stopped:
                 self._check_finite(self.sums, self.progress.step)
                 self.save()
+        self.forward = self.model  # DDP has to be gone when the processes part, or they may hang
         if self.processes.is_first:
             print(self._outcome())
         return EXIT_INTERRUPTED if is_stopped else 0

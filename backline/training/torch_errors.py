@@ -10,38 +10,57 @@ COMPILER_MODULES = ("torch._dynamo.", "torch._inductor.", "torch._functorch.", "
 
 
 def is_out_of_memory(err: Exception) -> bool:
-    return isinstance(err, torch.OutOfMemoryError | MemoryError) or any(text in str(err) for text in OUT_OF_MEMORY)
+    """Whether `err` says that a device's memory is full."""
+    if isinstance(err, torch.OutOfMemoryError | MemoryError):
+        return True
+    return any(text in str(err) for text in OUT_OF_MEMORY)
 
 
 def is_compile_failure(err: Exception) -> bool:
     """Whether `err` comes from torch.compile, and not from the model that it compiles."""
-    return any(f"{kind.__module__}.".startswith(COMPILER_MODULES) for kind in type(err).__mro__)
+    modules = [f"{kind.__module__}." for kind in type(err).__mro__]
+    return any(module.startswith(COMPILER_MODULES) for module in modules)
 
 
 def smaller_batches(batch_size: int, accumulation: int, at_once: int) -> tuple[int, int] | None:
-    """Other `batch_size` and `accumulation` with the same product, at most half of the rows that went through at once.
+    """Another `batch_size` and `accumulation` with the same product, for smaller memory.
 
-    None if it was one row already.
+    Args:
+        at_once: rows that went through the model together and did not fit.
+    Returns:
+        The largest `batch_size` of at most half of `at_once`, and what accumulation it takes. None
+        if it was one row already.
     """
     rows = batch_size * accumulation
-    fits = next((size for size in range(at_once // 2, 0, -1) if rows % size == 0), None)
-    return (fits, rows // fits) if fits else None
+    for size in range(at_once // 2, 0, -1):
+        if rows % size == 0:
+            return size, rows // size
+    return None
 
 
 def too_large(device: object, rows: int, length: int, smaller: tuple[int, int] | None) -> str:
-    """One line about `rows` rows of `length` notes that do not fit into a device's memory."""
+    """One line about `rows` rows of `length` notes that do not fit into a device's memory.
+
+    `smaller`: what `smaller_batches` found.
+    """
     shorter = f"prepare shorter rows (prepare.py -b {max(length // 2, 1)})"
     remedy = f"{shorter}, or take a smaller model"
     if smaller:
-        remedy = f"lower batch_size to {smaller[0]} and raise accumulation to {smaller[1]} in the training settings, " \
-                 f"which makes the same steps, or {shorter}"
-    return f"{rows} {'row' if rows == 1 else 'rows'} of {length} notes at once (batch_size) do not fit into the " \
-           f"memory of {device}; {remedy}"
+        batch_size, accumulation = smaller
+        remedy = (f"lower batch_size to {batch_size} and raise accumulation to {accumulation} in the "
+                  f"training settings, which makes the same steps, or {shorter}")
+    rows_text = "1 row" if rows == 1 else f"{rows} rows"
+    return (f"{rows_text} of {length} notes at once (batch_size) do not fit into the memory of "
+            f"{device}; {remedy}")
 
 
 def compile_failure(err: Exception) -> str:
-    """One line about a model that torch.compile cannot compile: the first line of the cause that names an error."""
+    """One line about a model that torch.compile cannot compile.
+
+    It quotes the first line of the cause that names an error.
+    """
     lines = [line.strip() for line in str(err).splitlines() if line.strip()]
-    told = next((line for line in lines if "error:" in line), lines[0] if lines else type(err).__name__)
-    return f"the model cannot be compiled here ({told[:200]}); install a C++ compiler (Linux: g++ and Python's " \
-           f"headers), or set compile to false in the training settings"
+    with_error = [line for line in lines if "error:" in line]
+    message = [*with_error, *lines, type(err).__name__][0]
+    return (f"the model cannot be compiled here ({message[:200]}); install a C++ compiler (Linux: g++ "
+            f"and Python's headers), or set compile to false in the training settings")

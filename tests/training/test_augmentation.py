@@ -8,7 +8,7 @@ import torch
 from random_songs import VOCABULARY, random_song
 
 from backline.music.vocab import FIELDS, PITCH_INSTRUMENT, load_vocabulary
-from backline.training.augmentation import SPARE, PartDropping, Transposition, crop_start, longer
+from backline.training.augmentation import SPARE, PartDropping, Transposition, crop_start, windows_from
 
 DRUMS, BASS, PIANO = range(3)
 
@@ -80,7 +80,7 @@ def test_rows_are_cut_from_every_possible_start():
 def test_rows_lose_one_part_and_go_on_with_the_notes_after():
     notes = torch.from_numpy(random_song(0, 400, n_bars=40))
     firsts = torch.arange(0, 400, 16)
-    dropped = PartDropping(VOCABULARY, 1.0)(longer(notes, firsts, 16 * SPARE), 16, generator())
+    dropped = PartDropping(VOCABULARY, 1.0)(windows_from(notes, firsts, 16 * SPARE), 16, generator())
     part = torch.from_numpy(VOCABULARY.part_of_id)
     missing = []
     for row, first in zip(dropped, firsts, strict=True):
@@ -96,7 +96,7 @@ def test_rows_lose_one_part_and_go_on_with_the_notes_after():
 def test_as_many_rows_lose_a_part_as_the_share_says():
     notes = torch.from_numpy(random_song(1, 2000, n_bars=100))
     firsts = torch.arange(1000)
-    rows = longer(notes, firsts, 16 * SPARE)
+    rows = windows_from(notes, firsts, 16 * SPARE)
     changed = (PartDropping(VOCABULARY, 0.3)(rows, 16, generator()) != rows[:, :16]).any(2).any(1)
     assert 0.25 < changed.double().mean() < 0.35
     assert torch.equal(PartDropping(VOCABULARY, 0.0)(rows, 16, generator()), rows[:, :16])
@@ -104,13 +104,13 @@ def test_as_many_rows_lose_a_part_as_the_share_says():
 
 def test_a_part_that_is_nearly_all_there_is_stays():
     notes = torch.full((100, len(FIELDS)), 4)
-    rows = longer(notes, torch.arange(0, 100, 20), 20 * SPARE)
+    rows = windows_from(notes, torch.arange(0, 100, 20), 20 * SPARE)
     found = [PartDropping(VOCABULARY, 1.0)(rows, 20, generator(seed)) for seed in range(9)]
     assert all(torch.equal(rows[:, :20], other) for other in found)
 
 
 def test_longer_rows_go_on_with_the_notes_after_and_end_in_padding():
     notes = torch.arange(4, 24).view(5, 4)
-    rows = longer(notes, torch.tensor([0, 3]), 4)
+    rows = windows_from(notes, torch.tensor([0, 3]), 4)
     assert torch.equal(rows[0], notes[:4])
     assert torch.equal(rows[1], torch.cat([notes[3:], torch.zeros((2, 4), dtype=notes.dtype)]))
