@@ -1,7 +1,7 @@
 """Model files: `.pth` checkpoints of a training run, and released `.safetensors` weights.
 
-Both hold tensors and plain data alone: the model's config, its vocabulary, and what is known of its training.
-Loading one never runs code from it.
+Both hold tensors and plain data alone: weights, the model's config, its vocabulary, and what is
+known of its training. Loading one never runs code from it.
 """
 
 from __future__ import annotations
@@ -28,47 +28,76 @@ VERSION = 1
 RELEASE_SUFFIX = ".safetensors"
 
 
-def save_checkpoint(path: Path, model: PooledTransformer, vocabulary: Vocabulary, training: dict[str, Any]) -> None:
-    """Write a `.pth` checkpoint; `training` is what the training run needs to go on (tensors and plain data).
+def save_checkpoint(path: Path, model: PooledTransformer, vocabulary: Vocabulary,
+                    training: dict[str, Any]) -> None:
+    """Write a `.pth` checkpoint.
 
-    Raises OSError if it cannot be written, because the disk is full, say; the file that was there is whole then.
+    Args:
+        training: what the training run needs to go on, as tensors and plain data.
+    Raises:
+        OSError: it cannot be written, because the disk is full, say. The file that was there is
+            whole then.
     """
+    content = {
+        "format": CHECKPOINT_FORMAT,
+        "version": VERSION,
+        "model_config": config_to_dict(model.config),
+        "vocabulary": vocabulary.to_dict(),
+        "weights": model.state_dict(),
+        "training": training,
+    }
     with replacing(path, durable=True) as file:
         try:
-            torch.save({"format": CHECKPOINT_FORMAT, "version": VERSION, "model_config": config_to_dict(model.config),
-                        "vocabulary": vocabulary.to_dict(), "weights": model.state_dict(), "training": training}, file)
-        except RuntimeError as err:  # torch finishes its archive in any case, and of that failure alone it tells
+            torch.save(content, file)
+        except RuntimeError as err:
+            # torch tries to finish its archive after a failed write, and reports only that failure.
             if isinstance(err.__context__, OSError):
                 raise err.__context__ from None
             raise
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """The content of a `.pth` checkpoint, as `save_checkpoint` wrote it. Raises UserError if it is none."""
+    """The content of a `.pth` checkpoint, as `save_checkpoint` wrote it.
+
+    Raises UserError if it is none.
+    """
     data = load_plain(path)
     if not isinstance(data, dict) or data.get("format") != CHECKPOINT_FORMAT:
         raise UserError(f"{path}: not a checkpoint of train_pool.py; give a run's best.pth")
     if data.get("version") != VERSION:
-        raise UserError(f"{path}: checkpoint version {data.get('version')}, this program reads {VERSION}; "
-                        f"use the version that wrote it")
+        raise UserError(f"{path}: checkpoint version {data.get('version')}, this program reads "
+                        f"{VERSION}; use the version that wrote it")
     for key in ("model_config", "vocabulary", "weights", "training"):
         if not isinstance(data.get(key), dict):
             raise UserError(f"{path}: its {key!r} is damaged or missing; copy or make it again")
     return data
 
 
-def save_release(path: Path, model: PooledTransformer, vocabulary: Vocabulary, facts: dict[str, Any],
-                 dtype: torch.dtype = torch.bfloat16) -> None:
-    """Write weights as one self-contained `.safetensors`; `facts` is what the model card says, as plain data."""
-    weights = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in model.state_dict().items()}
-    header = {"format": RELEASE_FORMAT, "version": str(VERSION),
-              "model_config": json.dumps(config_to_dict(model.config)), "vocabulary": json.dumps(vocabulary.to_dict()),
-              "facts": json.dumps(facts)}
+def save_release(path: Path, model: PooledTransformer, vocabulary: Vocabulary,
+                 metadata: dict[str, Any], dtype: torch.dtype = torch.bfloat16) -> None:
+    """Write weights as one self-contained `.safetensors`.
+
+    Args:
+        metadata: what the model card says of the training, as plain data.
+    """
+    weights = {}
+    for name, tensor in model.state_dict().items():
+        weights[name] = tensor.detach().to("cpu", dtype).contiguous()
+    header = {
+        "format": RELEASE_FORMAT,
+        "version": str(VERSION),
+        "model_config": json.dumps(config_to_dict(model.config)),
+        "vocabulary": json.dumps(vocabulary.to_dict()),
+        "facts": json.dumps(metadata),
+    }
     with replacing(path) as file:
         file.write(safetensors.torch.save(weights, header))
 
 
-def load_model(path: Path, device: torch.device | str = "cpu") -> tuple[PooledTransformer, Vocabulary, dict[str, Any]]:
+def load_model(
+    path: Path,
+    device: torch.device | str = "cpu",
+) -> tuple[PooledTransformer, Vocabulary, dict[str, Any]]:
     """A model for generation or as the start of a new run, from a checkpoint or released weights.
 
     Returns:
@@ -76,42 +105,47 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> tuple[PooledTr
     Raises:
         UserError: missing, truncated, another kind of file, or weights that do not fit their config.
     """
-    if path.suffix == RELEASE_SUFFIX:
-        weights, config, vocabulary, facts = _read_release(path)
-    else:
-        data = load_checkpoint(path)
-        weights, config, vocabulary, facts = (data["weights"], data["model_config"], data["vocabulary"],
-                                              data["training"])
-    vocabulary = load_vocabulary(vocabulary)
-    config = ModelConfig.from_dict(config, vocabulary, f"{path}: model_config")
+    data = _read_release(path) if path.suffix == RELEASE_SUFFIX else load_checkpoint(path)
+    vocabulary = load_vocabulary(data["vocabulary"])
+    config = ModelConfig.from_dict(data["model_config"], vocabulary, f"{path}: model_config")
     if config.n_tokens != vocabulary.sizes:
         raise UserError(f"{path}: its model has {list(config.n_tokens)} ids per family, its vocabulary "
                         f"{list(vocabulary.sizes)}; the file is damaged")
     model = PooledTransformer(config)
     try:
-        model.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
+        weights = {name: tensor.float() for name, tensor in data["weights"].items()}
+        model.load_state_dict(weights)
     except (RuntimeError, AttributeError):
         raise UserError(f"{path}: its weights do not fit its model config; the file is damaged") from None
-    return model.to(device).eval(), vocabulary, facts
+    return model.to(device).eval(), vocabulary, data["training"]
 
 
-def _read_release(path: Path) -> tuple[dict[str, torch.Tensor], dict, dict, dict]:
+def _read_release(path: Path) -> dict[str, Any]:
+    """The content of a `.safetensors`, under the names that a checkpoint has for it.
+
+    Raises UserError if it is no model of this project.
+    """
     check_file(path)
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except (safetensors.SafetensorError, OSError) as err:
-        raise UserError(f"{path}: damaged or not a safetensors file ({err}); copy or make it again") from None
+        raise UserError(f"{path}: damaged or not a safetensors file ({err}); copy or make it "
+                        f"again") from None
     if header.get("format") != RELEASE_FORMAT or header.get("version") != str(VERSION):
-        raise UserError(f"{path}: not a model released by this project (version {VERSION}); make one with release.py")
-    try:
-        config, vocabulary, facts = (json.loads(header[key]) for key in ("model_config", "vocabulary", "facts"))
-    except (KeyError, json.JSONDecodeError):
-        config = vocabulary = facts = None
-    if not all(isinstance(data, dict) for data in (config, vocabulary, facts)):
-        raise UserError(f"{path}: its header is damaged; copy or make it again")
-    return weights, config, vocabulary, facts
+        raise UserError(f"{path}: not a model released by this project (version {VERSION}); make one "
+                        f"with release.py")
+    data: dict[str, Any] = {"weights": weights}
+    keys = {"model_config": "model_config", "vocabulary": "vocabulary", "training": "facts"}
+    for key, header_key in keys.items():
+        try:
+            data[key] = json.loads(header[header_key])
+        except (KeyError, json.JSONDecodeError):
+            data[key] = None
+        if not isinstance(data[key], dict):
+            raise UserError(f"{path}: its header is damaged; copy or make it again")
+    return data
 
 
 def held_out_names(metadata: dict[str, Any]) -> list[str]:
