@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from backline.common.errors import UserError
 from backline.common.files import replacing
 from backline.music.controls import fields, forgotten, song_controls
 from backline.music.sheet import Levels, measure_levels, sheet_of, sheet_width
@@ -31,34 +32,41 @@ class ControlTables:
     @classmethod
     def of(cls, dataset: Dataset, n_held_out: int, folder: Path, processes: Processes,
            levels: Levels | None = None) -> ControlTables:
-        """Those of `dataset`, from the file in `folder`, which the first process makes where there is none.
+        """The controls of `dataset`, from the file in `folder`.
+
+        The first process makes the file where there is none.
 
         Args:
-            n_held_out: songs that are not for training, the last of all.
-            levels: of density, which the model has learned already; None: those of the songs for training.
+            n_held_out: songs that are not for training; they are the last.
+            levels: of density, as the model has learned them; None: those of the songs for training.
         """
         n_train = dataset.n_songs - n_held_out
         path = folder / CONTROLS
         vocabulary = dataset.vocabulary
         shape = (len(dataset.notes), len(fields(vocabulary)))
         if levels is None:
-            levels = measure_levels((notes_of(dataset, song) for song in range(n_train)), vocabulary)
+            songs = (notes_of(dataset, song) for song in range(n_train))
+            levels = measure_levels(songs, vocabulary)
         if processes.is_first and _held(path, shape) is None:
             _write(path, dataset, levels, shape)
         processes.total(torch.zeros(1))  # the others wait here for the first
         columns = _held(path, shape)
-        sheets = columns[dataset.song_starts[:n_train], :sheet_width(vocabulary)].copy()  # BOS has the first bar's
+        if columns is None:
+            raise UserError(f"{path}: cannot be read; give a folder that all processes share")
+        first_rows = columns[dataset.song_starts[:n_train]]  # a song's BOS has the sheet of its first bar
+        sheets = first_rows[:, :sheet_width(vocabulary)].copy()
         return cls(columns, SheetTable(levels, sheets), vocabulary)
 
     def describe_end(self, rows: Tensor) -> None:
-        """Put in place of the sheets of (N, C) rows, which begin with a BOS, that of these rows alone."""
+        """Replace the sheets of (N, C) rows, which begin with a BOS, by the sheet of these rows alone."""
         notes = rows[:, :len(FIELDS)].numpy()
-        bars = notes[notes[:, BAR] >= FIRST_ID, BAR] - FIRST_ID
+        is_note = notes[:, BAR] >= FIRST_ID
+        bars = notes[is_note, BAR] - FIRST_ID
         sheet = sheet_of(notes, self.vocabulary, self.table.levels, 0, int(bars.max()))
         rows[:, FIRST_CONTROL:FIRST_CONTROL + len(sheet)] = torch.from_numpy(sheet).to(rows.dtype)
 
     def forgotten(self, controls: Tensor, random: np.random.Generator) -> Tensor:
-        """(B, T, K) controls of which some are unknown."""
+        """(B, T, K) controls, some of them made unknown."""
         return torch.from_numpy(forgotten(controls.numpy(), random))
 
 
@@ -69,16 +77,20 @@ def notes_of(dataset: Dataset, song: int) -> np.ndarray:
 
 
 def _held(path: Path, shape: tuple[int, int]) -> np.ndarray | None:
-    """What the file at `path` holds, mapped into memory; None if that is nothing of this `shape`."""
+    """The array in the file at `path`, mapped into memory; None if there is none of this `shape`."""
     try:
-        columns = np.load(path, mmap_mode="c")  # as it stands in the file, whatever is written to it in memory
+        columns = np.load(path, mmap_mode="c")  # what is written to it stays in memory
     except (OSError, ValueError):
         return None
     return columns if columns.shape == shape and columns.dtype == np.uint8 else None
 
 
 def _write(path: Path, dataset: Dataset, levels: Levels, shape: tuple[int, int]) -> None:
+    """Write the controls song by song: memory holds one at a time."""
+    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    songs = tqdm(range(dataset.n_songs), desc="controls", unit="song", leave=False, disable=None)
     with replacing(path) as file:
-        np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
-        for song in tqdm(range(dataset.n_songs), desc="controls", unit="song", leave=False, disable=None):
-            file.write(song_controls(notes_of(dataset, song), dataset.vocabulary, levels).tobytes())
+        np.lib.format.write_array_header_1_0(file, header)
+        for song in songs:
+            controls = song_controls(notes_of(dataset, song), dataset.vocabulary, levels)
+            file.write(controls.tobytes())

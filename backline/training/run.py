@@ -278,8 +278,10 @@ class Run:
             torch.cuda.synchronize(self.device)
 
     def learning_rate(self) -> float:
-        """AdamW's rate in the last step."""
+        """AdamW's rate in the last step; 0 before the first."""
         last_step = self.progress.step - 1
+        if last_step < 0:
+            return 0.0
         return self.settings.lr * rate_share(self.settings, last_step, self.total_steps)
 
     def step(self, rows: Tensor) -> Tensor:
@@ -412,12 +414,13 @@ class Run:
     def _row(self) -> dict[str, Any]:
         """What train_losses.csv says of the steps since the last row."""
         progress = self.progress
-        row: dict[str, Any] = {"steps": progress.step}
-        if progress.step:
-            row["lr"] = self.learning_rate()
-        row["epoch"] = progress.step / self.steps_per_epoch
-        row["notes_seen"] = progress.notes_seen
-        row["seconds"] = round(progress.seconds, 1)
+        row: dict[str, Any] = {
+            "steps": progress.step,
+            "lr": self.learning_rate(),
+            "epoch": progress.step / self.steps_per_epoch,
+            "notes_seen": progress.notes_seen,
+            "seconds": round(progress.seconds, 1),
+        }
         if progress.count:
             row |= loss_columns("train", (self.sums / progress.count).tolist())
         return row

@@ -219,14 +219,13 @@ def test_validation_counts_held_out_songs_alone_and_each_row_alike():
 
 def test_learning_rate_warms_up_and_falls_along_a_cosine():
     run = train(num_epochs=4, warmup_steps=4, final_lr=0.1, lr=0.02, loggingsteps=1)
-    assert table(run)[0]["lr"] == ""  # no step is done yet
-    rates = column(run, "lr")
+    rates = column(run, "lr")  # 0: no step is done yet
     cosine = [0.002 + 0.018 * (1 + math.cos(math.pi * step / 8)) / 2 for step in range(8)]
-    assert rates == pytest.approx([0.005, 0.01, 0.015, 0.02, *cosine])
+    assert rates == pytest.approx([0, 0.005, 0.01, 0.015, 0.02, *cosine])
     run = train(num_epochs=2, warmup_steps=100, final_lr=1, lr=0.03, loggingsteps=1, filename="short")
-    assert column(run, "lr")[:4] == pytest.approx([0.01, 0.02, 0.03, 0.03])  # half of the six steps
+    assert column(run, "lr")[:4] == pytest.approx([0, 0.01, 0.02, 0.03])  # half of the six steps
     run = train(num_epochs=1, warmup_steps=0, final_lr=1, lr=0.02, loggingsteps=1, filename="constant")
-    assert column(run, "lr") == pytest.approx([0.02] * 3)
+    assert column(run, "lr") == pytest.approx([0] + [0.02] * 3)
 
 
 def test_a_constant_rate_decays_in_a_straight_line_at_the_end():
@@ -537,7 +536,7 @@ def test_a_run_of_so_many_minutes_is_planned_once(monkeypatch, capsys):
     succeeds(train_pool.main, ["--resume", run, "-d", "cpu"])
     assert len(plans) == 1 and plans[0] > 7  # however busy the machine is
     assert column(run, "steps")[-1] == 7
-    assert column(run, "lr")[0] == 0.01  # of step 2, with which a warm-up of two steps ends
+    assert column(run, "lr")[:2] == [0, 0.01]  # of step 2, with which a warm-up of two steps ends
     out = capsys.readouterr().out
     assert "step 0 of as many as 0.05 minutes hold\n" in out and "step 3 of 7\n" in out
     assert "run: 7 steps in 0.05 minutes" in out
