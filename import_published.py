@@ -1,4 +1,4 @@
-"""Turn a checkpoint of the published program into a model file of this project, without running anything in it.
+"""Turn a checkpoint of the published program into a model of this project, without running its code.
 
 Input    a .pth of the published program, a whole pickled model; neither its code nor x-transformers is needed
 Output   a .safetensors with the same float32 weights; generate.py, train_pool.py -fp and evaluate.py --all read it
@@ -128,7 +128,7 @@ def infer_config(modules: dict[str, Placeholder], tensors: dict[str, np.ndarray]
 
     tables = [tensors[f"model.emb_{field}.weight"] for field in FIELDS]
     if any(table.ndim != 2 for table in tables) or tensors[POSITION_TABLE].ndim != 3:
-        raise UserError(f"{OTHER}: its embeddings or positions have another number of dimensions")
+        raise UserError(f"{OTHER}: its embeddings or positions have the wrong number of dimensions")
     n_tokens = tuple(len(table) for table in tables)
     vocabulary = load_vocabulary()
     if n_tokens != vocabulary.sizes:
@@ -136,7 +136,7 @@ def infer_config(modules: dict[str, Placeholder], tensors: dict[str, np.ndarray]
                         f"{vocabulary.sizes}")
     _, n_positions, width = tensors[POSITION_TABLE].shape
     if width % HEAD_WIDTH:
-        raise UserError(f"{OTHER}: its width, {width}, is no multiple of a head's, {HEAD_WIDTH}")
+        raise UserError(f"{OTHER}: its width, {width}, is not a multiple of a head's, {HEAD_WIDTH}")
     wrapper = modules.get("model")
     dropout = wrapper.attributes().get("dropout") if wrapper else None
     return ModelConfig.for_vocabulary(

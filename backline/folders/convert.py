@@ -158,7 +158,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of every folder run."""
     workers.add_options(parser)
     parser.add_argument("--shard", type=Shard.parse, default=WHOLE, metavar="K/N",
-                        help="do the K-th of N parts, on one of N machines; the last to finish "
+                        help="process the K-th of N parts, for N machines; the last to finish "
                              "joins the reports")
     parser.add_argument("--force", action="store_true", help="overwrite files that exist")
 
