@@ -11,11 +11,12 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from backline.common.errors import Parser, UserError, reports_user_errors
 from backline.common.files import check_file, check_new, check_writable
 
-LOCAL = ("dataset", "weights", "filename")  # paths of one machine, which say nothing to others
+LOCAL = ("dataset", "weights", "filename")  # paths of this machine, which say nothing to others
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -39,14 +40,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     from backline.training.checkpoints import load_model, save_release  # brings torch
 
     model, vocabulary, training = load_model(args.checkpoint)
-    settings, progress = training.get("settings", {}), training.get("progress", {})
-    known = {name: value for name, value in training.get("facts", {}).items() if name not in LOCAL}
-    known |= {"training_args": {name: value for name, value in settings.items() if name not in LOCAL},
-              "versions": training.get("versions", {}), "note": args.note}
-    known |= {name: progress[name] for name in ("step", "notes_seen", "seconds") if name in progress}
-    save_release(args.out, model, vocabulary, known)
+    save_release(args.out, model, vocabulary, release_metadata(training, args.note))
     print(f"{args.out}: {model.n_parameters():,} parameters, {args.out.stat().st_size / 1e6:.1f} MB")
     return 0
+
+
+def release_metadata(training: dict[str, Any], note: str) -> dict[str, Any]:
+    """What the file says of itself, from a checkpoint's "training" and --note."""
+    progress = training.get("progress", {})
+    metadata = without_local(training.get("facts", {}))
+    metadata["training_args"] = without_local(training.get("settings", {}))
+    metadata["versions"] = training.get("versions", {})
+    metadata["note"] = note
+    for name in ("step", "notes_seen", "seconds"):
+        if name in progress:
+            metadata[name] = progress[name]
+    return metadata
+
+
+def without_local(data: dict[str, Any]) -> dict[str, Any]:
+    """`data` without paths of this machine."""
+    return {name: value for name, value in data.items() if name not in LOCAL}
 
 
 if __name__ == "__main__":

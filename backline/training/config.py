@@ -7,15 +7,43 @@ import dataclasses
 from backline.common.errors import UserError
 from backline.common.files import CHECKPOINTS
 
-PRECISIONS = ("fp32", "bf16")
-OPTIMIZERS = ("adamw", "muon")
-SCHEDULES = ("cosine", "constant")
 SEEDS = 2**32
 BEST, LAST = CHECKPOINTS
 LOSSES = "train_losses.csv"
 PICTURE = "losses.png"
 SETTINGS = "hyperparameters.json"
 CONTROLS = "controls.npy"
+
+# Which values settings may have, by their names.
+CHOICES = {
+    "precision": ("fp32", "bf16"),
+    "optimizer": ("adamw", "muon"),
+    "schedule": ("cosine", "constant"),
+}
+AT_LEAST_ONE = ("batch_size", "num_epochs", "loggingsteps", "accumulation")
+NOT_NEGATIVE = (
+    "max_train_steps",
+    "warmup_steps",
+    "weight_decay",
+    "clip_norm",
+    "validate_steps",
+    "validate_rows",
+    "patience",
+    "beta2_half_life",
+    "row_notes",
+    "max_minutes",
+)
+SHARES = (
+    "drop_parts",
+    "given_tasks",
+    "final_lr",
+    "decay_share",
+    "whole_rows_from",
+    "song_starts",
+    "song_ends",
+)
+SHARES_BELOW_ONE = ("momentum", "average")
+RATES = ("lr", "muon_lr")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,43 +86,52 @@ class TrainingSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "num_epochs", "loggingsteps", "accumulation"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name}={getattr(self, name)} must be at least 1")
-        for name in ("max_train_steps", "warmup_steps", "weight_decay", "clip_norm", "validate_steps", "validate_rows",
-                     "patience", "beta2_half_life", "row_notes", "max_minutes"):
-            if getattr(self, name) < 0:
-                raise UserError(f"{name}={getattr(self, name)} must not be negative")
-        if self.transpose and not (len(self.transpose) == 2 and self.transpose[0] <= 0 <= self.transpose[1]):
-            raise UserError(f"transpose={list(self.transpose)} must be [lowest, highest] semitones with 0 between, "
-                            f"or []")
+        """Raise UserError for values out of range, and for settings that contradict each other."""
+        self._check_ranges()
+        for name, options in CHOICES.items():
+            value = getattr(self, name)
+            if value not in options:
+                raise UserError(f"{name}={value!r} must be one of {', '.join(options)}")
+        if self.transpose and not self._is_range_around_zero():
+            raise UserError(f"transpose={list(self.transpose)} must be [lowest, highest] semitones with 0 "
+                            f"between, or []")
         if not 0 <= self.seed < SEEDS:
             raise UserError(f"seed={self.seed} must be from 0 to {SEEDS - 1}")
-        for name in ("drop_parts", "given_tasks", "final_lr", "decay_share", "whole_rows_from", "song_starts",
-                     "song_ends"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UserError(f"{name}={getattr(self, name)} must be from 0 to 1")
         if self.max_minutes and self.max_train_steps:
-            raise UserError(f"max_minutes={self.max_minutes} and max_train_steps={self.max_train_steps} both say how "
-                            f"long the run is; leave one out")
+            raise UserError(f"max_minutes={self.max_minutes} and max_train_steps={self.max_train_steps} "
+                            f"both say how long the run is; leave one out")
         if self.song_starts + self.song_ends > 1:
-            raise UserError(f"song_starts={self.song_starts} and song_ends={self.song_ends} make up more than all rows")
-        for name in ("lr", "muon_lr"):
-            if not getattr(self, name) > 0:
-                raise UserError(f"{name}={getattr(self, name)} must be above 0")
-        for name in ("momentum", "average"):
-            if not 0 <= getattr(self, name) < 1:
-                raise UserError(f"{name}={getattr(self, name)} must be at least 0 and below 1")
-        for name, options in (("precision", PRECISIONS), ("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)):
-            if getattr(self, name) not in options:
-                raise UserError(f"{name}={getattr(self, name)!r} must be one of {', '.join(options)}")
+            raise UserError(f"song_starts={self.song_starts} and song_ends={self.song_ends} make up more "
+                            f"than all rows")
         if not self.filename:
             raise UserError("filename must name the run's folder")
 
+    def _check_ranges(self) -> None:
+        for name in AT_LEAST_ONE:
+            if getattr(self, name) < 1:
+                raise UserError(f"{name}={getattr(self, name)} must be at least 1")
+        for name in NOT_NEGATIVE:
+            if getattr(self, name) < 0:
+                raise UserError(f"{name}={getattr(self, name)} must not be negative")
+        for name in SHARES:
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(f"{name}={getattr(self, name)} must be from 0 to 1")
+        for name in SHARES_BELOW_ONE:
+            if not 0 <= getattr(self, name) < 1:
+                raise UserError(f"{name}={getattr(self, name)} must be at least 0 and below 1")
+        for name in RATES:
+            if not getattr(self, name) > 0:
+                raise UserError(f"{name}={getattr(self, name)} must be above 0")
+
+    def _is_range_around_zero(self) -> bool:
+        return len(self.transpose) == 2 and self.transpose[0] <= 0 <= self.transpose[1]
+
     def with_batch_size(self, batch_size: int) -> TrainingSettings:
-        """The same steps, from other batches. Raises UserError if they cannot be made of them."""
+        """The same steps, from batches of another size. Raises UserError if they do not divide evenly."""
         rows = self.batch_size * self.accumulation
         if batch_size < 1 or rows % batch_size:
-            sizes = ", ".join(str(size) for size in range(1, rows + 1) if rows % size == 0)
-            raise UserError(f"--batch_size {batch_size}: a step of this run is {rows} rows; give one of {sizes}")
-        return dataclasses.replace(self, batch_size=batch_size, accumulation=rows // batch_size)
+            sizes = [str(size) for size in range(1, rows + 1) if rows % size == 0]
+            raise UserError(f"--batch_size {batch_size}: a step of this run is {rows} rows; give one of "
+                            f"{', '.join(sizes)}")
+        accumulation = rows // batch_size
+        return dataclasses.replace(self, batch_size=batch_size, accumulation=accumulation)

@@ -1,4 +1,4 @@
-"""How many steps a run of so many minutes has: measured on the machine that it runs on, before the first of them."""
+"""How many steps a run of `max_minutes` has: measured on the machine it runs on, before the first step."""
 
 from __future__ import annotations
 
@@ -18,35 +18,42 @@ from backline.training.config import PICTURE
 if TYPE_CHECKING:
     from backline.training.run import Run
 
-STEPS_BEFORE, STEPS_TIMED = 3, 5
-STEPS_TOGETHER = 20  # are timed in one go where the host does not wait for the device
-MEASURING = 0.1  # of the time goes into steps that are timed, where they are slow
-SPARED = 0.95  # of the time left: no two steps take the same
+STEPS_BEFORE = 3  # not timed: the first steps are slower
+STEPS_TIMED = 5
+STEPS_TOGETHER = 20  # timed in one go where the host does not wait for the device
+TIMING_SHARE = 0.1  # of the run's time, at most, goes into steps that are timed
+PLANNED_SHARE = 0.95  # of the time left, since steps differ in how long they take
 
 
 def steps_in_time(run: Run) -> int:
-    """How many steps fit into `max_minutes`, by the speed of a few of which nothing is left afterwards.
+    """How many steps fit into `max_minutes`, by the speed of a few steps that leave no trace.
 
-    The time counts from when the run was begun, with what reading the songs, compiling and these steps take, and with
-    the validations and checkpoints on the way. The first process decides for all.
+    The time counts from when the run was begun: reading the songs, compiling and these few steps are
+    part of it, and so are the validations and checkpoints to come. The first process decides for all.
     """
     settings = run.settings
-    validation = timed(run, run.validate) * (2 if run.average else 1)
+    validation = timed(run, run.validate)
+    if run.average:  # the weights and their average are both validated
+        validation *= 2
     saving = timed(run, lambda: _save_anew(run))
     with nothing_left(run):
         times = step_times(run)
     whole_share = 1 - settings.whole_rows_from if len(times) > 1 else 0.0
     per_step = times[0] * (1 - whole_share) + times[-1] * whole_share
-    per_step += (validation + saving) / run.validate_every + saving / settings.loggingsteps
+    per_step += (validation + saving) / run.validate_every
+    per_step += saving / settings.loggingsteps
     at_the_end = validation + 2 * saving
-    left = settings.max_minutes * 60 - (time.monotonic() - run.began) - at_the_end
-    steps = max(int(SPARED * left / per_step), 1)
+    since_beginning = time.monotonic() - run.began
+    left = settings.max_minutes * 60 - since_beginning - at_the_end
+    steps = max(int(PLANNED_SHARE * left / per_step), 1)
     return int(_of_the_first(run, steps))
 
 
 def _of_the_first(run: Run, value: float) -> float:
     """The value that the first process has, in all of them."""
-    return run.processes.total(torch.tensor([value if run.processes.is_first else 0.0], dtype=torch.float64))[0].item()
+    own = value if run.processes.is_first else 0.0
+    total = run.processes.total(torch.tensor([own], dtype=torch.float64))
+    return total[0].item()
 
 
 def _save_anew(run: Run) -> None:
@@ -58,9 +65,9 @@ def _save_anew(run: Run) -> None:
 
 @contextlib.contextmanager
 def nothing_left(run: Run) -> Iterator[None]:
-    """After the block `run` is at its first step as it was before, whatever steps were done in it."""
+    """Puts `run` back to before its first step when the block ends, whatever steps were done in it."""
     weights = copy.deepcopy(run.model.state_dict())
-    average = copy.deepcopy(run.average.weights) if run.average else None
+    average = copy.deepcopy(run.average.weights) if run.average else []
     progress = dataclasses.replace(run.progress)
     random = run.random_state()
     yield
@@ -74,9 +81,10 @@ def nothing_left(run: Run) -> Iterator[None]:
 
 
 def step_times(run: Run) -> list[float]:
-    """Seconds of a step of each length of rows that the run will have, once what comes first is over.
+    """Seconds of a step for each length of rows that the run will have, once it is under way.
 
-    What comes first may be compiling, which a batch of another shape brings on anew: also the last one of an epoch.
+    Before that comes compiling, if the settings say so. A batch of another shape, such as the last one
+    of an epoch, brings it on anew.
     """
     data = run.data
     lengths = [data.length]
@@ -85,14 +93,16 @@ def step_times(run: Run) -> list[float]:
     shapes = [(_rows_of_step(run, length), length) for length in lengths]
     if run.settings.compile:
         shapes += [(len(data.notes) // length % n_rows, length) for n_rows, length in shapes]
-    for n_rows, length in shapes:  # first those in which both numbers differ: what is compiled for them fits the others
+    # The full batches first, in which both numbers differ: what is compiled for them fits the others.
+    for n_rows, length in shapes:
         if n_rows:
             run.step(_rows(run, n_rows, length))
-    at_most = MEASURING * 60 * run.settings.max_minutes / len(lengths)
+    at_most = TIMING_SHARE * 60 * run.settings.max_minutes / len(lengths)
     return [_step_time(run, length, at_most) for length in lengths]
 
 
 def _step_time(run: Run, length: int, at_most: float) -> float:
+    """Seconds of a step on rows of `length` notes; steps that are slow are timed for `at_most` seconds."""
     n_rows = _rows_of_step(run, length)
     rows = _rows(run, n_rows, length)
     if run.runs_ahead:  # the next step begins before the device is done with this one
@@ -113,7 +123,9 @@ def _rows_of_step(run: Run, length: int) -> int:
 
 
 def _rows(run: Run, n_rows: int, length: int) -> Tensor:
-    rows = run.data.rows(torch.zeros(n_rows, dtype=torch.long), length, len(run.data.notes), seed=0)
+    """(B, T, C) rows of the songs, B = `n_rows` and T = `length`: all of them begin with the first note."""
+    firsts = torch.zeros(n_rows, dtype=torch.long)
+    rows = run.data.rows(firsts, length, len(run.data.notes), seed=0)
     return rows.pin_memory() if run.device.type == "cuda" else rows
 
 
