@@ -238,7 +238,8 @@ def resumed_run(args: argparse.Namespace, processes: Processes, command: Sequenc
     split = split_by_song(dataset, metadata["train_split"])
     controls = None
     if model.config.controls:
-        levels = sheet_table(state, vocabulary, last).levels
+        sheets = sheet_table(state, vocabulary, last)
+        levels = sheets.levels if sheets else None
         controls = ControlTables.of(dataset, len(split.held_out_songs), path, processes, levels)
     songs = TrainingSongs(dataset, split, controls)
     run = Run(RunFolder(path, metadata, processes), settings, model, songs, processes)

@@ -17,19 +17,24 @@ from backline.common.files import check_file
 
 
 def load_plain(path: Path, mmap: bool = False, content: bytes | None = None) -> Any:
-    """`torch.load` of tensors and plain data. Raises UserError for anything else; code in the file never runs.
+    """`torch.load` of tensors and plain data. Code in the file never runs.
 
-    `content`: the bytes that were compressed in the file; None: the file's own.
+    Args:
+        mmap: leave tensors in the file, mapped into memory, where its format lets one.
+        content: the bytes that were compressed in the file; None: the file's own.
+    Raises:
+        UserError: the file holds anything else, is damaged or not there.
     """
     check_file(path)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of torch's about pickles that are refused below in any case
+            warnings.simplefilter("ignore")  # torch warns of pickles that are refused below in any case
             source = path if content is None else io.BytesIO(content)
             return torch.load(source, map_location="cpu", weights_only=True, mmap=mmap and content is None)
     except pickle.UnpicklingError as err:
         first = _first_byte(path) if content is None else content[:1]
-        if "GLOBAL" in str(err) or ("Unsupported operand" in str(err) and first == pickle.PROTO):
+        is_pickle = "Unsupported operand" in str(err) and first == pickle.PROTO
+        if "GLOBAL" in str(err) or is_pickle:
             raise UserError(f"{path}: holds more than tensors and plain data, so it is not loaded "
                             f"(it could run code); use a file this project wrote, or make one of a published "
                             f"checkpoint with import_published.py") from None
@@ -47,16 +52,22 @@ def _first_byte(path: Path) -> bytes:
 
 
 def pick_device(name: str) -> torch.device:
-    """The device called `name`; "auto" is the first there is of cuda, mps and cpu. Raises UserError if it is absent."""
-    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    """The device called `name`; "auto" is the first there is of cuda, mps and cpu.
+
+    Raises UserError if it is not there.
+    """
+    kinds = ["cpu"]
+    if torch.backends.mps.is_available():
+        kinds.insert(0, "mps")
+    if torch.cuda.is_available():
+        kinds.insert(0, "cuda")
     if name == "auto":
-        return torch.device(next(kind for kind, there in available.items() if there))
+        return torch.device(kinds[0])
     try:
         device = torch.device(name)
     except RuntimeError:
         raise UserError(f"unknown device {name!r}; give auto, cuda, mps or cpu") from None
-    beyond = device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()
-    if beyond or not available.get(device.type, False):
-        raise UserError(f"device {name!r} is not there; this machine has "
-                        f"{', '.join(kind for kind, there in available.items() if there)}")
+    is_beyond = device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()
+    if is_beyond or device.type not in kinds:
+        raise UserError(f"device {name!r} is not there; this machine has {', '.join(kinds)}")
     return device

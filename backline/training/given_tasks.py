@@ -29,94 +29,113 @@ from backline.music.vocab import (
     Vocabulary,
 )
 
-REACH = 2  # windows of notes from which one window of a task is made: given notes are read early, others are silent
+REACH = 2  # windows of notes from which a task's one is made: given notes come early, silent ones not at all
 LONGEST_FILL = 8  # bars
-ALONE = 0.2  # of the parts that are not made, how many are silent instead of given
-SOME_PARTS = 0.3  # of the fills, how many are of some parts only
+SILENT_SHARE = 0.2  # of the parts that are not made: they are silent instead of given
+SOME_PARTS_SHARE = 0.3  # of the fills: they fill some parts only
 NEVER = 2**40  # a bar later than all
 
 
 @dataclasses.dataclass(frozen=True)
 class Anticipation:
-    """Turns a share of training rows into tasks: some parts for others, or bars filled in the middle."""
+    """Turns a share of the training rows into tasks: some parts made to others, or bars filled in the middle."""
 
     vocabulary: Vocabulary
     lookahead_bars: int
     share: float  # of the rows
 
     def __call__(self, rows: Tensor, length: int, generator: torch.Generator) -> Tensor:
-        """(B, T, F + 1) of (B, L, F) rows: tasks, or their first `length` T notes as they are; L ≥ T.
+        """Tasks made of rows (B, L, F), or the first `length` T notes of those that are not drawn.
 
-        The last column is 1 for given notes, and for what fills a row up. Rows that have it already, and controls
-        behind it, keep these.
+        Args:
+            rows: L ≥ T. They may have the column GIVEN already, and controls behind it.
+        Returns:
+            (B, T, F + 1) or (B, T, C) int64. Column GIVEN is 1 for given notes, and for padding.
         """
-        random = np.random.default_rng(int(torch.randint(2**62, (1,), generator=generator)))
-        flagged = np.zeros((*rows.shape[:2], max(rows.shape[2], GIVEN + 1)), np.int64)
+        seed = int(torch.randint(2**62, (1,), generator=generator))
+        random = np.random.default_rng(seed)
+        n_columns = max(rows.shape[2], GIVEN + 1)
+        flagged = np.zeros((*rows.shape[:2], n_columns), np.int64)   # (B, L, C)
         flagged[..., :rows.shape[2]] = rows.numpy()
-        result = flagged[:, :length]
+        result = flagged[:, :length]                                 # (B, T, C)
         for number, row in enumerate(flagged):
             if random.random() < self.share:
                 result[number] = self._task(row, length, random)
         return torch.from_numpy(result)
 
     def _task(self, row: np.ndarray, length: int, random: np.random.Generator) -> np.ndarray:
-        """(T, C) another order and choice of the rows (L, C) of one window, cut or filled to `length`."""
+        """(T, C) notes: those of one window (L, C) reordered, perhaps some left out, cut or padded to `length`."""
         row = row[row[:, BAR] != PAD]
         begins = np.flatnonzero(row[:, BAR] == BOS)
         begins = np.concatenate([[0], begins[begins > 0]])
-        pieces = np.split(row, begins[1:])
+        pieces = np.split(row, begins[1:])  # one for each song
         if random.random() < 0.5:
             made = self._some_parts(random)
-            silent = ~made & (random.random(len(made)) < ALONE)
+            silent = ~made & (random.random(len(made)) < SILENT_SHARE)
             pieces = [self.parts_given(piece, made, silent) for piece in pieces]
         else:
             in_sight = np.minimum([len(piece) for piece in pieces], length - begins)
             longest = int(in_sight.argmax())
             pieces[longest] = self._some_bars_filled(pieces[longest], in_sight[longest], random)
-        found = np.concatenate(pieces)[:length]
-        filling = np.full((length - len(found), row.shape[1]), PAD, row.dtype)
-        filling[:, GIVEN] = 1
-        return np.concatenate([found, filling])
+        notes = np.concatenate(pieces)[:length]
+        padding = np.full((length - len(notes), row.shape[1]), PAD, row.dtype)
+        padding[:, GIVEN] = 1
+        return np.concatenate([notes, padding])
 
     def _some_parts(self, random: np.random.Generator) -> np.ndarray:
         """(n_parts,) bool: at least one part, and not all where there are several."""
-        n = len(self.vocabulary.parts)
-        some = np.zeros(n, bool)
-        some[random.permutation(n)[:random.integers(1, max(n, 2))]] = True
+        n_parts = len(self.vocabulary.parts)
+        some = np.zeros(n_parts, bool)
+        order = random.permutation(n_parts)
+        n_drawn = random.integers(1, max(n_parts, 2))
+        some[order[:n_drawn]] = True
         return some
 
     def parts_given(self, piece: np.ndarray, made: np.ndarray, silent: np.ndarray) -> np.ndarray:
-        """(N, C) rows of one song in the order of reading. Parts are `made`, `silent` (n_parts,) or else given."""
-        parts = self.vocabulary.part_of_id[piece[:, PITCH_INSTRUMENT]]  # −1: BOS and EOS
-        piece = piece[(parts < 0) | ~silent[parts]]
-        parts = self.vocabulary.part_of_id[piece[:, PITCH_INSTRUMENT]]
+        """Notes (N, C) of one song in the order of reading, some parts left out.
+
+        `made` and `silent` are (n_parts,) bool; the other parts are given.
+        """
+        parts = self.vocabulary.part_of_id[piece[:, PITCH_INSTRUMENT]]  # (N,); −1: BOS and EOS
+        is_kept = (parts < 0) | ~silent[parts]
+        piece = piece[is_kept]
+        parts = parts[is_kept]
         piece = self._ordered(piece, (parts >= 0) & ~made[parts])
         if piece.shape[1] > FIRST_CONTROL:
-            controls = silenced(piece[:, FIRST_CONTROL:], np.flatnonzero(silent).tolist(), self.vocabulary)
+            silent_parts = np.flatnonzero(silent).tolist()
+            controls = silenced(piece[:, FIRST_CONTROL:], silent_parts, self.vocabulary)
             piece[:, FIRST_CONTROL:] = controls
             self._tell(piece)
         return piece
 
     def _some_bars_filled(self, piece: np.ndarray, in_sight: int, random: np.random.Generator) -> np.ndarray:
-        """Some bars are made that begin in the first `in_sight` of (N, C) rows, seldom with little before them."""
+        """Make some bars of (N, C) notes a fill; it begins in the first `in_sight` notes, seldom at their start."""
         bars = piece[:in_sight, BAR]
         bars = bars[bars >= FIRST_ID]
         if not len(bars):
             return piece
         first = bars[random.integers(len(bars) // 4, len(bars))]
-        n_bars = int(2 ** random.uniform(0, np.log2(LONGEST_FILL + 1)))  # each octave as often
-        made = self._some_parts(random) if random.random() < SOME_PARTS else np.ones(len(self.vocabulary.parts), bool)
+        octaves = random.uniform(0, np.log2(LONGEST_FILL + 1))
+        n_bars = int(2 ** octaves)
+        made = np.ones(len(self.vocabulary.parts), bool)
+        if random.random() < SOME_PARTS_SHARE:
+            made = self._some_parts(random)
         return self.filled(piece, first, first + n_bars - 1, made)
 
     def filled(self, piece: np.ndarray, first: int, last: int, made: np.ndarray) -> np.ndarray:
-        """(N, C) rows of one song in the order of reading, of which some bars are made, by the `made` (n_parts,).
+        """Notes (N, C) of one song in the order of reading, of which some bars are made.
 
-        The notes before these bars, ids from `first` to `last`, are known, those after them given; EOS ends them.
+        The notes before these bars are known and those after them given; EOS ends the bars.
+
+        Args:
+            first, last: ids of the first and the last bar that is made.
+            made: (n_parts,) bool; the other parts are given there.
         """
         piece = piece[piece[:, BAR] != EOS]
+        parts = self.vocabulary.part_of_id[piece[:, PITCH_INSTRUMENT]]  # (N,)
         after = piece[:, BAR] > last
         inside = (piece[:, BAR] >= first) & ~after
-        given = after | (inside & ~made[self.vocabulary.part_of_id[piece[:, PITCH_INSTRUMENT]]])
+        given = after | (inside & ~made[parts])
         end = np.full((1, piece.shape[1]), EOS, piece.dtype)
         end[:, GIVEN:] = 0
         end[:, FIRST_CONTROL:] = piece[inside, FIRST_CONTROL:][-1:]
@@ -124,20 +143,22 @@ class Anticipation:
         if piece.shape[1] > FIRST_CONTROL:
             column = FIRST_CONTROL + key_column(self.vocabulary) + 1
             bars = np.where(piece[:, BAR] < FIRST_ID, first, piece[:, BAR])
-            piece[:, column] = np.where(piece[:, column] == UNKNOWN, UNKNOWN, bars_left(np.maximum(last - bars, 0)))
+            left = bars_left(np.maximum(last - bars, 0))
+            piece[:, column] = np.where(piece[:, column] == UNKNOWN, UNKNOWN, left)
             self._tell(piece)
         return piece
 
     def _tell(self, piece: np.ndarray) -> None:
-        """Make of the controls of (N, C) rows, in place, what is known while they are made.
+        """Replace the controls of (N, C) notes by what is known while they are made, in place.
 
-        A given note is read early, and comes with the sheet and the bars left of the last note made. Chords are those
-        of the given notes alone, since those of all would give away what is to be made.
+        A given note is read early: it has the sheet and the bars left of the last note made. Chords are
+        those of the given notes alone, since those of all would give away what is to be made.
         """
         if not len(piece):
             return
         made = piece[:, GIVEN] == 0
-        last_made = np.maximum.accumulate(np.where(made, np.arange(len(piece)), 0))
+        places = np.where(made, np.arange(len(piece)), 0)
+        last_made = np.maximum.accumulate(places)             # (N,)
         n_chord = len(CHORD_FIELDS)
         piece[:, FIRST_CONTROL:-n_chord] = piece[last_made, FIRST_CONTROL:-n_chord]
         is_note = piece[:, BAR] >= FIRST_ID
@@ -150,17 +171,21 @@ class Anticipation:
         chords[chords == NONE] = UNKNOWN  # what is to be made may have one
         in_second_half = piece[:, START_POS] - FIRST_ID >= self.vocabulary.steps_per_bar // HALVES_PER_BAR
         half_bar = np.where(is_note, HALVES_PER_BAR * (bars - first_bar) + in_second_half, 0)
-        told = np.where(is_note[:, None], chords[half_bar], UNKNOWN)
+        known = np.where(is_note[:, None], chords[half_bar], UNKNOWN)
         were_unknown = piece[:, -n_chord:] == UNKNOWN
-        piece[:, -n_chord:] = np.where(were_unknown, UNKNOWN, told)
+        piece[:, -n_chord:] = np.where(were_unknown, UNKNOWN, known)
 
     def _ordered(self, piece: np.ndarray, given: np.ndarray) -> np.ndarray:
-        """(N, C) rows of one song in the order of reading, those that are `given` (N,) marked."""
+        """Notes (N, C) of one song in the order of reading, those that are `given` (N,) marked."""
         if not len(piece):
             return piece  # all of it was silent
-        head = int(piece[0, BAR] == BOS)
-        body, given = piece[head:].copy(), given[head:]
+        n_head = int(piece[0, BAR] == BOS)
+        head = piece[:n_head]
+        body = piece[n_head:].copy()
+        given = given[n_head:]
         body[:, GIVEN] = given
-        bars = np.where(body[:, BAR] == EOS, NEVER, body[:, BAR].astype(np.int64) - FIRST_ID)
-        start = 0 if head else bars.min(initial=NEVER)
-        return np.concatenate([piece[:head], body[reading_order(bars, given, start, self.lookahead_bars)]])
+        bars = body[:, BAR].astype(np.int64) - FIRST_ID
+        bars[body[:, BAR] == EOS] = NEVER
+        start = 0 if n_head else int(bars.min(initial=NEVER))
+        order = reading_order(bars, given, start, self.lookahead_bars)
+        return np.concatenate([head, body[order]])

@@ -9,7 +9,7 @@ import operator
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -330,7 +330,7 @@ class Run:
 
     def _losses(self, rows: Tensor) -> Tensor:
         """Each family's loss (F,) in nats, the mean over rows (B, T, C); given notes count as 0."""
-        forward = self.forward
+        forward: Callable[..., Any] = self.forward
         if self.runs_ahead and not torch.is_grad_enabled():
             # A GPU validates with the model as it is: compiling it again without gradients takes longer.
             forward = self.model.forward
