@@ -18,7 +18,6 @@ import train_pool
 from backline.common.errors import UserError
 from backline.common.settings import config_to_dict
 from backline.layers.config import ModelConfig
-from backline.layers.torch_io import pick_device
 from backline.music.vocab import load_vocabulary
 from backline.training.checkpoints import load_checkpoint, load_model, save_checkpoint, save_release
 from model import PooledTransformer
@@ -274,36 +273,3 @@ def test_a_command_given_a_broken_file_says_so_in_one_line(tmp_path, capsys, mon
     Path(name).write_bytes(b"not weights")
     message = fails(train_pool.main, ["--dataset_path", "d.pt", "-fp", name, "-d", "cpu"], capsys)
     assert message.startswith(f"error: {name}: damaged or not a")
-
-
-# ---------------------------------------------------------------- devices
-
-
-def give_devices(monkeypatch, n_cuda: int = 0, mps: bool = False) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: n_cuda > 0)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: n_cuda)
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
-
-
-@pytest.mark.parametrize(("n_cuda", "mps", "name", "device"), [
-    (0, False, "auto", "cpu"), (0, True, "auto", "mps"), (1, True, "auto", "cuda"), (1, False, "cpu", "cpu"),
-    (2, False, "cuda:1", "cuda:1"), (1, False, "cuda", "cuda"), (0, True, "mps", "mps")])
-def test_a_device_that_is_there(monkeypatch, n_cuda, mps, name, device):
-    give_devices(monkeypatch, n_cuda, mps)
-    assert pick_device(name) == torch.device(device)
-
-
-@pytest.mark.parametrize(("n_cuda", "name", "text"), [
-    (0, "cuda", "device 'cuda' is not there; this machine has cpu"),
-    (2, "cuda:2", "device 'cuda:2' is not there; this machine has cuda, cpu"),
-    (1, "mps", "device 'mps' is not there; this machine has cuda, cpu"),
-    (0, "meta", "device 'meta' is not there"),
-    (0, "gpu", "unknown device 'gpu'; give auto, cuda, mps or cpu"),
-    (0, "", "unknown device ''"),
-    (0, "cuda:x", "unknown device 'cuda:x'"),
-])
-def test_a_device_that_is_not_there(monkeypatch, n_cuda, name, text):
-    give_devices(monkeypatch, n_cuda)
-    with pytest.raises(UserError) as caught:
-        pick_device(name)
-    assert text in str(caught.value)
