@@ -207,3 +207,23 @@ def test_each_process_gets_a_gpu_of_its_own(monkeypatch):
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
     with pytest.raises(UserError, match="4 processes want a GPU each, and this machine has 2; give torchrun a lower"):
         _ = Processes("cuda", 0, 4).device
+
+
+class Spread(torch.nn.Module):
+    """Stands in for DistributedDataParallel."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, *args, **told):
+        return self.model(*args, **told)
+
+
+def test_a_run_that_ended_holds_no_ddp(monkeypatch):
+    """Processes that part while one of them still holds it hang now and then."""
+    monkeypatch.setattr(Processes, "spread", lambda _processes, model: Spread(model))
+    args = train_pool.build_parser().parse_args(arguments())
+    run = train_pool.new_run(args, Processes("cpu"), [])
+    assert run.train() == 0
+    assert run.forward is run.model
