@@ -21,7 +21,13 @@ from backline.common.errors import UserError
 from backline.layers.config import ModelConfig
 from backline.music.vocab import BAR, BOS, EOS, FIELDS, FIRST_CONTROL, FIRST_ID
 from backline.preparation.dataset import Dataset, Split
-from backline.training.augmentation import SPARE, PartDropping, Transposition, crop_start, windows_from
+from backline.training.augmentation import (
+    SPARE,
+    PartDropping,
+    Transposition,
+    crop_start,
+    windows_from,
+)
 from backline.training.config import TrainingSettings
 from backline.training.control_tables import ControlTables
 from backline.training.distributed import SEEDS

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from backline.training.config import TrainingSettings
 
 DEFAULT_BETAS = (0.9, 0.999)
-# Modules whose matrices are hidden layers: neither embeddings, which are looked up, nor the heads' last layers.
+# Modules whose matrices are hidden layers: neither embeddings nor the heads' last layers.
 HIDDEN = ("in_linear", "blocks", "late_blocks", "gru", "links")
 
 

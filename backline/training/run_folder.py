@@ -107,7 +107,8 @@ class RunFolder:
             **run_surroundings(command, run.device, run.processes.count),
             "resumed": [],
         }
-        for name in (LAST, BEST, LOSSES, PICTURE):  # the weights were among them perhaps: they are read by now
+        # Perhaps the run starts from one of them: it is read by now.
+        for name in (LAST, BEST, LOSSES, PICTURE):
             (self.path / name).unlink(missing_ok=True)
         self._store_settings(content)
 
