@@ -74,7 +74,8 @@ class Cleaning(Choices):
 # ---------------------------------------------------------------- is a piece worth learning from?
 
 
-def measure_quality(parts: Sequence[np.ndarray], ticks_per_quarter: int,
+def measure_quality(parts: Sequence[np.ndarray],
+                    ticks_per_quarter: int,
                     vocabulary: Vocabulary) -> dict[str, float | int]:
     """The measures of a song with at least one note.
 
@@ -116,7 +117,10 @@ def measure_quality(parts: Sequence[np.ndarray], ticks_per_quarter: int,
     }
 
 
-def _is_on_grid(onsets: np.ndarray, bar_ticks: int, steps: int, tolerance: int) -> np.ndarray:
+def _is_on_grid(onsets: np.ndarray,
+                bar_ticks: int,
+                steps: int,
+                tolerance: int) -> np.ndarray:
     """(N,) bool: which onsets are on a grid of `steps` per bar, or almost.
 
     Almost: within 1/`tolerance` of a bar, or half a tick.
@@ -140,10 +144,13 @@ def check_quality(measures: dict[str, float | int], limits: Cleaning, where: str
                             f"--config to keep it")
 
 
-def check_parts(parts: Sequence[np.ndarray], vocabulary: Vocabulary, allow_missing: bool,
+def check_parts(parts: Sequence[np.ndarray],
+                vocabulary: Vocabulary,
+                allow_missing: bool,
                 where: str) -> None:
     """Raise UserError if a part has no notes; where that is allowed, if none has."""
-    missing = [name for name, notes in zip(vocabulary.part_names, parts, strict=True)
+    missing = [name
+               for name, notes in zip(vocabulary.part_names, parts, strict=True)
                if not len(notes)]
     is_empty = len(missing) == len(parts)
     if missing and (is_empty or not allow_missing):
@@ -211,14 +218,21 @@ class CleanSong:
 def build_parser() -> argparse.ArgumentParser:
     """The command's options."""
     parser = Parser(f"{__doc__}\n{song_choices.OPTIONS}")
-    parser.add_argument("inputs", type=Path, nargs="+", metavar="MIDI",
+    parser.add_argument("inputs",
+                        type=Path,
+                        nargs="+",
+                        metavar="MIDI",
                         help="files and folders to clean")
-    parser.add_argument("-o", "--output", type=Path, default=Path("cleaned"),
+    parser.add_argument("-o", "--output",
+                        type=Path,
+                        default=Path("cleaned"),
                         help="folder for the songs (default: %(default)s)")
-    parser.add_argument("--config", type=Path,
+    parser.add_argument("--config",
+                        type=Path,
                         help="JSON with limits and choices; options go before it "
                              "(default: those of configs/cleaning.json)")
-    parser.add_argument("--allow-missing", action="store_true",
+    parser.add_argument("--allow-missing",
+                        action="store_true",
                         help="keep songs that lack some of the parts")
     parser.add_argument("--vocab", type=Path, help="vocabulary JSON (default: configs/vocab.json)")
     song_choices.add_options(parser, Cleaning())

@@ -39,9 +39,13 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("out", type=Path, nargs="?", default=BUNDLED_COPIES,
                         help="index to write, ending in .safetensors (default: that of the model in "
                              "this repository)")
-    parser.add_argument("-mp", "--model_path", type=Path, default=BUNDLED_MODEL,
+    parser.add_argument("-mp", "--model_path",
+                        type=Path,
+                        default=BUNDLED_MODEL,
                         help="model: .safetensors or .pth (default: the one in this repository)")
-    parser.add_argument("--dataset_path", type=Path, required=True,
+    parser.add_argument("--dataset_path",
+                        type=Path,
+                        required=True,
                         help="dataset that it was trained with")
     parser.add_argument("--force", action="store_true", help="overwrite an index that exists")
     return parser

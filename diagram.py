@@ -123,7 +123,12 @@ class Sheet:
         self.box(left, STRIP, right, STRIP + len(COLORS) * CELL,
                  facecolor="none", corner=0, edgecolor=edge, **style)
 
-    def layers(self, left: float, top: float, bottom: float, n: int, lines: Sequence[str]) -> None:
+    def layers(self,
+               left: float,
+               top: float,
+               bottom: float,
+               n: int,
+               lines: Sequence[str]) -> None:
         """A pile of `n` layers, and lines about them beside it."""
         each = min((bottom - top) / n, LINE)
         for i in range(n):
@@ -137,7 +142,9 @@ class Sheet:
         from matplotlib.patches import FancyArrowPatch
         from matplotlib.path import Path as Line
 
-        usual: dict[str, Any] = {"arrowstyle": "-|>", "color": INK, "linewidth": 1.5}
+        usual: dict[str, Any] = {"arrowstyle": "-|>",
+                                 "color": INK,
+                                 "linewidth": 1.5}
         patch = FancyArrowPatch(path=Line(points), mutation_scale=14, shrinkA=0, shrinkB=0,
                                 **(usual | style))
         self.axes.add_patch(patch)

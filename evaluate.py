@@ -120,7 +120,10 @@ def losses(model: EvaluatedModel, dataset_path: Path, settings: LossSettings) ->
     if settings.n_own_songs:
         from backline.generation.drift import measure_drift
 
-        result["drift"] = measure_drift(model.network, dataset, songs, settings.n_own_songs,
+        result["drift"] = measure_drift(model.network,
+                                        dataset,
+                                        songs,
+                                        settings.n_own_songs,
                                         settings.batch_size)
     return result
 
@@ -128,7 +131,9 @@ def losses(model: EvaluatedModel, dataset_path: Path, settings: LossSettings) ->
 # ---------------------------------------------------------------- songs
 
 
-def compare(generated: SongSet, real: SongSet, vocabulary: Vocabulary,
+def compare(generated: SongSet,
+            real: SongSet,
+            vocabulary: Vocabulary,
             index: CopyIndex | None = None) -> dict[str, Any]:
     """How generated songs differ from the beginnings of real ones, cut to their lengths.
 
@@ -168,8 +173,10 @@ def copying(generated: Sequence[np.ndarray], real: Sequence[np.ndarray], index: 
     ours = np.array([index.longest_run(rows).n_notes for rows in generated])
     theirs = np.array([index.longest_run(rows).n_notes for rows in real])
     return {
-        "generated": {str(share): float(np.percentile(ours, share)) for share in PERCENTILES},
-        "real": {str(share): float(np.percentile(theirs, share)) for share in PERCENTILES},
+        "generated": {str(share): float(np.percentile(ours, share))
+                      for share in PERCENTILES},
+        "real": {str(share): float(np.percentile(theirs, share))
+                 for share in PERCENTILES},
         "above": float((ours > np.percentile(theirs, MARKED)).mean()),
     }
 
@@ -233,32 +240,51 @@ def build_parser() -> argparse.ArgumentParser:
     -b, -d and -mp have no default here, so that it shows when one is given in vain.
     """
     parser = Parser(__doc__)
-    parser.add_argument("generated", type=Path, nargs="?",
+    parser.add_argument("generated",
+                        type=Path,
+                        nargs="?",
                         help="folder of songs to judge, .mid or token .json")
-    parser.add_argument("--reference", type=Path, metavar="REAL",
+    parser.add_argument("--reference",
+                        type=Path,
+                        metavar="REAL",
                         help="real songs to compare them with: a folder, or a dataset .pt, whose "
                              "held-out songs count")
-    parser.add_argument("--copies", "--check-copies", type=Path, nargs="?", const=BUNDLED_COPIES,
+    parser.add_argument("--copies", "--check-copies",
+                        type=Path,
+                        nargs="?",
+                        const=BUNDLED_COPIES,
                         metavar="INDEX",
                         help="also look for copies of training songs, by an index of copies.py "
                              "(default: that of the model in this repository); the real songs must "
                              "be held-out ones")
-    parser.add_argument("--votes", type=Path, nargs="+", default=[], metavar="CSV",
+    parser.add_argument("--votes",
+                        type=Path,
+                        nargs="+",
+                        default=[],
+                        metavar="CSV",
                         help="votes of a blind page")
-    parser.add_argument("-mp", "--model_path", type=Path,
+    parser.add_argument("-mp", "--model_path",
+                        type=Path,
                         help="model: .safetensors or .pth (default: the one in this repository)")
-    parser.add_argument("--dataset_path", type=Path,
+    parser.add_argument("--dataset_path",
+                        type=Path,
                         help="dataset with the held-out songs, for the losses")
     parser.add_argument("--all", action="store_true", help="losses on every song of the dataset")
-    parser.add_argument("--drift", type=int, nargs="?", const=DRIFT_SONGS, metavar="N",
+    parser.add_argument("--drift",
+                        type=int,
+                        nargs="?",
+                        const=DRIFT_SONGS,
+                        metavar="N",
                         help="also losses on N songs that the model writes itself, 512 notes at "
                              "most, beside the beginnings of real ones (default: %(const)s)")
     parser.add_argument("--vocab", type=Path,
                         help="vocabulary JSON of the songs (default: the model's where one is read, "
                              "else configs/vocab.json)")
-    parser.add_argument("-b", "--batch_size", type=int,
+    parser.add_argument("-b", "--batch_size",
+                        type=int,
                         help=f"windows at a time (default: {LossSettings.batch_size})")
-    parser.add_argument("-o", "--output", type=Path,
+    parser.add_argument("-o", "--output",
+                        type=Path,
                         help="write OUTPUT.json, OUTPUT.md and, of songs, OUTPUT.png too")
     parser.add_argument("-d", "--device", help="auto, cuda, mps or cpu (default: auto)")
     parser.add_argument("--force", action="store_true", help="overwrite the output")
@@ -327,14 +353,18 @@ def output_paths(args: argparse.Namespace) -> list[Path]:
     return paths
 
 
-def write_results(paths: Sequence[Path], result: dict[str, Any], text: str, title: str) -> None:
+def write_results(paths: Sequence[Path],
+                  result: dict[str, Any],
+                  text: str,
+                  title: str) -> None:
     """Write the results as JSON, their tables, and of songs a picture under `title`."""
     write_bytes(paths[0], (json.dumps(result, indent=2) + "\n").encode())
     write_bytes(paths[1], text.encode())
     if "songs_compared" in result:
         from backline.evaluation.bands_picture import measures_in_bands  # brings matplotlib
 
-        verdicts = [Verdict(**measure) for measure in result["songs_compared"]["measures"]]
+        verdicts = [Verdict(**measure)
+                    for measure in result["songs_compared"]["measures"]]
         write_bytes(paths[2], measures_in_bands(verdicts, title))
 
 
@@ -349,7 +379,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.votes:
         votes = [vote for path in args.votes for vote in read_votes(path)]
         shares = folder_shares(votes)
-        result["votes"] = {folder: dataclasses.asdict(share) for folder, share in shares.items()}
+        result["votes"] = {folder: dataclasses.asdict(share)
+                           for folder, share in shares.items()}
         texts.append(votes_as_markdown(shares))
     model = None
     if needs_model(args):

@@ -84,92 +84,145 @@ def build_parser() -> argparse.ArgumentParser:
 
 def add_prompt_options(group: argparse._ArgumentGroup) -> None:
     """What songs are played to, by which model and how."""
-    group.add_argument("-p", "--prompt", type=Path, help="song to play to or to continue: .mid "
+    group.add_argument("-p", "--prompt",
+                       type=Path,
+                       help="song to play to or to continue: .mid "
                        "or token .json (default: from scratch)")
-    group.add_argument("-pi", "--prompt_idx", type=int, default=0, metavar="N",
+    group.add_argument("-pi", "--prompt_idx",
+                       type=int,
+                       default=0,
+                       metavar="N",
                        help="keep the first N rows of the prompt, its BOS row counted "
                        "(default: all)")
-    group.add_argument("--watch", type=Path, metavar="FOLDER",
+    group.add_argument("--watch",
+                       type=Path,
+                       metavar="FOLDER",
                        help="until Ctrl-C, take each MIDI file in FOLDER, dropped there or "
                        "changed, as -p; its songs go to a folder of its name in that of -o")
-    group.add_argument("-mp", "--model_path", type=Path, default=BUNDLED_MODEL,
+    group.add_argument("-mp", "--model_path",
+                       type=Path,
+                       default=BUNDLED_MODEL,
                        help="model: .safetensors or a .pth of train_pool.py (default: the one in "
                        "this repository)")
-    group.add_argument("-d", "--device", default="auto",
+    group.add_argument("-d", "--device",
+                       default="auto",
                        help="auto, cuda, mps or cpu (default: %(default)s)")
-    group.add_argument("--dtype", choices=DTYPES, default=DTYPES[0],
+    group.add_argument("--dtype",
+                       choices=DTYPES,
+                       default=DTYPES[0],
                        help="of the weights: smaller is faster and less exact "
                        "(default: %(default)s)")
-    group.add_argument("--genconfig", type=Path, help="JSON with sampling settings (default: those "
+    group.add_argument("--genconfig",
+                       type=Path,
+                       help="JSON with sampling settings (default: those "
                        "of configs/genconfig.json)")
 
 
 def add_part_options(group: argparse._ArgumentGroup) -> None:
     """Which parts and bars are made."""
-    group.add_argument("--given", metavar="PARTS",
+    group.add_argument("--given",
+                       metavar="PARTS",
                        help="parts of the prompt that are played to: bass,piano")
-    group.add_argument("--make", metavar="PARTS", help="parts to make (default: all that are not "
+    group.add_argument("--make",
+                       metavar="PARTS",
+                       help="parts to make (default: all that are not "
                        "given; with --fill, those of the song)")
-    group.add_argument("--missing", action="store_true",
+    group.add_argument("--missing",
+                       action="store_true",
                        help="make the parts that the prompt lacks, to those it has")
-    group.add_argument("--same-parts", action="store_true",
+    group.add_argument("--same-parts",
+                       action="store_true",
                        help="make the parts that the prompt has, and no others")
-    group.add_argument("--fill", type=parse_bars, metavar="BARS",
+    group.add_argument("--fill",
+                       type=parse_bars,
+                       metavar="BARS",
                        help="make these bars of the prompt anew, from 1: 5-8")
-    group.add_argument("--bars", type=int, metavar="N", help="exactly N new bars (default: "
+    group.add_argument("--bars",
+                       type=int,
+                       metavar="N",
+                       help="exactly N new bars (default: "
                        f"{GenConfig.num_bars} from scratch, up to as many after a prompt)")
-    group.add_argument("--loop", action="store_true",
+    group.add_argument("--loop",
+                       action="store_true",
                        help="no new note rings on past the last bar made")
 
 
 def add_choice_options(group: argparse._ArgumentGroup) -> None:
     """How many songs, of which seeds, and which of them are kept."""
-    group.add_argument("-n", "--num_samples", type=int, default=1,
+    group.add_argument("-n", "--num_samples",
+                       type=int,
+                       default=1,
                        help="songs to write (default: %(default)s)")
-    group.add_argument("--seed", type=int,
+    group.add_argument("--seed",
+                       type=int,
                        help="song i uses seed + i, unless that one is rejected (default: drawn)")
-    group.add_argument("--best-of", type=int, metavar="M",
+    group.add_argument("--best-of",
+                       type=int,
+                       metavar="M",
                        help="make M songs and write the -n best of them, by a score that is "
                        "printed")
-    group.add_argument("--check-copies", type=Path, nargs="?", const=BUNDLED_COPIES,
+    group.add_argument("--check-copies",
+                       type=Path,
+                       nargs="?",
+                       const=BUNDLED_COPIES,
                        metavar="INDEX",
                        help="say how many new notes in a row are in training songs, by an index of "
                        f"copies.py (default: models/{BUNDLED_COPIES.name} of this repository)")
-    group.add_argument("--max-copy", type=int, metavar="NOTES", help="--check-copies, and reject "
+    group.add_argument("--max-copy",
+                       type=int,
+                       metavar="NOTES",
+                       help="--check-copies, and reject "
                        "songs with more such notes, for those of further seeds")
-    group.add_argument("--reproduce", type=Path, metavar="FILE", help="make a song of generate.py "
+    group.add_argument("--reproduce",
+                       type=Path,
+                       metavar="FILE",
+                       help="make a song of generate.py "
                        "again from its recipe, or all those of a stars.json")
 
 
 def add_output_options(group: argparse._ArgumentGroup) -> None:
     """Where songs go, and what is written besides."""
-    group.add_argument("-o", "--output", type=Path,
+    group.add_argument("-o", "--output",
+                       type=Path,
                        help="folder (default: generated; with --watch FOLDER-generated, beside it)")
-    group.add_argument("--force", action="store_true",
+    group.add_argument("--force",
+                       action="store_true",
                        help="number songs from 0, over those that are there")
-    group.add_argument("-sp", "--save_prompt", action="store_true",
+    group.add_argument("-sp", "--save_prompt",
+                       action="store_true",
                        help="also write the prompt as NUMBER-prompt.mid")
-    group.add_argument("-pe", "--print_events", action="store_true",
+    group.add_argument("-pe", "--print_events",
+                       action="store_true",
                        help="print the new notes' events")
-    group.add_argument("--png", action="store_true",
+    group.add_argument("--png",
+                       action="store_true",
                        help="also draw each song as a piano roll, NUMBER.png")
-    group.add_argument("--wav", action="store_true",
+    group.add_argument("--wav",
+                       action="store_true",
                        help="also write each song as sound, NUMBER.wav; needs FluidSynth and a "
                        "SoundFont")
-    group.add_argument("--soundfont", type=Path, metavar="SF2",
+    group.add_argument("--soundfont",
+                       type=Path,
+                       metavar="SF2",
                        help="SoundFont for --wav (default: one where systems keep them)")
-    group.add_argument("--no-page", dest="page", action="store_false",
+    group.add_argument("--no-page",
+                       dest="page",
+                       action="store_false",
                        help="do not write index.html")
 
 
 def add_control_options(group: argparse._ArgumentGroup) -> None:
     """The fields of `ControlConfig`."""
-    group.add_argument("--chords", metavar="CHORDS",
+    group.add_argument("--chords",
+                       metavar="CHORDS",
                        help='one a bar, again and again: "Am F C G"; '
                        "F:2 lasts two bars, F:.5 half of one, Am/C has its bass, - is none")
-    group.add_argument("--density", metavar="PART=LEVEL", help="how many notes parts play: "
+    group.add_argument("--density",
+                       metavar="PART=LEVEL",
+                       help="how many notes parts play: "
                        "drums=busy,piano=3; sparse, medium, busy or 1 to 8")
-    group.add_argument("--ending", choices=("yes", "no"),
+    group.add_argument("--ending",
+                       choices=("yes", "no"),
                        help="whether the song ends with its last bar "
                        "(default: yes from scratch; no with --loop, --given or a prompt)")
 
@@ -178,7 +231,10 @@ def add_rule_options(group: argparse._ArgumentGroup) -> None:
     """The common fields of `RuleConfig`."""
     group.add_argument("--key", help="tonic of all parts but drums: C, F#, Bb")
     group.add_argument("--scale", help="major, minor, dorian, ... (default: major)")
-    group.add_argument("--pitches", action="append", default=[], metavar="PART=PITCHES",
+    group.add_argument("--pitches",
+                       action="append",
+                       default=[],
+                       metavar="PART=PITCHES",
                        help="what a part may play: bass=28-52, drums=kick,snare,42")
     group.add_argument("--mono", metavar="PARTS", help="parts that play one note at a time")
     group.add_argument("--no-empty-bars", action="store_true", help="each bar has a note")
@@ -503,7 +559,9 @@ def check_reproduce(args: argparse.Namespace) -> None:
     defaults = vars(parser.parse_args([]))
     changed = {name for name, value in defaults.items() if getattr(args, name) != value}
     ignored = changed - set(REPRODUCE_TAKES)
-    options = [action.option_strings[0] for action in parser._actions if action.dest in ignored]
+    options = [action.option_strings[0]
+               for action in parser._actions
+               if action.dest in ignored]
     if options:
         raise UserError("--reproduce takes all that makes the song from its recipe: "
                         f"leave out {', '.join(options)}")

@@ -53,7 +53,9 @@ def find_part(path: Path, vocabulary: Vocabulary) -> int:
     """
     names = vocabulary.part_names
     places = _occurrences(_plain(path.stem), [_plain(name) for name in names])
-    found = sorted({place.part for place in places if not _is_inside_another(place, places)})
+    found = sorted({place.part
+                    for place in places
+                    if not _is_inside_another(place, places)})
     if len(found) == 1:
         return found[0]
     holds = " and ".join(names[p] for p in found) if found else "no part's name"
@@ -80,7 +82,9 @@ def _occurrences(text: str, names: Sequence[str]) -> list[Occurrence]:
 
 def _is_inside_another(place: Occurrence, places: Sequence[Occurrence]) -> bool:
     length = place.end - place.start
-    around = [other for other in places if other.start <= place.start and place.end <= other.end]
+    around = [other
+              for other in places
+              if other.start <= place.start and place.end <= other.end]
     return any(other.end - other.start > length for other in around)
 
 
@@ -133,7 +137,8 @@ def join(stems: Sequence[Stem], vocabulary: Vocabulary) -> tuple[list[np.ndarray
             raise UserError(f"{stem.path}: its last note ends at quarter {last_quarter}, too late "
                             f"for a file with {new} ticks per quarter; cut the stem, or export all "
                             f"with the same ticks")
-        of_parts[stem.part] += [rescale(track.notes, old, new) for track in stem.song.tracks]
+        of_parts[stem.part] += [rescale(track.notes, old, new)
+                                for track in stem.song.tracks]
     return [end_at_next_onset(np.concatenate(notes)) for notes in of_parts], new
 
 
@@ -176,10 +181,17 @@ def output_path(folder: Path, name: str) -> Path:
 def build_parser() -> argparse.ArgumentParser:
     """The command's options."""
     parser = Parser(__doc__)
-    parser.add_argument("out_dir", type=Path, metavar="OUT_DIR",
+    parser.add_argument("out_dir",
+                        type=Path,
+                        metavar="OUT_DIR",
                         help="folder for the song, made if it is not there")
-    parser.add_argument("stems", type=Path, nargs="+", metavar="STEM", help="MIDI files to join")
-    parser.add_argument("-n", "--name", default="merged.mid",
+    parser.add_argument("stems",
+                        type=Path,
+                        nargs="+",
+                        metavar="STEM",
+                        help="MIDI files to join")
+    parser.add_argument("-n", "--name",
+                        default="merged.mid",
                         help="file name of the song (default: %(default)s)")
     parser.add_argument("--vocab", type=Path, help="vocabulary JSON (default: configs/vocab.json)")
     parser.add_argument("--force", action="store_true", help="overwrite a song that exists")

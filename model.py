@@ -249,7 +249,9 @@ class ChainHeads(Heads):
 
     def layers(self) -> dict[str, nn.Module]:
         """See `Heads.layers`."""
-        return {"heads": self.heads, "chosen": self.choice_embeddings, "links": self.links}
+        return {"heads": self.heads,
+                "chosen": self.choice_embeddings,
+                "links": self.links}
 
     def after(self, k: int, ids: Tensor, hidden: Tensor) -> Tensor:
         """See `Heads.after`."""
@@ -267,7 +269,9 @@ class GruHeads(Heads):
 
     def layers(self) -> dict[str, nn.Module]:
         """See `Heads.layers`."""
-        return {"heads": self.heads, "chosen": self.choice_embeddings, "gru": self.gru}
+        return {"heads": self.heads,
+                "chosen": self.choice_embeddings,
+                "gru": self.gru}
 
     def seen(self, k: int, states: Tensor, hidden: Tensor) -> Tensor:
         """See `Heads.seen`."""
@@ -439,7 +443,10 @@ class PooledTransformer(nn.Module):
             x = x + self.sheet_vectors(sheet, like=x)
         return x
 
-    def _remember(self, ids: Tensor, known: Tensor, cache: KeyValueCache | None) -> list[Memory]:
+    def _remember(self,
+                  ids: Tensor,
+                  known: Tensor,
+                  cache: KeyValueCache | None) -> list[Memory]:
         """What each late block sees of the notes read, those in `cache` among them.
 
         Args:

@@ -35,14 +35,20 @@ def build_parser() -> argparse.ArgumentParser:
                         help="folder of songs; with --blind two, the first to be compared with the second")
     parser.add_argument("--vocab", type=Path, help="vocabulary JSON (default: configs/vocab.json)")
     blind = parser.add_argument_group("two folders, without saying which song is of which")
-    blind.add_argument("--blind", action="store_true",
+    blind.add_argument("--blind",
+                       action="store_true",
                        help="pairs of songs, a question about each, votes as CSV")
-    blind.add_argument("--ask", choices=QUESTIONS,
+    blind.add_argument("--ask",
+                       choices=QUESTIONS,
                        help=f"which one do you prefer, or which is real (default: {QUESTIONS[0]})")
-    blind.add_argument("--bars", type=int, metavar="N",
+    blind.add_argument("--bars",
+                       type=int,
+                       metavar="N",
                        help=f"the first N bars of each song (default: {BLIND_BARS})")
     blind.add_argument("--seed", type=int, help="of all orders (default: 0)")
-    blind.add_argument("-o", "--output", type=Path, metavar="HTML",
+    blind.add_argument("-o", "--output",
+                       type=Path,
+                       metavar="HTML",
                        help=f"page to write (default: {BLIND_NAME})")
     blind.add_argument("--force", action="store_true", help="overwrite it if it is there")
     return parser

@@ -153,7 +153,10 @@ def strict_json(data: bytes) -> Any:
 
     It takes and refuses what orjson does, which is for files of a million numbers. Raises ValueError.
     """
-    value = json.loads(data.decode(), parse_constant=_finite, parse_float=_finite, parse_int=_whole)
+    value = json.loads(data.decode(),
+                       parse_constant=_finite,
+                       parse_float=_finite,
+                       parse_int=_whole)
     json.dumps(value, ensure_ascii=False).encode()  # half of a surrogate pair is no text
     return value
 

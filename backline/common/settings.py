@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 C = TypeVar("C", bound="DataclassInstance")
 
-PLAIN_NAMES = {float: "a number", int: "a whole number", str: "a string", bool: "true or false"}
+PLAIN_NAMES = {float: "a number",
+               int: "a whole number",
+               str: "a string",
+               bool: "true or false"}
 
 
 def config_from_dict(cls: type[C], data: dict[str, Any], where: str) -> C:
@@ -90,7 +93,8 @@ def _checked(value: Any, wanted: Any, where: str) -> Any:
         if not isinstance(value, dict):
             raise UserError(f"{where} must be an object {{...}}, not {value!r}")
         of_item = typing.get_args(wanted)[1]
-        return {key: _checked(item, of_item, f"{where}: {key}") for key, item in value.items()}
+        return {key: _checked(item, of_item, f"{where}: {key}")
+                for key, item in value.items()}
     if isinstance(wanted, type) and dataclasses.is_dataclass(wanted):
         return config_from_dict(wanted, value, where)
     return _checked_plain(value, wanted, where)

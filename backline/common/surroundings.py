@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     import torch
 
 
-def run_surroundings(command: Sequence[str], device: torch.device,
+def run_surroundings(command: Sequence[str],
+                     device: torch.device,
                      processes: int) -> dict[str, Any]:
     """What a training run stores: its command line, devices, commit and library versions."""
     import torch

@@ -36,7 +36,11 @@ def measures_in_bands(verdicts: Sequence[Verdict], title: str) -> bytes:
     return png_bytes(figure)
 
 
-def _draw_verdicts(axes: Axes, verdicts: Sequence[Verdict], inside: bool, color: str, label: str,
+def _draw_verdicts(axes: Axes,
+                   verdicts: Sequence[Verdict],
+                   inside: bool,
+                   color: str,
+                   label: str,
                    ) -> None:
     """A mark for each verdict that is `inside` its band, or for each that is not."""
     axes.plot([], [], "o", color=color, label=label)  # for the legend, whether or not there is one

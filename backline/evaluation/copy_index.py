@@ -272,8 +272,10 @@ def _longest(known: np.ndarray, rows: np.ndarray, is_new: np.ndarray) -> SharedR
     return SharedRun(len(bars), int(bars[0]), int(bars[-1]))
 
 
-def build_index(training: Iterable[np.ndarray], real: Sequence[np.ndarray],
-                vocabulary: Vocabulary, split: str) -> CopyIndex:
+def build_index(training: Iterable[np.ndarray],
+                real: Sequence[np.ndarray],
+                vocabulary: Vocabulary,
+                split: str) -> CopyIndex:
     """The index of `training` songs, with the runs of `real` ones; all (N, F) note ids in order."""
     hashes = [window_hashes(rows, WINDOW, vocabulary) for rows in training]
     no_runs = np.zeros((len(EXCERPTS), 0), np.int32)
@@ -336,7 +338,8 @@ def read_index(path: Path, vocabulary: Vocabulary) -> CopyIndex:
     vocabulary.check_digest(header.get("vocabulary", ""), str(path), REMEDY)
     bits = tensors.get("bits", np.zeros(0))
     real_runs = tensors.get("real_runs", np.zeros(0))
-    if not (_is_filled(bits, np.uint8, 1) and _is_filled(real_runs, np.int32, 2)
+    if not (_is_filled(bits, np.uint8, 1)
+            and _is_filled(real_runs, np.int32, 2)
             and len(real_runs) == len(EXCERPTS)):
         raise UserError(f"{path}: its tensors are damaged or missing; {REMEDY}")
     return CopyIndex(bits, real_runs, vocabulary, header.get("split", ""))

@@ -73,7 +73,9 @@ def losses_of_windows(model: PooledTransformer, songs: Sequence[Tensor], batch_s
         yield WindowLosses(torch.tensor(owners[batch]), torch.tensor(numbers[batch]), rows, losses)
 
 
-def measure_losses(model: PooledTransformer, dataset: Dataset, songs: Sequence[int],
+def measure_losses(model: PooledTransformer,
+                   dataset: Dataset,
+                   songs: Sequence[int],
                    batch_size: int = 8) -> Losses:
     """Losses of whole songs, cut into windows of the model's context.
 

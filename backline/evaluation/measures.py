@@ -59,7 +59,8 @@ def measure_song(rows: np.ndarray, vocabulary: Vocabulary) -> dict[str, float]:
     n_bars = -(-int(notes.end.max()) // vocabulary.steps_per_bar)  # rounded up
     part_of_note = vocabulary.part_of_id[notes.ids]
     is_drum = vocabulary.is_drum
-    notes_of_part = [notes.only(part_of_note == p) for p in range(len(vocabulary.parts))]
+    notes_of_part = [notes.only(part_of_note == p)
+                     for p in range(len(vocabulary.parts))]
 
     found = {"bars": float(n_bars)}
     found |= _rhythm(notes, n_bars, vocabulary)

@@ -65,7 +65,8 @@ def read_folder(folder: Path, tokenizer: MidiTokenizerPooled) -> SongSet:
 
 def _song_paths(folder: Path) -> list[Path]:
     """MIDI files in `folder` and below, sorted; token files if there are none; no hidden ones."""
-    paths = sorted(path for path in folder.rglob("*")
+    paths = sorted(path
+                   for path in folder.rglob("*")
                    if path.is_file() and not path.name.startswith("."))
     midi = [path for path in paths if path.suffix.lower() in MIDI_SUFFIXES]
     return midi or [path for path in paths if path.suffix.lower() == TOKENS]

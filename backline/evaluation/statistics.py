@@ -156,10 +156,16 @@ def _scores_unseen(table: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
     rounds = []
     for seed in range(ROUNDS):
-        forest = RandomForestClassifier(TREES, min_samples_leaf=3, class_weight="balanced",
+        forest = RandomForestClassifier(TREES,
+                                        min_samples_leaf=3,
+                                        class_weight="balanced",
                                         random_state=seed)
         folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
-        likelihoods = cross_val_predict(forest, table, labels, cv=folds, method="predict_proba")
+        likelihoods = cross_val_predict(forest,
+                                        table,
+                                        labels,
+                                        cv=folds,
+                                        method="predict_proba")
         rounds.append(likelihoods[:, 1])
     return np.mean(rounds, axis=0)
 

@@ -64,7 +64,8 @@ def drift_as_markdown(drift: dict[str, Any]) -> str:
     for kind in ("own", "real"):
         n_songs = drift[f"{kind}_songs"]
         losses = (place[kind] for place in places.values())
-        cells = [with_interval(loss["nats_per_note"], loss["interval"]) for loss in losses]
+        cells = [with_interval(loss["nats_per_note"], loss["interval"])
+                 for loss in losses]
         rows.append([f"{n_songs} {kind} songs", *cells])
     cells = [_with_sign(place["drift"], place["interval"]) for place in places.values()]
     rows.append(["drift", *cells])

@@ -75,8 +75,12 @@ class Listing:
     Outputs keep the sub-folder and get the suffix `new_suffix`; see `distinct_stems`.
     """
 
-    def __init__(self, inputs: Sequence[Path], suffixes: Sequence[str], output: Path,
-                 new_suffix: str, keep_pieces_free: bool = False) -> None:
+    def __init__(self,
+                 inputs: Sequence[Path],
+                 suffixes: Sequence[str],
+                 output: Path,
+                 new_suffix: str,
+                 keep_pieces_free: bool = False) -> None:
         """`keep_pieces_free`: no output ends in `.part2` or the like, see `distinct_stems`.
 
         Raises UserError for an input that does not exist, or a folder without any such file.
@@ -97,7 +101,8 @@ class Listing:
                 raise UserError(f"{given}: no such file or folder; check the path")
         # Of a file that was named twice the first stays.
         by_place = {path.resolve(): path for path in reversed(self.files)}
-        self.files = [path for place, path in reversed(by_place.items())
+        self.files = [path
+                      for place, path in reversed(by_place.items())
                       if not self._in_folder(place)]
         for folder in self.folders:
             found = _visit([str(folder)], [], self._counts, self._is_output)
@@ -127,7 +132,9 @@ class Listing:
         place = folder.resolve()
         if any(place.is_relative_to(other.resolve()) for other in self.folders):
             return
-        apart = [other for other in self.folders if not other.resolve().is_relative_to(place)]
+        apart = [other
+                 for other in self.folders
+                 if not other.resolve().is_relative_to(place)]
         self.folders = [*apart, folder]
 
     def _in_folder(self, place: Path) -> bool:
@@ -150,8 +157,11 @@ class Listing:
         return Path(folder).resolve() == self._output_place
 
 
-def _visit(folders: Sequence[str], files: list[str], counts: Callable[[str], bool],
-           skipped: Callable[[str], bool], sub_folder: str = "") -> Iterator[tuple[str, list[str]]]:
+def _visit(folders: Sequence[str],
+           files: list[str],
+           counts: Callable[[str], bool],
+           skipped: Callable[[str], bool],
+           sub_folder: str = "") -> Iterator[tuple[str, list[str]]]:
     """(sub-folder with a `/` at its end, paths of its files), for each sub-folder that has any."""
     below: dict[str, list[tuple[str, str]]] = defaultdict(list)
     paths = list(files)

@@ -41,7 +41,11 @@ INSERT = "INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?)"
 class Report:
     """The rows of one folder; use it in a `with` block, which holds the folder's lock."""
 
-    def __init__(self, folder: Path, verb: str, settings: dict[str, Any], shard: Shard = WHOLE,
+    def __init__(self,
+                 folder: Path,
+                 verb: str,
+                 settings: dict[str, Any],
+                 shard: Shard = WHOLE,
                  force: bool = False) -> None:
         """`settings`: all that decides what becomes of a file.
 
@@ -101,7 +105,8 @@ class Report:
     def __exit__(self, kind: type | None, *exc: object) -> None:
         """Keep what was done. A run that was refused by `plan` leaves things as they were."""
         is_refused = not (self._is_planned or self._continues)
-        self._store.close(self._is_planned, remove=self._is_finished or is_refused,
+        self._store.close(self._is_planned,
+                          remove=self._is_finished or is_refused,
                           quiet=kind is not None)
 
     # ------------------------------------------------ a run
@@ -120,7 +125,10 @@ class Report:
                 "SELECT place, mtime_ns, row FROM rows WHERE source = ?", (key,))
             place, finished_ns, line = found or (0, 0, PLANNED)
             row = orjson.loads(line) if line else {}
-            if row and self._is_done(item, row, is_new=place >= -STOPPED, finished_ns=finished_ns):
+            if row and self._is_done(item,
+                                     row,
+                                     is_new=place >= -STOPPED,
+                                     finished_ns=finished_ns):
                 self._store.execute("UPDATE rows SET place = ? WHERE source = ?", (total, key))
                 self.n_done += 1
                 continue
@@ -136,7 +144,11 @@ class Report:
             path.unlink(missing_ok=True)
         return total
 
-    def _is_done(self, item: Input, row: dict[str, Any], is_new: bool, finished_ns: int) -> bool:
+    def _is_done(self,
+                 item: Input,
+                 row: dict[str, Any],
+                 is_new: bool,
+                 finished_ns: int) -> bool:
         """Whether a row still holds: same settings, input unchanged since, outputs there."""
         if row.get("settings") != self.settings or NO_RESULT in row:
             return False
@@ -149,7 +161,10 @@ class Report:
         outputs = [piece_path(item.output, k) for k in range(n_outputs)]
         return all(map(os.path.isfile, outputs))
 
-    def _check_outputs(self, item: Input, listing: Listing, own: Sequence[str],
+    def _check_outputs(self,
+                       item: Input,
+                       listing: Listing,
+                       own: Sequence[str],
                        may_overwrite: bool) -> None:
         """Raise UserError if an output is there that may not be written.
 
@@ -315,7 +330,10 @@ def _in_order_of_inputs(listing: Listing,
                 break
 
 
-def write_report(path: Path, log: Path, rows: Iterable[tuple[bool, bytes]], folder: Path,
+def write_report(path: Path,
+                 log: Path,
+                 rows: Iterable[tuple[bool, bytes]],
+                 folder: Path,
                  verb: str) -> Summary:
     """Write `report.jsonl` and `logs.txt` of (counted or not, row) pairs."""
     summary = Summary(folder, verb)

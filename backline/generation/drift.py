@@ -38,7 +38,10 @@ FIRST_PLACES = 64  # notes of the first range of places in the song
 BATCH = 16  # songs made at a time
 
 
-def measure_drift(model: PooledTransformer, dataset: Dataset, songs: Sequence[int], n_own: int,
+def measure_drift(model: PooledTransformer,
+                  dataset: Dataset,
+                  songs: Sequence[int],
+                  n_own: int,
                   batch_size: int) -> dict[str, Any]:
     """Nats per note of the model's own songs and of real ones, and how far they are apart.
 

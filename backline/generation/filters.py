@@ -46,7 +46,10 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     return raised / raised.sum(1, keepdims=True)
 
 
-def draw(logits: np.ndarray, family: int, config: GenConfig, uniform: np.ndarray,
+def draw(logits: np.ndarray,
+         family: int,
+         config: GenConfig,
+         uniform: np.ndarray,
          temperature_scale: np.ndarray) -> np.ndarray:
     """(B,) ids of `family` drawn from masked (B, V) logits.
 

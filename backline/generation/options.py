@@ -96,7 +96,9 @@ def make_wish(args: argparse.Namespace, prompt: Prompt, vocabulary: Vocabulary) 
     if args.missing and prompt.path:  # no file has come yet where a folder is watched
         given = incomplete_parts(prompt.rows, vocabulary)
     if args.same_parts and prompt.path:
-        make = tuple(name for name in parts_of(prompt.rows, vocabulary) if name not in given)
+        make = tuple(name
+                     for name in parts_of(prompt.rows, vocabulary)
+                     if name not in given)
         if not make:
             besides = " besides those given" if given else ""
             raise UserError(f"--same-parts: the prompt has no parts{besides}; "
@@ -104,7 +106,8 @@ def make_wish(args: argparse.Namespace, prompt: Prompt, vocabulary: Vocabulary) 
     return Wish(given, make, args.fill or (), args.bars or 0, args.loop)
 
 
-def check_rules_matter(args: argparse.Namespace, made: Sequence[str],
+def check_rules_matter(args: argparse.Namespace,
+                       made: Sequence[str],
                        vocabulary: Vocabulary) -> None:
     """Raise UserError about a flag with a rule for a part that is not `made`: it changes nothing."""
     with_pitches = [text.partition("=")[0].strip() for text in args.pitches]

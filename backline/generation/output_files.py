@@ -39,7 +39,10 @@ def remove_song(folder: Path, number: int) -> None:
             path.unlink()
 
 
-def song_bytes(rows: np.ndarray, tokenizer: MidiTokenizerPooled, tempo: float, recipe: Recipe,
+def song_bytes(rows: np.ndarray,
+               tokenizer: MidiTokenizerPooled,
+               tempo: float,
+               recipe: Recipe,
                n_bars: int = 0) -> dict[str, bytes]:
     """The MIDI files of (N, F) note ids, by name ending: "" for the whole, "-drums" for a stem.
 
@@ -47,7 +50,8 @@ def song_bytes(rows: np.ndarray, tokenizer: MidiTokenizerPooled, tempo: float, r
     at least. Imported into a DAW, or looped there, they stay together.
     """
     v = tokenizer.vocabulary
-    parts = [end_at_next_onset(part) for part in tokenizer.rows_to_parts(rows, TICKS_PER_QUARTER)]
+    parts = [end_at_next_onset(part)
+             for part in tokenizer.rows_to_parts(rows, TICKS_PER_QUARTER)]
     last_tick = max(int(part[:, 1].max(initial=0)) for part in parts)
     ticks_per_bar = QUARTERS_PER_BAR * TICKS_PER_QUARTER
     end_tick = ticks_per_bar * max(n_bars, math.ceil(last_tick / ticks_per_bar))
@@ -72,7 +76,8 @@ def describe(rows: np.ndarray, n_new: int, tokenizer: MidiTokenizerPooled) -> st
     v = tokenizer.vocabulary
     part_of_note = v.part_of_id[rows[:, PITCH_INSTRUMENT]]  # (N,)
     counts = np.bincount(part_of_note, minlength=len(v.parts))
-    parts = ", ".join(f"{name} {count}" for name, count in zip(v.part_names, counts, strict=True))
+    parts = ", ".join(f"{name} {count}"
+                      for name, count in zip(v.part_names, counts, strict=True))
     last = int(rows[-1, BAR]) - FIRST_ID + 1 if len(rows) else 0
     new = f", {n_new} of them new" if n_new < len(rows) else ""
     return f"{last} bars, {len(rows)} notes{new} ({parts})"

@@ -36,7 +36,9 @@ def open_prompt(path: Path) -> Song | TokenFile:
     return song
 
 
-def read_prompt(opened: Song | TokenFile | None, path: Path, n_rows: int,
+def read_prompt(opened: Song | TokenFile | None,
+                path: Path,
+                n_rows: int,
                 tokenizer: MidiTokenizerPooled) -> Prompt:
     """The prompt in ids, of what `open_prompt` made of the file; None for no prompt.
 

@@ -54,8 +54,11 @@ class Score:
                 f"fresh {self.fresh:.2f} ({self.copied:.0%} of the bars copied)")
 
 
-def rank(songs: Sequence[np.ndarray], surprisals: Sequence[np.ndarray], known: np.ndarray,
-         vocabulary: Vocabulary, rules: RuleConfig) -> list[tuple[int, Score]]:
+def rank(songs: Sequence[np.ndarray],
+         surprisals: Sequence[np.ndarray],
+         known: np.ndarray,
+         vocabulary: Vocabulary,
+         rules: RuleConfig) -> list[tuple[int, Score]]:
     """Indices and scores of songs, best first. Songs without notes are left out.
 
     Args:
@@ -102,7 +105,9 @@ def likelihood_mark(nats: float, of_rivals: Sequence[float]) -> float:
     return max(0.0, 1.0 - outside / (high - low))
 
 
-def key_mark(new: np.ndarray, known: np.ndarray, vocabulary: Vocabulary,
+def key_mark(new: np.ndarray,
+             known: np.ndarray,
+             vocabulary: Vocabulary,
              rules: RuleConfig) -> tuple[str, float | None]:
     """A scale, and the share of new notes in it; ("", None) where all new notes are drums.
 

@@ -85,7 +85,9 @@ def recipe_from_dict(data: dict[str, Any], where: str) -> Recipe:
     if data.get("format") != RECIPE_FORMAT or data.get("version") != RECIPE_VERSION:
         raise UserError(f"{where}: its recipe is of version {data.get('version')!r:.40}, "
                         f"this program reads {RECIPE_VERSION}; use the version that wrote it")
-    settings = {key: value for key, value in data.items() if key not in ("format", "version")}
+    settings = {key: value
+                for key, value in data.items()
+                if key not in ("format", "version")}
     if isinstance(settings.get("genconfig"), dict):
         settings["genconfig"] = dict.fromkeys(SWITCHES, False) | settings["genconfig"]
     return config_from_dict(Recipe, settings, f"{where}: recipe")

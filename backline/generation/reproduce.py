@@ -29,7 +29,8 @@ class Job:
     session: Session
 
 
-def open_job(original: Original, prompt: Path | None,
+def open_job(original: Original,
+             prompt: Path | None,
              open_model: Callable[[str], LoadedModel]) -> Job:
     """A song with its model and its prompt.
 
@@ -81,7 +82,8 @@ def make_again(job: Job, folder: Path, batches: dict[str, list[Sampled]]) -> boo
     song = batches[shared][recipe.batch.index(recipe.seed)]
     files = session.files(song.notes, recipe)
     whole = write_song(folder, next_number(folder), files)
-    if job.original.hash in (hashlib.sha256(data).hexdigest() for data in files.values()):
+    if job.original.hash in (hashlib.sha256(data).hexdigest()
+                             for data in files.values()):
         print(f"{whole}: the same bytes as {name}")
         return True
     changed = differences(recipe.surroundings, song_surroundings(loaded.device.type))

@@ -141,7 +141,10 @@ class Option(NamedTuple):
 class Rules:
     """The rules of one song, or of the passage of it that is made."""
 
-    def __init__(self, vocabulary: Vocabulary, config: RuleConfig, passage: Passage) -> None:
+    def __init__(self,
+                 vocabulary: Vocabulary,
+                 config: RuleConfig,
+                 passage: Passage) -> None:
         """Raises UserError: the rules name an unknown part or pitch, or leave a part no pitch."""
         _check_parts(vocabulary, config, passage.parts)
         self.vocabulary = vocabulary
@@ -155,7 +158,8 @@ class Rules:
         self.first = passage.first_bar * vocabulary.steps_per_bar
         self.end = passage.end_bar * vocabulary.steps_per_bar
 
-        self.ids_of_part = [slice(first, first + part.n_pitches) for first, part
+        self.ids_of_part = [slice(first, first + part.n_pitches)
+                            for first, part
                             in zip(vocabulary.first_pitch_ids, vocabulary.parts, strict=True)]
         self.pitches = allowed_pitches(vocabulary, config, self.parts)  # (V,) bool
         names = enumerate(vocabulary.part_names)
@@ -164,7 +168,8 @@ class Rules:
         self.chord_pitches = self._chord_pitches(passage.chords)
         self.sounding_bars = frozenset((self.given[:, BAR] - FIRST_ID).tolist())
         self.gaps = self._gaps(range(passage.first_bar, passage.end_bar))
-        self.by_part = [PitchGroup(ids, self._longest(p)) for p, ids in enumerate(self.ids_of_part)]
+        self.by_part = [PitchGroup(ids, self._longest(p))
+                        for p, ids in enumerate(self.ids_of_part)]
         # One group, for where durations do not matter: `longest` is that of any part.
         all_ids = slice(0, len(self.pitches))
         self.all_parts = [PitchGroup(all_ids, self.by_part[0].longest)]
@@ -276,7 +281,10 @@ class Rules:
                 allowed[self.ids_of_part[p]] = False
         return allowed
 
-    def mask(self, family: int, chosen: dict[int, int], spans: list[TimeSpan],
+    def mask(self,
+             family: int,
+             chosen: dict[int, int],
+             spans: list[TimeSpan],
              may_end: bool) -> np.ndarray:
         """(V_f,) bool: the ids of `family` from which a valid note can be completed.
 
@@ -300,7 +308,9 @@ class Rules:
             allowed[EOS] = may_end or not allowed.any()
         return allowed
 
-    def _options(self, chosen: dict[int, int], spans: list[TimeSpan],
+    def _options(self,
+                 chosen: dict[int, int],
+                 spans: list[TimeSpan],
                  by_part: bool) -> Iterator[Option]:
         """Notes that fit the ids chosen: part by part if asked for, or if durations matter."""
         for begin, end, pitches in spans:

@@ -47,7 +47,10 @@ SEED_STEP = 1_000_000  # from the seed of a rejected song to the next
 class LoadedModel:
     """A model ready to play, with its tokenizer, its device and what its file says besides."""
 
-    def __init__(self, path: Path, device_name: str = "auto", dtype: str = DTYPES[0]) -> None:
+    def __init__(self,
+                 path: Path,
+                 device_name: str = "auto",
+                 dtype: str = DTYPES[0]) -> None:
         """Load the model at `path` with weights of `dtype`, one of `config.DTYPES`.
 
         Raises UserError about the file, the device, or a dtype that the device does not have.
@@ -109,7 +112,10 @@ class LoadedModel:
                   "make its own with copies.py", file=sys.stderr)
         return index
 
-    def make(self, task: Task, config: GenConfig, seeds: Sequence[int]) -> list[Sampled]:
+    def make(self,
+             task: Task,
+             config: GenConfig,
+             seeds: Sequence[int]) -> list[Sampled]:
         """One song of `task` for each seed, sampled in one batch."""
         from backline.generation.sampler import Request, sample_songs
 
@@ -288,7 +294,10 @@ class Session:
         )
 
 
-def open_session(loaded: LoadedModel, wish: Wish, config: GenConfig, prompt: Prompt,
+def open_session(loaded: LoadedModel,
+                 wish: Wish,
+                 config: GenConfig,
+                 prompt: Prompt,
                  copy_check: CopyCheck | None) -> Session:
     """Raises UserError if the model was not trained for the wish, or the prompt does not fit it."""
     loaded.check(wish, config)
@@ -304,6 +313,7 @@ def best_songs(songs: Sequence[GeneratedSong], n: int, session: Session) -> list
     notes = [song.notes for song in songs]
     surprisals = [song.surprisals for song in songs]
     ranked = rank(notes, surprisals, session.task.kept, vocabulary, session.config.rules)
-    scored = [dataclasses.replace(songs[i], score=score.describe()) for i, score in ranked]
+    scored = [dataclasses.replace(songs[i], score=score.describe())
+              for i, score in ranked]
     empty = [song for song in songs if not len(song.notes)]
     return [*scored, *empty][:n]

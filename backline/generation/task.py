@@ -184,7 +184,10 @@ def check_has_song(given: bool, fill: bool, has_song: bool) -> None:
 # ---------------------------------------------------------------- from a wish to a task
 
 
-def make_task(wish: Wish, prompt: np.ndarray, vocabulary: Vocabulary, config: GenConfig) -> Task:
+def make_task(wish: Wish,
+              prompt: np.ndarray,
+              vocabulary: Vocabulary,
+              config: GenConfig) -> Task:
     """The task that follows from a wish.
 
     Args:
@@ -200,7 +203,10 @@ def make_task(wish: Wish, prompt: np.ndarray, vocabulary: Vocabulary, config: Ge
     return _new_bars(wish, prompt, vocabulary, config)
 
 
-def _new_bars(wish: Wish, prompt: np.ndarray, vocabulary: Vocabulary, config: GenConfig) -> Task:
+def _new_bars(wish: Wish,
+              prompt: np.ndarray,
+              vocabulary: Vocabulary,
+              config: GenConfig) -> Task:
     """Bars from scratch, or after a prompt."""
     begun = _n_bars(prompt)
     end_bar = min(begun + (wish.bars or config.num_bars), vocabulary.bars)
@@ -243,7 +249,9 @@ def told_chords(config: GenConfig, first_bar: int, end_bar: int) -> np.ndarray |
     return chords
 
 
-def _parts_for_parts(wish: Wish, prompt: np.ndarray, vocabulary: Vocabulary,
+def _parts_for_parts(wish: Wish,
+                     prompt: np.ndarray,
+                     vocabulary: Vocabulary,
                      config: GenConfig) -> Task:
     """Parts beside those of the prompt that are given."""
     present = parts_of(prompt, vocabulary)
@@ -274,7 +282,10 @@ def _parts_for_parts(wish: Wish, prompt: np.ndarray, vocabulary: Vocabulary,
     )
 
 
-def _fill(wish: Wish, prompt: np.ndarray, vocabulary: Vocabulary, config: GenConfig) -> Task:
+def _fill(wish: Wish,
+          prompt: np.ndarray,
+          vocabulary: Vocabulary,
+          config: GenConfig) -> Task:
     """Bars of the prompt anew, between those before and those after them."""
     if config.controls.ending == "yes":
         raise UserError("--ending yes: bars in the middle lead to what comes after them; "
@@ -330,7 +341,10 @@ def resting_parts(wish: Wish, task: Task) -> tuple[str, ...]:
     return tuple(name for name in present if name not in task.made)
 
 
-def lacking_parts(wish: Wish, task: Task, config: GenConfig, new: np.ndarray) -> tuple[str, ...]:
+def lacking_parts(wish: Wish,
+                  task: Task,
+                  config: GenConfig,
+                  new: np.ndarray) -> tuple[str, ...]:
     """Requested parts that have no note in the song of `new` notes, or nearly none.
 
     Requested are parts that the wish names, or that given ones lack. From scratch all parts are,

@@ -102,7 +102,8 @@ def tell(task: Task, config: GenConfig, table: SheetTable, seed: int) -> Told:
 
 
 def _density_text(config: GenConfig) -> str:
-    return ", ".join(f"{part}={level}" for part, level in config.controls.density.items())
+    return ", ".join(f"{part}={level}"
+                     for part, level in config.controls.density.items())
 
 
 def _columns(part: int) -> slice:
@@ -110,11 +111,15 @@ def _columns(part: int) -> slice:
     return slice(part * N_PART_FIELDS, (part + 1) * N_PART_FIELDS)
 
 
-def _drawn(playing: Sequence[str], density: dict[str, int], table: SheetTable,
-           vocabulary: Vocabulary, random: np.random.Generator) -> np.ndarray:
+def _drawn(playing: Sequence[str],
+           density: dict[str, int],
+           table: SheetTable,
+           vocabulary: Vocabulary,
+           random: np.random.Generator) -> np.ndarray:
     """(S,) the sheet of a song in which all of `playing` play, as near to `density` as there is."""
     sheets = table.sheets  # (n_songs, S)
-    first_columns = {name: p * N_PART_FIELDS for p, name in enumerate(vocabulary.part_names)}
+    first_columns = {name: p * N_PART_FIELDS
+                     for p, name in enumerate(vocabulary.part_names)}
     plays = sheets[:, [first_columns[name] + PLAYS for name in playing]] == FIRST_VALUE
     all_play = plays.all(1)
     if all_play.any():
@@ -208,7 +213,9 @@ def check_controls(config: GenConfig, task: Task) -> list[str]:
 def _outside(progression: Progression, key: str, scale: str) -> list[str]:
     """A line about each chord of a progression that has notes outside a key."""
     in_key = scale_pitch_classes(key, scale)
-    outside = [chord for chord in progression.chords if not chord_pitch_classes(chord) <= in_key]
+    outside = [chord
+               for chord in progression.chords
+               if not chord_pitch_classes(chord) <= in_key]
     names = dict.fromkeys(map(chord_name, outside))
     return [f"{name} has notes outside {key} {scale}; they are allowed while it sounds"
             for name in names]

@@ -135,7 +135,10 @@ class KeyValueCache:
             self.layers[layer] = keys[:len(songs)], values[:len(songs)]
         self.lengths = [self.lengths[song] for song in songs]
 
-    def replace(self, songs: Sequence[int], other: KeyValueCache, sources: Sequence[int]) -> None:
+    def replace(self,
+                songs: Sequence[int],
+                other: KeyValueCache,
+                sources: Sequence[int]) -> None:
         """Overwrite `songs` with the songs `sources` of `other`."""
         index = torch.tensor(songs, device=self.device)
         source = torch.tensor(sources, device=self.device)

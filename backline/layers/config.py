@@ -16,7 +16,10 @@ POOLINGS = ("concat", "sum")
 POSITIONS = ("sinusoidal", "rotary", "music_time", "metre")
 HEADS = ("parallel", "chain", "gru")
 BARS = ("absolute", "relative")
-CHOICES = {"emb_pooling": POOLINGS, "positions": POSITIONS, "heads": HEADS, "bars": BARS}
+CHOICES = {"emb_pooling": POOLINGS,
+           "positions": POSITIONS,
+           "heads": HEADS,
+           "bars": BARS}
 AT_LEAST_1 = ("n_layers", "n_heads", "d_model", "block_size", "steps_per_bar")
 FF_FACTOR = 4  # width of the feed-forward layer over d_model (Vaswani et al. 2017, section 3.3)
 TIME_FIELDS = (FIELDS[BAR], FIELDS[START_POS])
@@ -86,7 +89,10 @@ class ModelConfig:
         return cls(**with_sizes(settings, vocabulary))
 
     @classmethod
-    def from_dict(cls, settings: dict[str, Any], vocabulary: Vocabulary, where: str) -> ModelConfig:
+    def from_dict(cls,
+                  settings: dict[str, Any],
+                  vocabulary: Vocabulary,
+                  where: str) -> ModelConfig:
         """The same from JSON data. Raises UserError as `config_from_dict` does."""
         return config_from_dict(cls, with_sizes(settings, vocabulary), where)
 

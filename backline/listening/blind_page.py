@@ -24,7 +24,10 @@ QUESTIONS = ("prefer", "real")
 BLIND_BARS = 16
 
 
-def blind_page(folders: Sequence[Path], question: str, most_bars: int, seed: int,
+def blind_page(folders: Sequence[Path],
+               question: str,
+               most_bars: int,
+               seed: int,
                vocabulary: Vocabulary) -> bytes:
     """A page of pairs, shuffled.
 
@@ -39,7 +42,8 @@ def blind_page(folders: Sequence[Path], question: str, most_bars: int, seed: int
         UserError: a folder has no songs.
     """
     random_orders = random.Random(seed)
-    sides = [blind_ideas(folder, most_bars, random_orders, vocabulary) for folder in folders]
+    sides = [blind_ideas(folder, most_bars, random_orders, vocabulary)
+             for folder in folders]
     ideas: list[dict[str, Any]] = []
     pairs = []
     for song, reference in zip(*sides, strict=False):  # the larger folder's rest has no partner
@@ -52,10 +56,15 @@ def blind_page(folders: Sequence[Path], question: str, most_bars: int, seed: int
             ideas.append(idea | {"title": f"Pair {len(pairs)}, {name}"})
     summary = f"{len(pairs)} pair{'s' * (len(pairs) > 1)}"
     data = common_data("Listen and choose", summary, vocabulary)
-    return page_bytes(data | {"ideas": ideas, "pairs": pairs, "question": question})
+    return page_bytes(data | {"ideas": ideas,
+                              "pairs": pairs,
+                              "question": question})
 
 
-def blind_ideas(folder: Path, most_bars: int, random_orders: random.Random, vocabulary: Vocabulary,
+def blind_ideas(folder: Path,
+                most_bars: int,
+                random_orders: random.Random,
+                vocabulary: Vocabulary,
                 ) -> list[dict[str, Any]]:
     """The songs of a folder in random order, without stems.
 
@@ -86,7 +95,9 @@ def blind_idea(path: Path, most_bars: int, vocabulary: Vocabulary) -> dict[str, 
         raise UserError(f"{path}: no notes of {', '.join(vocabulary.part_names)}")
     nothing_old = [np.zeros(len(part), bool) for part in parts.notes]
     data = excerpt(music_data(song, parts.notes, nothing_old), most_bars)
-    return data | {"file": path.as_posix(), "hash": file_hash(path), "fresh": None}
+    return data | {"file": path.as_posix(),
+                   "hash": file_hash(path),
+                   "fresh": None}
 
 
 def excerpt(data: dict[str, Any], most_bars: int) -> dict[str, Any]:
@@ -106,4 +117,5 @@ def excerpt(data: dict[str, Any], most_bars: int) -> dict[str, Any]:
 def _cut(part: list[list[int]], start: int, end: int) -> list[list[int]]:
     """The notes [onset, end, …] that begin before `end`, from `start` on and cut off at `end`."""
     return [[onset - start, min(stop, end) - start, *rest]
-            for onset, stop, *rest in part if onset < end]
+            for onset, stop, *rest in part
+            if onset < end]

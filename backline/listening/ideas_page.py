@@ -131,7 +131,10 @@ def _readable(paths: Sequence[Path], vocabulary: Vocabulary) -> list[dict[str, A
 # ---------------------------------------------------------------- an idea
 
 
-def idea_data(path: Path, song: Song, notes: PartNotes, vocabulary: Vocabulary) -> dict[str, Any]:
+def idea_data(path: Path,
+              song: Song,
+              notes: PartNotes,
+              vocabulary: Vocabulary) -> dict[str, Any]:
     """What the page shows of a song. Raises UserError if its recipe cannot be read."""
     has_recipe = BEGINNING.encode() in read_input(path)
     recipe = read_recipe(path) if has_recipe else None
@@ -190,7 +193,8 @@ def files_of(path: Path, vocabulary: Vocabulary) -> list[dict[str, Any]]:
     files.append(("prompt", f"{path.stem}-prompt.mid", None))
     files.append(("sound", f"{path.stem}.wav", None))
     return [{"label": label, "file": file, "part": part}
-            for label, file, part in files if (path.parent / file).is_file()]
+            for label, file, part in files
+            if (path.parent / file).is_file()]
 
 
 # ---------------------------------------------------------------- old and new
@@ -216,7 +220,10 @@ def kept_notes(path: Path, recipe: Recipe, vocabulary: Vocabulary) -> PartNotes 
     return tokenizer.rows_to_parts(prompt.rows, vocabulary.steps_per_quarter)
 
 
-def old_notes(notes: PartNotes, ticks_per_quarter: int, wish: Wish, before: PartNotes | None,
+def old_notes(notes: PartNotes,
+              ticks_per_quarter: int,
+              wish: Wish,
+              before: PartNotes | None,
               vocabulary: Vocabulary) -> list[np.ndarray]:
     """For each part, which of its (N, 3) notes were there before the song was made, (N,) bool.
 
@@ -235,7 +242,8 @@ def old_notes(notes: PartNotes, ticks_per_quarter: int, wish: Wish, before: Part
     old = []
     for part, kept in zip(notes, before, strict=True):
         # Onsets in a unit that both share: ticks times steps.
-        there = {(onset * ticks_per_quarter, pitch) for onset, _, pitch in kept.tolist()}
+        there = {(onset * ticks_per_quarter, pitch)
+                 for onset, _, pitch in kept.tolist()}
         steps = vocabulary.steps_per_quarter
         is_old = [(onset * steps, pitch) in there for onset, _, pitch in part.tolist()]
         old.append(np.array(is_old, bool))
@@ -305,7 +313,8 @@ def recipe_summary(recipe: Recipe) -> str:
 def recipe_rows(recipe: Recipe, path: Path) -> list[tuple[str, str]]:
     """The recipe of the song at `path` as names and values, for people; without empty ones."""
     config = recipe.genconfig
-    filters = {name: _by_family(getattr(config, name)) for name in ("threshold", "top_p", "min_p")}
+    filters = {name: _by_family(getattr(config, name))
+               for name in ("threshold", "top_p", "min_p")}
     if config.sampling_fn == "none":
         del filters["threshold"]
     rows = {

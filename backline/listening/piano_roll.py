@@ -44,7 +44,10 @@ class PartDrawing(NamedTuple):
     colors: Sequence[tuple[float, ...]]
 
 
-def piano_roll(rows: np.ndarray, vocabulary: Vocabulary, n_prompt: int = 0, title: str = "",
+def piano_roll(rows: np.ndarray,
+               vocabulary: Vocabulary,
+               n_prompt: int = 0,
+               title: str = "",
                given: np.ndarray | None = None) -> bytes:
     """A PNG of a song: a panel for each part, bars along the axis, drums by name.
 
@@ -99,7 +102,11 @@ def _figure(vocabulary: Vocabulary, drawings: list[PartDrawing], n_bars: int,
         heights.append(max(PANEL_HEIGHT, PIECE_HEIGHT * n_pieces))
     width = min(max(LEAST_WIDTH, BAR_WIDTH * n_bars), MOST_WIDTH)
     figure = Figure(figsize=(width, sum(heights)), layout="constrained")
-    panels = figure.subplots(len(heights), 1, sharex=True, squeeze=False, height_ratios=heights)
+    panels = figure.subplots(len(heights),
+                             1,
+                             sharex=True,
+                             squeeze=False,
+                             height_ratios=heights)
     return figure, panels[:, 0]
 
 
@@ -159,7 +166,10 @@ def _drum_rows(axes: Axes, drawing: PartDrawing) -> None:
     axes.set_ylim(-1, max(len(pieces), 1))
 
 
-def _draw_bars(axes: Axes, drawing: PartDrawing, middle: np.ndarray, height: float) -> None:
+def _draw_bars(axes: Axes,
+               drawing: PartDrawing,
+               middle: np.ndarray,
+               height: float) -> None:
     """Lying bars with their `middle` (N,) on the axis, as one collection.
 
     With a patch for each, as `barh` makes them, a long song takes seconds.

@@ -35,7 +35,8 @@ class Vote:
     @property
     def folders(self) -> tuple[str, str]:
         """The folders of the first and of the second song."""
-        first, second = (PurePosixPath(song).parent for song in (self.first, self.second))
+        first, second = (PurePosixPath(song).parent
+                         for song in (self.first, self.second))
         return str(first), str(second)
 
 

@@ -14,14 +14,17 @@ from backline.music.vocab import QUARTERS_PER_BAR
 # ---------------------------------------------------------------- the grid
 
 
-def quantize_onsets(ticks: np.ndarray, ticks_per_quarter: int,
+def quantize_onsets(ticks: np.ndarray,
+                    ticks_per_quarter: int,
                     steps_per_quarter: int) -> np.ndarray:
     """Nearest step of each onset, a tie going down: ceil(steps − 1/2), on exact integers."""
     numerator = ticks_per_quarter - 2 * steps_per_quarter * ticks
     return -(numerator // (2 * ticks_per_quarter))
 
 
-def quantize_durations(ticks: np.ndarray, ticks_per_quarter: int, steps_per_quarter: int,
+def quantize_durations(ticks: np.ndarray,
+                       ticks_per_quarter: int,
+                       steps_per_quarter: int,
                        longest: int) -> np.ndarray:
     """Nearest number of steps, a tie going down, from 1 to `longest`."""
     steps = quantize_onsets(ticks, ticks_per_quarter, steps_per_quarter)

@@ -65,7 +65,9 @@ LEAST_SOUND = 1 / 8  # half bars of melodic notes, durations added; with less th
 # ---------------------------------------------------------------- from notes
 
 
-def estimate_chords(rows: np.ndarray, vocabulary: Vocabulary, first_bar: int,
+def estimate_chords(rows: np.ndarray,
+                    vocabulary: Vocabulary,
+                    first_bar: int,
                     n_bars: int) -> np.ndarray:
     """The chord of each half bar, from what all parts but drums play.
 
@@ -108,7 +110,9 @@ def _half_bar_steps(vocabulary: Vocabulary) -> int:
     return vocabulary.steps_per_bar // HALVES_PER_BAR
 
 
-def _sounding(rows: np.ndarray, vocabulary: Vocabulary, first_bar: int,
+def _sounding(rows: np.ndarray,
+              vocabulary: Vocabulary,
+              first_bar: int,
               n_halves: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Half bar, step and pitch, (S,) each, of every step that a melodic note sounds.
 
@@ -244,7 +248,8 @@ def chord_pitch_classes(row: np.ndarray) -> frozenset[int]:
     if UNKNOWN in row or NONE in row:
         return frozenset()
     chord = _chord(row)
-    above_root = ((chord.root + interval) % OCTAVE for interval in INTERVALS[chord.quality])
+    above_root = ((chord.root + interval) % OCTAVE
+                  for interval in INTERVALS[chord.quality])
     return frozenset(above_root) | {chord.bass}
 
 

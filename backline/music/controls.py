@@ -107,13 +107,17 @@ def transposed(controls: np.ndarray, semitones: int, vocabulary: Vocabulary) -> 
 
 def silenced(controls: np.ndarray, parts: Collection[int], vocabulary: Vocabulary) -> np.ndarray:
     """A copy of (..., K) controls in which some parts, by number, do not play."""
-    silent = [column for column, field in enumerate(fields(vocabulary)) if field.part in parts]
+    silent = [column
+              for column, field in enumerate(fields(vocabulary))
+              if field.part in parts]
     changed = controls.copy()
     changed[..., silent] = NONE
     return changed
 
 
-def forgotten(controls: np.ndarray, random: np.random.Generator, share: float = 0.15,
+def forgotten(controls: np.ndarray,
+              random: np.random.Generator,
+              share: float = 0.15,
               share_all: float = 0.1) -> np.ndarray:
     """A copy of (B, T, K) controls of which some are unknown: a model learns to play without them.
 

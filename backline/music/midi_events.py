@@ -112,11 +112,15 @@ def mend(data: bytes, place: int, where: str) -> tuple[bytes, int, int]:
         raise UserError(f"{where}: damaged MIDI file (an event {reason}); export it "
                         f"again") from None
     still_sounding = np.repeat(np.arange(len(sounding)), sounding).tolist()
-    offs = [bytes((NOTE_OFF | line // N_PITCHES, line % N_PITCHES, 0)) for line in still_sounding]
+    offs = [bytes((NOTE_OFF | line // N_PITCHES, line % N_PITCHES, 0))
+            for line in still_sounding]
     return track_chunk(bytes(out), offs), place, n_clipped
 
 
-def _walk(data: bytes, place: int, out: bytearray, sounding: list[int]) -> tuple[int, int]:
+def _walk(data: bytes,
+          place: int,
+          out: bytearray,
+          sounding: list[int]) -> tuple[int, int]:
     """Write events to `out`, and count in `sounding` the notes left on.
 
     Returns the place after the last event, and how many data bytes were clipped.

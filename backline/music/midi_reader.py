@@ -166,7 +166,11 @@ def _first_chunk(data: bytes) -> int:
     return max(data.find(b"MTrk"), 14)  # the header is not as long as it says
 
 
-def _check_whole(data: bytes, place: int, bodies: list[bytes], n_tracks: int, where: str) -> None:
+def _check_whole(data: bytes,
+                 place: int,
+                 bodies: list[bytes],
+                 n_tracks: int,
+                 where: str) -> None:
     """Raise UserError if the chunks read, up to `place`, are not a whole file's."""
     rest = data[place:].strip(b"\0")
     ends_well = bool(bodies) and bodies[-1].endswith(END_OF_TRACK) and not rest
@@ -213,8 +217,11 @@ def _end_by_events(data: bytes, place: int) -> int | None:
 # ---------------------------------------------------------------- tracks
 
 
-def _song_of_tracks(header: bytes, bodies: list[bytes], are_readable: list[bool],
-                    notices: list[str], where: str) -> Song | None:
+def _song_of_tracks(header: bytes,
+                    bodies: list[bytes],
+                    are_readable: list[bool],
+                    notices: list[str],
+                    where: str) -> Song | None:
     """The song of these tracks; those not readable are mended.
 
     None if symusic does not read the others right.
@@ -256,7 +263,9 @@ def _ends_once(body: bytes) -> bool:
 # ---------------------------------------------------------------- notes
 
 
-def _song_from_score(score: Any, notices: list[str], where: str,
+def _song_from_score(score: Any,
+                     notices: list[str],
+                     where: str,
                      offs_per_pitch: int | None = None) -> Song | None:
     """The song of a symusic score, whose notes left sounding end `LATE_TICKS` after their track.
 
@@ -286,11 +295,16 @@ def _song_from_score(score: Any, notices: list[str], where: str,
         raise UserError(f"{where}: has a note at quarter {latest:.0f}, beyond any song; its times "
                         f"are damaged")
     notes = np.stack([onset, end, line & (N_PITCHES - 1)], axis=1)  # (N, 3), track by track
-    tempos = [(tempo.time, rounded_tempo(tempo.qpm)) for tempo in score.tempos if tempo.mspq > 0]
+    tempos = [(tempo.time, rounded_tempo(tempo.qpm))
+              for tempo in score.tempos
+              if tempo.mspq > 0]
     signatures = [TimeSignature(each.time, each.numerator, each.denominator)
                   for each in score.time_signatures]
-    return Song(score.ticks_per_quarter, _tracks(score, notes, n_notes), _by_tick(tempos),
-                _by_tick(signatures), tuple(notices))
+    return Song(score.ticks_per_quarter,
+                _tracks(score, notes, n_notes),
+                _by_tick(tempos),
+                _by_tick(signatures),
+                tuple(notices))
 
 
 def _tracks(score: Any, notes: np.ndarray, n_notes: list[int]) -> tuple[Track, ...]:
@@ -315,7 +329,8 @@ def _by_tick(changes: list) -> tuple:
     return tuple(sorted(changes, key=lambda change: change[0]))
 
 
-def _first_releases(line: np.ndarray, onset: np.ndarray,
+def _first_releases(line: np.ndarray,
+                    onset: np.ndarray,
                     end: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """End each note at the first note-off of its pitch after its onset.
 
@@ -379,7 +394,8 @@ def song_from_miditoolkit(midi: miditoolkit.MidiFile) -> Song:
             notes = first_release(notes)
         name = (instrument.name or "").strip()
         tracks.append(Track(name, int(instrument.program), bool(instrument.is_drum), notes))
-    tempos = [(int(each.time), rounded_tempo(float(each.tempo))) for each in midi.tempo_changes]
+    tempos = [(int(each.time), rounded_tempo(float(each.tempo)))
+              for each in midi.tempo_changes]
     signatures = [TimeSignature(int(each.time), each.numerator, each.denominator)
                   for each in midi.time_signature_changes]
     return Song(midi.ticks_per_beat, tuple(tracks), _by_tick(tempos), _by_tick(signatures))

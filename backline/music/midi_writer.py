@@ -43,8 +43,11 @@ def end_at_next_onset(notes: np.ndarray) -> np.ndarray:
 # ---------------------------------------------------------------- bytes, by symusic
 
 
-def parts_to_bytes(notes: list[np.ndarray], vocabulary: Vocabulary, ticks_per_quarter: int,
-                   tempo: float = DEFAULT_TEMPO, only: int | None = None) -> bytes:
+def parts_to_bytes(notes: list[np.ndarray],
+                   vocabulary: Vocabulary,
+                   ticks_per_quarter: int,
+                   tempo: float = DEFAULT_TEMPO,
+                   only: int | None = None) -> bytes:
     """A Type-1 MIDI file in 4/4 with one track and channel per part, empty or not.
 
     Each note ends at the next onset of its pitch. symusic writes the file, fast enough for folders.
@@ -90,7 +93,8 @@ class PartsMidiFile(miditoolkit.MidiFile):
         """As `miditoolkit.MidiFile.dump`, with each note ended at the next onset of its pitch."""
         writable = miditoolkit.MidiFile(ticks_per_beat=self.ticks_per_beat)
         writable.__dict__.update(self.__dict__)
-        writable.instruments = [_writable(instrument) for instrument in self.instruments]
+        writable.instruments = [_writable(instrument)
+                                for instrument in self.instruments]
         writable.dump(*args, **kwargs)
 
 
@@ -105,7 +109,9 @@ def _writable(instrument: miditoolkit.Instrument) -> miditoolkit.Instrument:
     return copy
 
 
-def parts_to_midi(notes: list[np.ndarray], vocabulary: Vocabulary, ticks_per_quarter: int,
+def parts_to_midi(notes: list[np.ndarray],
+                  vocabulary: Vocabulary,
+                  ticks_per_quarter: int,
                   tempo: float = DEFAULT_TEMPO) -> PartsMidiFile:
     """A MIDI object in 4/4 with one track per part, empty or not; see `parts_to_bytes`."""
     midi = PartsMidiFile(ticks_per_beat=ticks_per_quarter)

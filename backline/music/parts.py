@@ -70,7 +70,8 @@ def _with_notes(song: Song) -> list[int]:
 # ---------------------------------------------------------------- which track is which part
 
 
-def assign_parts(song: Song, vocabulary: Vocabulary,
+def assign_parts(song: Song,
+                 vocabulary: Vocabulary,
                  wanted: Mapping[str, str] | None = None) -> Assignment:
     """Find which tracks play each part of the vocabulary.
 
@@ -174,7 +175,9 @@ def _most_notes(indices: Sequence[int], song: Song) -> int:
 # ---------------------------------------------------------------- pitch ranges
 
 
-def fit_range(notes: np.ndarray, part: Part, choices: Choices,
+def fit_range(notes: np.ndarray,
+              part: Part,
+              choices: Choices,
               where: str) -> tuple[np.ndarray, int]:
     """Bring (N, 3) notes of one part into its pitch range.
 
@@ -205,7 +208,10 @@ def fit_range(notes: np.ndarray, part: Part, choices: Choices,
 # ---------------------------------------------------------------- bars
 
 
-def fit_bars(parts: list[np.ndarray], song: Song, vocabulary: Vocabulary, choices: Choices,
+def fit_bars(parts: list[np.ndarray],
+             song: Song,
+             vocabulary: Vocabulary,
+             choices: Choices,
              where: str) -> list[Piece]:
     """Cut a song's parts into pieces that the vocabulary's bars hold; usually one, the song itself.
 
@@ -264,7 +270,10 @@ class Arranged(NamedTuple):
     about_song: dict[str, Any]
 
 
-def arrange(song: Song, vocabulary: Vocabulary, choices: Choices, where: str) -> Arranged:
+def arrange(song: Song,
+            vocabulary: Vocabulary,
+            choices: Choices,
+            where: str) -> Arranged:
     """Give the song's notes to the parts, within their ranges, and cut it where it must be.
 
     Raises UserError if the song is to be left out.

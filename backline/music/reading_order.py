@@ -32,7 +32,9 @@ class GivenNotes:
         return [tuple(row) for row in self.rows[first:self.n_read].tolist()]
 
 
-def reading_order(bars: np.ndarray, given: np.ndarray, start: int,
+def reading_order(bars: np.ndarray,
+                  given: np.ndarray,
+                  start: int,
                   lookahead_bars: int) -> np.ndarray:
     """(N,) indices of the notes of one song in the order in which they are read.
 

@@ -117,7 +117,10 @@ def sheets_of_bars(song: SongBars, vocabulary: Vocabulary, levels: Levels) -> np
     return _sheets(song, vocabulary, levels, Windows.around_bars(song.n_bars))
 
 
-def sheet_of(rows: np.ndarray, vocabulary: Vocabulary, levels: Levels, first_bar: int,
+def sheet_of(rows: np.ndarray,
+             vocabulary: Vocabulary,
+             levels: Levels,
+             first_bar: int,
              last_bar: int) -> np.ndarray:
     """(K_sheet,) uint8: one sheet of a whole stretch of bars, which count from 0.
 
@@ -146,7 +149,8 @@ class SongBars(NamedTuple):
         return counts.reshape(self.n_bars, self.n_parts)
 
 
-def song_bars(rows: np.ndarray, vocabulary: Vocabulary,
+def song_bars(rows: np.ndarray,
+              vocabulary: Vocabulary,
               stretch: tuple[int, int] | None = None) -> SongBars:
     """The notes of (N, 4) rows; only those of a `stretch`, first and last bar, if one is given."""
     is_note = rows[:, BAR] >= FIRST_ID
@@ -199,7 +203,9 @@ def _ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return a / np.maximum(b, 1)
 
 
-def _sheets(song: SongBars, vocabulary: Vocabulary, levels: Levels,
+def _sheets(song: SongBars,
+            vocabulary: Vocabulary,
+            levels: Levels,
             windows: Windows) -> np.ndarray:
     """(W, K_sheet) uint8: the sheets of W windows of bars."""
     counts = song.counts()

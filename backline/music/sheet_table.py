@@ -36,7 +36,10 @@ class SheetTable:
         }
 
     @classmethod
-    def from_facts(cls, data: dict[str, Any], vocabulary: Vocabulary, where: Path) -> SheetTable:
+    def from_facts(cls,
+                   data: dict[str, Any],
+                   vocabulary: Vocabulary,
+                   where: Path) -> SheetTable:
         """The table in plain data. Raises UserError if that is damaged."""
         try:
             edges_of_parts = [tuple(edges) for edges in data["density_edges"]]

@@ -60,13 +60,17 @@ class Song:
     @property
     def end_tick(self) -> int:
         """When the last note ends; 0 without notes."""
-        ends = (int(track.notes[:, 1].max()) for track in self.tracks if len(track.notes))
+        ends = (int(track.notes[:, 1].max())
+                for track in self.tracks
+                if len(track.notes))
         return max(ends, default=0)
 
     @property
     def last_onset_tick(self) -> int:
         """When the last note begins; 0 without notes."""
-        onsets = (int(track.notes[:, 0].max()) for track in self.tracks if len(track.notes))
+        onsets = (int(track.notes[:, 0].max())
+                  for track in self.tracks
+                  if len(track.notes))
         return max(onsets, default=0)
 
     @property

@@ -138,7 +138,8 @@ class Vocabulary:
     @functools.cached_property
     def pitch_of_id(self) -> np.ndarray:
         """(V,) MIDI pitch of each pitch_instrument id; −1 for special ids."""
-        ranges = [np.arange(part.lowest_pitch, part.highest_pitch + 1) for part in self.parts]
+        ranges = [np.arange(part.lowest_pitch, part.highest_pitch + 1)
+                  for part in self.parts]
         return np.concatenate([np.full(FIRST_ID, -1), *ranges])
 
     @functools.cached_property
@@ -148,8 +149,10 @@ class Vocabulary:
         return (
             SPECIALS + tuple(f"bar{i}" for i in range(self.bars)),
             SPECIALS + tuple(f"start_pos{i}" for i in range(self.steps_per_bar)),
-            SPECIALS + tuple(f"note_dur{i + 1}" for i in range(self.max_duration_steps)),
-            SPECIALS + tuple(f"pitch{pitch}_{self.parts[part].name}" for part, pitch in notes),
+            SPECIALS + tuple(f"note_dur{i + 1}"
+                             for i in range(self.max_duration_steps)),
+            SPECIALS + tuple(f"pitch{pitch}_{self.parts[part].name}"
+                             for part, pitch in notes),
         )
 
     @functools.cached_property
@@ -226,7 +229,9 @@ def load_vocabulary(source: str | Path | dict[str, Any] | Vocabulary | None = No
     if data.get("format") != FORMAT or data.get("version") != VERSION:
         raise UserError(f"{where}: not a vocabulary: needs format {FORMAT!r} and version "
                         f"{VERSION}, or the published form with 'n_tokens'")
-    fields = {key: value for key, value in data.items() if key not in ("format", "version")}
+    fields = {key: value
+              for key, value in data.items()
+              if key not in ("format", "version")}
     return config_from_dict(Vocabulary, fields, where)
 
 

@@ -133,7 +133,8 @@ def shingle_hashes(two_lines: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
     """
     length = SHINGLE + 1  # notes
     windows = [np.lib.stride_tricks.sliding_window_view(line, length)
-               for line in two_lines if len(line) >= length]
+               for line in two_lines
+               if len(line) >= length]
     if not windows:
         return np.zeros(0, np.uint32)
     pitches = np.concatenate(windows)                        # (W, length)
