@@ -130,7 +130,9 @@ def _is_on_grid(onsets: np.ndarray,
     return away <= max(steps // 2, bar_ticks * steps // tolerance)
 
 
-def check_quality(measures: dict[str, float | int], limits: Cleaning, where: str) -> None:
+def check_quality(measures: dict[str, float | int],
+                  limits: Cleaning,
+                  where: str) -> None:
     """Raise UserError naming the first measure that is outside its limit."""
     for name, complaint in COMPLAINTS.items():
         kind, _, measure = name.partition("_")

@@ -322,7 +322,9 @@ def _extents(config: ModelConfig) -> dict[str, Extent]:
     return extents
 
 
-def _draw_paths(sheet: Sheet, config: ModelConfig, extents: dict[str, Extent]) -> None:
+def _draw_paths(sheet: Sheet,
+                config: ModelConfig,
+                extents: dict[str, Extent]) -> None:
     """The arrows of the right column: in from the left, from choice to choice, to the next note."""
     names = list(extents)
     first = extents[names[0]].middle

@@ -86,7 +86,9 @@ class LossSettings:
     batch_size: int = 8  # windows at a time
 
 
-def losses(model: EvaluatedModel, dataset_path: Path, settings: LossSettings) -> dict[str, Any]:
+def losses(model: EvaluatedModel,
+           dataset_path: Path,
+           settings: LossSettings) -> dict[str, Any]:
     """Losses on songs of a dataset and, where any are asked for, on the model's own songs."""
     from backline.evaluation.held_out_losses import (
         by_context,
@@ -163,7 +165,9 @@ def measure_table(songs: Sequence[np.ndarray], vocabulary: Vocabulary,
     return list(measured[0]), np.array([list(song.values()) for song in measured])
 
 
-def copying(generated: Sequence[np.ndarray], real: Sequence[np.ndarray], index: CopyIndex,
+def copying(generated: Sequence[np.ndarray],
+            real: Sequence[np.ndarray],
+            index: CopyIndex,
             ) -> dict[str, Any]:
     """The longest runs of notes that songs share with training songs; see `CopyIndex`.
 

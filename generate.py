@@ -474,7 +474,9 @@ def notices_about(session: Session) -> list[str]:
     return notices
 
 
-def write_songs(args: argparse.Namespace, session: Session, outputs: Outputs) -> int:
+def write_songs(args: argparse.Namespace,
+                session: Session,
+                outputs: Outputs) -> int:
     """Make and write the songs, log them, write the page; returns the exit code.
 
     Raises UserError, after all that, if fewer songs than wanted do not copy.
@@ -503,7 +505,9 @@ def write_songs(args: argparse.Namespace, session: Session, outputs: Outputs) ->
     return 0
 
 
-def run_record(args: argparse.Namespace, session: Session, seed: int) -> dict[str, Any]:
+def run_record(args: argparse.Namespace,
+               session: Session,
+               seed: int) -> dict[str, Any]:
     """What genconfigs.txt holds of a run, before any song is made."""
     prompt = session.prompt
     return {
@@ -557,7 +561,9 @@ def check_reproduce(args: argparse.Namespace) -> None:
     """Raise UserError about options that --reproduce would ignore."""
     parser = build_parser()
     defaults = vars(parser.parse_args([]))
-    changed = {name for name, value in defaults.items() if getattr(args, name) != value}
+    changed = {name
+               for name, value in defaults.items()
+               if getattr(args, name) != value}
     ignored = changed - set(REPRODUCE_TAKES)
     options = [action.option_strings[0]
                for action in parser._actions

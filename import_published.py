@@ -125,7 +125,9 @@ def convert(modules: dict[str, Placeholder], tensors: dict[str, np.ndarray]) -> 
     return model
 
 
-def infer_config(modules: dict[str, Placeholder], tensors: dict[str, np.ndarray], n_layers: int,
+def infer_config(modules: dict[str, Placeholder],
+                 tensors: dict[str, np.ndarray],
+                 n_layers: int,
                  ) -> ModelConfig:
     """The config that the tensors' shapes imply.
 

@@ -150,7 +150,9 @@ def choose_tempo(stems: Sequence[Stem]) -> float:
     return DEFAULT_TEMPO
 
 
-def notices(stems: Sequence[Stem], vocabulary: Vocabulary, tempo: float) -> list[str]:
+def notices(stems: Sequence[Stem],
+            vocabulary: Vocabulary,
+            tempo: float) -> list[str]:
     """What the user may not have meant: stems that share a part, or that have another tempo."""
     lines = []
     for p, name in enumerate(vocabulary.part_names):

@@ -347,7 +347,8 @@ class PooledTransformer(nn.Module):
         self.order = self.choice.order
         for name, layer in self.choice.layers().items():
             self.add_module(name, layer)
-        late_blocks = (Block(config, LateAttention) for _ in range(config.late_layers))
+        late_blocks = (Block(config, LateAttention)
+                       for _ in range(config.late_layers))
         self.late_blocks = nn.ModuleList(late_blocks)
         self._initialize()
 

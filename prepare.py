@@ -192,7 +192,10 @@ def _write(store: SongStore, n_files: int, args: argparse.Namespace) -> None:
                  desc="writing",
                  disable=None)
     songs = Songs([names[song]
-                   for song in order], lengths[order], clusters[order], notes)
+                   for song in order],
+                  lengths[order],
+                  clusters[order],
+                  notes)
     counts = write_dataset(args.out,
                            songs,
                            args.block_size,

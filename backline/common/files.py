@@ -16,7 +16,9 @@ from backline.common.errors import UserError
 
 
 @contextlib.contextmanager
-def replacing(path: Path, durable: bool = False, make_parents: bool = True) -> Iterator[BinaryIO]:
+def replacing(path: Path,
+              durable: bool = False,
+              make_parents: bool = True) -> Iterator[BinaryIO]:
     """Open a temporary file beside `path`, and rename it into place when the block ends well.
 
     A run that is killed, or a disk that fills, leaves the old file as it was, and at most the
@@ -90,7 +92,9 @@ def check_writable(folder: Path) -> None:
                         f"write to") from None
 
 
-def check_new(paths: Iterable[Path], force: bool, inputs: Iterable[Path] = ()) -> None:
+def check_new(paths: Iterable[Path],
+              force: bool,
+              inputs: Iterable[Path] = ()) -> None:
     """Raise UserError if one of `paths` exists, unless `force` is set, or is one of `inputs`."""
     read = {path.resolve() for path in inputs}
     for path in paths:

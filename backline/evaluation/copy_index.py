@@ -53,7 +53,9 @@ SECOND_FACTOR = np.uint64(0x94D049BB133111EB)
 # ---------------------------------------------------------------- windows
 
 
-def window_hashes(rows: np.ndarray, size: int, vocabulary: Vocabulary) -> np.ndarray:
+def window_hashes(rows: np.ndarray,
+                  size: int,
+                  vocabulary: Vocabulary) -> np.ndarray:
     """A hash of each window of `size` notes: (max(N − size + 1, 0),) uint64.
 
     A polynomial over the notes modulo 2⁶⁴ (Karp & Rabin 1987), so the sum over a window is a

@@ -51,7 +51,9 @@ class WindowLosses(NamedTuple):
 
 
 @torch.inference_mode()
-def losses_of_windows(model: PooledTransformer, songs: Sequence[Tensor], batch_size: int,
+def losses_of_windows(model: PooledTransformer,
+                      songs: Sequence[Tensor],
+                      batch_size: int,
                       ) -> Iterator[WindowLosses]:
     """The losses of songs, (N, F) rows each, cut to the model's context; a batch at a time."""
     device = next(model.parameters()).device

@@ -85,7 +85,9 @@ def note_columns(rows: np.ndarray, vocabulary: Vocabulary) -> NoteColumns:
     return NoteColumns(onset, onset + length, vocabulary.pitch_of_id[ids], ids)
 
 
-def _rhythm(notes: NoteColumns, n_bars: int, vocabulary: Vocabulary) -> dict[str, float]:
+def _rhythm(notes: NoteColumns,
+            n_bars: int,
+            vocabulary: Vocabulary) -> dict[str, float]:
     steps_per_bar = vocabulary.steps_per_bar
     has_onset = np.zeros((n_bars, steps_per_bar), bool)
     has_onset[notes.onset // steps_per_bar, notes.onset % steps_per_bar] = True
@@ -114,7 +116,9 @@ def _tonality(notes: NoteColumns, vocabulary: Vocabulary) -> dict[str, float]:
     return dict(zip(names, values, strict=True))
 
 
-def _self_similarity(notes: NoteColumns, n_bars: int, vocabulary: Vocabulary) -> dict[str, float]:
+def _self_similarity(notes: NoteColumns,
+                     n_bars: int,
+                     vocabulary: Vocabulary) -> dict[str, float]:
     """What bars share with those that come some DISTANCES after them."""
     strokes = strokes_in_bars(notes, n_bars, vocabulary.steps_per_bar)
     found = {}
@@ -123,7 +127,9 @@ def _self_similarity(notes: NoteColumns, n_bars: int, vocabulary: Vocabulary) ->
     return found
 
 
-def _kit(notes: NoteColumns, n_bars: int, vocabulary: Vocabulary) -> dict[str, float]:
+def _kit(notes: NoteColumns,
+         n_bars: int,
+         vocabulary: Vocabulary) -> dict[str, float]:
     """Measures of drums alone."""
     if not len(notes.onset):
         return {"pattern regularity": np.nan, "pieces": np.nan}
@@ -162,7 +168,9 @@ def polyphony(notes: NoteColumns) -> float:
     return float(n_sounding.sum() / (n_sounding > 0).sum())
 
 
-def in_chord(notes: NoteColumns, chords: NoteColumns, vocabulary: Vocabulary) -> float:
+def in_chord(notes: NoteColumns,
+             chords: NoteColumns,
+             vocabulary: Vocabulary) -> float:
     """How often the lowest of `notes` is a chord tone, on the first and third quarter of a bar.
 
     The chord tones are the pitch classes that sound in `chords` at that moment. Moments at which
@@ -190,7 +198,9 @@ def _sounding(notes: NoteColumns, times: np.ndarray) -> np.ndarray:
 # ---------------------------------------------------------------- bars
 
 
-def strokes_in_bars(notes: NoteColumns, n_bars: int, steps_per_bar: int) -> np.ndarray:
+def strokes_in_bars(notes: NoteColumns,
+                    n_bars: int,
+                    steps_per_bar: int) -> np.ndarray:
     """(n_bars, K) bool: which of the song's K distinct strokes each bar has.
 
     A stroke is a place in the bar and a sound.

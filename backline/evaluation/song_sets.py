@@ -101,7 +101,9 @@ def held_out(dataset_path: Path, model_path: Path) -> SongSet:
     return held_out_set(load_dataset(dataset_path, vocabulary), metadata, model_path)
 
 
-def held_out_set(dataset: Dataset, metadata: dict[str, Any], model_path: Path) -> SongSet:
+def held_out_set(dataset: Dataset,
+                 metadata: dict[str, Any],
+                 model_path: Path) -> SongSet:
     """The dataset's songs that a model was not trained on, from bar 0 as in their files.
 
     Args and errors as of `held_out_songs`.
@@ -117,7 +119,9 @@ def held_out_set(dataset: Dataset, metadata: dict[str, Any], model_path: Path) -
     return songs
 
 
-def held_out_songs(metadata: dict[str, Any], dataset: Dataset, model_path: Path) -> list[int]:
+def held_out_songs(metadata: dict[str, Any],
+                   dataset: Dataset,
+                   model_path: Path) -> list[int]:
     """Indices of the dataset's songs that a model was not trained on.
 
     Args:

@@ -76,7 +76,9 @@ def bootstrap(n: int, size: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(n, size=(DRAWS, size))
 
 
-def cut_alike(songs: Sequence[np.ndarray], others: Sequence[np.ndarray], seed: int = 0,
+def cut_alike(songs: Sequence[np.ndarray],
+              others: Sequence[np.ndarray],
+              seed: int = 0,
               ) -> list[np.ndarray]:
     """The beginnings of `songs`, as long in notes as `others`.
 
@@ -89,7 +91,9 @@ def cut_alike(songs: Sequence[np.ndarray], others: Sequence[np.ndarray], seed: i
 # ---------------------------------------------------------------- measure by measure
 
 
-def judge(names: Sequence[str], real: np.ndarray, generated: np.ndarray) -> list[Verdict]:
+def judge(names: Sequence[str],
+          real: np.ndarray,
+          generated: np.ndarray) -> list[Verdict]:
     """Whether each measure's mean over generated songs lies where that of as many real ones would.
 
     A measure that all generated or all real songs lack is left out.
@@ -120,7 +124,9 @@ def judge(names: Sequence[str], real: np.ndarray, generated: np.ndarray) -> list
 # ---------------------------------------------------------------- all measures together
 
 
-def tell_apart(names: Sequence[str], real: np.ndarray, generated: np.ndarray) -> Difference | None:
+def tell_apart(names: Sequence[str],
+               real: np.ndarray,
+               generated: np.ndarray) -> Difference | None:
     """Cross-validate a random forest on the measures; None if there are too few songs of a kind.
 
     Args:
@@ -170,7 +176,9 @@ def _scores_unseen(table: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return np.mean(rounds, axis=0)
 
 
-def _drawn_areas(labels: np.ndarray, scores: np.ndarray, random: np.random.Generator) -> np.ndarray:
+def _drawn_areas(labels: np.ndarray,
+                 scores: np.ndarray,
+                 random: np.random.Generator) -> np.ndarray:
     """(DRAWS,) areas over songs drawn with replacement, as many of each kind as there are.
 
     `labels`: all zeros stand before all ones.

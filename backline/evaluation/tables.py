@@ -67,7 +67,8 @@ def drift_as_markdown(drift: dict[str, Any]) -> str:
         cells = [with_interval(loss["nats_per_note"], loss["interval"])
                  for loss in losses]
         rows.append([f"{n_songs} {kind} songs", *cells])
-    cells = [_with_sign(place["drift"], place["interval"]) for place in places.values()]
+    cells = [_with_sign(place["drift"], place["interval"])
+             for place in places.values()]
     rows.append(["drift", *cells])
     own = drift["own"]["nats_per_note"]
     real = drift["real"]["nats_per_note"]

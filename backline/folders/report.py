@@ -197,7 +197,11 @@ class Report:
             if found == (PLANNED,):
                 yield place, item
 
-    def add(self, place: int, source: str, row: bytes, mtime_ns: int) -> None:
+    def add(self,
+            place: int,
+            source: str,
+            row: bytes,
+            mtime_ns: int) -> None:
         """Record what became of an input; `mtime_ns` is when it was last changed."""
         self._store.execute(INSERT, (os.fsencode(source), place, mtime_ns, row))
         self.n_done += 1
@@ -300,7 +304,10 @@ def report_paths(folder: Path, shard: Shard = WHOLE) -> tuple[Path, Path, Path]:
             folder / f".report{of_shard}.sqlite")
 
 
-def merge_shards(folder: Path, verb: str, of: int, listing: Listing) -> Summary | None:
+def merge_shards(folder: Path,
+                 verb: str,
+                 of: int,
+                 listing: Listing) -> Summary | None:
     """Join the reports of `of` shards into that of the whole run, rows in the order of the inputs.
 
     Returns None while a shard has not finished.
@@ -322,7 +329,9 @@ def _in_order_of_inputs(listing: Listing,
                         lines: dict[Shard, Iterator[bytes]]) -> Iterator[tuple[bool, bytes]]:
     """The shards' rows; those of inputs that are gone come along, and do not count."""
     for item in listing:
-        of_shard = next(rows for shard, rows in lines.items() if shard.has(item))
+        of_shard = next(rows
+                        for shard, rows in lines.items()
+                        if shard.has(item))
         for line in of_shard:
             counts = _source_bytes(orjson.loads(line)) == os.fsencode(item.source)
             yield counts, line

@@ -119,7 +119,9 @@ def run_tasks(job: Callable[[Any], Any],
             pool.join()
 
 
-def _new_pool(job: Callable[[Any], Any], n_workers: int, method: str | None) -> ProcessPool:
+def _new_pool(job: Callable[[Any], Any],
+              n_workers: int,
+              method: str | None) -> ProcessPool:
     from pebble import ProcessPool
 
     context = multiprocessing.get_context(method or start_method())

@@ -66,7 +66,9 @@ def measure_drift(model: PooledTransformer,
         **difference(own_sums.sum(1), real_sums.sum(1)), "by_position": by_position}
 
 
-def own_songs(model: PooledTransformer, vocabulary: Vocabulary, n: int) -> list[Tensor]:
+def own_songs(model: PooledTransformer,
+              vocabulary: Vocabulary,
+              n: int) -> list[Tensor]:
     """(N, F) rows of songs that the model plays, with BOS, and with EOS if they end within N_NOTES.
 
     Temperature 1, no filter, and no rule but that notes are valid. The model stays as it is.
@@ -86,7 +88,9 @@ def own_songs(model: PooledTransformer, vocabulary: Vocabulary, n: int) -> list[
     return [torch.from_numpy(rows[:1 + N_NOTES]) for rows in whole]
 
 
-def note_sums(model: PooledTransformer, songs: Sequence[Tensor], batch_size: int) -> Tensor:
+def note_sums(model: PooledTransformer,
+              songs: Sequence[Tensor],
+              batch_size: int) -> Tensor:
     """(n_songs, N_NOTES, F + 1) float64 nats of each note; the last column says whether there is one.
 
     `songs`: (N, F) rows of each, N up to N_NOTES + 1.

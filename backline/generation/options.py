@@ -85,7 +85,9 @@ def parse_levels(text: str) -> dict[str, str]:
     return levels
 
 
-def make_wish(args: argparse.Namespace, prompt: Prompt, vocabulary: Vocabulary) -> Wish:
+def make_wish(args: argparse.Namespace,
+              prompt: Prompt,
+              vocabulary: Vocabulary) -> Wish:
     """What the options ask for; --missing and --same-parts take the parts of the prompt."""
     given: tuple[str, ...] = ()
     make: tuple[str, ...] = ()

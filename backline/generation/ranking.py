@@ -87,7 +87,9 @@ def rank(songs: Sequence[np.ndarray],
     return sorted(scored, key=lambda pair: -pair[1].total)
 
 
-def _of_same_parts(known: np.ndarray, new: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
+def _of_same_parts(known: np.ndarray,
+                   new: np.ndarray,
+                   vocabulary: Vocabulary) -> np.ndarray:
     """Those of `known` (M, F) rows that parts of `new` (N, F) play."""
     parts_of_known = vocabulary.part_of_id[known[:, PITCH_INSTRUMENT]]
     parts_of_new = vocabulary.part_of_id[new[:, PITCH_INSTRUMENT]]

@@ -200,7 +200,9 @@ class Rules:
             place = np.searchsorted(onsets, times, side="right")
             next_onset = np.append(onsets, ends[-1])[place]
             ends = np.minimum(ends, next_onset)
-        made = {p for p, ids in enumerate(self.ids_of_part) if self.pitches[ids].any()}
+        made = {p
+                for p, ids in enumerate(self.ids_of_part)
+                if self.pitches[ids].any()}
         if made <= set(self.monophonic):
             # A bar that must have a note needs a moment in which no part still rings.
             next_bar = (times // v.steps_per_bar + 1) * v.steps_per_bar
@@ -330,7 +332,10 @@ class Rules:
         """The pitches of each part; or all in one group, whose `longest` means nothing."""
         return self.by_part if by_part else self.all_parts
 
-    def _times_left(self, begin: int, end: int, chosen: dict[int, int]) -> np.ndarray:
+    def _times_left(self,
+                    begin: int,
+                    end: int,
+                    chosen: dict[int, int]) -> np.ndarray:
         """(N,) times from `begin` to before `end` that fit the bar and start_pos `chosen`."""
         steps = self.vocabulary.steps_per_bar
         if BAR in chosen:
@@ -343,7 +348,9 @@ class Rules:
         return times
 
 
-def allowed_pitches(vocabulary: Vocabulary, config: RuleConfig, parts: Sequence[str]) -> np.ndarray:
+def allowed_pitches(vocabulary: Vocabulary,
+                    config: RuleConfig,
+                    parts: Sequence[str]) -> np.ndarray:
     """(V,) bool: pitch_instrument ids that `parts` may play, by the rules that hold at all times.
 
     Raises UserError if the rules leave a part no pitch.
@@ -382,7 +389,9 @@ def chord_tones(chords: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
     return np.stack(tones)[which.reshape(-1)]
 
 
-def _check_parts(vocabulary: Vocabulary, config: RuleConfig, parts: Sequence[str]) -> None:
+def _check_parts(vocabulary: Vocabulary,
+                 config: RuleConfig,
+                 parts: Sequence[str]) -> None:
     """Raise UserError if rules or `parts` name a part that the vocabulary does not have."""
     ruled = (*config.pitches, *config.monophonic, *config.max_chord, *config.max_per_bar)
     for name in (*parts, *ruled):

@@ -305,7 +305,9 @@ def open_session(loaded: LoadedModel,
     return Session(loaded, wish, config, prompt, task, copy_check)
 
 
-def best_songs(songs: Sequence[GeneratedSong], n: int, session: Session) -> list[GeneratedSong]:
+def best_songs(songs: Sequence[GeneratedSong],
+               n: int,
+               session: Session) -> list[GeneratedSong]:
     """The `n` best, best first, each with its score in words; songs without a note come last."""
     from backline.generation.ranking import rank
 

@@ -236,7 +236,9 @@ def _new_bars(wish: Wish,
     )
 
 
-def told_chords(config: GenConfig, first_bar: int, end_bar: int) -> np.ndarray | None:
+def told_chords(config: GenConfig,
+                first_bar: int,
+                end_bar: int) -> np.ndarray | None:
     """(2 · end_bar, 3) ids of the chords asked for, from `first_bar` on; None for none.
 
     Raises UserError about chords that cannot be read.
@@ -259,7 +261,9 @@ def _parts_for_parts(wish: Wish,
         if name not in present:
             raise UserError(f"--given {name}: the prompt has no {name}; "
                             f"it has {', '.join(present)}")
-    others = tuple(name for name in vocabulary.part_names if name not in wish.given)
+    others = tuple(name
+                   for name in vocabulary.part_names
+                   if name not in wish.given)
     make = wish.make or others
     if not make:
         raise UserError("--given names all parts; leave out those to be made")
@@ -330,7 +334,9 @@ def _most_notes(config: GenConfig, n_bars: int, asked: bool = True) -> int:
 def parts_of(rows: np.ndarray, vocabulary: Vocabulary) -> tuple[str, ...]:
     """Names of the parts that have notes in (N, F) rows."""
     present = set(vocabulary.part_of_id[rows[:, PITCH_INSTRUMENT]].tolist())
-    return tuple(name for p, name in enumerate(vocabulary.part_names) if p in present)
+    return tuple(name
+                 for p, name in enumerate(vocabulary.part_names)
+                 if p in present)
 
 
 def resting_parts(wish: Wish, task: Task) -> tuple[str, ...]:
@@ -374,7 +380,10 @@ def lacking_parts(wish: Wish,
     return tuple(name for name in asked if n_bars_of(name) < least)
 
 
-def ends_soon(wish: Wish, task: Task, config: GenConfig, new: np.ndarray) -> bool:
+def ends_soon(wish: Wish,
+              task: Task,
+              config: GenConfig,
+              new: np.ndarray) -> bool:
     """Whether a song ends within SOON bars after its prompt, and nobody asked it to."""
     if not config.go_on or not len(task.prompt) or wish.fill or wish.bars:
         return False
@@ -391,9 +400,13 @@ def incomplete_parts(rows: np.ndarray, vocabulary: Vocabulary) -> tuple[str, ...
     return present
 
 
-def _plays(rows: np.ndarray, parts: tuple[str, ...], vocabulary: Vocabulary) -> np.ndarray:
+def _plays(rows: np.ndarray,
+           parts: tuple[str, ...],
+           vocabulary: Vocabulary) -> np.ndarray:
     """(N,) bool: which of (N, F) rows `parts` play."""
-    wanted = [p for p, name in enumerate(vocabulary.part_names) if name in parts]
+    wanted = [p
+              for p, name in enumerate(vocabulary.part_names)
+              if name in parts]
     return np.isin(vocabulary.part_of_id[rows[:, PITCH_INSTRUMENT]], wanted)
 
 

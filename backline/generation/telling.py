@@ -54,7 +54,10 @@ class Told:
     by_bar: np.ndarray  # (bars, S + 1) uint8: sheet and bars left, read with the bar's notes
     by_half_bar: np.ndarray  # (2 * bars, 3) uint8: the chord, used once a note's time is chosen
 
-    def chord_at(self, bar: int, start_pos: int, vocabulary: Vocabulary) -> np.ndarray:
+    def chord_at(self,
+                 bar: int,
+                 start_pos: int,
+                 vocabulary: Vocabulary) -> np.ndarray:
         """(3,) ids of the chord at a time, given as ids; unknown for special ids."""
         if bar < FIRST_ID or start_pos < FIRST_ID:
             return np.full(len(CHORD_FIELDS), UNKNOWN, np.uint8)
@@ -71,7 +74,10 @@ def nothing_told(vocabulary: Vocabulary) -> Told:
     return Told(by_bar, by_half_bar)
 
 
-def tell(task: Task, config: GenConfig, table: SheetTable, seed: int) -> Told:
+def tell(task: Task,
+         config: GenConfig,
+         table: SheetTable,
+         seed: int) -> Told:
     """What a song of `task` is told; `seed` draws what is not said.
 
     Raises UserError if the controls name what the vocabulary does not have.

@@ -47,7 +47,8 @@ class KeyValueCache:
         dtype: torch.dtype,
     ) -> None:
         """An empty cache; `shape` is (B, H, capacity, C)."""
-        self.layers = [self._empty_layer(shape, device, dtype) for _ in range(n_layers)]
+        self.layers = [self._empty_layer(shape, device, dtype)
+                       for _ in range(n_layers)]
         self.lengths = [0] * shape[0]
         self.capacity = shape[2]
         self.device = device

@@ -196,7 +196,9 @@ def with_sizes(settings: Mapping[str, Any], vocabulary: Vocabulary) -> dict[str,
     sizes = {"n_tokens": vocabulary.sizes, "steps_per_bar": vocabulary.steps_per_bar}
     if settings.get("controls"):
         sizes["control_sizes"] = tuple(field.size for field in fields(vocabulary))
-    missing = {name: size for name, size in sizes.items() if not settings.get(name)}
+    missing = {name: size
+               for name, size in sizes.items()
+               if not settings.get(name)}
     return {**settings, **missing}
 
 

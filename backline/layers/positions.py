@@ -129,7 +129,8 @@ def metre_rates(n: int, steps_per_bar: int, device: torch.device) -> Tensor:
     """
     lengths = [float(steps_per_bar * period) for period in METRE[:n // 2]]
     # Filled in one by one: a list would be copied to a GPU, for which its host would have to wait.
-    periods = torch.stack([torch.full((), length, device=device) for length in lengths])
+    periods = torch.stack([torch.full((), length, device=device)
+                           for length in lengths])
     metre = 2 * math.pi / periods
     others = frequencies(n - len(periods), device)
     return torch.cat([metre, others])

@@ -74,8 +74,12 @@ def blind_ideas(folder: Path,
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; give two folders of songs")
-    midi = [path for path in folder.iterdir() if path.suffix.lower() in MIDI_SUFFIXES]
-    paths = sorted(path for path in midi if not re.fullmatch(r"\d+-\w+", path.stem))
+    midi = [path
+            for path in folder.iterdir()
+            if path.suffix.lower() in MIDI_SUFFIXES]
+    paths = sorted(path
+                   for path in midi
+                   if not re.fullmatch(r"\d+-\w+", path.stem))
     random_orders.shuffle(paths)
     ideas = []
     for path in paths:
@@ -88,7 +92,9 @@ def blind_ideas(folder: Path,
     return ideas
 
 
-def blind_idea(path: Path, most_bars: int, vocabulary: Vocabulary) -> dict[str, Any]:
+def blind_idea(path: Path,
+               most_bars: int,
+               vocabulary: Vocabulary) -> dict[str, Any]:
     """What the page holds of a song. Raises UserError if it cannot be read or has no notes."""
     song, parts = read_parts(path, vocabulary)
     if not any(map(len, parts.notes)):

@@ -66,7 +66,9 @@ def _web_file(name: str) -> str:
 
 def common_data(title: str, summary: str, vocabulary: Vocabulary) -> dict[str, Any]:
     """What the script needs besides the ideas. Times of ideas are in their own ticks."""
-    parts = [{"name": part.name, "drum": part.is_drum, "program": part.program}
+    parts = [{"name": part.name,
+              "drum": part.is_drum,
+              "program": part.program}
              for part in vocabulary.parts]
     return {
         "title": title,
@@ -93,7 +95,9 @@ def write_page(folder: Path, vocabulary: Vocabulary) -> Path:
     """
     path = folder / PAGE_NAME
     check_page(path)
-    songs = [song for song in folder.iterdir() if re.fullmatch(r"\d+\.mid", song.name)]
+    songs = [song
+             for song in folder.iterdir()
+             if re.fullmatch(r"\d+\.mid", song.name)]
     songs.sort(key=lambda song: (int(song.stem), song.name))
     ideas = _readable(songs, vocabulary)
     if not ideas:
@@ -162,7 +166,9 @@ def read_parts(path: Path, vocabulary: Vocabulary) -> tuple[Song, Assignment]:
     return song, assign_parts(song, vocabulary)
 
 
-def music_data(song: Song, notes: PartNotes, old: Sequence[np.ndarray]) -> dict[str, Any]:
+def music_data(song: Song,
+               notes: PartNotes,
+               old: Sequence[np.ndarray]) -> dict[str, Any]:
     """Notes of each part as [onset, end, pitch, whether it is old], and bars up to the last onset.
 
     Times are in ticks.
@@ -200,7 +206,9 @@ def files_of(path: Path, vocabulary: Vocabulary) -> list[dict[str, Any]]:
 # ---------------------------------------------------------------- old and new
 
 
-def kept_notes(path: Path, recipe: Recipe, vocabulary: Vocabulary) -> PartNotes | None:
+def kept_notes(path: Path,
+               recipe: Recipe,
+               vocabulary: Vocabulary) -> PartNotes | None:
     """The notes of the prompt that a song continues, in steps of the grid; None if it is gone.
 
     The prompt is looked for beside the song, where -sp saves it, then where the recipe says.
@@ -245,12 +253,16 @@ def old_notes(notes: PartNotes,
         there = {(onset * ticks_per_quarter, pitch)
                  for onset, _, pitch in kept.tolist()}
         steps = vocabulary.steps_per_quarter
-        is_old = [(onset * steps, pitch) in there for onset, _, pitch in part.tolist()]
+        is_old = [(onset * steps, pitch) in there
+                  for onset, _, pitch in part.tolist()]
         old.append(np.array(is_old, bool))
     return old
 
 
-def _outside(notes: PartNotes, ticks_per_quarter: int, wish: Wish, names: Sequence[str],
+def _outside(notes: PartNotes,
+             ticks_per_quarter: int,
+             wish: Wish,
+             names: Sequence[str],
              ) -> list[np.ndarray]:
     """Which notes lie outside the bars that `wish.fill` has made anew, or in parts it leaves."""
     assert wish.fill
@@ -263,7 +275,10 @@ def _outside(notes: PartNotes, ticks_per_quarter: int, wish: Wish, names: Sequen
     return outside
 
 
-def fresh_ticks(song: Song, notes: PartNotes, old: Sequence[np.ndarray], wish: Wish,
+def fresh_ticks(song: Song,
+                notes: PartNotes,
+                old: Sequence[np.ndarray],
+                wish: Wish,
                 ) -> tuple[int, int] | None:
     """The stretch in which a song is new; None if it is new from end to end, in any part."""
     bar = QUARTERS_PER_BAR * song.ticks_per_quarter

@@ -133,7 +133,11 @@ def _bar_axis(axes: Axes, first: int, last: int) -> None:
         beats = [beat for beat in range(n_beats) if beat % QUARTERS_PER_BAR]
         axes.set_xticks([first + beat / QUARTERS_PER_BAR for beat in beats], minor=True)
         axes.tick_params(which="minor", length=0)
-        axes.grid(axis="x", which="minor", alpha=0.5, linestyle=":", linewidth=0.5)
+        axes.grid(axis="x",
+                  which="minor",
+                  alpha=0.5,
+                  linestyle=":",
+                  linewidth=0.5)
 
 
 def _part_panel(axes: Axes, part: Part, drawing: PartDrawing) -> None:

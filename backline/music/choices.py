@@ -12,7 +12,9 @@ from backline.music.vocab import Vocabulary
 
 SKIP, DROP, BY_OCTAVE, CUT = "skip", "drop", "octave", "cut"
 RANGES = (DROP, BY_OCTAVE, SKIP)
-KNOWN = {"ranges": RANGES, "long_songs": (SKIP, CUT), "meters": (SKIP, CUT)}  # values of `Choices`
+KNOWN = {"ranges": RANGES,
+         "long_songs": (SKIP, CUT),
+         "meters": (SKIP, CUT)}  # values of `Choices`
 PROGRAMS = r"(\d+)(?:-(\d+))?"
 MAX_PROGRAM = 127
 ALL, MOST_NOTES, NO_TRACK = "all", "most-notes", "none"

@@ -136,7 +136,9 @@ def _sounding(rows: np.ndarray,
     return half_bar[inside], step[inside], pitch[note][inside]
 
 
-def _histogram(half_bar: np.ndarray, pitch: np.ndarray, n_halves: int) -> np.ndarray:
+def _histogram(half_bar: np.ndarray,
+               pitch: np.ndarray,
+               n_halves: int) -> np.ndarray:
     """(n_halves, 12): how often each pitch class comes in each half bar."""
     cells = half_bar * OCTAVE + pitch % OCTAVE
     counts = np.bincount(cells, minlength=n_halves * OCTAVE)

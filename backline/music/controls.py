@@ -64,7 +64,9 @@ def fields(vocabulary: Vocabulary) -> tuple[Field, ...]:
     return tuple(columns)
 
 
-def song_controls(rows: np.ndarray, vocabulary: Vocabulary, levels: Levels) -> np.ndarray:
+def song_controls(rows: np.ndarray,
+                  vocabulary: Vocabulary,
+                  levels: Levels) -> np.ndarray:
     """(N, K) uint8: the controls of each of (N, 4) rows of one song, in any order.
 
     BOS takes those of the song's beginning. EOS, and what fills rows up, take those of its end.
@@ -93,7 +95,9 @@ def bars_left(n_bars: np.ndarray) -> np.ndarray:
     return (FIRST_VALUE + bucket).astype(np.uint8)
 
 
-def transposed(controls: np.ndarray, semitones: int, vocabulary: Vocabulary) -> np.ndarray:
+def transposed(controls: np.ndarray,
+               semitones: int,
+               vocabulary: Vocabulary) -> np.ndarray:
     """A copy of (..., K) controls with the key and the chords moved; NONE and UNKNOWN stay."""
     moved = controls.copy()
     column = key_column(vocabulary)
@@ -105,7 +109,9 @@ def transposed(controls: np.ndarray, semitones: int, vocabulary: Vocabulary) -> 
     return moved
 
 
-def silenced(controls: np.ndarray, parts: Collection[int], vocabulary: Vocabulary) -> np.ndarray:
+def silenced(controls: np.ndarray,
+             parts: Collection[int],
+             vocabulary: Vocabulary) -> np.ndarray:
     """A copy of (..., K) controls in which some parts, by number, do not play."""
     silent = [column
               for column, field in enumerate(fields(vocabulary))

@@ -91,7 +91,10 @@ def read_song(path: str | Path, data: bytes | None = None) -> Song:
     return song
 
 
-def _check_header(data: bytes, midi_format: int, division: int, where: str) -> None:
+def _check_header(data: bytes,
+                  midi_format: int,
+                  division: int,
+                  where: str) -> None:
     """Raise UserError if what follows the header cannot be read, whatever the tracks hold."""
     if b"MTrk" in data[9:17]:
         raise UserError(f"{where}: damaged MIDI file (bytes of its header are "
@@ -118,7 +121,9 @@ def _count(n: int, what: str) -> str:
 # ---------------------------------------------------------------- chunks
 
 
-def _track_bodies(data: bytes, n_tracks: int, where: str) -> tuple[list[bytes], list[str]]:
+def _track_bodies(data: bytes,
+                  n_tracks: int,
+                  where: str) -> tuple[list[bytes], list[str]]:
     """What the track chunks hold, and notices.
 
     Chunks of other kinds are skipped, as are bytes after the last track.
@@ -252,7 +257,8 @@ def _are_readable(bodies: list[bytes]) -> list[bool]:
     if len(bodies) > MAX_FAST_TRACKS:
         return [False] * len(bodies)
     all_readable = is_readable(b"".join(bodies))  # one look for all of them is quicker
-    return [_ends_once(body) and (all_readable or is_readable(body)) for body in bodies]
+    return [_ends_once(body) and (all_readable or is_readable(body))
+            for body in bodies]
 
 
 def _ends_once(body: bytes) -> bool:

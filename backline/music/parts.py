@@ -95,7 +95,9 @@ def assign_parts(song: Song,
             default = ALL if part.is_drum else MOST_NOTES
             takes_all = wanted.get(part.name, default) == ALL
             others = set(vocabulary.part_names) - {part.name}
-            found = [i for i in casting.free if _may_play(song.tracks[i], part, others)]
+            found = [i
+                     for i in casting.free
+                     if _may_play(song.tracks[i], part, others)]
             why = "on the drum channel" if part.is_drum else "by program"
             if len(found) > 1 and not takes_all:
                 why = f"{why}, most notes of {len(found)} tracks"
@@ -123,7 +125,9 @@ class _Casting:
     def assignment(self, vocabulary: Vocabulary) -> Assignment:
         """What was given, in the order of the vocabulary's parts."""
         tracks = {name: self.tracks[name] for name in vocabulary.part_names}
-        why = {name: self.why[name] for name in vocabulary.part_names if tracks[name]}
+        why = {name: self.why[name]
+               for name in vocabulary.part_names
+               if tracks[name]}
         notes = [self._notes(indices) for indices in tracks.values()]
         return Assignment(notes, tracks, why)
 
@@ -160,7 +164,9 @@ def _asked_for(which: str, song: Song) -> list[int]:
         return [_most_notes(found, song)] if found else []
     pattern = which.casefold()
     names = {i: song.tracks[i].name.casefold() for i in playing}
-    return [i for i, name in names.items() if fnmatch.fnmatchcase(name, pattern)]
+    return [i
+            for i, name in names.items()
+            if fnmatch.fnmatchcase(name, pattern)]
 
 
 def _most_notes(indices: Sequence[int], song: Song) -> int:

@@ -102,7 +102,9 @@ def _densities(rows: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
 # ---------------------------------------------------------------- from notes
 
 
-def song_sheets(rows: np.ndarray, vocabulary: Vocabulary, levels: Levels) -> np.ndarray:
+def song_sheets(rows: np.ndarray,
+                vocabulary: Vocabulary,
+                levels: Levels) -> np.ndarray:
     """(n_bars, K_sheet) uint8: the sheet of each bar of one song, (N, 4) rows.
 
     The bars run from the first to the last with a note; a song without notes is one empty bar. A
@@ -112,7 +114,9 @@ def song_sheets(rows: np.ndarray, vocabulary: Vocabulary, levels: Levels) -> np.
     return sheets_of_bars(song_bars(rows, vocabulary), vocabulary, levels)
 
 
-def sheets_of_bars(song: SongBars, vocabulary: Vocabulary, levels: Levels) -> np.ndarray:
+def sheets_of_bars(song: SongBars,
+                   vocabulary: Vocabulary,
+                   levels: Levels) -> np.ndarray:
     """(n_bars, K_sheet) uint8: the sheet of each bar of a song; see `song_sheets`."""
     return _sheets(song, vocabulary, levels, Windows.around_bars(song.n_bars))
 
@@ -235,7 +239,9 @@ def _sheets(song: SongBars,
     return np.concatenate([of_parts, keys[:, None]], axis=1)
 
 
-def _returns(song: SongBars, vocabulary: Vocabulary, gap: int) -> tuple[np.ndarray, np.ndarray]:
+def _returns(song: SongBars,
+             vocabulary: Vocabulary,
+             gap: int) -> tuple[np.ndarray, np.ndarray]:
     """How much of each part's bar comes back `gap` bars later, and where that can be said.
 
     Two bars are compared by their onsets: those that both have, of all that they have (Jaccard
@@ -350,7 +356,9 @@ def _describe_part(name: str, values: np.ndarray) -> str:
     if values[RESTS] > 0:
         more.append(REST_WORDS[values[RESTS]])
     highest = len(RETURN_EDGES)
-    gaps = [gap for column, gap in RETURN_GAPS.items() if values[column] == highest]
+    gaps = [gap
+            for column, gap in RETURN_GAPS.items()
+            if values[column] == highest]
     if gaps:
         more.append(f"comes back every {gaps[0]} bars")
     if how_dense and more:

@@ -52,7 +52,9 @@ class SheetTable:
                             f"again") from None
 
 
-def sheet_table(metadata: dict[str, Any], vocabulary: Vocabulary, where: Path) -> SheetTable | None:
+def sheet_table(metadata: dict[str, Any],
+                vocabulary: Vocabulary,
+                where: Path) -> SheetTable | None:
     """The table in what a model's file says of its training; None where there is none."""
     of_training = metadata.get("facts", {})
     data = metadata.get("controls") or of_training.get("controls")
