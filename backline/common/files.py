@@ -29,7 +29,8 @@ def replacing(path: Path,
     if make_parents:
         make_folder(path.parent)
     # A hash of the name, since a long name must not become too long.
-    mark = hashlib.blake2b(os.fsencode(path.name), digest_size=8).hexdigest()
+    name = os.fsencode(path.name)
+    mark = hashlib.blake2b(name, digest_size=8).hexdigest()
     temporary = path.with_name(f".{mark}.part")
     try:
         with open(temporary, "wb") as file:

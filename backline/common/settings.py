@@ -39,7 +39,8 @@ def config_from_dict(cls: type[C], data: dict[str, Any], where: str) -> C:
     values = {}
     for key, value in data.items():
         if key not in known:
-            raise UserError(f"{where}: unknown key {key!r}; {_hint(key, known)}")
+            hint = _hint(key, known)
+            raise UserError(f"{where}: unknown key {key!r}; {hint}")
         values[key] = _checked(value, hints[key], f"{where}: {key}")
     for field in fields:  # after the loop: a misspelt key explains one that is missing
         if _is_needed(field) and field.name not in data:

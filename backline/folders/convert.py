@@ -221,6 +221,7 @@ def _run(report: Report,
     made: set[str] = set()
 
     def pending() -> Iterator[tuple[int, Input]]:
+        """Place and file of what is to be done; the folder of its output is there."""
         for place, item in report.pending(listing):
             folder = os.path.dirname(item.output)
             if folder not in made:

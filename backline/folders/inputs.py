@@ -191,15 +191,18 @@ def distinct_stems(paths: Sequence[str], keep_pieces_free: bool = False) -> Iter
     ignore letter case, so it tells no files apart here. With `keep_pieces_free`, names that end as
     the pieces of a song cut into several do (`.part2` and so on) get a number, too.
     """
-    marks = np.fromiter((mark(_stem(path)) for path in paths), np.uint64, len(paths))
+    marks_in_order = (mark(_stem(path)) for path in paths)
+    marks = np.fromiter(marks_in_order, np.uint64, len(paths))
     values, counts = np.unique(marks, return_counts=True)
     repeated = set(values[counts > 1].tolist())
     taken: set[int] = set()
 
     def is_reserved(candidate: str) -> bool:
+        """Whether the name may be that of a piece of another song."""
         return keep_pieces_free and bool(PIECE.search(candidate))
 
     def is_free(candidate: str, number: int) -> bool:
+        """Whether no other file has or gets the name, which ends in `number`."""
         own = mark(candidate)
         is_others = number > 1 and np.isin(np.uint64(own), values)
         return not (own in taken or is_others or is_reserved(candidate))

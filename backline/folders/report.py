@@ -267,7 +267,8 @@ class Summary:
             self.notes[KEPT] += row["notes"]
         else:
             self.reasons[reason_kind(row["reason"])] += 1
-            self.first_reason = self.first_reason or f"{row['source']}: {row['reason']}"
+            if not self.first_reason:
+                self.first_reason = f"{row['source']}: {row['reason']}"
 
     def text(self) -> str:
         """Files kept, files left out by reason, most frequent first, and where the notes went."""

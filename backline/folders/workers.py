@@ -42,7 +42,10 @@ class Outcome(NamedTuple):
 
 def available_cores() -> int:
     """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if not hasattr(os, "sched_getaffinity"):
+        return os.cpu_count() or 1
+    cores = os.sched_getaffinity(0)
+    return len(cores)
 
 
 def worker_count(n_workers: int, n_tasks: int) -> int:

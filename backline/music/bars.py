@@ -93,13 +93,15 @@ def four_quarter_stretches(song: Song, min_bars: int) -> list[Stretch]:
         if not is_four_quarters(signature):
             continue
         if joined and joined[-1].end == stretch.start:
-            joined[-1] = Stretch(joined[-1].start, stretch.end)
+            start = joined[-1].start
+            joined[-1] = Stretch(start, stretch.end)
         else:
             joined.append(stretch)
     end_of_music = song.last_onset_tick + 1
     bar_ticks = QUARTERS_PER_BAR * song.ticks_per_quarter
 
     def n_bars(stretch: Stretch) -> int:
+        """Bars of a stretch up to the last onset of the song, rounded up."""
         end = min(end_of_music, stretch.end or end_of_music)
         return math.ceil((end - stretch.start) / bar_ticks)
 
@@ -121,8 +123,11 @@ def cut(parts: list[np.ndarray], stretch: Stretch, early: int) -> list[np.ndarra
     for notes in parts:
         onset = notes[:, 0]
         first = np.searchsorted(onset, start - early)
-        last = len(notes) if end is None else np.searchsorted(onset, end - early)
+        last = len(notes)
+        if end is not None:
+            last = np.searchsorted(onset, end - early)
         moved = notes[first:last] - np.array([start, start, 0])  # (N, 3)
-        moved[:, :2] = np.clip(moved[:, :2], 0, length)
+        times = moved[:, :2]
+        moved[:, :2] = np.clip(times, 0, length)
         result.append(moved)
     return result

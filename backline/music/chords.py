@@ -87,7 +87,8 @@ def estimate_chords(rows: np.ndarray,
     origin = pitch.min()
     sound = _histogram(half_bar, pitch - origin, n_halves)   # (H, 12)
 
-    lowest = np.full(step.max() + 1, pitch.max())            # of each step
+    n_steps = step.max() + 1
+    lowest = np.full(n_steps, pitch.max())                   # of each step
     np.minimum.at(lowest, step, pitch)
     sounding_step = np.unique(step)
     half_bar = sounding_step // _half_bar_steps(vocabulary)
@@ -97,7 +98,8 @@ def estimate_chords(rows: np.ndarray,
     costs = np.resize(CHANGE_COSTS, n_halves)
     found = best_path(_scores(sound, lowest_sound), costs)   # (H,)
     least_steps = LEAST_SOUND * _half_bar_steps(vocabulary)
-    is_chord = (sound.sum(axis=1) >= least_steps) & (found < N_CHORDS)
+    is_heard = sound.sum(axis=1) >= least_steps
+    is_chord = is_heard & (found < N_CHORDS)
     root, quality = np.divmod(found, len(QUALITIES))
     root = (root + origin) % OCTAVE
     bass = (lowest_sound.argmax(axis=1) + origin) % OCTAVE
@@ -153,7 +155,9 @@ def _templates() -> np.ndarray:
             pitch_classes = (root + np.array(intervals)) % OCTAVE
             chords[root, quality, pitch_classes] = 1
     flat = np.ones((1, OCTAVE))
-    return unit(np.concatenate([chords.reshape(N_CHORDS, OCTAVE), flat]))
+    chords = chords.reshape(N_CHORDS, OCTAVE)
+    templates = np.concatenate([chords, flat])
+    return unit(templates)
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
@@ -232,7 +236,9 @@ class Chord(NamedTuple):
     bass: int
 
     def __str__(self) -> str:
-        bass = "" if self.bass == self.root else f"/{PITCH_CLASSES[self.bass]}"
+        bass = ""
+        if self.bass != self.root:
+            bass = f"/{PITCH_CLASSES[self.bass]}"
         return PITCH_CLASSES[self.root] + SUFFIXES[self.quality] + bass
 
 
@@ -256,7 +262,8 @@ def chord_pitch_classes(row: np.ndarray) -> frozenset[int]:
 
 
 def _chord(row: np.ndarray) -> Chord:
-    return Chord(*(int(value) - FIRST_VALUE for value in row))
+    values = (int(value) - FIRST_VALUE for value in row)
+    return Chord(*values)
 
 
 def transposed_chords(columns: np.ndarray, semitones: int) -> np.ndarray:

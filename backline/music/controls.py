@@ -58,7 +58,8 @@ def fields(vocabulary: Vocabulary) -> tuple[Field, ...]:
         columns += [Field(f"{part.name} {name}", index, n_values)
                     for name, n_values in PART_SIZES.items()]
     columns.append(Field("key", None, N_KEYS))
-    columns.append(Field("bars_left", None, len(BARS_LEFT_EDGES) + 1))
+    n_levels = len(BARS_LEFT_EDGES) + 1
+    columns.append(Field("bars_left", None, n_levels))
     columns += [Field(name, None, n_values)
                 for name, n_values in zip(CHORD_FIELDS, CHORD_SIZES, strict=True)]
     return tuple(columns)
@@ -82,7 +83,8 @@ def song_controls(rows: np.ndarray,
     in_second_half = ids[:, START_POS] - FIRST_ID >= half_bar_steps
     half_bar = HALVES_PER_BAR * bar + in_second_half
     last_half_bar = HALVES_PER_BAR * song.n_bars - 1
-    at_edge = np.where(ids[:, BAR] == BOS, 0, last_half_bar)
+    begins = ids[:, BAR] == BOS
+    at_edge = np.where(begins, 0, last_half_bar)
     half_bar = np.where(is_note, half_bar, at_edge)          # (N,)
     bar = half_bar // HALVES_PER_BAR
     left = bars_left(song.n_bars - 1 - bar)
@@ -105,7 +107,8 @@ def transposed(controls: np.ndarray,
     shift = semitones * len(MODES)
     shifted = FIRST_VALUE + (key - FIRST_VALUE + shift) % N_KEYS
     moved[..., column] = np.where(key >= FIRST_VALUE, shifted, key)
-    moved[..., CHORD_COLUMNS] = transposed_chords(controls[..., CHORD_COLUMNS], semitones)
+    chords = controls[..., CHORD_COLUMNS]
+    moved[..., CHORD_COLUMNS] = transposed_chords(chords, semitones)
     return moved
 
 

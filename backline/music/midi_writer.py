@@ -29,7 +29,8 @@ def end_at_next_onset(notes: np.ndarray) -> np.ndarray:
     notes = notes[by_pitch]
     place = notes[:, [0, 2]]
     is_first = np.ones(len(notes), bool)
-    is_first[1:] = (place[1:] != place[:-1]).any(axis=1)
+    differs = place[1:] != place[:-1]                        # (N - 1, 2)
+    is_first[1:] = differs.any(axis=1)
     notes = notes[is_first]
 
     onset, end, pitch = notes.T                              # views: writing here changes `notes`
@@ -123,5 +124,6 @@ def parts_to_midi(notes: list[np.ndarray],
                             for start, end, pitch in rows.tolist()]
         midi.instruments.append(instrument)
     all_notes = np.concatenate([NO_NOTES, *notes])
-    midi.max_tick = int(all_notes[:, 1].max(initial=0)) + 1
+    last_tick = int(all_notes[:, 1].max(initial=0))
+    midi.max_tick = last_tick + 1
     return midi

@@ -85,7 +85,8 @@ def assign_parts(song: Song,
     for name in vocabulary.part_names:
         which = wanted.get(name, "")
         if which and which not in (ALL, MOST_NOTES):
-            casting.give(name, _asked_for(which, song), f"asked for: {which}")
+            asked = _asked_for(which, song)
+            casting.give(name, asked, f"asked for: {which}")
     for name in vocabulary.part_names:
         named = [i for i in casting.free if song.tracks[i].name == name]
         if named and name not in casting.tracks and name not in wanted:
@@ -172,6 +173,7 @@ def _asked_for(which: str, song: Song) -> list[int]:
 def _most_notes(indices: Sequence[int], song: Song) -> int:
     """Of tracks with equally many notes always the same, whatever their order in the file."""
     def key(i: int) -> tuple:
+        """The most notes first; then by what the track holds."""
         track = song.tracks[i]
         return -len(track.notes), track.program, track.name, track.notes.tobytes()
 
@@ -245,7 +247,8 @@ def fit_bars(parts: list[np.ndarray],
 
 
 def _by_onset(notes: np.ndarray) -> np.ndarray:
-    return notes[np.argsort(notes[:, 0], kind="stable")]
+    order = np.argsort(notes[:, 0], kind="stable")
+    return notes[order]
 
 
 def _playable_stretches(song: Song, choices: Choices, where: str) -> list[Stretch]:
@@ -304,7 +307,8 @@ def arrange(song: Song,
     n_in_pieces = sum(piece.n_notes for piece in pieces)
     lost[OTHER_METERS] = n_fitted - n_in_pieces
     left_out = assignment.left_out(song)
-    lost[NO_PART] = sum(len(song.tracks[i].notes) for i in left_out)
+    tracks_left_out = [song.tracks[i] for i in left_out]
+    lost[NO_PART] = sum(len(track.notes) for track in tracks_left_out)
     return Arranged(pieces, lost, describe_song(song, assignment))
 
 

@@ -95,7 +95,8 @@ def _densities(rows: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
     """(W, n_parts) densities in windows of one song that overlap by half; 0 where a part rests."""
     song = song_bars(rows, vocabulary)
     around_bars = Windows.around_bars(song.n_bars)
-    overlapping = Windows(*(bars[::WINDOW_BARS // 2] for bars in around_bars))
+    every = WINDOW_BARS // 2
+    overlapping = Windows(around_bars.begin[::every], around_bars.end[::every])
     return overlapping.densities(song.counts())
 
 
@@ -131,7 +132,9 @@ def sheet_of(rows: np.ndarray,
     The stretch is taken as a song of its own: what sounds before and after it does not count.
     """
     song = song_bars(rows, vocabulary, (first_bar, last_bar))
-    whole_song = Windows(np.array([0]), np.array([song.n_bars]))
+    begin = np.array([0])
+    end = np.array([song.n_bars])
+    whole_song = Windows(begin, end)
     sheet, = _sheets(song, vocabulary, levels, whole_song)
     return sheet
 
@@ -163,9 +166,11 @@ def song_bars(rows: np.ndarray,
     if stretch is not None:
         first_bar, last_bar = stretch
     elif len(bar):
-        first_bar, last_bar = int(bar.min()), int(bar.max())
+        first_bar = int(bar.min())
+        last_bar = int(bar.max())
     else:
-        first_bar, last_bar = 0, 0
+        first_bar = 0
+        last_bar = 0
     is_inside = (bar >= first_bar) & (bar <= last_bar)
     notes = notes[is_inside]
     bar = bar[is_inside] - first_bar
@@ -218,12 +223,14 @@ def _sheets(song: SongBars,
     n_rests = length - windows.sums(counts > 0)              # (W, n_parts), bars
     density = windows.densities(counts)                      # (W, n_parts)
 
-    sheets = np.full((n_windows, song.n_parts, N_PART_FIELDS), NONE, np.uint8)
+    shape = (n_windows, song.n_parts, N_PART_FIELDS)
+    sheets = np.full(shape, NONE, np.uint8)
     sheets[..., PLAYS] = FIRST_VALUE
     for part, edges in enumerate(levels.density_edges):
         level = np.searchsorted(edges, density[:, part], side="right")
         sheets[:, part, DENSITY] = FIRST_VALUE + level
-    sheets[..., RESTS] = FIRST_VALUE + np.searchsorted(REST_EDGES, n_rests / length)
+    level = np.searchsorted(REST_EDGES, n_rests / length)
+    sheets[..., RESTS] = FIRST_VALUE + level
     for column, gap in RETURN_GAPS.items():
         returns, is_pair = _returns(song, vocabulary, gap)
         n_pairs = windows.sums(is_pair)
@@ -301,12 +308,14 @@ def _keys(song: SongBars, vocabulary: Vocabulary, windows: Windows) -> np.ndarra
     tonic, mode = np.divmod(found, len(MODES))
     tonic = (tonic + origin) % OCTAVE
     ids = FIRST_VALUE + tonic * len(MODES) + mode
-    return np.where(found < N_KEYS, ids, NONE).astype(np.uint8)
+    ids = np.where(found < N_KEYS, ids, NONE)
+    return ids.astype(np.uint8)
 
 
 def _standardized(vectors: np.ndarray) -> np.ndarray:
     """The vectors (..., D) with mean 0 and length 1: their products are correlations."""
-    return unit(vectors - vectors.mean(axis=-1, keepdims=True))
+    means = vectors.mean(axis=-1, keepdims=True)
+    return unit(vectors - means)
 
 
 def _key_templates() -> np.ndarray:

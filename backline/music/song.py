@@ -83,7 +83,8 @@ class Song:
         end = max(self.end_tick, 1)
         changes = [(0, DEFAULT_TEMPO)]
         changes += [(tick, tempo) for tick, tempo in self.tempos if tick < end]
-        next_ticks = [tick for tick, _ in changes[1:]] + [end]
+        next_ticks = [tick for tick, _ in changes[1:]]
+        next_ticks.append(end)
         ticks: dict[float, int] = {}  # that each tempo is in force
         for (tick, tempo), next_tick in zip(changes, next_ticks, strict=True):
             ticks[tempo] = ticks.get(tempo, 0) + next_tick - tick
