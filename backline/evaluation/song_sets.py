@@ -74,7 +74,8 @@ def _song_paths(folder: Path) -> list[Path]:
 
 def _without_stems(paths: list[Path], part_names: tuple[str, ...]) -> Iterator[Path]:
     there = set(paths)
-    endings = "|".join(map(re.escape, (*part_names, PROMPT)))
+    escaped = map(re.escape, (*part_names, PROMPT))
+    endings = "|".join(escaped)
     stem = re.compile(rf"(.+)-(?:{endings})")
     for path in paths:
         match = stem.fullmatch(path.stem)

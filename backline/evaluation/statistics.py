@@ -66,14 +66,16 @@ class Difference(NamedTuple):
 
 def interval(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The ends of the central 95 % of values along the first axis."""
-    percentiles = [50 * (1 - CENTRAL), 50 * (1 + CENTRAL)]
-    low, high = np.nanpercentile(values, percentiles, axis=0)
+    lower = 50 * (1 - CENTRAL)
+    upper = 50 * (1 + CENTRAL)
+    low, high = np.nanpercentile(values, [lower, upper], axis=0)
     return low, high
 
 
 def bootstrap(n: int, size: int, seed: int = 0) -> np.ndarray:
     """(DRAWS, size) indices of songs drawn from `n` with replacement."""
-    return np.random.default_rng(seed).integers(n, size=(DRAWS, size))
+    random = np.random.default_rng(seed)
+    return random.integers(n, size=(DRAWS, size))
 
 
 def cut_alike(songs: Sequence[np.ndarray],
@@ -84,8 +86,10 @@ def cut_alike(songs: Sequence[np.ndarray],
 
     The lengths of `others` are dealt out in a random order, over and over.
     """
-    lengths = np.random.default_rng(seed).permutation([len(rows) for rows in others])
-    return [rows[:lengths[i % len(lengths)]] for i, rows in enumerate(songs)]
+    random = np.random.default_rng(seed)
+    lengths = random.permutation([len(rows) for rows in others])
+    n = len(lengths)
+    return [rows[:lengths[i % n]] for i, rows in enumerate(songs)]
 
 
 # ---------------------------------------------------------------- measure by measure
@@ -106,7 +110,8 @@ def judge(names: Sequence[str],
     for name, ours, theirs in zip(names, generated.T, real.T, strict=True):
         if np.isnan(ours).all() or np.isnan(theirs).all():
             continue
-        draws = theirs[bootstrap(len(theirs), len(ours))]    # (DRAWS, n_generated)
+        songs_drawn = bootstrap(len(theirs), len(ours))
+        draws = theirs[songs_drawn]                          # (DRAWS, n_generated)
         draws = draws[~np.isnan(draws).all(1)]
         low, high = interval(np.nanmean(draws, axis=1))
         mean = np.nanmean(ours)
@@ -140,7 +145,8 @@ def tell_apart(names: Sequence[str],
     scores = _scores_unseen(table, labels)
     random = np.random.default_rng(0)
     low, high = interval(_drawn_areas(labels, scores, random))
-    is_first_half = random.permutation(len(real)) < len(real) // 2
+    n_real = len(real)
+    is_first_half = random.permutation(n_real) < n_real // 2
     areas = [_area_alone(column, labels) for column in table.T]
     by_measure = zip(names, areas, strict=True)
     return Difference(

@@ -112,7 +112,8 @@ def check_rules_matter(args: argparse.Namespace,
                        made: Sequence[str],
                        vocabulary: Vocabulary) -> None:
     """Raise UserError about a flag with a rule for a part that is not `made`: it changes nothing."""
-    with_pitches = [text.partition("=")[0].strip() for text in args.pitches]
+    names = (text.partition("=")[0] for text in args.pitches)
+    with_pitches = [name.strip() for name in names]
     for name in (*with_pitches, *split_names(args.mono or "")):
         if name not in made:
             raise UserError(f"a rule for {name}, which is not made; leave it out, "

@@ -74,7 +74,9 @@ def make_again(job: Job, folder: Path, batches: dict[str, list[Sampled]]) -> boo
     `batches` holds the batches made so far, by a recipe without its own seed; this song's is added.
     Songs that were made together are made together again.
     """
-    name, recipe, session = job.original.name, job.original.recipe, job.session
+    name = job.original.name
+    recipe = job.original.recipe
+    session = job.session
     loaded = session.loaded
     shared = repr(dataclasses.replace(recipe, seed=recipe.batch[0]))
     if shared not in batches:

@@ -219,21 +219,25 @@ class Rules:
         v = self.vocabulary
         parts = v.part_of_id[self.given[:, PITCH_INSTRUMENT]]
         own = self.given[parts == part] - FIRST_ID
-        return np.sort(own[:, BAR] * v.steps_per_bar + own[:, START_POS])
+        onsets = own[:, BAR] * v.steps_per_bar + own[:, START_POS]
+        return np.sort(onsets)
 
     # ------------------------------------------------------------ masks
 
     def may_end(self, history: History) -> bool:
         """Whether EOS is allowed here although more notes would be valid."""
-        if self.gaps and history.time < self.gaps[-1] * self.vocabulary.steps_per_bar:
-            return False
+        if self.gaps:
+            last_gap = self.gaps[-1] * self.vocabulary.steps_per_bar
+            if history.time < last_gap:
+                return False
         last_bar_sounds = self.last_bar_id - FIRST_ID in self.sounding_bars
         return not self.exact or last_bar_sounds or self.in_last_bar(history)
 
     @property
     def last_bar_id(self) -> int:
         """The id of the last bar that is made."""
-        return self.end // self.vocabulary.steps_per_bar - 1 + FIRST_ID
+        n_bars = self.end // self.vocabulary.steps_per_bar
+        return FIRST_ID + n_bars - 1
 
     def in_last_bar(self, history: History) -> bool:
         """Whether the last note begins in the last bar that is made, or later."""
@@ -260,8 +264,9 @@ class Rules:
     def _end_of_next_silent_bar(self, history: History) -> int:
         """The end of the next bar without given notes, after the bar of the last note."""
         steps = self.vocabulary.steps_per_bar
-        begun = history.time >= self.first
-        bar = history.time // steps + 1 if begun else self.first // steps
+        bar = self.first // steps
+        if history.time >= self.first:
+            bar = history.time // steps + 1
         while bar in self.sounding_bars:
             bar += 1
         return (bar + 1) * steps

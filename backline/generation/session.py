@@ -197,8 +197,10 @@ class Session:
         SEED_STEP further is tried; so the songs are the same whatever `n` is. After TRIES tries the
         first that does not copy is kept. If all copy there is none, and fewer than `n` songs come.
         """
-        for first in range(seed, seed + n, BATCH):
-            yield from self._songs_of_batch(range(first, min(first + BATCH, seed + n)))
+        end = seed + n
+        for first in range(seed, end, BATCH):
+            seeds = range(first, min(first + BATCH, end))
+            yield from self._songs_of_batch(seeds)
 
     def _songs_of_batch(self, seeds: Sequence[int]) -> Iterator[GeneratedSong]:
         """A song for each of `seeds`, except those whose tries all copy."""
@@ -251,14 +253,16 @@ class Session:
     def _with_copies(self, song: GeneratedSong, check: CopyCheck) -> GeneratedSong:
         """The song with what it shares with training songs."""
         rows = self.task.song(song.notes)  # all of it, but what was given is nobody's copy
-        run = check.index.longest_run(rows, ~self.task.was_there(rows))
+        is_new = ~self.task.was_there(rows)
+        run = check.index.longest_run(rows, is_new)
         copied = check.index.describe(run, len(song.notes))
         return dataclasses.replace(song, copied=copied, is_copy=check.refuses(run))
 
     def _fault(self, song: GeneratedSong) -> str:
         """In what a song is not as asked, in words; "" for one that is."""
         if silent := lacking_parts(self.wish, self.task, self.config, song.notes):
-            return f"{' and '.join(silent)} would be silent, or nearly so"
+            names = " and ".join(silent)
+            return f"{names} would be silent, or nearly so"
         if not song.cut and ends_soon(self.wish, self.task, self.config, song.notes):
             return f"it would end within {SOON} bars after the prompt"
         return ""

@@ -126,15 +126,18 @@ def _drawn(playing: Sequence[str],
     sheets = table.sheets  # (n_songs, S)
     first_columns = {name: p * N_PART_FIELDS
                      for p, name in enumerate(vocabulary.part_names)}
-    plays = sheets[:, [first_columns[name] + PLAYS for name in playing]] == FIRST_VALUE
+    plays_columns = [first_columns[name] + PLAYS for name in playing]
+    plays = sheets[:, plays_columns] == FIRST_VALUE
     all_play = plays.all(1)
     if all_play.any():
         sheets = sheets[all_play]
     wanted = np.array([FIRST_VALUE + level - 1 for level in density.values()])
-    found = sheets[:, [first_columns[name] + DENSITY for name in density]].astype(int)
+    density_columns = [first_columns[name] + DENSITY for name in density]
+    found = sheets[:, density_columns].astype(int)
     distance = np.abs(found - wanted).sum(1)
     nearest = np.flatnonzero(distance == distance.min())
-    return sheets[random.choice(nearest)].copy()
+    drawn = random.choice(nearest)
+    return sheets[drawn].copy()
 
 
 def _estimated(task: Task, table: SheetTable) -> np.ndarray:
@@ -144,7 +147,8 @@ def _estimated(task: Task, table: SheetTable) -> np.ndarray:
     last = int(known[:, BAR].max()) - FIRST_ID
     if len(task.prompt) and len(task.given):  # bars in the middle
         last = min(last, task.first_bar + WINDOW_BARS // 2)
-    sheet = sheet_of(known, vocabulary, table.levels, max(last - WINDOW_BARS + 1, 0), last)
+    first = max(last - WINDOW_BARS + 1, 0)
+    sheet = sheet_of(known, vocabulary, table.levels, first, last)
     present = parts_of(known, vocabulary)
     for p, name in enumerate(vocabulary.part_names):
         made_beside = name in task.made and not len(task.prompt)
@@ -166,8 +170,9 @@ def _say_parts(sheet: np.ndarray, task: Task, density: dict[str, int]) -> None:
 
 def _key_id(config: GenConfig) -> int:
     """The id of the key that the rules ask for."""
+    tonic = pitch_class(config.rules.key)
     is_minor = MINOR_THIRD in SCALES[config.rules.scale]
-    return FIRST_VALUE + pitch_class(config.rules.key) * len(MODES) + is_minor
+    return FIRST_VALUE + tonic * len(MODES) + is_minor
 
 
 def _end_bar(task: Task) -> int:
@@ -180,14 +185,17 @@ def _bars_to_end(task: Task) -> np.ndarray:
     n_bars = task.rules.vocabulary.bars
     if not task.ends:
         return np.full(n_bars, FAR)
-    return np.maximum(_end_bar(task) - 1 - np.arange(n_bars), 0)
+    last_bar = _end_bar(task) - 1
+    n_left = last_bar - np.arange(n_bars)
+    return np.maximum(n_left, 0)
 
 
 def _say_chords(by_half_bar: np.ndarray, task: Task, config: GenConfig) -> None:
     """Write chords into (2 * bars, 3): those of given notes, and in their place those asked for."""
     if len(task.given):
         heard = estimate_chords(task.given, task.rules.vocabulary, 0, _end_bar(task))
-        by_half_bar[:len(heard)] = np.where(heard == NONE, UNKNOWN, heard)
+        told = np.where(heard == NONE, UNKNOWN, heard)
+        by_half_bar[:len(heard)] = told
     asked = told_chords(config, task.first_bar, _end_bar(task))
     if asked is not None:
         is_asked = asked[:, 0] != UNKNOWN

@@ -69,7 +69,8 @@ class Watcher:
             named = text if str(path) in text else f"{path}: {text}"
             print(f"error: {named}", file=sys.stderr, flush=True)
         except OSError as err:  # it was taken away again, or the disk is full
-            print(f"error: {path}: {err.strerror or err}", file=sys.stderr, flush=True)
+            what = err.strerror or err
+            print(f"error: {path}: {what}", file=sys.stderr, flush=True)
         sys.stdout.flush()  # whoever reads along through a pipe sees it now
 
     def output_of(self, path: Path) -> Path:

@@ -119,7 +119,8 @@ def _fused_attention(query: Tensor,
     n_before = key.shape[2] - query.shape[2]
     mask = None
     if n_before:
-        mask = query.new_ones((query.shape[2], key.shape[2]), dtype=torch.bool)
+        size = (query.shape[2], key.shape[2])
+        mask = query.new_ones(size, dtype=torch.bool)
         mask = mask.tril(n_before)                           # (T, L)
     rate = dropout.p if dropout.training else 0.0
     return nn.functional.scaled_dot_product_attention(

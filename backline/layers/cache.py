@@ -87,7 +87,8 @@ class KeyValueCache:
     def extend(self, layer: int, key: Tensor, value: Tensor) -> Memory:
         """Add (B, H, T, C) keys and values to one layer; returns what its new notes see."""
         assert self.step is not None
-        start, end = self.step.start, self.step.end
+        start = self.step.start
+        end = self.step.end
         keys, values = self.layers[layer]
         for buffer, new in ((keys, key), (values, value)):
             if self.step.places is None:
@@ -96,7 +97,9 @@ class KeyValueCache:
                 songs = torch.arange(len(buffer), device=self.device)[:, None]
                 by_note = new.transpose(1, 2)                # (B, T, H, C)
                 buffer[songs, :, self.step.places] = by_note.to(buffer.dtype)
-        return KeysValues(keys[:, :, :end], values[:, :, :end], self.step.visible)
+        keys = keys[:, :, :end]
+        values = values[:, :, :end]
+        return KeysValues(keys, values, self.step.visible)
 
     def end(self, counts: Sequence[int]) -> None:
         """Keep the first `counts[i]` new notes of song i; the rest was padding."""
@@ -122,7 +125,9 @@ class KeyValueCache:
         """
         keys, values = self.layers[layer]
         end = max(self.lengths)
-        return KeysValues(keys[:, :, :end], values[:, :, :end], visible)
+        keys = keys[:, :, :end]
+        values = values[:, :, :end]
+        return KeysValues(keys, values, visible)
 
     # ------------------------------------------------------------ songs of the batch
 

@@ -158,7 +158,8 @@ class ModelConfig:
     def _check_choices(self) -> None:
         for name, options in CHOICES.items():
             if getattr(self, name) not in options:
-                raise UserError(f"{name}={getattr(self, name)!r} must be one of {_listed(options)}")
+                value = getattr(self, name)
+                raise UserError(f"{name}={value!r} must be one of {_listed(options)}")
         if sorted(self.order) != sorted(FIELDS):
             raise UserError(f"order={list(self.order)} must name each of {_listed(FIELDS)} once")
 
@@ -166,7 +167,8 @@ class ModelConfig:
         if not 0 <= self.late_layers < self.n_layers:
             raise UserError(f"late_layers={self.late_layers} must be from 0 to n_layers − 1 = "
                             f"{self.n_layers - 1}")
-        onset_first = set(self.order[:len(TIME_FIELDS)]) == set(TIME_FIELDS)
+        first = self.order[:len(TIME_FIELDS)]
+        onset_first = set(first) == set(TIME_FIELDS)
         if self.late_layers and (self.heads == "parallel" or not onset_first):
             raise UserError(f"late_layers={self.late_layers} needs heads other than parallel, and "
                             f"an order that begins with {' and '.join(TIME_FIELDS)}")

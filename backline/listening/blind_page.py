@@ -48,13 +48,18 @@ def blind_page(folders: Sequence[Path],
     pairs = []
     for song, reference in zip(*sides, strict=False):  # the larger folder's rest has no partner
         song["tempo"] = reference["tempo"]
-        song["bars"] = reference["bars"] = min(song["bars"], reference["bars"])
+        n_bars = min(song["bars"], reference["bars"])
+        song["bars"] = n_bars
+        reference["bars"] = n_bars
         pair = [song, reference]
         random_orders.shuffle(pair)
-        pairs.append((len(ideas), len(ideas) + 1))
+        first = len(ideas)
+        pairs.append((first, first + 1))
         for idea, name in zip(pair, ("first", "second"), strict=True):
-            ideas.append(idea | {"title": f"Pair {len(pairs)}, {name}"})
-    summary = f"{len(pairs)} pair{'s' * (len(pairs) > 1)}"
+            title = f"Pair {len(pairs)}, {name}"
+            ideas.append(idea | {"title": title})
+    plural = "s" if len(pairs) > 1 else ""
+    summary = f"{len(pairs)} pair{plural}"
     data = common_data("Listen and choose", summary, vocabulary)
     return page_bytes(data | {"ideas": ideas,
                               "pairs": pairs,
@@ -84,7 +89,8 @@ def blind_ideas(folder: Path,
     ideas = []
     for path in paths:
         try:
-            ideas.append(blind_idea(path, most_bars, vocabulary))
+            idea = blind_idea(path, most_bars, vocabulary)
+            ideas.append(idea)
         except UserError as err:
             print(f"notice: not on the page: {err}", file=sys.stderr)
     if not ideas:
@@ -98,9 +104,11 @@ def blind_idea(path: Path,
     """What the page holds of a song. Raises UserError if it cannot be read or has no notes."""
     song, parts = read_parts(path, vocabulary)
     if not any(map(len, parts.notes)):
-        raise UserError(f"{path}: no notes of {', '.join(vocabulary.part_names)}")
+        names = ", ".join(vocabulary.part_names)
+        raise UserError(f"{path}: no notes of {names}")
     nothing_old = [np.zeros(len(part), bool) for part in parts.notes]
-    data = excerpt(music_data(song, parts.notes, nothing_old), most_bars)
+    whole = music_data(song, parts.notes, nothing_old)
+    data = excerpt(whole, most_bars)
     return data | {"file": path.as_posix(),
                    "hash": file_hash(path),
                    "fresh": None}
@@ -117,7 +125,8 @@ def excerpt(data: dict[str, Any], most_bars: int) -> dict[str, Any]:
     end = start + most_bars * bar
     notes = [_cut(part, start, end) for part in data["notes"]]
     bars_left = data["bars"] - start // bar
-    return data | {"notes": notes, "bars": min(bars_left, most_bars)}
+    n_bars = min(bars_left, most_bars)
+    return data | {"notes": notes, "bars": n_bars}
 
 
 def _cut(part: list[list[int]], start: int, end: int) -> list[list[int]]:

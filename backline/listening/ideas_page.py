@@ -103,7 +103,8 @@ def write_page(folder: Path, vocabulary: Vocabulary) -> Path:
     if not ideas:
         raise UserError(f"{folder}: no numbered songs in it that can be shown (0.mid, 1.mid, …); "
                         f"make some with generate.py -o {folder}")
-    summary = f"{len(ideas)} idea{'s' * (len(ideas) > 1)}"
+    plural = "s" if len(ideas) > 1 else ""
+    summary = f"{len(ideas)} idea{plural}"
     data = common_data(folder.resolve().name, summary, vocabulary)
     write_bytes(path, page_bytes(data | {"ideas": ideas}))
     return path
@@ -285,7 +286,8 @@ def fresh_ticks(song: Song,
     if wish.fill:
         first, last = wish.fill
         return (first - 1) * bar, last * bar
-    new_onsets = [part[~is_old, 0] for part, is_old in zip(notes, old, strict=True)]
+    parts = zip(notes, old, strict=True)
+    new_onsets = [part[~is_old, 0] for part, is_old in parts]
     first_onsets = [int(onsets.min()) for onsets in new_onsets if len(onsets)]
     is_any_old = any(is_old.any() for is_old in old)
     if wish.given or not first_onsets or not is_any_old:
@@ -305,7 +307,9 @@ def asked_for(recipe: Recipe) -> str:
         text = f"{made or 'the rest'} to given {' and '.join(wish.given)}"
     elif wish.fill:
         first, last = wish.fill
-        bars = f"bar {first}" if first == last else f"bars {first}–{last}"
+        bars = f"bars {first}–{last}"
+        if first == last:
+            bars = f"bar {first}"
         text = f"{bars} anew" + (f" in {made}" if made else "")
     elif recipe.prompt:
         text = "continued" + (f" in {made}" if made else "")

@@ -125,7 +125,7 @@ def cut(parts: list[np.ndarray], stretch: Stretch, early: int) -> list[np.ndarra
         first = np.searchsorted(onset, start - early)
         last = len(notes)
         if end is not None:
-            last = np.searchsorted(onset, end - early)
+            last = int(np.searchsorted(onset, end - early))
         moved = notes[first:last] - np.array([start, start, 0])  # (N, 3)
         times = moved[:, :2]
         moved[:, :2] = np.clip(times, 0, length)

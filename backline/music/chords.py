@@ -155,8 +155,8 @@ def _templates() -> np.ndarray:
             pitch_classes = (root + np.array(intervals)) % OCTAVE
             chords[root, quality, pitch_classes] = 1
     flat = np.ones((1, OCTAVE))
-    chords = chords.reshape(N_CHORDS, OCTAVE)
-    templates = np.concatenate([chords, flat])
+    of_chords = chords.reshape(N_CHORDS, OCTAVE)
+    templates = np.concatenate([of_chords, flat])
     return unit(templates)
 
 

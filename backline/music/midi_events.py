@@ -205,13 +205,13 @@ def _system(data: bytes, start: int) -> tuple[bytes, int]:
     if kind == NAME:
         return data[start:end], end
     if kind == TEMPO and size >= 3:
-        head = bytes([META, TEMPO, 3])
-        body = data[place:place + 3]
-        return head + body, end
+        beginning = bytes([META, TEMPO, 3])
+        value = data[place:place + 3]
+        return beginning + value, end
     if kind == SIGNATURE and size >= 2:
-        head = bytes([META, SIGNATURE, 4])
-        body = data[place:place + 2] + bytes(2)
-        return head + body, end
+        beginning = bytes([META, SIGNATURE, 4])
+        value = data[place:place + 2]
+        return beginning + value + bytes(2), end
     return NOTHING, end
 
 

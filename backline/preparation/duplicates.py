@@ -78,7 +78,8 @@ def signature(rows: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
     values = np.full(signature_shape(vocabulary), EMPTY)
     melodic = np.flatnonzero(~vocabulary.is_drum).tolist()
     for i, p in enumerate(melodic):
-        hashes = shingle_hashes(lines(rows[part == p], vocabulary))
+        two_lines = lines(rows[part == p], vocabulary)
+        hashes = shingle_hashes(two_lines)
         if len(hashes):
             sketch = _empty_sketch().copy()
             sketch.update_batch(hashes.tolist())
