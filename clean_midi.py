@@ -95,7 +95,8 @@ def measure_quality(parts: Sequence[np.ndarray],
     drums = [p for p in with_notes if vocabulary.is_drum[p]]
     melodic = [p for p in with_notes if not vocabulary.is_drum[p]]
 
-    onsets = np.concatenate([parts[p][:, 0] for p in with_notes])  # (N,)
+    onsets_of_parts = [parts[p][:, 0] for p in with_notes]
+    onsets = np.concatenate(onsets_of_parts)  # (N,)
     bars = np.unique(onsets // bar_ticks)
     n_bars = int(bars[-1] - bars[0]) + 1
     tolerance = STEP_SHARE * vocabulary.steps_per_bar
@@ -105,8 +106,12 @@ def measure_quality(parts: Sequence[np.ndarray],
     same_drum = 0.0
     for p in drums:
         counts = np.bincount(parts[p][:, 2])
-        same_drum = max(same_drum, int(counts.max()) / int(counts.sum()))
-    sounding = [len(np.unique(parts[p][:, 0] // bar_ticks)) / n_bars for p in melodic]
+        share = int(counts.max()) / int(counts.sum())
+        same_drum = max(same_drum, share)
+    sounding = []
+    for p in melodic:
+        bars_of_part = np.unique(parts[p][:, 0] // bar_ticks)
+        sounding.append(len(bars_of_part) / n_bars)
     return {
         "bars": n_bars,
         "onsets_on_grid": round(float(is_on_grid.mean()), 4),
@@ -127,7 +132,9 @@ def _is_on_grid(onsets: np.ndarray,
     """
     away = onsets * steps % bar_ticks  # from the step before, in 1/steps of a tick
     away = np.minimum(away, bar_ticks - away)
-    return away <= max(steps // 2, bar_ticks * steps // tolerance)
+    half_tick = steps // 2
+    share_of_bar = bar_ticks * steps // tolerance
+    return away <= max(half_tick, share_of_bar)
 
 
 def check_quality(measures: dict[str, float | int],
@@ -156,7 +163,8 @@ def check_parts(parts: Sequence[np.ndarray],
                if not len(notes)]
     is_empty = len(missing) == len(parts)
     if missing and (is_empty or not allow_missing):
-        raise UserError(f"{where}: no {' and no '.join(missing)}; name or set the programs of such "
+        names = " and no ".join(missing)
+        raise UserError(f"{where}: no {names}; name or set the programs of such "
                         f"tracks, choose them with --part, or --allow-missing")
 
 
@@ -185,7 +193,8 @@ class CleanSong:
         left_out = []
         for piece in pieces:
             try:
-                kept.append(self._check(piece, song, source))
+                good = self._check(piece, song, source)
+                kept.append(good)
             except UserError as err:
                 if piece is pieces[-1] and not kept:
                     raise
@@ -196,7 +205,8 @@ class CleanSong:
         files = [parts_to_bytes(each.piece.parts, self.vocabulary, song.ticks_per_quarter, tempo)
                  for each in kept]
         n_notes = sum(each.n_notes for each in kept)
-        lost[STRUCK_TWICE] = sum(each.piece.n_notes for each in kept) - n_notes
+        n_struck = sum(each.piece.n_notes for each in kept)
+        lost[STRUCK_TWICE] = n_struck - n_notes
         about_files: dict[str, Any] = {
             "first_bars": [each.piece.first_bar for each in kept],
             "quality": [each.measures for each in kept],

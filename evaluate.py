@@ -162,7 +162,9 @@ def measure_table(songs: Sequence[np.ndarray], vocabulary: Vocabulary,
     """Names of all measures, and (songs, measures) float64 of songs, (N, F) note ids each."""
     progress = tqdm(songs, unit="song", leave=False, disable=None)
     measured = [measure_song(rows, vocabulary) for rows in progress]
-    return list(measured[0]), np.array([list(song.values()) for song in measured])
+    names = list(measured[0])
+    values = [list(song.values()) for song in measured]
+    return names, np.array(values)
 
 
 def copying(generated: Sequence[np.ndarray],
@@ -174,14 +176,17 @@ def copying(generated: Sequence[np.ndarray],
     "generated" and "real" are their lengths by percentile. "above" is the share of generated
     songs with a longer run than real ones have at the percentile MARKED.
     """
-    ours = np.array([index.longest_run(rows).n_notes for rows in generated])
-    theirs = np.array([index.longest_run(rows).n_notes for rows in real])
+    our_runs = [index.longest_run(rows) for rows in generated]
+    their_runs = [index.longest_run(rows) for rows in real]
+    ours = np.array([run.n_notes for run in our_runs])
+    theirs = np.array([run.n_notes for run in their_runs])
+    usual = np.percentile(theirs, MARKED)
     return {
         "generated": {str(share): float(np.percentile(ours, share))
                       for share in PERCENTILES},
         "real": {str(share): float(np.percentile(theirs, share))
                  for share in PERCENTILES},
-        "above": float((ours > np.percentile(theirs, MARKED)).mean()),
+        "above": float((ours > usual).mean()),
     }
 
 
@@ -229,10 +234,17 @@ def votes_as_markdown(shares: dict[str, Share]) -> str:
     """How often each folder's song was chosen."""
     rows = []
     for folder, share in shares.items():
-        rows.append([folder, f"{share.chosen} of {share.n}",
-                     f"{share.share:.0%} ({share.low:.0%}–{share.high:.0%})"])
-    return table(["chosen, of votes that decide", "votes",
-                  "share, and where 95 % of such polls put it"], rows)
+        rows.append([
+            folder,
+            f"{share.chosen} of {share.n}",
+            f"{share.share:.0%} ({share.low:.0%}–{share.high:.0%})",
+        ])
+    head = [
+        "chosen, of votes that decide",
+        "votes",
+        "share, and where 95 % of such polls put it",
+    ]
+    return table(head, rows)
 
 
 # ---------------------------------------------------------------- command
@@ -349,8 +361,11 @@ def output_paths(args: argparse.Namespace) -> list[Path]:
     """
     if not args.output:
         return []
-    suffixes = [".json", ".md"] + [".png"] * bool(args.generated)
-    paths = [args.output.with_name(args.output.name + suffix) for suffix in suffixes]
+    suffixes = [".json", ".md"]
+    if args.generated:
+        suffixes.append(".png")
+    name = args.output.name
+    paths = [args.output.with_name(name + suffix) for suffix in suffixes]
     check_new(paths, args.force)
     for path in paths:
         check_writable(path.parent)
@@ -362,14 +377,16 @@ def write_results(paths: Sequence[Path],
                   text: str,
                   title: str) -> None:
     """Write the results as JSON, their tables, and of songs a picture under `title`."""
-    write_bytes(paths[0], (json.dumps(result, indent=2) + "\n").encode())
+    data = json.dumps(result, indent=2) + "\n"
+    write_bytes(paths[0], data.encode())
     write_bytes(paths[1], text.encode())
     if "songs_compared" in result:
         from backline.evaluation.bands_picture import measures_in_bands  # brings matplotlib
 
         verdicts = [Verdict(**measure)
                     for measure in result["songs_compared"]["measures"]]
-        write_bytes(paths[2], measures_in_bands(verdicts, title))
+        picture = measures_in_bands(verdicts, title)
+        write_bytes(paths[2], picture)
 
 
 @reports_user_errors
@@ -381,7 +398,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     result: dict[str, Any] = {}
     texts = []
     if args.votes:
-        votes = [vote for path in args.votes for vote in read_votes(path)]
+        votes = []
+        for path in args.votes:
+            votes += read_votes(path)
         shares = folder_shares(votes)
         result["votes"] = {folder: dataclasses.asdict(share)
                            for folder, share in shares.items()}

@@ -269,7 +269,8 @@ def check_parts(args: argparse.Namespace, has_song: bool) -> None:
         raise UserError("--same-parts: --fill makes the parts that the song has anyhow; "
                         "leave it out")
     other_wishes = (args.given, args.make, args.fill, args.bars)
-    if args.missing and (not has_song or args.same_parts or other_wishes != (None,) * 4):
+    has_other_wishes = args.same_parts or any(wish is not None for wish in other_wishes)
+    if args.missing and (not has_song or has_other_wishes):
         raise UserError("--missing takes the parts of a prompt (-p), in place of --given, --make, "
                         "--same-parts, --fill and --bars")
     if args.bars is not None and args.bars < 1:
@@ -293,9 +294,11 @@ def check_outputs(args: argparse.Namespace, has_song: bool) -> None:
     """Raise UserError about files that cannot be written, or would be overwritten."""
     if args.save_prompt and not has_song:
         raise UserError("-sp: there is no prompt to save; give one with -p")
-    if args.force and args.prompt and args.prompt.resolve().parent == args.output.resolve():
-        raise UserError(f"-p {args.prompt}: --force would overwrite songs beside it, "
-                        "perhaps itself; give another -o")
+    if args.force and args.prompt:
+        beside = args.prompt.resolve().parent
+        if beside == args.output.resolve():
+            raise UserError(f"-p {args.prompt}: --force would overwrite songs beside it, "
+                            "perhaps itself; give another -o")
     if args.soundfont and not args.wav:
         raise UserError(f"--soundfont {args.soundfont}: is for --wav; add that, or leave it out")
 
@@ -330,23 +333,29 @@ class Outputs:
         tokenizer = session.loaded.tokenizer
         rows = session.task.song(song.notes)
         remove_song(self.folder, number)  # under --force: the one that had this number
-        files = session.files(song.notes, session.recipe(song))
+        recipe = session.recipe(song)
+        files = session.files(song.notes, recipe)
         whole = write_song(self.folder, number, files)
         if not len(song.notes):
             print(f"notice: {whole} is the prompt alone: nothing more fits", file=sys.stderr)
         if self.save_prompt:
-            write_bytes(self.folder / f"{number}-prompt.mid", prompt_bytes(session))
+            path = self.folder / f"{number}-prompt.mid"
+            write_bytes(path, prompt_bytes(session))
         if self.png:
             title = f"{whole.name}, seed {song.seed}"
-            write_bytes(whole.with_suffix(".png"), picture(rows, session, title))
+            png = picture(rows, session, title)
+            write_bytes(whole.with_suffix(".png"), png)
         if self.wav:
-            write_bytes(whole.with_suffix(".wav"), self.wav.wav(files[""]))
+            sound = self.wav.wav(files[""])
+            write_bytes(whole.with_suffix(".wav"), sound)
         if self.print_events:
             for events in tokenizer.tokens_to_events(song.notes):
                 print(" ".join(events))
-        line = (f"{whole}: {describe(rows, len(song.notes), tokenizer)}, "
+        contents = describe(rows, len(song.notes), tokenizer)
+        line = (f"{whole}: {contents}, "
                 f"{session.prompt.tempo:g} BPM, {song.seconds:.1f} s")
-        print("; ".join(filter(None, (line, song.told, song.score, song.copied))))
+        said = (line, song.told, song.score, song.copied)
+        print("; ".join(filter(None, said)))
 
     def write_page(self, vocabulary: Vocabulary) -> None:
         """Write the page of the folder, if it is to have one, and print where it is."""
@@ -374,7 +383,8 @@ def outputs_of(args: argparse.Namespace) -> Outputs:
 
 def prompt_bytes(session: Session) -> bytes:
     """The prompt as a MIDI file."""
-    tokenizer, prompt = session.loaded.tokenizer, session.prompt
+    tokenizer = session.loaded.tokenizer
+    prompt = session.prompt
     parts = tokenizer.rows_to_parts(prompt.rows, TICKS_PER_QUARTER)
     return parts_to_bytes(parts, tokenizer.vocabulary, TICKS_PER_QUARTER, prompt.tempo)
 
@@ -396,7 +406,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit code."""
     args = build_parser().parse_args(argv)
     if args.output is None:
-        args.output = folder_beside(args.watch, "-generated") if args.watch else Path("generated")
+        args.output = Path("generated")
+        if args.watch:
+            args.output = folder_beside(args.watch, "-generated")
     if args.reproduce:
         return reproduce(args)
     check_arguments(args)
@@ -404,7 +416,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = gen_config(args)
     opened = open_prompt(args.prompt) if args.prompt else None
     loaded = open_model(args.model_path, args.device, args.dtype)
-    setup = Setup(args, config, loaded, copy_check_of(args, loaded))
+    copy_check = copy_check_of(args, loaded)
+    setup = Setup(args, config, loaded, copy_check)
     if args.watch:
         return watch_folder(setup, outputs)
     prompt = read_prompt(opened, args.prompt, args.prompt_idx, loaded.tokenizer)
@@ -425,28 +438,35 @@ def copy_check_of(args: argparse.Namespace, loaded: LoadedModel) -> CopyCheck | 
     """None if nobody asked for it."""
     if args.check_copies is None and args.max_copy is None:
         return None
-    return CopyCheck(loaded.copy_index(args.check_copies or BUNDLED_COPIES), args.max_copy)
+    path = args.check_copies or BUNDLED_COPIES
+    return CopyCheck(loaded.copy_index(path), args.max_copy)
 
 
 def watch_folder(setup: Setup, outputs: Outputs) -> int:
     """Make the songs of each file that comes to the folder; returns the exit code."""
-    args, loaded = setup.args, setup.loaded
+    args = setup.args
+    loaded = setup.loaded
     nothing = read_prompt(None, Path(), 0, loaded.tokenizer)
-    loaded.check(make_wish(args, nothing, loaded.vocabulary), setup.config)  # holds for any file
+    wish = make_wish(args, nothing, loaded.vocabulary)
+    loaded.check(wish, setup.config)  # holds for any file
     check_writable(outputs.folder)
     make_folder(args.watch)
 
     def play_to(path: Path, folder: Path) -> None:
         """Make the songs of one file."""
-        prompt = read_prompt(open_prompt(path), path, args.prompt_idx, loaded.tokenizer)
-        play(setup, prompt, dataclasses.replace(outputs, folder=folder))
+        opened = open_prompt(path)
+        prompt = read_prompt(opened, path, args.prompt_idx, loaded.tokenizer)
+        outputs_there = dataclasses.replace(outputs, folder=folder)
+        play(setup, prompt, outputs_there)
 
-    return watch(Watcher(args.watch, outputs.folder, play_to), again=outputs.force)
+    watcher = Watcher(args.watch, outputs.folder, play_to)
+    return watch(watcher, again=outputs.force)
 
 
 def play(setup: Setup, prompt: Prompt, outputs: Outputs) -> int:
     """Make the songs of one prompt, or from scratch; returns the exit code."""
-    args, vocabulary = setup.args, setup.loaded.vocabulary
+    args = setup.args
+    vocabulary = setup.loaded.vocabulary
     wish = make_wish(args, prompt, vocabulary)
     session = open_session(setup.loaded, wish, setup.config, prompt, setup.copy_check)
     check_rules_matter(args, session.task.made, vocabulary)
@@ -482,7 +502,9 @@ def write_songs(args: argparse.Namespace,
     Raises UserError, after all that, if fewer songs than wanted do not copy.
     """
     vocabulary = session.loaded.vocabulary
-    seed = secrets.randbelow(SEEDS) if args.seed is None else args.seed
+    seed = args.seed
+    if seed is None:
+        seed = secrets.randbelow(SEEDS)
     n_made = args.best_of or args.num_samples
     first = outputs.first_number()
     record = run_record(args, session, seed)
@@ -496,7 +518,8 @@ def write_songs(args: argparse.Namespace,
     finally:  # also when interrupted: what is written can be made again
         if record["songs"]:
             log_run(outputs.folder, record)
-            stems = ", ".join(f"{first}-{name}.mid" for name in vocabulary.part_names)
+            names = [f"{first}-{name}.mid" for name in vocabulary.part_names]
+            stems = ", ".join(names)
             print(f"seed {seed}; stems beside each song: {stems}")
             outputs.write_page(vocabulary)
     n_written = len(record["songs"])

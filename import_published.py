@@ -85,7 +85,10 @@ def published_names(n_layers: int) -> dict[str, list[str]]:
 
 
 def _weight_and_bias(ours: str, theirs: str) -> dict[str, list[str]]:
-    return {f"{ours}.{kind}": [f"{theirs}.{kind}"] for kind in ("weight", "bias")}
+    return {
+        f"{ours}.weight": [f"{theirs}.weight"],
+        f"{ours}.bias": [f"{theirs}.bias"],
+    }
 
 
 # ---------------------------------------------------------------- the model
@@ -119,8 +122,8 @@ def convert(modules: dict[str, Placeholder], tensors: dict[str, np.ndarray]) -> 
             if tensors[name].shape != shape:
                 raise UserError(f"{OTHER}: the shape of {name} is {tensors[name].shape}, where "
                                 f"{shape} fits the rest")
-        weights[ours] = torch.cat([torch.from_numpy(tensors[name])
-                                   for name in sources[ours]])
+        published = [torch.from_numpy(tensors[name]) for name in sources[ours]]
+        weights[ours] = torch.cat(published)
     model.load_state_dict(weights, assign=True)
     return model
 
@@ -138,7 +141,8 @@ def infer_config(modules: dict[str, Placeholder],
     from backline.layers.config import ModelConfig
 
     tables = [tensors[f"model.emb_{field}.weight"] for field in FIELDS]
-    if any(table.ndim != 2 for table in tables) or tensors[POSITION_TABLE].ndim != 3:
+    are_tables = all(table.ndim == 2 for table in tables)
+    if not are_tables or tensors[POSITION_TABLE].ndim != 3:
         raise UserError(f"{OTHER}: its embeddings or positions have another number of dimensions")
     n_tokens = tuple(len(table) for table in tables)
     vocabulary = load_vocabulary()
@@ -150,6 +154,8 @@ def infer_config(modules: dict[str, Placeholder],
         raise UserError(f"{OTHER}: its width, {width}, is no multiple of a head's, {HEAD_WIDTH}")
     wrapper = modules.get("model")
     dropout = wrapper.attributes().get("dropout") if wrapper else None
+    if not isinstance(dropout, int | float):
+        dropout = ModelConfig.dropout
     return ModelConfig.for_vocabulary(
         vocabulary,
         emb_sizes=tuple(table.shape[1] for table in tables),
@@ -157,7 +163,7 @@ def infer_config(modules: dict[str, Placeholder],
         d_model=width,
         n_heads=width // HEAD_WIDTH,
         block_size=min(n_positions, ModelConfig.block_size),
-        dropout=float(dropout) if isinstance(dropout, int | float) else ModelConfig.dropout,
+        dropout=float(dropout),
     )
 
 
@@ -170,8 +176,9 @@ def check_names(sources: dict[str, list[str]], tensors: dict[str, np.ndarray]) -
     for names in sources.values():
         needed |= set(names)
     if needed != tensors.keys():
-        raise UserError(f"{OTHER}: missing {listed(needed - tensors.keys())}; left over "
-                        f"{listed(tensors.keys() - needed)}")
+        missing = listed(needed - tensors.keys())
+        left_over = listed(tensors.keys() - needed)
+        raise UserError(f"{OTHER}: missing {missing}; left over {left_over}")
 
 
 def check_options(modules: dict[str, Placeholder], config: ModelConfig) -> None:
@@ -192,20 +199,24 @@ def check_positions(positions: np.ndarray, config: ModelConfig) -> None:
 
     from backline.layers.positions import sinusoids
 
-    ours = sinusoids(torch.arange(config.block_size)[None], config.d_model)[0].numpy()  # (T, D)
+    index = torch.arange(config.block_size)[None]            # (1, T)
+    computed = sinusoids(index, config.d_model)              # (1, T, D)
+    ours = computed[0].numpy()                               # (T, D)
     theirs = positions[0, :len(ours)]
-    if len(positions) != 1 or not np.allclose(theirs,
-                                              ours,
-                                              rtol=0,
-                                              atol=POSITIONS_TOLERANCE):
+    if len(positions) != 1 or not np.allclose(theirs, ours, rtol=0, atol=POSITIONS_TOLERANCE):
         raise UserError(f"{OTHER}: {POSITION_TABLE} does not hold its sines and cosines")
 
 
 def listed(names: Iterable[str]) -> str:
     """The first three of some names, and how many more there are."""
     names = sorted(names)
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(map(shown, names[:3])) + more or "none"
+    if not names:
+        return "none"
+    first = ", ".join(map(shown, names[:3]))
+    n_more = len(names) - 3
+    if n_more > 0:
+        return f"{first} and {n_more} more"
+    return first
 
 
 # ---------------------------------------------------------------- command

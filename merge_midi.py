@@ -52,13 +52,16 @@ def find_part(path: Path, vocabulary: Vocabulary) -> int:
         UserError: no part's name, or more than one, with the list of parts.
     """
     names = vocabulary.part_names
-    places = _occurrences(_plain(path.stem), [_plain(name) for name in names])
+    plain_names = [_plain(name) for name in names]
+    places = _occurrences(_plain(path.stem), plain_names)
     found = sorted({place.part
                     for place in places
                     if not _is_inside_another(place, places)})
     if len(found) == 1:
         return found[0]
-    holds = " and ".join(names[p] for p in found) if found else "no part's name"
+    holds = "no part's name"
+    if found:
+        holds = " and ".join(names[p] for p in found)
     raise UserError(f"{path}: its file name holds {holds}; rename it to hold one of the parts: "
                     f"{', '.join(names)}")
 
@@ -75,8 +78,10 @@ def _occurrences(text: str, names: Sequence[str]) -> list[Occurrence]:
     """Every place of every name, also where they overlap."""
     found = []
     for part, name in enumerate(names):
-        for match in re.finditer(f"(?={re.escape(name)})", text):
-            found.append(Occurrence(match.start(), match.start() + len(name), part))
+        anywhere = f"(?={re.escape(name)})"
+        for match in re.finditer(anywhere, text):
+            start = match.start()
+            found.append(Occurrence(start, start + len(name), part))
     return found
 
 
@@ -85,11 +90,13 @@ def _is_inside_another(place: Occurrence, places: Sequence[Occurrence]) -> bool:
     around = [other
               for other in places
               if other.start <= place.start and place.end <= other.end]
-    return any(other.end - other.start > length for other in around)
+    lengths = (other.end - other.start for other in around)
+    return any(other > length for other in lengths)
 
 
 def _plain(name: str) -> str:
-    return re.sub(r"[\s-]", "_", name.casefold())
+    folded = name.casefold()
+    return re.sub(r"[\s-]", "_", folded)
 
 
 def read_stem(path: Path, vocabulary: Vocabulary) -> Stem:
@@ -99,7 +106,8 @@ def read_stem(path: Path, vocabulary: Vocabulary) -> Stem:
     """
     song = read_song(path)
     check_playable(song, str(path))
-    return Stem(path, song, find_part(path, vocabulary))
+    part = find_part(path, vocabulary)
+    return Stem(path, song, part)
 
 
 def common_ticks_per_quarter(resolutions: Sequence[int]) -> int:
@@ -108,7 +116,9 @@ def common_ticks_per_quarter(resolutions: Sequence[int]) -> int:
     MIDI cannot hold every multiple.
     """
     multiple = math.lcm(*resolutions)
-    return multiple if multiple <= MAX_TICKS_PER_QUARTER else max(resolutions)
+    if multiple > MAX_TICKS_PER_QUARTER:
+        return max(resolutions)
+    return multiple
 
 
 def rescale(notes: np.ndarray, old: int, new: int) -> np.ndarray:
@@ -119,7 +129,8 @@ def rescale(notes: np.ndarray, old: int, new: int) -> np.ndarray:
     """
     ticks = notes[:, :2]
     scaled = notes.copy()
-    scaled[:, :2] = -((old - 2 * new * ticks) // (2 * old))
+    numerator = old - 2 * new * ticks
+    scaled[:, :2] = -(numerator // (2 * old))
     return scaled
 
 
@@ -128,7 +139,8 @@ def join(stems: Sequence[Stem], vocabulary: Vocabulary) -> tuple[list[np.ndarray
 
     Raises UserError if a note would end later than a MIDI file can say.
     """
-    new = common_ticks_per_quarter([stem.song.ticks_per_quarter for stem in stems])
+    resolutions = [stem.song.ticks_per_quarter for stem in stems]
+    new = common_ticks_per_quarter(resolutions)
     of_parts = [[NO_NOTES] for _ in vocabulary.parts]
     for stem in stems:
         old = stem.song.ticks_per_quarter
@@ -139,7 +151,8 @@ def join(stems: Sequence[Stem], vocabulary: Vocabulary) -> tuple[list[np.ndarray
                             f"with the same ticks")
         of_parts[stem.part] += [rescale(track.notes, old, new)
                                 for track in stem.song.tracks]
-    return [end_at_next_onset(np.concatenate(notes)) for notes in of_parts], new
+    joined = [np.concatenate(notes) for notes in of_parts]
+    return [end_at_next_onset(notes) for notes in joined], new
 
 
 def choose_tempo(stems: Sequence[Stem]) -> float:
@@ -158,7 +171,8 @@ def notices(stems: Sequence[Stem],
     for p, name in enumerate(vocabulary.part_names):
         sharing = [str(stem.path) for stem in stems if stem.part == p]
         if len(sharing) > 1:
-            lines.append(f"{' and '.join(sharing)} are joined into one part, {name}")
+            paths = " and ".join(sharing)
+            lines.append(f"{paths} are joined into one part, {name}")
     for stem in stems:
         own_tempo = stem.song.main_tempo()
         if stem.song.tempos and own_tempo != tempo:
@@ -213,7 +227,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_writable(args.out_dir)
     for line in notices(stems, vocabulary, tempo):
         print(f"notice: {line}", file=sys.stderr)
-    write_bytes(out, parts_to_bytes(notes, vocabulary, ticks_per_quarter, tempo))
+    midi = parts_to_bytes(notes, vocabulary, ticks_per_quarter, tempo)
+    write_bytes(out, midi)
     counts = [f"{name} {len(rows)}"
               for name, rows in zip(vocabulary.part_names, notes, strict=True)]
     print(f"{out}: {', '.join(counts)} notes")

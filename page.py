@@ -68,7 +68,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     out = args.output or Path(BLIND_NAME)
     check_new([out], args.force)
     question = args.ask or QUESTIONS[0]
-    page = blind_page(args.folders, question, args.bars or BLIND_BARS, args.seed or 0, vocabulary)
+    most_bars = args.bars or BLIND_BARS
+    seed = args.seed or 0
+    page = blind_page(args.folders, question, most_bars, seed, vocabulary)
     write_bytes(out, page)
     print(out)
     return 0
@@ -82,8 +84,10 @@ def check_arguments(args: argparse.Namespace) -> None:
             raise UserError(f"--{name} is for --blind; leave it out")
     if len(args.folders) != 1 + args.blind:
         raise UserError(f"{len(args.folders)} folders: give two with --blind, and one without")
-    if args.blind and args.folders[0].resolve() == args.folders[1].resolve():
-        raise UserError(f"{args.folders[0]}: compared with itself; give two folders")
+    if args.blind:
+        first, second = args.folders
+        if first.resolve() == second.resolve():
+            raise UserError(f"{first}: compared with itself; give two folders")
     if args.bars is not None and args.bars < 1:
         raise UserError(f"--bars {args.bars} must be at least 1")
 

@@ -92,7 +92,9 @@ def find_clusters(store: SongStore) -> tuple[np.ndarray, np.ndarray]:
     same = _first_of_equals(store.keys())
     marks = (mark(song_of_piece(name)) for name in store.names())
     same_song = _first_of_equals(np.fromiter(marks, np.uint64))
-    return same, join_labels([same, cluster(store.signatures()), same_song])
+    alike = cluster(store.signatures())
+    near = join_labels([same, alike, same_song])
+    return same, near
 
 
 def _first_of_equals(values: np.ndarray) -> np.ndarray:
@@ -105,10 +107,12 @@ def song_order(clusters: np.ndarray, kept: np.ndarray, seed: int) -> np.ndarray:
     """Indices of the songs kept, in an order of clusters shuffled by `seed`, each together."""
     labels = np.unique(clusters[kept])
     rank = np.empty(len(clusters), np.int64)
-    rank[labels] = np.random.default_rng(seed).permutation(len(labels))
+    random = np.random.default_rng(seed)
+    rank[labels] = random.permutation(len(labels))
     songs = np.flatnonzero(kept)
     rank_of_song = rank[clusters[songs]]
-    return songs[np.argsort(rank_of_song, kind="stable")]
+    order = np.argsort(rank_of_song, kind="stable")
+    return songs[order]
 
 
 def build_parser() -> argparse.ArgumentParser:

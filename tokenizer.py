@@ -175,7 +175,8 @@ def rows_in_order(start: np.ndarray,
     rows = np.empty((len(start), len(FIELDS)), np.int64)
     rows[:, BAR] = FIRST_ID + bar
     rows[:, START_POS] = FIRST_ID + start_pos
-    rows[:, NOTE_DUR] = FIRST_ID + longest - shortness[is_first] - 1
+    shortness = shortness[is_first]
+    rows[:, NOTE_DUR] = FIRST_ID + longest - shortness - 1
     rows[:, PITCH_INSTRUMENT] = pitch_instrument
     return rows
 
@@ -187,7 +188,8 @@ def canonical(rows: np.ndarray) -> np.ndarray:
     rows = rows[order]
     key = rows[:, [BAR, START_POS, PITCH_INSTRUMENT]]
     is_first = np.ones(len(rows), bool)
-    is_first[1:] = (key[1:] != key[:-1]).any(axis=1)
+    differs = key[1:] != key[:-1]
+    is_first[1:] = differs.any(axis=1)
     return rows[is_first]
 
 
@@ -352,7 +354,8 @@ class MidiTokenizerPooled(MidiTokenizerBase):
 
     def ids_to_rows(self, ids: Any, where: str = "ids") -> np.ndarray:
         """(N, F) int64 note ids, in order and checked, of the song that rows of `ids` hold."""
-        return note_rows(self.check_ids(ids, where))
+        checked = self.check_ids(ids, where)
+        return note_rows(checked)
 
     def check_ids(self, ids: Any, where: str = "ids") -> np.ndarray:
         """(N, F) int64 array of rows that are either notes or special as a whole.
@@ -362,7 +365,8 @@ class MidiTokenizerPooled(MidiTokenizerBase):
         array = _as_array(ids, where)
         if not len(array):
             return array
-        is_outside = ((array < 0) | (array >= self.vocabulary.sizes)).any(axis=1)  # (N,)
+        is_beyond = (array < 0) | (array >= self.vocabulary.sizes)  # (N, F)
+        is_outside = is_beyond.any(axis=1)                   # (N,)
         is_special = (array < FIRST_ID).any(axis=1)
         is_mixed = (array != array[:, :1]).any(axis=1)
         is_bad = is_outside | (is_special & is_mixed)
@@ -391,12 +395,14 @@ class MidiTokenizerPooled(MidiTokenizerBase):
         """
         edge = np.ones((1, len(FIELDS)), rows.dtype)
         all_rows = np.concatenate([BOS * edge, rows, EOS * edge])
-        pieces = [b'{"ids":', orjson.dumps(all_rows, option=orjson.OPT_SERIALIZE_NUMPY)]
+        ids = orjson.dumps(all_rows, option=orjson.OPT_SERIALIZE_NUMPY)
+        pieces = [b'{"ids":', ids]
         if events:
             first = f',"events":["{BOS_EVENT}",'.encode()
             last = f'"{EOS_EVENT}"]'.encode()
             pieces += [first, *self._event_fragments(rows), last]
-        pieces += [b",", json_bytes(self._metadata(song, source))[1:]]
+        about = json_bytes(self._metadata(song, source))
+        pieces += [b",", about[1:]]  # without its opening bracket
         return b"".join(pieces)
 
     def _event_fragments(self, rows: np.ndarray) -> list[bytes]:
@@ -449,10 +455,13 @@ def _numbers(ids: Any) -> np.ndarray | None:
     """
     try:
         if isinstance(ids, list):
-            kinds = set(map(type, itertools.chain.from_iterable(ids)))
+            items = itertools.chain.from_iterable(ids)
+            kinds = set(map(type, items))
             if kinds & NOT_NUMBERS:
                 return None
-        array = np.asarray(ids.cpu() if hasattr(ids, "cpu") else ids)
+        if hasattr(ids, "cpu"):
+            ids = ids.cpu()
+        array = np.asarray(ids)
     except (TypeError, ValueError):
         return None
     if not array.size:
