@@ -84,9 +84,8 @@ def _checked(value: Any, wanted: Any, where: str) -> Any:
         options = typing.get_args(wanted)
         if value is None and types.NoneType in options:
             return None
-        wanted = next(option
-                      for option in options
-                      if option is not types.NoneType)
+        others = [option for option in options if option is not types.NoneType]
+        wanted = others[0]
     if typing.get_origin(wanted) is tuple:
         if not isinstance(value, list | tuple):
             raise UserError(f"{where} must be a list, not {value!r}")

@@ -101,8 +101,8 @@ class FileJob:
             lost = {LEFT_OUT: song.n_notes}
             converted = self.convert(song, item.source)
             files = converted.files
-            result = converted.row([piece_path(item.name, k)
-                                    for k in range(len(files))])
+            outputs = [piece_path(item.name, k) for k in range(len(files))]
+            result = converted.row(outputs)
         except UserError as err:
             result = _dropped(item, str(err)) | {"lost": lost}
         try:
@@ -192,10 +192,7 @@ def run(args: argparse.Namespace,
         if report.n_done:
             print(f"notice: {report.n_done} of {total} files were {output.verb} before",
                   file=sys.stderr)
-        with tqdm(total=total,
-                  initial=report.n_done,
-                  unit="song",
-                  disable=None) as progress:
+        with tqdm(total=total, initial=report.n_done, unit="song", disable=None) as progress:
             try:
                 _run(report, listing, FileJob(convert, report.settings), args, progress)
             except KeyboardInterrupt:

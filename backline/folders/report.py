@@ -125,10 +125,8 @@ class Report:
                 "SELECT place, mtime_ns, row FROM rows WHERE source = ?", (key,))
             place, finished_ns, line = found or (0, 0, PLANNED)
             row = orjson.loads(line) if line else {}
-            if row and self._is_done(item,
-                                     row,
-                                     is_new=place >= -STOPPED,
-                                     finished_ns=finished_ns):
+            is_new = place >= -STOPPED
+            if row and self._is_done(item, row, is_new=is_new, finished_ns=finished_ns):
                 self._store.execute("UPDATE rows SET place = ? WHERE source = ?", (total, key))
                 self.n_done += 1
                 continue

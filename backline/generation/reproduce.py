@@ -84,8 +84,8 @@ def make_again(job: Job, folder: Path, batches: dict[str, list[Sampled]]) -> boo
     song = batches[shared][recipe.batch.index(recipe.seed)]
     files = session.files(song.notes, recipe)
     whole = write_song(folder, next_number(folder), files)
-    if job.original.hash in (hashlib.sha256(data).hexdigest()
-                             for data in files.values()):
+    hashes = [hashlib.sha256(data).hexdigest() for data in files.values()]
+    if job.original.hash in hashes:
         print(f"{whole}: the same bytes as {name}")
         return True
     changed = differences(recipe.surroundings, song_surroundings(loaded.device.type))

@@ -158,9 +158,10 @@ class Rules:
         self.first = passage.first_bar * vocabulary.steps_per_bar
         self.end = passage.end_bar * vocabulary.steps_per_bar
 
-        self.ids_of_part = [slice(first, first + part.n_pitches)
-                            for first, part
-                            in zip(vocabulary.first_pitch_ids, vocabulary.parts, strict=True)]
+        self.ids_of_part = []
+        for first, part in zip(vocabulary.first_pitch_ids, vocabulary.parts, strict=True):
+            ids = slice(first, first + part.n_pitches)
+            self.ids_of_part.append(ids)
         self.pitches = allowed_pitches(vocabulary, config, self.parts)  # (V,) bool
         names = enumerate(vocabulary.part_names)
         self.monophonic = [p for p, name in names if name in config.monophonic]
