@@ -59,15 +59,7 @@ def piano_roll(rows: np.ndarray,
             grey ground, unless there is `given`.
         given: (N,) bool, which notes are drawn pale, because they were there before.
     """
-    steps_per_bar = vocabulary.steps_per_bar
-    bar = rows[:, BAR] - FIRST_ID
-    step = rows[:, START_POS] - FIRST_ID
-    n_steps = rows[:, NOTE_DUR] - FIRST_ID + 1
-    onset = bar + step / steps_per_bar  # in bars, as all times here
-    length = n_steps / steps_per_bar
-    ids = rows[:, PITCH_INSTRUMENT]
-    pitch = vocabulary.pitch_of_id[ids]
-    part_of_note = vocabulary.part_of_id[ids]
+    onset = _onset_bars(rows, vocabulary)
     opacity = np.ones(len(rows))
     if given is not None:
         opacity[given] = PALE
@@ -77,13 +69,7 @@ def piano_roll(rows: np.ndarray,
         first = int(onset.min())
         last = int(onset.max()) + 1
 
-    drawings = []
-    for p in range(len(vocabulary.parts)):
-        mine = part_of_note == p
-        color = PART_COLORS[p % len(PART_COLORS)]
-        colors = [to_rgba(color, alpha) for alpha in opacity[mine]]
-        drawing = PartDrawing(onset[mine], length[mine], pitch[mine], colors)
-        drawings.append(drawing)
+    drawings = _part_drawings(rows, vocabulary, opacity)
     figure, panels = _figure(vocabulary, drawings, last - first)
     for part, axes, drawing in zip(vocabulary.parts, panels, drawings, strict=True):
         _part_panel(axes, part, drawing)
@@ -96,6 +82,33 @@ def piano_roll(rows: np.ndarray,
     panels[-1].set_xlabel("bar" + _meaning(n_prompt, given))
     figure.suptitle(title)
     return png_bytes(figure)
+
+
+def _onset_bars(rows: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
+    """(N,) when each of (N, F) notes begins, in bars, as all times here."""
+    bar = rows[:, BAR] - FIRST_ID
+    step = rows[:, START_POS] - FIRST_ID
+    return bar + step / vocabulary.steps_per_bar
+
+
+def _part_drawings(rows: np.ndarray,
+                   vocabulary: Vocabulary,
+                   opacity: np.ndarray) -> list[PartDrawing]:
+    """What to draw of each part of (N, F) notes, whose `opacity` is (N,)."""
+    onset = _onset_bars(rows, vocabulary)
+    n_steps = rows[:, NOTE_DUR] - FIRST_ID + 1
+    length = n_steps / vocabulary.steps_per_bar
+    ids = rows[:, PITCH_INSTRUMENT]
+    pitch = vocabulary.pitch_of_id[ids]
+    part_of_note = vocabulary.part_of_id[ids]
+    drawings = []
+    for p in range(len(vocabulary.parts)):
+        mine = part_of_note == p
+        color = PART_COLORS[p % len(PART_COLORS)]
+        colors = [to_rgba(color, alpha) for alpha in opacity[mine]]
+        drawing = PartDrawing(onset[mine], length[mine], pitch[mine], colors)
+        drawings.append(drawing)
+    return drawings
 
 
 def _figure(vocabulary: Vocabulary, drawings: list[PartDrawing], n_bars: int,
