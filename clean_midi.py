@@ -1,13 +1,13 @@
-"""Make songs of the vocabulary's parts (drums, bass, piano) out of arbitrary multitrack MIDI.
+"""Turn any multitrack MIDI into songs of the vocabulary's parts (drums, bass, piano).
 
 Input    .mid, .midi, .kar and .rmi files, and folders of them (searched recursively)
-Output   in the output folder: one .mid per song kept, named as its input was, with one track per
-         part and nothing else; report.jsonl with a row per input and logs.txt
+Output   in the output folder: one .mid per kept song, named like its input, with one track per
+         part and nothing else; report.jsonl with a row per input, and logs.txt
 Example  python clean_midi.py -o cleaned corpus
 
 A song is kept if all its bars are four quarters long, it fits into the vocabulary's bars, every
-part is there, and it is within the limits of --config (configs/cleaning.json holds the defaults;
-null turns a limit off).
+part is there, and it meets the limits of --config (configs/cleaning.json holds the defaults; null
+turns a limit off).
 """
 
 from __future__ import annotations
@@ -241,7 +241,7 @@ def build_parser() -> argparse.ArgumentParser:
                         help="folder for the songs (default: %(default)s)")
     parser.add_argument("--config",
                         type=Path,
-                        help="JSON with limits and choices; options go before it "
+                        help="JSON with limits and choices; options override it "
                              "(default: those of configs/cleaning.json)")
     parser.add_argument("--allow-missing",
                         action="store_true",

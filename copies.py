@@ -1,13 +1,13 @@
-"""Index the songs a model was trained on, so that generate.py --check-copies can look for copies of them.
+"""Index a model's training songs, so that generate.py --check-copies can find copies of them.
 
-Input    a model (.safetensors or .pth), whose file lists the held-out songs, and the dataset .pt it was trained with
+Input    a model (.safetensors or .pth; it lists its held-out songs) and the dataset .pt it was trained with
 Output   one .safetensors: a filter of the training songs' windows, and what held-out songs share with them
 Example  python copies.py models/bundled_copies.safetensors --dataset_path dataset.pt -mp models/bundled.safetensors
 
-A window is a few notes in a row, all parts together, by steps since the last note, part, and interval or drum. A run is
-a stretch of notes whose windows are all in the training songs, perhaps in different ones. The index holds no notes: it
-is a Bloom filter, which knows every window it was given and takes a few others for known.
-(backline/evaluation/copy_index.py says it exactly.)
+A window is a few notes in a row, all parts together. Each note is described by the steps since the last note, its part,
+and its interval or drum. A run is a stretch of notes whose windows all occur in training songs, perhaps in different
+ones. The index holds no notes. It is a Bloom filter: it knows every window it was given, and mistakes a few others for
+known ones. (Details: backline/evaluation/copy_index.py.)
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--dataset_path",
                         type=Path,
                         required=True,
-                        help="dataset that it was trained with")
+                        help="dataset the model was trained with")
     parser.add_argument("--force", action="store_true", help="overwrite an index that exists")
     return parser
 

@@ -1,4 +1,4 @@
-"""Draw a model: what a note is, how notes are read, and how the next one is chosen.
+"""Draw a model: what a note is, how the model reads notes, and how it chooses the next one.
 
 Input    a model config .json, or a model: .safetensors, or a checkpoint .pth
 Output   a PNG; the same config gives the same bytes on the same machine and versions

@@ -1,22 +1,22 @@
-"""Measure a model and its songs: losses on songs it was not trained on, and whether what it writes passes for real.
+"""Measure a model and its songs: losses on held-out songs, and whether its own songs pass for real.
 
 Input    one or more of these:
          - a model (.pth or .safetensors) and the dataset .pt it was trained with: nats per note of the held-out songs,
-           by family, part, and place in song and context; with --drift beside those of songs the model writes itself
-         - a folder of generated songs and a --reference: a folder of real songs (MIDI or token files) or a dataset .pt,
-           of which the held-out songs count
+           by family, part, and place in song and context; --drift adds those of songs the model writes itself
+         - a folder of generated songs and a --reference: a folder of real songs (MIDI or token files), or the
+           held-out songs of a dataset .pt
          - votes that a blind page (page.py --blind) exported
-Output   tables on stdout; with -o a .json and a .md of them and, of songs, a .png
+Output   tables on stdout; with -o also as .json and .md, and for songs a .png
 Example  python evaluate.py -mp musictransformer/best.pth --dataset_path dataset.pt
          python evaluate.py --dataset_path dataset.pt --drift
          python evaluate.py generated --reference real_songs -o result
          python evaluate.py generated --reference dataset.pt --copies
          python evaluate.py --votes votes.csv
 
-Songs are compared measure by measure: does the mean over generated songs lie where that of as many real ones would, 95
-times in 100? Real songs are first cut to the lengths of the generated ones. A classifier on all measures then tells how
-well songs it was not fitted to can be told apart. --copies adds the longest run of notes that a song shares with the
-training songs: new songs should share no more with them than held-out real ones do.
+Songs are compared measure by measure: does the mean over generated songs lie in the range that holds 95 % of the means
+of as many real songs? Real songs are first cut to the lengths of the generated ones. A classifier on all measures then
+shows how well it tells songs apart that it was not fitted to. --copies adds the longest run of notes that a song shares
+with the training songs: new songs should share no more with them than held-out real songs do.
 """
 
 from __future__ import annotations
@@ -199,9 +199,9 @@ def song_vocabulary(args: argparse.Namespace, model: EvaluatedModel | None) -> V
         return load_vocabulary(args.vocab)
     given = load_vocabulary(args.vocab) if args.vocab else model.vocabulary
     if given.digest != model.vocabulary.digest and not args.reference.is_dir():
-        raise UserError(f"{args.vocab}: another vocabulary than the model's "
-                        f"({model.vocabulary.difference(given)}), in which the songs of "
-                        f"{args.reference} come; leave --vocab out")
+        raise UserError(f"{args.vocab}: not the vocabulary of the model and of "
+                        f"{args.reference} ({model.vocabulary.difference(given)}); "
+                        f"leave --vocab out")
     return given
 
 
@@ -263,14 +263,14 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--reference",
                         type=Path,
                         metavar="REAL",
-                        help="real songs to compare them with: a folder, or a dataset .pt, whose "
-                             "held-out songs count")
+                        help="real songs to compare them with: a folder, or the held-out songs of "
+                             "a dataset .pt")
     parser.add_argument("--copies", "--check-copies",
                         type=Path,
                         nargs="?",
                         const=BUNDLED_COPIES,
                         metavar="INDEX",
-                        help="also look for copies of training songs, by an index of copies.py "
+                        help="also look for copies of training songs, using an index of copies.py "
                              "(default: that of the model in this repository); the real songs must "
                              "be held-out ones")
     parser.add_argument("--votes",
@@ -278,7 +278,7 @@ def build_parser() -> argparse.ArgumentParser:
                         nargs="+",
                         default=[],
                         metavar="CSV",
-                        help="votes of a blind page")
+                        help="votes exported by a blind page")
     parser.add_argument("-mp", "--model_path",
                         type=Path,
                         help="model: .safetensors or .pth (default: the one in this repository)")
@@ -286,22 +286,19 @@ def build_parser() -> argparse.ArgumentParser:
                         type=Path,
                         help="dataset with the held-out songs, for the losses")
     parser.add_argument("--all", action="store_true", help="losses on every song of the dataset")
-    parser.add_argument("--drift",
-                        type=int,
-                        nargs="?",
-                        const=DRIFT_SONGS,
-                        metavar="N",
-                        help="also losses on N songs that the model writes itself, 512 notes at "
-                             "most, beside the beginnings of real ones (default: %(const)s)")
-    parser.add_argument("--vocab", type=Path,
-                        help="vocabulary JSON of the songs (default: the model's where one is read, "
+    parser.add_argument("--drift", type=int, nargs="?", const=DRIFT_SONGS, metavar="N",
+                        help="also compare losses on N songs of the model's own, 512 notes at most, "
+                             "with those on the beginnings of real songs (default: %(const)s)")
+    parser.add_argument("--vocab",
+                        type=Path,
+                        help="vocabulary JSON of the songs (default: the model's if one is read, "
                              "else configs/vocab.json)")
     parser.add_argument("-b", "--batch_size",
                         type=int,
                         help=f"windows at a time (default: {LossSettings.batch_size})")
     parser.add_argument("-o", "--output",
                         type=Path,
-                        help="write OUTPUT.json, OUTPUT.md and, of songs, OUTPUT.png too")
+                        help="also write OUTPUT.json, OUTPUT.md and, for songs, OUTPUT.png")
     parser.add_argument("-d", "--device", help="auto, cuda, mps or cpu (default: auto)")
     parser.add_argument("--force", action="store_true", help="overwrite the output")
     return parser
@@ -318,7 +315,7 @@ def check_arguments(args: argparse.Namespace) -> None:
         raise UserError("nothing to measure; give a folder of songs and a --reference, a "
                         "--dataset_path, or --votes")
     if (args.generated is None) != (args.reference is None):
-        raise UserError("a folder of generated songs and the --reference to compare them with: give "
+        raise UserError("a folder of generated songs needs a --reference to compare with; give "
                         "both or none")
     check_loss_options(args)
     if args.copies and not args.generated:
@@ -340,13 +337,13 @@ def check_arguments(args: argparse.Namespace) -> None:
 def check_loss_options(args: argparse.Namespace) -> None:
     """Raise UserError about options of losses that make no sense, or that nothing uses."""
     if args.drift is not None and args.drift < 1:
-        raise UserError(f"--drift {args.drift}: at least one song")
+        raise UserError(f"--drift {args.drift}: must be at least 1 song")
     if args.batch_size is not None and args.batch_size < 1:
-        raise UserError(f"-b {args.batch_size}: at least one window")
+        raise UserError(f"-b {args.batch_size}: must be at least 1 window")
     if args.dataset_path:
         return
     if args.drift:
-        raise UserError("--drift: is beside real songs; give a --dataset_path")
+        raise UserError("--drift: compares with real songs; give a --dataset_path")
     if args.all:
         raise UserError("--all: is about losses; give a --dataset_path")
     for option, value in (("-b", args.batch_size), ("-d", args.device)):

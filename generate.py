@@ -1,11 +1,11 @@
-"""Write new music as MIDI: from scratch, the rest of a song, parts for others, bars in the middle.
+"""Write new music as MIDI: from scratch, after a song, parts to other parts, bars in the middle.
 
-Input    a model (.safetensors or .pth; by default the one in this repository); perhaps a song,
+Input    a model (.safetensors or .pth; default: the one in this repository); optionally a song,
          .mid or token .json
-Output   in the output folder, for each song: 0.mid, its stems 0-drums.mid, 0-bass.mid, 0-piano.mid
-         (one for each part of the model's vocabulary), with -sp 0-prompt.mid, with --png 0.png,
-         with --wav 0.wav; index.html to see and hear all songs of the folder in a browser;
-         genconfigs.txt says how each was made
+Output   in the output folder, for each song: 0.mid and its stems 0-drums.mid, 0-bass.mid,
+         0-piano.mid (one for each part of the model's vocabulary); 0-prompt.mid with -sp, 0.png
+         with --png, 0.wav with --wav. For all songs: index.html, a page to see and hear them in a
+         browser, and genconfigs.txt, which says how each was made
 Example  python generate.py -o generated -n 3
          python generate.py -p prompt.mid -o generated -n 3
          python generate.py -p song.mid --given bass,piano --make drums
@@ -16,8 +16,8 @@ Example  python generate.py -o generated -n 3
          python generate.py --reproduce generated/0.mid
          python generate.py --reproduce stars.json
 
-A song carries its recipe, and so do the stars that index.html exports: --reproduce makes the same
-bytes again from it, on the same machine and with the same versions.
+Each song carries its recipe, and so do the stars that index.html exports. From a recipe,
+--reproduce makes the same bytes again, on the same machine and with the same versions.
 """
 
 from __future__ import annotations
@@ -76,29 +76,29 @@ def build_parser() -> argparse.ArgumentParser:
     add_choice_options(parser.add_argument_group("which songs"))
     add_output_options(parser.add_argument_group("what is written"))
     add_control_options(parser.add_argument_group(
-        'what a model with controls is told, which --genconfig holds under "controls" too'))
+        'controls, for a model trained with them (also "controls" in --genconfig)'))
     add_rule_options(parser.add_argument_group(
-        'rules, which --genconfig holds under "rules" too'))
+        'rules (also "rules" in --genconfig)'))
     return parser
 
 
 def add_prompt_options(group: argparse._ArgumentGroup) -> None:
-    """What songs are played to, by which model and how."""
+    """The prompt, the model and its settings."""
     group.add_argument("-p", "--prompt",
                        type=Path,
-                       help="song to play to or to continue: .mid "
+                       help="song to continue or play to: .mid "
                        "or token .json (default: from scratch)")
     group.add_argument("-pi", "--prompt_idx",
                        type=int,
                        default=0,
                        metavar="N",
-                       help="keep the first N rows of the prompt, its BOS row counted "
+                       help="keep only the first N rows of the prompt, counting its BOS row "
                        "(default: all)")
     group.add_argument("--watch",
                        type=Path,
                        metavar="FOLDER",
-                       help="until Ctrl-C, take each MIDI file in FOLDER, dropped there or "
-                       "changed, as -p; its songs go to a folder of its name in that of -o")
+                       help="until Ctrl-C, use each MIDI file dropped or changed in FOLDER as -p; "
+                       "its songs go to a folder of its name inside -o")
     group.add_argument("-mp", "--model_path",
                        type=Path,
                        default=BUNDLED_MODEL,
@@ -110,7 +110,7 @@ def add_prompt_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--dtype",
                        choices=DTYPES,
                        default=DTYPES[0],
-                       help="of the weights: smaller is faster and less exact "
+                       help="type of the weights: smaller is faster and less exact "
                        "(default: %(default)s)")
     group.add_argument("--genconfig",
                        type=Path,
@@ -122,72 +122,68 @@ def add_part_options(group: argparse._ArgumentGroup) -> None:
     """Which parts and bars are made."""
     group.add_argument("--given",
                        metavar="PARTS",
-                       help="parts of the prompt that are played to: bass,piano")
+                       help="parts of the prompt to play to: bass,piano")
     group.add_argument("--make",
                        metavar="PARTS",
                        help="parts to make (default: all that are not "
-                       "given; with --fill, those of the song)")
+                       "given; with --fill, all of the song's)")
     group.add_argument("--missing",
                        action="store_true",
-                       help="make the parts that the prompt lacks, to those it has")
+                       help="make the parts that the prompt lacks, to fit those it has")
     group.add_argument("--same-parts",
                        action="store_true",
-                       help="make the parts that the prompt has, and no others")
+                       help="make only the parts that the prompt has")
     group.add_argument("--fill",
                        type=parse_bars,
                        metavar="BARS",
-                       help="make these bars of the prompt anew, from 1: 5-8")
+                       help="replace these bars of the prompt, counted from 1: 5-8")
     group.add_argument("--bars",
                        type=int,
                        metavar="N",
                        help="exactly N new bars (default: "
-                       f"{GenConfig.num_bars} from scratch, up to as many after a prompt)")
+                       f"{GenConfig.num_bars} from scratch, at most that many after a prompt)")
     group.add_argument("--loop",
                        action="store_true",
-                       help="no new note rings on past the last bar made")
+                       help="let no new note ring on past the last bar, so the file loops")
 
 
 def add_choice_options(group: argparse._ArgumentGroup) -> None:
-    """How many songs, of which seeds, and which of them are kept."""
+    """How many songs, from which seeds, and which of them to keep."""
     group.add_argument("-n", "--num_samples",
                        type=int,
                        default=1,
                        help="songs to write (default: %(default)s)")
     group.add_argument("--seed",
                        type=int,
-                       help="song i uses seed + i, unless that one is rejected (default: drawn)")
+                       help="song i uses seed + i, unless that one is rejected (default: random)")
     group.add_argument("--best-of",
                        type=int,
                        metavar="M",
-                       help="make M songs and write the -n best of them, by a score that is "
-                       "printed")
-    group.add_argument("--check-copies",
-                       type=Path,
-                       nargs="?",
-                       const=BUNDLED_COPIES,
+                       help="make M songs and write the -n best, by a score that is printed")
+    group.add_argument("--check-copies", type=Path, nargs="?", const=BUNDLED_COPIES,
                        metavar="INDEX",
-                       help="say how many new notes in a row are in training songs, by an index of "
+                       help="say how many new notes in a row are in training songs, using an index of "
                        f"copies.py (default: models/{BUNDLED_COPIES.name} of this repository)")
     group.add_argument("--max-copy",
                        type=int,
                        metavar="NOTES",
-                       help="--check-copies, and reject "
-                       "songs with more such notes, for those of further seeds")
+                       help="like --check-copies, and "
+                       "replace songs with more such notes by songs of further seeds")
     group.add_argument("--reproduce",
                        type=Path,
                        metavar="FILE",
-                       help="make a song of generate.py "
-                       "again from its recipe, or all those of a stars.json")
+                       help="make a song again from its "
+                       "recipe, or all songs of a stars.json")
 
 
 def add_output_options(group: argparse._ArgumentGroup) -> None:
-    """Where songs go, and what is written besides."""
+    """Where songs go, and what else to write."""
     group.add_argument("-o", "--output",
                        type=Path,
-                       help="folder (default: generated; with --watch FOLDER-generated, beside it)")
+                       help="folder (default: generated; with --watch, FOLDER-generated)")
     group.add_argument("--force",
                        action="store_true",
-                       help="number songs from 0, over those that are there")
+                       help="number songs from 0 and overwrite those that exist")
     group.add_argument("-sp", "--save_prompt",
                        action="store_true",
                        help="also write the prompt as NUMBER-prompt.mid")
@@ -204,7 +200,7 @@ def add_output_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--soundfont",
                        type=Path,
                        metavar="SF2",
-                       help="SoundFont for --wav (default: one where systems keep them)")
+                       help="SoundFont for --wav (default: one in the usual system folders)")
     group.add_argument("--no-page",
                        dest="page",
                        action="store_false",
@@ -215,11 +211,11 @@ def add_control_options(group: argparse._ArgumentGroup) -> None:
     """The fields of `ControlConfig`."""
     group.add_argument("--chords",
                        metavar="CHORDS",
-                       help='one a bar, again and again: "Am F C G"; '
-                       "F:2 lasts two bars, F:.5 half of one, Am/C has its bass, - is none")
+                       help='one chord a bar, repeated: "Am F C G"; '
+                       "F:2 lasts two bars, F:.5 half a bar, Am/C has C in the bass, - is none")
     group.add_argument("--density",
                        metavar="PART=LEVEL",
-                       help="how many notes parts play: "
+                       help="how many notes each part plays: "
                        "drums=busy,piano=3; sparse, medium, busy or 1 to 8")
     group.add_argument("--ending",
                        choices=("yes", "no"),
@@ -229,7 +225,7 @@ def add_control_options(group: argparse._ArgumentGroup) -> None:
 
 def add_rule_options(group: argparse._ArgumentGroup) -> None:
     """The common fields of `RuleConfig`."""
-    group.add_argument("--key", help="tonic of all parts but drums: C, F#, Bb")
+    group.add_argument("--key", help="tonic for all parts but drums: C, F#, Bb")
     group.add_argument("--scale", help="major, minor, dorian, ... (default: major)")
     group.add_argument("--pitches",
                        action="append",
@@ -237,7 +233,7 @@ def add_rule_options(group: argparse._ArgumentGroup) -> None:
                        metavar="PART=PITCHES",
                        help="what a part may play: bass=28-52, drums=kick,snare,42")
     group.add_argument("--mono", metavar="PARTS", help="parts that play one note at a time")
-    group.add_argument("--no-empty-bars", action="store_true", help="each bar has a note")
+    group.add_argument("--no-empty-bars", action="store_true", help="put a note in every bar")
 
 
 # ---------------------------------------------------------------- checks of options
@@ -255,24 +251,22 @@ def check_arguments(args: argparse.Namespace) -> None:
 def check_prompt(args: argparse.Namespace, has_song: bool) -> None:
     """Raise UserError about -p, -pi and --watch."""
     if args.watch and args.prompt:
-        raise UserError("--watch takes the files of a folder for prompts; leave out -p")
+        raise UserError("--watch uses the files of a folder as prompts; leave out -p")
     if args.prompt_idx < 0 or (args.prompt_idx and not has_song):
-        raise UserError(f"-pi {args.prompt_idx}: a number of rows to keep of a prompt (-p)")
+        raise UserError(f"-pi {args.prompt_idx}: must be 0 or more rows of a prompt (-p)")
 
 
 def check_parts(args: argparse.Namespace, has_song: bool) -> None:
     """Raise UserError about parts and bars that cannot be made, or are named twice."""
     check_has_song(args.given is not None, args.fill is not None, has_song)
     if args.same_parts and (args.make is not None or not has_song):
-        raise UserError("--same-parts takes the parts of a prompt (-p), in place of --make")
+        raise UserError("--same-parts uses the parts of a prompt; give -p, leave out --make")
     if args.same_parts and args.fill is not None:
-        raise UserError("--same-parts: --fill makes the parts that the song has anyhow; "
-                        "leave it out")
+        raise UserError("--same-parts: --fill already makes the song's parts; leave it out")
     other_wishes = (args.given, args.make, args.fill, args.bars)
-    has_other_wishes = args.same_parts or any(wish is not None for wish in other_wishes)
-    if args.missing and (not has_song or has_other_wishes):
-        raise UserError("--missing takes the parts of a prompt (-p), in place of --given, --make, "
-                        "--same-parts, --fill and --bars")
+    if args.missing and (not has_song or args.same_parts or other_wishes != (None,) * 4):
+        raise UserError("--missing works out the parts from a prompt; give -p, leave out "
+                        "--given, --make, --same-parts, --fill and --bars")
     if args.bars is not None and args.bars < 1:
         raise UserError(f"--bars {args.bars} must be at least 1")
 
@@ -280,14 +274,14 @@ def check_parts(args: argparse.Namespace, has_song: bool) -> None:
 def check_choice(args: argparse.Namespace) -> None:
     """Raise UserError about numbers out of range."""
     if args.num_samples < 1:
-        raise UserError(f"-n {args.num_samples}: at least one song")
+        raise UserError(f"-n {args.num_samples}: must be at least 1")
     if args.seed is not None and not 0 <= args.seed < SEEDS:
         raise UserError(f"--seed {args.seed}: must be from 0 to {SEEDS - 1}")
     if args.best_of is not None and args.best_of < args.num_samples:
         raise UserError(f"--best-of {args.best_of}: at least as many as -n {args.num_samples}")
     if args.max_copy is not None and args.max_copy < WINDOW:
-        raise UserError(f"--max-copy {args.max_copy}: an index finds runs of no fewer than "
-                        f"{WINDOW} notes; allow as many")
+        raise UserError(f"--max-copy {args.max_copy}: must be at least {WINDOW}, the "
+                        f"shortest run an index finds")
 
 
 def check_outputs(args: argparse.Namespace, has_song: bool) -> None:
@@ -300,7 +294,7 @@ def check_outputs(args: argparse.Namespace, has_song: bool) -> None:
             raise UserError(f"-p {args.prompt}: --force would overwrite songs beside it, "
                             "perhaps itself; give another -o")
     if args.soundfont and not args.wav:
-        raise UserError(f"--soundfont {args.soundfont}: is for --wav; add that, or leave it out")
+        raise UserError(f"--soundfont {args.soundfont}: only for --wav; add it, or leave --soundfont out")
 
 
 # ---------------------------------------------------------------- what is written
@@ -337,7 +331,7 @@ class Outputs:
         files = session.files(song.notes, recipe)
         whole = write_song(self.folder, number, files)
         if not len(song.notes):
-            print(f"notice: {whole} is the prompt alone: nothing more fits", file=sys.stderr)
+            print(f"notice: {whole} is the prompt alone: no more notes fit", file=sys.stderr)
         if self.save_prompt:
             path = self.folder / f"{number}-prompt.mid"
             write_bytes(path, prompt_bytes(session))
@@ -592,7 +586,7 @@ def check_reproduce(args: argparse.Namespace) -> None:
                for action in parser._actions
                if action.dest in ignored]
     if options:
-        raise UserError("--reproduce takes all that makes the song from its recipe: "
+        raise UserError("--reproduce takes these settings from the recipe; "
                         f"leave out {', '.join(options)}")
 
 

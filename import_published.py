@@ -1,4 +1,4 @@
-"""Turn a checkpoint of the published program into a model file of this project, without running anything in it.
+"""Turn a checkpoint of the published program into a model of this project, without running its code.
 
 Input    a .pth of the published program, a whole pickled model; neither its code nor x-transformers is needed
 Output   a .safetensors with the same float32 weights; generate.py, train_pool.py -fp and evaluate.py --all read it
@@ -141,9 +141,8 @@ def infer_config(modules: dict[str, Placeholder],
     from backline.layers.config import ModelConfig
 
     tables = [tensors[f"model.emb_{field}.weight"] for field in FIELDS]
-    are_tables = all(table.ndim == 2 for table in tables)
-    if not are_tables or tensors[POSITION_TABLE].ndim != 3:
-        raise UserError(f"{OTHER}: its embeddings or positions have another number of dimensions")
+    if any(table.ndim != 2 for table in tables) or tensors[POSITION_TABLE].ndim != 3:
+        raise UserError(f"{OTHER}: its embeddings or positions have the wrong number of dimensions")
     n_tokens = tuple(len(table) for table in tables)
     vocabulary = load_vocabulary()
     if n_tokens != vocabulary.sizes:
@@ -151,7 +150,7 @@ def infer_config(modules: dict[str, Placeholder],
                         f"{vocabulary.sizes}")
     _, n_positions, width = tensors[POSITION_TABLE].shape
     if width % HEAD_WIDTH:
-        raise UserError(f"{OTHER}: its width, {width}, is no multiple of a head's, {HEAD_WIDTH}")
+        raise UserError(f"{OTHER}: its width, {width}, is not a multiple of a head's, {HEAD_WIDTH}")
     wrapper = modules.get("model")
     dropout = wrapper.attributes().get("dropout") if wrapper else None
     if not isinstance(dropout, int | float):
@@ -203,7 +202,10 @@ def check_positions(positions: np.ndarray, config: ModelConfig) -> None:
     computed = sinusoids(index, config.d_model)              # (1, T, D)
     ours = computed[0].numpy()                               # (T, D)
     theirs = positions[0, :len(ours)]
-    if len(positions) != 1 or not np.allclose(theirs, ours, rtol=0, atol=POSITIONS_TOLERANCE):
+    if len(positions) != 1 or not np.allclose(theirs,
+                                              ours,
+                                              rtol=0,
+                                              atol=POSITIONS_TOLERANCE):
         raise UserError(f"{OTHER}: {POSITION_TABLE} does not hold its sines and cosines")
 
 

@@ -1,12 +1,12 @@
 """Join stems, one MIDI file per part, into one song that tokenizer.py and generate.py read.
 
-Input    .mid files whose names hold the name of a part of the vocabulary ("My Bass 2.mid"), in any
-         letter case; not every part needs one, and several files for one part are joined
+Input    .mid files with the name of a part in their own ("My Bass 2.mid"), in any letter case;
+         a part may have no file, or several, which are joined
 Output   OUT_DIR/NAME: one Type-1 .mid with a track for each part, at the tempo of the first stem
          that has one
 Example  python merge_midi.py OUT_DIR drums.mid bass.mid piano.mid -n merged.mid
 
-A stem gives all its tracks, whatever their names and programs. Nothing is written unless every stem
+All tracks of a stem count, whatever their names and programs. Nothing is written unless every stem
 can be read.
 """
 
@@ -200,7 +200,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("out_dir",
                         type=Path,
                         metavar="OUT_DIR",
-                        help="folder for the song, made if it is not there")
+                        help="folder for the song, created if missing")
     parser.add_argument("stems",
                         type=Path,
                         nargs="+",

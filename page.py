@@ -1,4 +1,4 @@
-"""Show the songs of a folder on one page, to look at, listen to and choose from in a browser.
+"""Show the songs of a folder on one page, to see, hear and choose from in a browser.
 
 Input    a folder of numbered songs 0.mid, 1.mid, …, as generate.py writes them; with --blind two folders of any .mid
 Output   index.html in that folder: one file that needs no network; with --blind the page named by -o
@@ -32,25 +32,24 @@ def build_parser() -> argparse.ArgumentParser:
     """
     parser = Parser(__doc__)
     parser.add_argument("folders", type=Path, nargs="+", metavar="FOLDER",
-                        help="folder of songs; with --blind two, the first to be compared with the second")
+                        help="folder of songs; with --blind two folders, to compare the first with the second")
     parser.add_argument("--vocab", type=Path, help="vocabulary JSON (default: configs/vocab.json)")
-    blind = parser.add_argument_group("two folders, without saying which song is of which")
+    blind = parser.add_argument_group("blind comparison of two folders")
     blind.add_argument("--blind",
                        action="store_true",
-                       help="pairs of songs, a question about each, votes as CSV")
-    blind.add_argument("--ask",
-                       choices=QUESTIONS,
-                       help=f"which one do you prefer, or which is real (default: {QUESTIONS[0]})")
+                       help="play pairs of songs, ask about each, export votes as CSV")
+    blind.add_argument("--ask", choices=QUESTIONS,
+                       help=f"ask which song you prefer, or which is real (default: {QUESTIONS[0]})")
     blind.add_argument("--bars",
                        type=int,
                        metavar="N",
-                       help=f"the first N bars of each song (default: {BLIND_BARS})")
-    blind.add_argument("--seed", type=int, help="of all orders (default: 0)")
+                       help=f"play the first N bars of each song (default: {BLIND_BARS})")
+    blind.add_argument("--seed", type=int, help="sets every order (default: 0)")
     blind.add_argument("-o", "--output",
                        type=Path,
                        metavar="HTML",
                        help=f"page to write (default: {BLIND_NAME})")
-    blind.add_argument("--force", action="store_true", help="overwrite it if it is there")
+    blind.add_argument("--force", action="store_true", help="overwrite a page that exists")
     return parser
 
 

@@ -1,16 +1,15 @@
-"""Make a tensor dataset of token files: songs joined in shuffled order and cut into equal blocks.
+"""Make a tensor dataset from token files: songs in shuffled order, joined and cut into equal blocks.
 
 Input    folder of token .json files, as tokenizer.py writes them (searched recursively)
 Output   one .pt file: a tensor of N blocks × T notes × 4 ids, the names of the songs, where each begins,
-         and which are near-duplicates of each other; the same compressed, to be carried elsewhere, if
-         its name ends in .pt.xz
+         and which are near-duplicates of each other; compressed if its name ends in .pt.xz
 Example  python prepare.py dataset.pt -b 512 -fp tokens_output
          python prepare.py dataset.pt.xz -fp tokens_output
 
-Songs of exactly the same notes are duplicates, whatever their files; the first is kept.
-Near-duplicates (the same song in another transcription, key or tempo grid, shifted, with a part
-less or other notes here and there) are kept, next to each other: train_pool.py never has one of
-them to train on and another to validate. See --duplicates.
+Songs with exactly the same notes are duplicates, whatever their files; the first is kept. A
+near-duplicate is the same song in another transcription, key or tempo grid, shifted, with a part
+missing or some notes changed. Near-duplicates are kept next to each other: train_pool.py never
+trains on one and validates on another. See --duplicates.
 """
 
 from __future__ import annotations
@@ -130,13 +129,13 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--duplicates",
                         choices=(EXACT, NEAR, KEEP_ALL),
                         default=EXACT,
-                        help="leave out all but the first of songs of the same notes (exact), of "
-                             "near-duplicates as well (near), or nothing (none) "
+                        help="keep only the first of songs with the same notes (exact), of "
+                             "near-duplicates as well (near), or keep all songs (none) "
                              "(default: %(default)s)")
     parser.add_argument("--seed",
                         type=int,
                         default=0,
-                        help="of the songs' order (default: %(default)s)")
+                        help="sets the order of the songs (default: %(default)s)")
     parser.add_argument("--vocab", type=Path, help="vocabulary JSON (default: configs/vocab.json)")
     workers.add_options(parser)
     parser.add_argument("--force", action="store_true", help="overwrite a dataset that exists")
@@ -220,7 +219,7 @@ def _check_some_read(store: SongStore, n_read: int, n_files: int) -> None:
     for reason in reasons:
         print(f"left out: {reason}", file=sys.stderr)
     if not n_read:
-        raise UserError(f"none of {n_files} token files could be read, the first because: {first}")
+        raise UserError(f"none of {n_files} token files could be read; the first reason: {first}")
 
 
 def _near_duplicates(clusters: np.ndarray) -> str:

@@ -1,4 +1,4 @@
-"""Turn a training run's checkpoint into one self-contained file to share: weights, config, vocabulary and facts.
+"""Turn a checkpoint into one self-contained file to share: weights, config, vocabulary and training facts.
 
 Input    a checkpoint .pth of train_pool.py
 Output   a .safetensors with bfloat16 weights; generate.py, evaluate.py and train_pool.py -fp read it
@@ -22,7 +22,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = Parser(__doc__)
     parser.add_argument("checkpoint", type=Path, help="checkpoint .pth")
     parser.add_argument("out", type=Path, help="file to write, ending in .safetensors")
-    parser.add_argument("--note", default="", help="what the file should say of itself: data, licence, attribution")
+    parser.add_argument("--note", default="", help="text stored in the file: data, licence, attribution")
     parser.add_argument("--force", action="store_true", help="overwrite a file that exists")
     return parser
 

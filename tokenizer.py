@@ -1,8 +1,8 @@
 """Turn MIDI into pooled tokens, one per note: (bar, start_pos, note_dur, pitch_instrument).
 
 Input    .mid, .midi, .kar and .rmi files, and folders of them (searched recursively)
-Output   in the tokens folder: one .json per song in the same sub-folders, report.jsonl with a row
-         per input (what was chosen, or why it was left out) and logs.txt, the same for people
+Output   in the tokens folder: one .json per song in the same sub-folders; report.jsonl with a row
+         per input (what was chosen, or why it was left out); logs.txt, the same as plain text
 Example  python tokenizer.py -td tokens_output dataset
 """
 
@@ -113,7 +113,7 @@ def parts_to_rows(parts: Sequence[np.ndarray],
                                   steps_per_quarter,
                                   vocabulary.max_duration_steps)
     if start.min(initial=0) < 0:
-        raise UserError(f"{where}: a note begins before the song does (at tick {onset.min()}); "
+        raise UserError(f"{where}: a note begins before the song (at tick {onset.min()}); "
                         f"move it")
     late = start[start >= vocabulary.bars * vocabulary.steps_per_bar]
     if len(late):
@@ -565,12 +565,12 @@ def build_parser() -> argparse.ArgumentParser:
                         help="folder for the token files (default: %(default)s)")
     parser.add_argument("-p", "--pooled",
                         action="store_true",
-                        help="pooled tokens: the default and only kind, accepted for published "
+                        help="pooled tokens: the only kind and the default; accepted for published "
                              "command lines")
     parser.add_argument("--no-events",
                         dest="events",
                         action="store_false",
-                        help="write ids alone: files a quarter as large")
+                        help="write ids only; files are a quarter as large")
     parser.add_argument("--vocab", type=Path, help="vocabulary JSON (default: configs/vocab.json)")
     song_choices.add_options(parser, Choices())
     convert.add_options(parser)

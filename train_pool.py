@@ -1,6 +1,6 @@
 """Train a model on a dataset, or continue a run exactly where it stopped.
 
-Input    dataset .pt or .pt.xz, as prepare.py writes it; JSON files with the model's and the training's settings
+Input    a dataset .pt or .pt.xz of prepare.py; JSON files with the settings of model and training
 Output   a run folder (`filename` in the training settings): last.pth, best.pth (lowest held-out loss),
          hyperparameters.json, train_losses.csv, losses.png
 Example  python train_pool.py --dataset_path dataset.pt --model_config configs/model_config.json
@@ -8,9 +8,9 @@ Example  python train_pool.py --dataset_path dataset.pt --model_config configs/m
          python train_pool.py --resume musictransformer
          torchrun --nproc_per_node=2 train_pool.py --dataset_path dataset.pt
 
-hyperparameters.json holds what repeating the run takes: both settings in full, the hashes of dataset, weights and
-vocabulary, versions, commit, devices and the command line. The same command on the same machine and versions makes the
-same run. Under torchrun a step's rows are shared out over the processes, one per device; the steps stay the same.
+hyperparameters.json holds all that is needed to repeat the run: both settings in full, the hashes of dataset, weights
+and vocabulary, versions, commit, devices and the command line. The same command on the same machine and versions makes
+the same run. Under torchrun the processes, one per device, share the rows of each step; the steps stay the same.
 """
 
 from __future__ import annotations
@@ -38,18 +38,18 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--dataset_path", type=Path,
                         help="dataset to train on (default: dataset_pitch_ins512.pt; with --resume: the run's own)")
     parser.add_argument("--model_config", type=Path,
-                        help="JSON with the model's settings (default: the published reference's)")
+                        help="JSON with model settings (default: the published ones)")
     parser.add_argument("--training_args", type=Path,
-                        help="JSON with the training's settings (default: the published ones)")
+                        help="JSON with training settings (default: the published ones)")
     parser.add_argument("--train_split", type=float,
                         help="share of the songs to train on; the rest is held out (default: 0.9)")
     parser.add_argument("-fp", "--file_path", type=Path, metavar="WEIGHTS",
                         help="start a new run from these weights (.pth or .safetensors) and their model settings")
-    parser.add_argument("--resume", type=Path, metavar="RUN", help="continue the run in this folder exactly")
+    parser.add_argument("--resume", type=Path, metavar="RUN", help="continue the run in this folder where it stopped")
     parser.add_argument("--batch_size", type=int, metavar="ROWS",
-                        help="with --resume: other rows at a time than the run's, in the same steps")
+                        help="with --resume: a new number of rows at a time; the steps stay the same")
     parser.add_argument("-d", "--device", default="auto", help="auto, cuda, mps or cpu (default: %(default)s)")
-    parser.add_argument("--force", action="store_true", help="replace the run that is in the folder")
+    parser.add_argument("--force", action="store_true", help="replace a run in the same folder")
     return parser
 
 
@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _start(args: argparse.Namespace, processes: Processes, command: Sequence[str]) -> Run:
     if args.batch_size is not None:
-        raise UserError("--batch_size is for --resume; a new run's stands in its training settings")
+        raise UserError("--batch_size is for --resume; for a new run, set it in --training_args")
     dataset_path = args.dataset_path or Path("dataset_pitch_ins512.pt")
     for path in filter(None, (dataset_path, args.file_path)):
         check_file(path)

@@ -447,7 +447,7 @@ def test_max_copy_checks_without_being_told(play, tmp_path, monkeypatch, capsys)
 
 
 @pytest.mark.parametrize(("arguments", "text"), [
-    (["--max-copy", WINDOW - 1], f"no fewer than {WINDOW} notes"), (["--max-copy", -1], "--max-copy -1"),
+    (["--max-copy", WINDOW - 1], f"must be at least {WINDOW}"), (["--max-copy", -1], "--max-copy -1"),
     (["--check-copies", "gone.safetensors"], "gone.safetensors: no such index")])
 def test_bad_arguments(play, tmp_path, capsys, arguments, text):
     assert play("-o", "out", *arguments) == 2

@@ -227,7 +227,7 @@ def test_songs_beside_a_dataset_cannot_be_of_another_vocabulary(band, tmp_path, 
     (tmp_path / "three.json").write_text(json.dumps(VOCABULARY.to_dict()))
     argv = [band / "made", "--reference", band / "data.pt", "-mp", band / "best.pth"]
     message = fails(evaluate.main, [*argv, "--vocab", tmp_path / "three.json"], capsys)
-    assert "three.json" in message and "another vocabulary than the model" in message
+    assert "three.json" in message and "not the vocabulary of the model" in message
 
 
 def test_songs_are_read_in_the_vocabulary_of_the_model_that_is_measured(band, tmp_path):
@@ -323,7 +323,7 @@ def test_what_to_measure_must_be_said(argv, text, capsys):
     (["evaluate", "-mp", "{data}", "--dataset_path", "{data}"], "not a checkpoint"),
     (["evaluate", "-mp", "{plain}", "--dataset_path", "{data}"], "no list of held-out songs"),
     (["evaluate", "-mp", "{other}", "--dataset_path", "{data}"], "none of its 1 held-out songs"),
-    (["evaluate", "-mp", "{model}", "--dataset_path", "{data}", "-b", "0"], "at least one"),
+    (["evaluate", "-mp", "{model}", "--dataset_path", "{data}", "-b", "0"], "at least 1"),
     (["release", "{model}", "out.pth"], ".safetensors"), (["release", "missing.pth", "out.safetensors"], "missing.pth"),
     (["release", "{data}", "out.safetensors"], "not a checkpoint"),
     (["release", "{model}", "taken.safetensors"], "--force"),

@@ -681,7 +681,7 @@ def test_reproduce_refuses_what_it_would_ignore(run, play, capsys, arguments):
     capsys.readouterr()
     assert play("--reproduce", "out/0.mid", "-o", "again", *arguments) == 2
     message = one_error(capsys)
-    assert "from its recipe: leave out" in message and message.endswith(f" {arguments[0]}")
+    assert "from the recipe; leave out" in message and message.endswith(f" {arguments[0]}")
     assert not Path("again").exists()
 
 
@@ -772,7 +772,7 @@ def test_bad_prompts(run, tmp_path, capsys, name):
 
 
 @pytest.mark.parametrize(("arguments", "text"), [
-    (["-n", "0"], "at least one"), (["--seed", "-1"], "from 0"), (["--seed", "9" * 30], "from 0"),
+    (["-n", "0"], "at least 1"), (["--seed", "-1"], "from 0"), (["--seed", "9" * 30], "from 0"),
     (["-mp", "."], "a folder"), (["-pi", "3"], "-pi 3"), (["-sp"], "no prompt"), (["-d", "tpu"], "'tpu'"),
     (["-d", "cuda:77"], "cuda:77"), (["-mp", "missing.safetensors"], "missing.safetensors"),
     (["-mp", "text.pth"], "text.pth"), (["-mp", "text.safetensors"], "text.safetensors"),

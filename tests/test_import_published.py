@@ -307,7 +307,7 @@ def make_a_table_flat(model: MusicTransformer3) -> None:
     (change_the_rounding, f"{OTHER}: eps of model.layer_norm is not 1e-05"),
     (approximate_the_activation, f"{OTHER}: approximate of model.transformer_encoder.layers.1.1.ff.0.1 is not none"),
     (break_a_weight, "model.in_linear.weight holds numbers that are not finite"),
-    (make_a_table_flat, f"{OTHER}: its embeddings or positions have another number of dimensions"),
+    (make_a_table_flat, f"{OTHER}: its embeddings or positions have the wrong number of dimensions"),
 ])
 def test_a_changed_model_is_refused(published, tmp_path, refused, change, text):
     change(published)
@@ -315,7 +315,7 @@ def test_a_changed_model_is_refused(published, tmp_path, refused, change, text):
 
 
 @pytest.mark.parametrize(("options", "text"), [
-    ({"width": 96, "heads": 2, "attn_dim_head": 48}, "its width, 96, is no multiple of a head's, 64"),
+    ({"width": 96, "heads": 2, "attn_dim_head": 48}, "its width, 96, is not a multiple of a head's, 64"),
     ({"heads": 4, "attn_dim_head": 32}, "scale of model.transformer_encoder.layers.0.1 is not 0.125"),
     ({"heads": 4}, "heads of model.transformer_encoder.layers.0.1 is not 2"),
     ({"scale_residual_constant": 1.1}, "scale_residual_constant of model.transformer_encoder.layers.0.2 is not 1"),

@@ -131,7 +131,7 @@ def test_nothing_usable_is_an_error_and_every_reason_is_told(tmp_path, capsys):
     assert prepare.main([str(tmp_path / "d.pt"), "-fp", str(tokens)]) == EXIT_USER_ERROR
     lines = capsys.readouterr().err.splitlines()
     assert Counter(line.split(": ")[0] for line in lines) == {"left out": len(BAD) - 1, "error": 1}
-    assert lines[-1].startswith(f"error: none of {len(BAD)} token files could be read, the first because: {tokens}")
+    assert lines[-1].startswith(f"error: none of {len(BAD)} token files could be read; the first reason: {tokens}")
     assert list(tmp_path.iterdir()) == [tokens]
 
 

@@ -162,7 +162,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
                         type=Shard.parse,
                         default=WHOLE,
                         metavar="K/N",
-                        help="do the K-th of N parts, on one of N machines; the last to finish "
+                        help="process the K-th of N parts, for N machines; the last to finish "
                              "joins the reports")
     parser.add_argument("--force", action="store_true", help="overwrite files that exist")
 
@@ -192,7 +192,10 @@ def run(args: argparse.Namespace,
         if report.n_done:
             print(f"notice: {report.n_done} of {total} files were {output.verb} before",
                   file=sys.stderr)
-        with tqdm(total=total, initial=report.n_done, unit="song", disable=None) as progress:
+        with tqdm(total=total,
+                  initial=report.n_done,
+                  unit="song",
+                  disable=None) as progress:
             try:
                 _run(report, listing, FileJob(convert, report.settings), args, progress)
             except KeyboardInterrupt:

@@ -126,7 +126,10 @@ class Report:
             place, finished_ns, line = found or (0, 0, PLANNED)
             row = orjson.loads(line) if line else {}
             is_new = place >= -STOPPED
-            if row and self._is_done(item, row, is_new=is_new, finished_ns=finished_ns):
+            if row and self._is_done(item,
+                                     row,
+                                     is_new=is_new,
+                                     finished_ns=finished_ns):
                 self._store.execute("UPDATE rows SET place = ? WHERE source = ?", (total, key))
                 self.n_done += 1
                 continue

@@ -70,7 +70,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
                         type=float,
                         default=60,
                         metavar="SECONDS",
-                        help="give a file up after so long (default: %(default)s)")
+                        help="give up on a file after this long (default: %(default)s)")
 
 
 def check_options(args: argparse.Namespace) -> None:

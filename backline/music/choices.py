@@ -19,14 +19,14 @@ PROGRAMS = r"(\d+)(?:-(\d+))?"
 MAX_PROGRAM = 127
 ALL, MOST_NOTES, NO_TRACK = "all", "most-notes", "none"
 
-OPTIONS = """Which tracks play a part (--part NAME=TRACKS, once per part), in place of the rule in DATA.md:
+OPTIONS = """Which tracks play a part (--part NAME=TRACKS, once per part), instead of the rule in DATA.md:
   all, most-notes   all candidates by name and program joined, or the one with the most notes
-  '*strings*'       tracks whose name fits this pattern, in any letter case, joined
-  24-31 or 33       of the tracks with these programs (counted from 0), the one with the most notes
+  '*strings*'       tracks whose names match this pattern, in any letter case, joined
+  24-31 or 33       the track with the most notes among those with these programs (counted from 0)
   '#3'              the third track with notes, as the report counts them
   none              no track
 Notes outside a part's pitch range (--ranges):
-  drop              leave them out, and the song if a part would lose more than --max-lost of its notes
+  drop              leave them out; leave out the song if a part would lose more than --max-lost
   octave            move them into the range by octaves; drums as with drop
   skip              leave the song out, as the published system did"""
 
