@@ -74,7 +74,8 @@ class Cleaning(Choices):
 # ---------------------------------------------------------------- is a piece worth learning from?
 
 
-def measure_quality(parts: Sequence[np.ndarray], ticks_per_quarter: int,
+def measure_quality(parts: Sequence[np.ndarray],
+                    ticks_per_quarter: int,
                     vocabulary: Vocabulary) -> dict[str, float | int]:
     """The measures of a song with at least one note.
 
@@ -94,7 +95,8 @@ def measure_quality(parts: Sequence[np.ndarray], ticks_per_quarter: int,
     drums = [p for p in with_notes if vocabulary.is_drum[p]]
     melodic = [p for p in with_notes if not vocabulary.is_drum[p]]
 
-    onsets = np.concatenate([parts[p][:, 0] for p in with_notes])  # (N,)
+    onsets_of_parts = [parts[p][:, 0] for p in with_notes]
+    onsets = np.concatenate(onsets_of_parts)  # (N,)
     bars = np.unique(onsets // bar_ticks)
     n_bars = int(bars[-1] - bars[0]) + 1
     tolerance = STEP_SHARE * vocabulary.steps_per_bar
@@ -104,8 +106,12 @@ def measure_quality(parts: Sequence[np.ndarray], ticks_per_quarter: int,
     same_drum = 0.0
     for p in drums:
         counts = np.bincount(parts[p][:, 2])
-        same_drum = max(same_drum, int(counts.max()) / int(counts.sum()))
-    sounding = [len(np.unique(parts[p][:, 0] // bar_ticks)) / n_bars for p in melodic]
+        share = int(counts.max()) / int(counts.sum())
+        same_drum = max(same_drum, share)
+    sounding = []
+    for p in melodic:
+        bars_of_part = np.unique(parts[p][:, 0] // bar_ticks)
+        sounding.append(len(bars_of_part) / n_bars)
     return {
         "bars": n_bars,
         "onsets_on_grid": round(float(is_on_grid.mean()), 4),
@@ -116,17 +122,24 @@ def measure_quality(parts: Sequence[np.ndarray], ticks_per_quarter: int,
     }
 
 
-def _is_on_grid(onsets: np.ndarray, bar_ticks: int, steps: int, tolerance: int) -> np.ndarray:
+def _is_on_grid(onsets: np.ndarray,
+                bar_ticks: int,
+                steps: int,
+                tolerance: int) -> np.ndarray:
     """(N,) bool: which onsets are on a grid of `steps` per bar, or almost.
 
     Almost: within 1/`tolerance` of a bar, or half a tick.
     """
     away = onsets * steps % bar_ticks  # from the step before, in 1/steps of a tick
     away = np.minimum(away, bar_ticks - away)
-    return away <= max(steps // 2, bar_ticks * steps // tolerance)
+    half_tick = steps // 2
+    share_of_bar = bar_ticks * steps // tolerance
+    return away <= max(half_tick, share_of_bar)
 
 
-def check_quality(measures: dict[str, float | int], limits: Cleaning, where: str) -> None:
+def check_quality(measures: dict[str, float | int],
+                  limits: Cleaning,
+                  where: str) -> None:
     """Raise UserError naming the first measure that is outside its limit."""
     for name, complaint in COMPLAINTS.items():
         kind, _, measure = name.partition("_")
@@ -140,14 +153,18 @@ def check_quality(measures: dict[str, float | int], limits: Cleaning, where: str
                             f"--config to keep it")
 
 
-def check_parts(parts: Sequence[np.ndarray], vocabulary: Vocabulary, allow_missing: bool,
+def check_parts(parts: Sequence[np.ndarray],
+                vocabulary: Vocabulary,
+                allow_missing: bool,
                 where: str) -> None:
     """Raise UserError if a part has no notes; where that is allowed, if none has."""
-    missing = [name for name, notes in zip(vocabulary.part_names, parts, strict=True)
+    missing = [name
+               for name, notes in zip(vocabulary.part_names, parts, strict=True)
                if not len(notes)]
     is_empty = len(missing) == len(parts)
     if missing and (is_empty or not allow_missing):
-        raise UserError(f"{where}: no {' and no '.join(missing)}; name or set the programs of such "
+        names = " and no ".join(missing)
+        raise UserError(f"{where}: no {names}; name or set the programs of such "
                         f"tracks, choose them with --part, or --allow-missing")
 
 
@@ -176,7 +193,8 @@ class CleanSong:
         left_out = []
         for piece in pieces:
             try:
-                kept.append(self._check(piece, song, source))
+                good = self._check(piece, song, source)
+                kept.append(good)
             except UserError as err:
                 if piece is pieces[-1] and not kept:
                     raise
@@ -187,7 +205,8 @@ class CleanSong:
         files = [parts_to_bytes(each.piece.parts, self.vocabulary, song.ticks_per_quarter, tempo)
                  for each in kept]
         n_notes = sum(each.n_notes for each in kept)
-        lost[STRUCK_TWICE] = sum(each.piece.n_notes for each in kept) - n_notes
+        n_struck = sum(each.piece.n_notes for each in kept)
+        lost[STRUCK_TWICE] = n_struck - n_notes
         about_files: dict[str, Any] = {
             "first_bars": [each.piece.first_bar for each in kept],
             "quality": [each.measures for each in kept],
@@ -211,14 +230,21 @@ class CleanSong:
 def build_parser() -> argparse.ArgumentParser:
     """The command's options."""
     parser = Parser(f"{__doc__}\n{song_choices.OPTIONS}")
-    parser.add_argument("inputs", type=Path, nargs="+", metavar="MIDI",
+    parser.add_argument("inputs",
+                        type=Path,
+                        nargs="+",
+                        metavar="MIDI",
                         help="files and folders to clean")
-    parser.add_argument("-o", "--output", type=Path, default=Path("cleaned"),
+    parser.add_argument("-o", "--output",
+                        type=Path,
+                        default=Path("cleaned"),
                         help="folder for the songs (default: %(default)s)")
-    parser.add_argument("--config", type=Path,
+    parser.add_argument("--config",
+                        type=Path,
                         help="JSON with limits and choices; options override it "
                              "(default: those of configs/cleaning.json)")
-    parser.add_argument("--allow-missing", action="store_true",
+    parser.add_argument("--allow-missing",
+                        action="store_true",
                         help="keep songs that lack some of the parts")
     parser.add_argument("--vocab", type=Path, help="vocabulary JSON (default: configs/vocab.json)")
     song_choices.add_options(parser, Cleaning())

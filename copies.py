@@ -39,9 +39,13 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("out", type=Path, nargs="?", default=BUNDLED_COPIES,
                         help="index to write, ending in .safetensors (default: that of the model in "
                              "this repository)")
-    parser.add_argument("-mp", "--model_path", type=Path, default=BUNDLED_MODEL,
+    parser.add_argument("-mp", "--model_path",
+                        type=Path,
+                        default=BUNDLED_MODEL,
                         help="model: .safetensors or .pth (default: the one in this repository)")
-    parser.add_argument("--dataset_path", type=Path, required=True,
+    parser.add_argument("--dataset_path",
+                        type=Path,
+                        required=True,
                         help="dataset the model was trained with")
     parser.add_argument("--force", action="store_true", help="overwrite an index that exists")
     return parser
@@ -60,12 +64,17 @@ def check_arguments(args: argparse.Namespace) -> None:
 
 def usual_runs(index: CopyIndex) -> str:
     """A table: the longest runs of real songs, by the length of their beginning."""
-    rows = [["first notes", *(str(share) for share in PERCENTILES)]]
+    shares = map(str, PERCENTILES)
+    rows = [["first notes", *shares]]
     for n_notes in EXCERPTS:
         runs = (index.usual(n_notes, share) for share in PERCENTILES)
         rows.append([str(n_notes), *map(str, runs)])
-    lines = [f"| {' | '.join(row)} |" for row in rows]
-    lines.insert(1, "|---:" * len(rows[0]) + "|")
+    lines = []
+    for row in rows:
+        cells = " | ".join(row)
+        lines.append(f"| {cells} |")
+    rule = "|---:" * len(rows[0])
+    lines.insert(1, f"{rule}|")
     return "\n".join(lines)
 
 
@@ -82,7 +91,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     _, vocabulary, metadata = load_model(args.model_path)
     dataset = load_dataset(args.dataset_path, vocabulary)
     held_out = held_out_songs(metadata, dataset, args.model_path)
-    training = sorted({*range(dataset.n_songs)} - {*held_out})
+    all_songs = set(range(dataset.n_songs))
+    training = sorted(all_songs - set(held_out))
     if not training:
         raise UserError(f"{args.dataset_path}: all its songs are held out; give the dataset the "
                         f"model was trained with")
@@ -93,7 +103,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     index = build_index(training_songs, real_songs, vocabulary, split)
     write_index(args.out, index)
 
-    print(f"{args.out}: {len(training)} songs, {args.out.stat().st_size / 1e6:.1f} MB")
+    megabytes = args.out.stat().st_size / 1e6
+    print(f"{args.out}: {len(training)} songs, {megabytes:.1f} MB")
     print(f"longest run of {len(held_out)} held-out songs, in notes, by percentile; up to {WINDOW} "
           f"may be fewer:")
     print(usual_runs(index))

@@ -110,7 +110,9 @@ class Sheet:
             "facecolor": PLAIN,
             "edgecolor": INK,
         }
-        patch = FancyBboxPatch((left, top), right - left, bottom - top, **(usual | style))
+        width = right - left
+        height = bottom - top
+        patch = FancyBboxPatch((left, top), width, height, **(usual | style))
         self.axes.add_patch(patch)
 
     def note(self, left: float, edge: str, **style: Any) -> None:
@@ -118,27 +120,44 @@ class Sheet:
         right = left + NOTE
         for f, color in enumerate(COLORS):
             top = STRIP + f * CELL
-            self.box(left, top, right, STRIP + (f + 1) * CELL,
-                     facecolor=color, corner=0, edgecolor="white")
-        self.box(left, STRIP, right, STRIP + len(COLORS) * CELL,
-                 facecolor="none", corner=0, edgecolor=edge, **style)
+            bottom = STRIP + (f + 1) * CELL
+            self.box(left, top, right, bottom, facecolor=color, corner=0, edgecolor="white")
+        bottom = STRIP + len(COLORS) * CELL
+        self.box(left, STRIP, right, bottom,
+                 facecolor="none",
+                 corner=0,
+                 edgecolor=edge,
+                 **style)
 
-    def layers(self, left: float, top: float, bottom: float, n: int, lines: Sequence[str]) -> None:
+    def layers(self,
+               left: float,
+               top: float,
+               bottom: float,
+               n: int,
+               lines: Sequence[str]) -> None:
         """A pile of `n` layers, and lines about them beside it."""
         each = min((bottom - top) / n, LINE)
         for i in range(n):
-            self.box(left, top + (i + 0.15) * each, left + 0.5, top + (i + 0.85) * each,
-                     facecolor=LAYER, corner=0, linewidth=0)
+            begin = top + (i + 0.15) * each
+            end = top + (i + 0.85) * each
+            self.box(left, begin, left + 0.5, end, facecolor=LAYER, corner=0, linewidth=0)
         for i, line in enumerate(lines):
-            self.words(left + 0.65, top + LINE * (i + 0.5), line, weight=_weight(bold=i == 0))
+            y = top + LINE * (i + 0.5)
+            weight = _weight(bold=i == 0)
+            self.words(left + 0.65, y, line, weight=weight)
 
     def arrow(self, *points: tuple[float, float], **style: Any) -> None:
         """An arrow along straight lines through `points`."""
         from matplotlib.patches import FancyArrowPatch
         from matplotlib.path import Path as Line
 
-        usual: dict[str, Any] = {"arrowstyle": "-|>", "color": INK, "linewidth": 1.5}
-        patch = FancyArrowPatch(path=Line(points), mutation_scale=14, shrinkA=0, shrinkB=0,
+        usual: dict[str, Any] = {"arrowstyle": "-|>",
+                                 "color": INK,
+                                 "linewidth": 1.5}
+        patch = FancyArrowPatch(path=Line(points),
+                                mutation_scale=14,
+                                shrinkA=0,
+                                shrinkB=0,
                                 **(usual | style))
         self.axes.add_patch(patch)
 
@@ -149,15 +168,17 @@ def _weight(bold: bool) -> str:
 
 def count(n: int, what: str) -> str:
     """The number of things in words: "1 layer", "2 layers"."""
-    return f"{n:,} {what}{'s' * (n != 1)}"
+    plural = "" if n == 1 else "s"
+    return f"{n:,} {what}{plural}"
 
 
 def model_diagram(config: ModelConfig, n_parameters: int) -> Figure:
     """The picture of a model of this config."""
     sheet = Sheet()
-    layers = f"{count(config.n_layers, 'layer')} of width {config.d_model:,}"
+    layers = count(config.n_layers, "layer")
     heads = count(config.n_heads, "attention head")
-    title = f"{count(n_parameters, 'parameter')}: {layers}, {heads}"
+    parameters = count(n_parameters, "parameter")
+    title = f"{parameters}: {layers} of width {config.d_model:,}, {heads}"
     sheet.words(LEFT, 0.35, title, size=LARGE, weight="bold")
     _draw_notes(sheet, config)
     _draw_reading(sheet, config)
@@ -172,16 +193,20 @@ def _draw_notes(sheet: Sheet, config: ModelConfig) -> None:
     """The row of notes, and the next one, which joins it."""
     title = f"notes so far (at most {config.block_size:,} are read)"
     if config.given:
-        title += f"; framed: given, read {count(config.lookahead_bars, 'bar')} ahead"
+        ahead = count(config.lookahead_bars, "bar")
+        title += f"; framed: given, read {ahead} ahead"
     sheet.words(LEFT, STRIP - 0.28, title)
     sheet.words(LEFT, STRIP_MIDDLE, "…", size=LARGE)
     for i, left in enumerate(NOTES):
         is_given = config.given and i in GIVEN
-        sheet.note(left, INK if is_given else "none", linewidth=2.5)
+        edge = INK if is_given else "none"
+        sheet.note(left, edge, linewidth=2.5)
     start = NEXT - 0.1
     end = NOTES[-1] + NOTE + 0.1
     sheet.arrow((start, STRIP_MIDDLE), (end, STRIP_MIDDLE))
-    sheet.words((start + end) / 2, STRIP_MIDDLE - 0.2, "then it is read", ha="center", color=QUIET)
+    middle = (start + end) / 2
+    above = STRIP_MIDDLE - 0.2
+    sheet.words(middle, above, "then it is read", ha="center", color=QUIET)
     sheet.words(RIGHT_END, STRIP - 0.28, "next note", weight="bold", ha="right")
     sheet.note(NEXT, INK, linewidth=1.5, linestyle=":")
 
@@ -191,9 +216,10 @@ def _draw_notes(sheet: Sheet, config: ModelConfig) -> None:
 
 def _draw_reading(sheet: Sheet, config: ModelConfig) -> None:
     """The left column, downwards: from a note's four numbers to what the decoder makes of it."""
-    for x, corner in ((NOTES[ENLARGED], LEFT), (NOTES[ENLARGED] + NOTE, LEFT_END)):
-        sheet.arrow((x, STRIP_BOTTOM + 0.03), (corner, TOP),
-                    arrowstyle="-", color=LAYER, linewidth=1)
+    note = NOTES[ENLARGED]
+    below = STRIP_BOTTOM + 0.03
+    for x, corner in ((note, LEFT), (note + NOTE, LEFT_END)):
+        sheet.arrow((x, below), (corner, TOP), arrowstyle="-", color=LAYER, linewidth=1)
     y = _draw_families(sheet, config)
     for text in _before_decoder(config):
         sheet.arrow((LEFT_MIDDLE, y), (LEFT_MIDDLE, y + STAGE_ARROW))
@@ -220,8 +246,12 @@ def _draw_families(sheet: Sheet, config: ModelConfig) -> float:
     _draw_row(sheet, TOP + 0.15, title, color=QUIET)
     y = TOP + 0.32
     for f, name in enumerate(FIELDS):
-        says = RELATIVE if f == BAR and config.bars == "relative" else SAYS[f]
-        row = TableRow(name, says, f"{config.n_tokens[f]:,}", f"{config.emb_sizes[f]:,}")
+        says = SAYS[f]
+        if f == BAR and config.bars == "relative":
+            says = RELATIVE
+        ids = f"{config.n_tokens[f]:,}"
+        width = f"{config.emb_sizes[f]:,}"
+        row = TableRow(name, says, ids, width)
         sheet.box(LEFT, y, LEFT_END, y + FAMILY_BOX, facecolor=COLORS[f])
         _draw_row(sheet, y + FAMILY_BOX / 2, row)
         y += FAMILY_ROW
@@ -282,7 +312,8 @@ def _draw_choosing(sheet: Sheet, config: ModelConfig) -> None:
     else:
         lines += ["one number after another,", "each knowing those before"]
     for i, line in enumerate(lines):
-        sheet.words(RIGHT, TOP + 0.15 + LINE * i, line, weight=_weight(bold=i == 0))
+        y = TOP + 0.15 + LINE * i
+        sheet.words(RIGHT, y, line, weight=_weight(bold=i == 0))
     extents = _extents(config)
     for number, name in enumerate(config.order, start=1):
         top, bottom = extents[name]
@@ -290,11 +321,17 @@ def _draw_choosing(sheet: Sheet, config: ModelConfig) -> None:
         title = name if at_once else f"{number}  {name}"
         sheet.box(RIGHT, top, RIGHT_END, bottom, facecolor=COLORS[f])
         sheet.words(RIGHT + 0.12, top + 0.17, title, weight="bold")
-        sheet.words(RIGHT + 0.12, bottom - 0.16, f"one of {config.n_tokens[f]:,} ids")
+        n_ids = config.n_tokens[f]
+        sheet.words(RIGHT + 0.12, bottom - 0.16, f"one of {n_ids:,} ids")
     if config.late_layers:
         top, bottom = extents[LATE_LAYERS]
         n_late = count(config.late_layers, "late layer")
-        late_lines = [n_late, "looking back from", "the time chosen", "at all notes read"]
+        late_lines = [
+            n_late,
+            "looking back from",
+            "the time chosen",
+            "at all notes read",
+        ]
         sheet.box(RIGHT, top, RIGHT_END, bottom)
         sheet.layers(RIGHT + 0.12, top + 0.1, bottom - 0.1, config.late_layers, late_lines)
     _draw_paths(sheet, config, extents)
@@ -303,19 +340,24 @@ def _draw_choosing(sheet: Sheet, config: ModelConfig) -> None:
 def _extents(config: ModelConfig) -> dict[str, Extent]:
     """Where everything in the right column stands, from below."""
     # What is chosen last stands nearest to the next note; what is chosen at once, as on the left.
-    names = list(reversed(FIELDS)) if config.heads == "parallel" else list(config.order)
+    names = list(config.order)
+    if config.heads == "parallel":
+        names = list(reversed(FIELDS))
     if config.late_layers:
         names.insert(2, LATE_LAYERS)  # bar and start_pos come before them
     heights = [LATE if name == LATE_LAYERS else HEAD for name in names]
     gap = (BOTTOM - TOP - 0.9 - sum(heights)) / (len(names) - 1)
     extents = {}
-    for i, (name, height) in enumerate(zip(names, heights, strict=True)):
+    for i, name in enumerate(names):
         bottom = BOTTOM - sum(heights[:i]) - i * gap
-        extents[name] = Extent(bottom - height, bottom)
+        top = bottom - heights[i]
+        extents[name] = Extent(top, bottom)
     return extents
 
 
-def _draw_paths(sheet: Sheet, config: ModelConfig, extents: dict[str, Extent]) -> None:
+def _draw_paths(sheet: Sheet,
+                config: ModelConfig,
+                extents: dict[str, Extent]) -> None:
     """The arrows of the right column: in from the left, from choice to choice, to the next note."""
     names = list(extents)
     first = extents[names[0]].middle
@@ -330,7 +372,8 @@ def _draw_paths(sheet: Sheet, config: ModelConfig, extents: dict[str, Extent]) -
         begin = first - 0.45
         end = extents[LATE_LAYERS].middle
         sheet.words(LEFT_END - 0.12, begin, "states of all notes", ha="right", color=QUIET)
-        sheet.arrow((LEFT_END, begin), (fork, begin), (fork, end), (RIGHT, end), linestyle="--")
+        turns = [(fork, begin), (fork, end)]
+        sheet.arrow((LEFT_END, begin), *turns, (RIGHT, end), linestyle="--")
     if config.heads != "parallel":
         _draw_links(sheet, BETWEEN[config.heads], extents)
     outside = RIGHT_END + 0.25

@@ -88,7 +88,9 @@ class LossSettings:
     batch_size: int = 8  # windows at a time
 
 
-def losses(model: EvaluatedModel, dataset_path: Path, settings: LossSettings) -> dict[str, Any]:
+def losses(model: EvaluatedModel,
+           dataset_path: Path,
+           settings: LossSettings) -> dict[str, Any]:
     """Losses on songs of a dataset and, where any are asked for, on the model's own songs."""
     from backline.evaluation.held_out_losses import (
         by_context,
@@ -122,7 +124,10 @@ def losses(model: EvaluatedModel, dataset_path: Path, settings: LossSettings) ->
     if settings.n_own_songs:
         from backline.generation.drift import measure_drift
 
-        result["drift"] = measure_drift(model.network, dataset, songs, settings.n_own_songs,
+        result["drift"] = measure_drift(model.network,
+                                        dataset,
+                                        songs,
+                                        settings.n_own_songs,
                                         settings.batch_size)
     return result
 
@@ -130,7 +135,9 @@ def losses(model: EvaluatedModel, dataset_path: Path, settings: LossSettings) ->
 # ---------------------------------------------------------------- songs
 
 
-def compare(generated: SongSet, real: SongSet, vocabulary: Vocabulary,
+def compare(generated: SongSet,
+            real: SongSet,
+            vocabulary: Vocabulary,
             index: CopyIndex | None = None) -> dict[str, Any]:
     """How generated songs differ from the beginnings of real ones, cut to their lengths.
 
@@ -157,22 +164,31 @@ def measure_table(songs: Sequence[np.ndarray], vocabulary: Vocabulary,
     """Names of all measures, and (songs, measures) float64 of songs, (N, F) note ids each."""
     progress = tqdm(songs, unit="song", leave=False, disable=None)
     measured = [measure_song(rows, vocabulary) for rows in progress]
-    return list(measured[0]), np.array([list(song.values()) for song in measured])
+    names = list(measured[0])
+    values = [list(song.values()) for song in measured]
+    return names, np.array(values)
 
 
-def copying(generated: Sequence[np.ndarray], real: Sequence[np.ndarray], index: CopyIndex,
+def copying(generated: Sequence[np.ndarray],
+            real: Sequence[np.ndarray],
+            index: CopyIndex,
             ) -> dict[str, Any]:
     """The longest runs of notes that songs share with training songs; see `CopyIndex`.
 
     "generated" and "real" are their lengths by percentile. "above" is the share of generated
     songs with a longer run than real ones have at the percentile MARKED.
     """
-    ours = np.array([index.longest_run(rows).n_notes for rows in generated])
-    theirs = np.array([index.longest_run(rows).n_notes for rows in real])
+    our_runs = [index.longest_run(rows) for rows in generated]
+    their_runs = [index.longest_run(rows) for rows in real]
+    ours = np.array([run.n_notes for run in our_runs])
+    theirs = np.array([run.n_notes for run in their_runs])
+    usual = np.percentile(theirs, MARKED)
     return {
-        "generated": {str(share): float(np.percentile(ours, share)) for share in PERCENTILES},
-        "real": {str(share): float(np.percentile(theirs, share)) for share in PERCENTILES},
-        "above": float((ours > np.percentile(theirs, MARKED)).mean()),
+        "generated": {str(share): float(np.percentile(ours, share))
+                      for share in PERCENTILES},
+        "real": {str(share): float(np.percentile(theirs, share))
+                 for share in PERCENTILES},
+        "above": float((ours > usual).mean()),
     }
 
 
@@ -220,10 +236,17 @@ def votes_as_markdown(shares: dict[str, Share]) -> str:
     """How often each folder's song was chosen."""
     rows = []
     for folder, share in shares.items():
-        rows.append([folder, f"{share.chosen} of {share.n}",
-                     f"{share.share:.0%} ({share.low:.0%}–{share.high:.0%})"])
-    return table(["chosen, of votes that decide", "votes",
-                  "share, and where 95 % of such polls put it"], rows)
+        rows.append([
+            folder,
+            f"{share.chosen} of {share.n}",
+            f"{share.share:.0%} ({share.low:.0%}–{share.high:.0%})",
+        ])
+    head = [
+        "chosen, of votes that decide",
+        "votes",
+        "share, and where 95 % of such polls put it",
+    ]
+    return table(head, rows)
 
 
 # ---------------------------------------------------------------- command
@@ -235,32 +258,48 @@ def build_parser() -> argparse.ArgumentParser:
     -b, -d and -mp have no default here, so that it shows when one is given in vain.
     """
     parser = Parser(__doc__)
-    parser.add_argument("generated", type=Path, nargs="?",
+    parser.add_argument("generated",
+                        type=Path,
+                        nargs="?",
                         help="folder of songs to judge, .mid or token .json")
-    parser.add_argument("--reference", type=Path, metavar="REAL",
+    parser.add_argument("--reference",
+                        type=Path,
+                        metavar="REAL",
                         help="real songs to compare them with: a folder, or the held-out songs of "
                              "a dataset .pt")
-    parser.add_argument("--copies", "--check-copies", type=Path, nargs="?", const=BUNDLED_COPIES,
+    parser.add_argument("--copies", "--check-copies",
+                        type=Path,
+                        nargs="?",
+                        const=BUNDLED_COPIES,
                         metavar="INDEX",
                         help="also look for copies of training songs, using an index of copies.py "
                              "(default: that of the model in this repository); the real songs must "
                              "be held-out ones")
-    parser.add_argument("--votes", type=Path, nargs="+", default=[], metavar="CSV",
+    parser.add_argument("--votes",
+                        type=Path,
+                        nargs="+",
+                        default=[],
+                        metavar="CSV",
                         help="votes exported by a blind page")
-    parser.add_argument("-mp", "--model_path", type=Path,
+    parser.add_argument("-mp", "--model_path",
+                        type=Path,
                         help="model: .safetensors or .pth (default: the one in this repository)")
-    parser.add_argument("--dataset_path", type=Path,
+    parser.add_argument("--dataset_path",
+                        type=Path,
                         help="dataset with the held-out songs, for the losses")
     parser.add_argument("--all", action="store_true", help="losses on every song of the dataset")
     parser.add_argument("--drift", type=int, nargs="?", const=DRIFT_SONGS, metavar="N",
                         help="also compare losses on N songs of the model's own, 512 notes at most, "
                              "with those on the beginnings of real songs (default: %(const)s)")
-    parser.add_argument("--vocab", type=Path,
+    parser.add_argument("--vocab",
+                        type=Path,
                         help="vocabulary JSON of the songs (default: the model's if one is read, "
                              "else configs/vocab.json)")
-    parser.add_argument("-b", "--batch_size", type=int,
+    parser.add_argument("-b", "--batch_size",
+                        type=int,
                         help=f"windows at a time (default: {LossSettings.batch_size})")
-    parser.add_argument("-o", "--output", type=Path,
+    parser.add_argument("-o", "--output",
+                        type=Path,
                         help="also write OUTPUT.json, OUTPUT.md and, for songs, OUTPUT.png")
     parser.add_argument("-d", "--device", help="auto, cuda, mps or cpu (default: auto)")
     parser.add_argument("--force", action="store_true", help="overwrite the output")
@@ -321,23 +360,32 @@ def output_paths(args: argparse.Namespace) -> list[Path]:
     """
     if not args.output:
         return []
-    suffixes = [".json", ".md"] + [".png"] * bool(args.generated)
-    paths = [args.output.with_name(args.output.name + suffix) for suffix in suffixes]
+    suffixes = [".json", ".md"]
+    if args.generated:
+        suffixes.append(".png")
+    name = args.output.name
+    paths = [args.output.with_name(name + suffix) for suffix in suffixes]
     check_new(paths, args.force)
     for path in paths:
         check_writable(path.parent)
     return paths
 
 
-def write_results(paths: Sequence[Path], result: dict[str, Any], text: str, title: str) -> None:
+def write_results(paths: Sequence[Path],
+                  result: dict[str, Any],
+                  text: str,
+                  title: str) -> None:
     """Write the results as JSON, their tables, and of songs a picture under `title`."""
-    write_bytes(paths[0], (json.dumps(result, indent=2) + "\n").encode())
+    data = json.dumps(result, indent=2) + "\n"
+    write_bytes(paths[0], data.encode())
     write_bytes(paths[1], text.encode())
     if "songs_compared" in result:
         from backline.evaluation.bands_picture import measures_in_bands  # brings matplotlib
 
-        verdicts = [Verdict(**measure) for measure in result["songs_compared"]["measures"]]
-        write_bytes(paths[2], measures_in_bands(verdicts, title))
+        verdicts = [Verdict(**measure)
+                    for measure in result["songs_compared"]["measures"]]
+        picture = measures_in_bands(verdicts, title)
+        write_bytes(paths[2], picture)
 
 
 @reports_user_errors
@@ -349,9 +397,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     result: dict[str, Any] = {}
     texts = []
     if args.votes:
-        votes = [vote for path in args.votes for vote in read_votes(path)]
+        votes = []
+        for path in args.votes:
+            votes += read_votes(path)
         shares = folder_shares(votes)
-        result["votes"] = {folder: dataclasses.asdict(share) for folder, share in shares.items()}
+        result["votes"] = {folder: dataclasses.asdict(share)
+                           for folder, share in shares.items()}
         texts.append(votes_as_markdown(shares))
     model = None
     if needs_model(args):

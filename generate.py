@@ -84,91 +84,141 @@ def build_parser() -> argparse.ArgumentParser:
 
 def add_prompt_options(group: argparse._ArgumentGroup) -> None:
     """The prompt, the model and its settings."""
-    group.add_argument("-p", "--prompt", type=Path, help="song to continue or play to: .mid "
+    group.add_argument("-p", "--prompt",
+                       type=Path,
+                       help="song to continue or play to: .mid "
                        "or token .json (default: from scratch)")
-    group.add_argument("-pi", "--prompt_idx", type=int, default=0, metavar="N",
+    group.add_argument("-pi", "--prompt_idx",
+                       type=int,
+                       default=0,
+                       metavar="N",
                        help="keep only the first N rows of the prompt, counting its BOS row "
                        "(default: all)")
-    group.add_argument("--watch", type=Path, metavar="FOLDER",
+    group.add_argument("--watch",
+                       type=Path,
+                       metavar="FOLDER",
                        help="until Ctrl-C, use each MIDI file dropped or changed in FOLDER as -p; "
                        "its songs go to a folder of its name inside -o")
-    group.add_argument("-mp", "--model_path", type=Path, default=BUNDLED_MODEL,
+    group.add_argument("-mp", "--model_path",
+                       type=Path,
+                       default=BUNDLED_MODEL,
                        help="model: .safetensors or a .pth of train_pool.py (default: the one in "
                        "this repository)")
-    group.add_argument("-d", "--device", default="auto",
+    group.add_argument("-d", "--device",
+                       default="auto",
                        help="auto, cuda, mps or cpu (default: %(default)s)")
-    group.add_argument("--dtype", choices=DTYPES, default=DTYPES[0],
+    group.add_argument("--dtype",
+                       choices=DTYPES,
+                       default=DTYPES[0],
                        help="type of the weights: smaller is faster and less exact "
                        "(default: %(default)s)")
-    group.add_argument("--genconfig", type=Path, help="JSON with sampling settings (default: those "
+    group.add_argument("--genconfig",
+                       type=Path,
+                       help="JSON with sampling settings (default: those "
                        "of configs/genconfig.json)")
 
 
 def add_part_options(group: argparse._ArgumentGroup) -> None:
     """Which parts and bars are made."""
-    group.add_argument("--given", metavar="PARTS",
+    group.add_argument("--given",
+                       metavar="PARTS",
                        help="parts of the prompt to play to: bass,piano")
-    group.add_argument("--make", metavar="PARTS", help="parts to make (default: all that are not "
+    group.add_argument("--make",
+                       metavar="PARTS",
+                       help="parts to make (default: all that are not "
                        "given; with --fill, all of the song's)")
-    group.add_argument("--missing", action="store_true",
+    group.add_argument("--missing",
+                       action="store_true",
                        help="make the parts that the prompt lacks, to fit those it has")
-    group.add_argument("--same-parts", action="store_true",
+    group.add_argument("--same-parts",
+                       action="store_true",
                        help="make only the parts that the prompt has")
-    group.add_argument("--fill", type=parse_bars, metavar="BARS",
+    group.add_argument("--fill",
+                       type=parse_bars,
+                       metavar="BARS",
                        help="replace these bars of the prompt, counted from 1: 5-8")
-    group.add_argument("--bars", type=int, metavar="N", help="exactly N new bars (default: "
+    group.add_argument("--bars",
+                       type=int,
+                       metavar="N",
+                       help="exactly N new bars (default: "
                        f"{GenConfig.num_bars} from scratch, at most that many after a prompt)")
-    group.add_argument("--loop", action="store_true",
+    group.add_argument("--loop",
+                       action="store_true",
                        help="let no new note ring on past the last bar, so the file loops")
 
 
 def add_choice_options(group: argparse._ArgumentGroup) -> None:
     """How many songs, from which seeds, and which of them to keep."""
-    group.add_argument("-n", "--num_samples", type=int, default=1,
+    group.add_argument("-n", "--num_samples",
+                       type=int,
+                       default=1,
                        help="songs to write (default: %(default)s)")
-    group.add_argument("--seed", type=int,
+    group.add_argument("--seed",
+                       type=int,
                        help="song i uses seed + i, unless that one is rejected (default: random)")
-    group.add_argument("--best-of", type=int, metavar="M",
+    group.add_argument("--best-of",
+                       type=int,
+                       metavar="M",
                        help="make M songs and write the -n best, by a score that is printed")
     group.add_argument("--check-copies", type=Path, nargs="?", const=BUNDLED_COPIES,
                        metavar="INDEX",
                        help="say how many new notes in a row are in training songs, using an index of "
                        f"copies.py (default: models/{BUNDLED_COPIES.name} of this repository)")
-    group.add_argument("--max-copy", type=int, metavar="NOTES", help="like --check-copies, and "
+    group.add_argument("--max-copy",
+                       type=int,
+                       metavar="NOTES",
+                       help="like --check-copies, and "
                        "replace songs with more such notes by songs of further seeds")
-    group.add_argument("--reproduce", type=Path, metavar="FILE", help="make a song again from its "
+    group.add_argument("--reproduce",
+                       type=Path,
+                       metavar="FILE",
+                       help="make a song again from its "
                        "recipe, or all songs of a stars.json")
 
 
 def add_output_options(group: argparse._ArgumentGroup) -> None:
     """Where songs go, and what else to write."""
-    group.add_argument("-o", "--output", type=Path,
+    group.add_argument("-o", "--output",
+                       type=Path,
                        help="folder (default: generated; with --watch, FOLDER-generated)")
-    group.add_argument("--force", action="store_true",
+    group.add_argument("--force",
+                       action="store_true",
                        help="number songs from 0 and overwrite those that exist")
-    group.add_argument("-sp", "--save_prompt", action="store_true",
+    group.add_argument("-sp", "--save_prompt",
+                       action="store_true",
                        help="also write the prompt as NUMBER-prompt.mid")
-    group.add_argument("-pe", "--print_events", action="store_true",
+    group.add_argument("-pe", "--print_events",
+                       action="store_true",
                        help="print the new notes' events")
-    group.add_argument("--png", action="store_true",
+    group.add_argument("--png",
+                       action="store_true",
                        help="also draw each song as a piano roll, NUMBER.png")
-    group.add_argument("--wav", action="store_true",
+    group.add_argument("--wav",
+                       action="store_true",
                        help="also write each song as sound, NUMBER.wav; needs FluidSynth and a "
                        "SoundFont")
-    group.add_argument("--soundfont", type=Path, metavar="SF2",
+    group.add_argument("--soundfont",
+                       type=Path,
+                       metavar="SF2",
                        help="SoundFont for --wav (default: one in the usual system folders)")
-    group.add_argument("--no-page", dest="page", action="store_false",
+    group.add_argument("--no-page",
+                       dest="page",
+                       action="store_false",
                        help="do not write index.html")
 
 
 def add_control_options(group: argparse._ArgumentGroup) -> None:
     """The fields of `ControlConfig`."""
-    group.add_argument("--chords", metavar="CHORDS",
+    group.add_argument("--chords",
+                       metavar="CHORDS",
                        help='one chord a bar, repeated: "Am F C G"; '
                        "F:2 lasts two bars, F:.5 half a bar, Am/C has C in the bass, - is none")
-    group.add_argument("--density", metavar="PART=LEVEL", help="how many notes each part plays: "
+    group.add_argument("--density",
+                       metavar="PART=LEVEL",
+                       help="how many notes each part plays: "
                        "drums=busy,piano=3; sparse, medium, busy or 1 to 8")
-    group.add_argument("--ending", choices=("yes", "no"),
+    group.add_argument("--ending",
+                       choices=("yes", "no"),
                        help="whether the song ends with its last bar "
                        "(default: yes from scratch; no with --loop, --given or a prompt)")
 
@@ -177,7 +227,10 @@ def add_rule_options(group: argparse._ArgumentGroup) -> None:
     """The common fields of `RuleConfig`."""
     group.add_argument("--key", help="tonic for all parts but drums: C, F#, Bb")
     group.add_argument("--scale", help="major, minor, dorian, ... (default: major)")
-    group.add_argument("--pitches", action="append", default=[], metavar="PART=PITCHES",
+    group.add_argument("--pitches",
+                       action="append",
+                       default=[],
+                       metavar="PART=PITCHES",
                        help="what a part may play: bass=28-52, drums=kick,snare,42")
     group.add_argument("--mono", metavar="PARTS", help="parts that play one note at a time")
     group.add_argument("--no-empty-bars", action="store_true", help="put a note in every bar")
@@ -235,9 +288,11 @@ def check_outputs(args: argparse.Namespace, has_song: bool) -> None:
     """Raise UserError about files that cannot be written, or would be overwritten."""
     if args.save_prompt and not has_song:
         raise UserError("-sp: there is no prompt to save; give one with -p")
-    if args.force and args.prompt and args.prompt.resolve().parent == args.output.resolve():
-        raise UserError(f"-p {args.prompt}: --force would overwrite songs beside it, "
-                        "perhaps itself; give another -o")
+    if args.force and args.prompt:
+        beside = args.prompt.resolve().parent
+        if beside == args.output.resolve():
+            raise UserError(f"-p {args.prompt}: --force would overwrite songs beside it, "
+                            "perhaps itself; give another -o")
     if args.soundfont and not args.wav:
         raise UserError(f"--soundfont {args.soundfont}: only for --wav; add it, or leave --soundfont out")
 
@@ -272,23 +327,29 @@ class Outputs:
         tokenizer = session.loaded.tokenizer
         rows = session.task.song(song.notes)
         remove_song(self.folder, number)  # under --force: the one that had this number
-        files = session.files(song.notes, session.recipe(song))
+        recipe = session.recipe(song)
+        files = session.files(song.notes, recipe)
         whole = write_song(self.folder, number, files)
         if not len(song.notes):
             print(f"notice: {whole} is the prompt alone: no more notes fit", file=sys.stderr)
         if self.save_prompt:
-            write_bytes(self.folder / f"{number}-prompt.mid", prompt_bytes(session))
+            path = self.folder / f"{number}-prompt.mid"
+            write_bytes(path, prompt_bytes(session))
         if self.png:
             title = f"{whole.name}, seed {song.seed}"
-            write_bytes(whole.with_suffix(".png"), picture(rows, session, title))
+            png = picture(rows, session, title)
+            write_bytes(whole.with_suffix(".png"), png)
         if self.wav:
-            write_bytes(whole.with_suffix(".wav"), self.wav.wav(files[""]))
+            sound = self.wav.wav(files[""])
+            write_bytes(whole.with_suffix(".wav"), sound)
         if self.print_events:
             for events in tokenizer.tokens_to_events(song.notes):
                 print(" ".join(events))
-        line = (f"{whole}: {describe(rows, len(song.notes), tokenizer)}, "
+        contents = describe(rows, len(song.notes), tokenizer)
+        line = (f"{whole}: {contents}, "
                 f"{session.prompt.tempo:g} BPM, {song.seconds:.1f} s")
-        print("; ".join(filter(None, (line, song.told, song.score, song.copied))))
+        said = (line, song.told, song.score, song.copied)
+        print("; ".join(filter(None, said)))
 
     def write_page(self, vocabulary: Vocabulary) -> None:
         """Write the page of the folder, if it is to have one, and print where it is."""
@@ -316,7 +377,8 @@ def outputs_of(args: argparse.Namespace) -> Outputs:
 
 def prompt_bytes(session: Session) -> bytes:
     """The prompt as a MIDI file."""
-    tokenizer, prompt = session.loaded.tokenizer, session.prompt
+    tokenizer = session.loaded.tokenizer
+    prompt = session.prompt
     parts = tokenizer.rows_to_parts(prompt.rows, TICKS_PER_QUARTER)
     return parts_to_bytes(parts, tokenizer.vocabulary, TICKS_PER_QUARTER, prompt.tempo)
 
@@ -338,7 +400,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit code."""
     args = build_parser().parse_args(argv)
     if args.output is None:
-        args.output = folder_beside(args.watch, "-generated") if args.watch else Path("generated")
+        args.output = Path("generated")
+        if args.watch:
+            args.output = folder_beside(args.watch, "-generated")
     if args.reproduce:
         return reproduce(args)
     check_arguments(args)
@@ -346,7 +410,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = gen_config(args)
     opened = open_prompt(args.prompt) if args.prompt else None
     loaded = open_model(args.model_path, args.device, args.dtype)
-    setup = Setup(args, config, loaded, copy_check_of(args, loaded))
+    copy_check = copy_check_of(args, loaded)
+    setup = Setup(args, config, loaded, copy_check)
     if args.watch:
         return watch_folder(setup, outputs)
     prompt = read_prompt(opened, args.prompt, args.prompt_idx, loaded.tokenizer)
@@ -367,28 +432,35 @@ def copy_check_of(args: argparse.Namespace, loaded: LoadedModel) -> CopyCheck | 
     """None if nobody asked for it."""
     if args.check_copies is None and args.max_copy is None:
         return None
-    return CopyCheck(loaded.copy_index(args.check_copies or BUNDLED_COPIES), args.max_copy)
+    path = args.check_copies or BUNDLED_COPIES
+    return CopyCheck(loaded.copy_index(path), args.max_copy)
 
 
 def watch_folder(setup: Setup, outputs: Outputs) -> int:
     """Make the songs of each file that comes to the folder; returns the exit code."""
-    args, loaded = setup.args, setup.loaded
+    args = setup.args
+    loaded = setup.loaded
     nothing = read_prompt(None, Path(), 0, loaded.tokenizer)
-    loaded.check(make_wish(args, nothing, loaded.vocabulary), setup.config)  # holds for any file
+    wish = make_wish(args, nothing, loaded.vocabulary)
+    loaded.check(wish, setup.config)  # holds for any file
     check_writable(outputs.folder)
     make_folder(args.watch)
 
     def play_to(path: Path, folder: Path) -> None:
         """Make the songs of one file."""
-        prompt = read_prompt(open_prompt(path), path, args.prompt_idx, loaded.tokenizer)
-        play(setup, prompt, dataclasses.replace(outputs, folder=folder))
+        opened = open_prompt(path)
+        prompt = read_prompt(opened, path, args.prompt_idx, loaded.tokenizer)
+        outputs_there = dataclasses.replace(outputs, folder=folder)
+        play(setup, prompt, outputs_there)
 
-    return watch(Watcher(args.watch, outputs.folder, play_to), again=outputs.force)
+    watcher = Watcher(args.watch, outputs.folder, play_to)
+    return watch(watcher, again=outputs.force)
 
 
 def play(setup: Setup, prompt: Prompt, outputs: Outputs) -> int:
     """Make the songs of one prompt, or from scratch; returns the exit code."""
-    args, vocabulary = setup.args, setup.loaded.vocabulary
+    args = setup.args
+    vocabulary = setup.loaded.vocabulary
     wish = make_wish(args, prompt, vocabulary)
     session = open_session(setup.loaded, wish, setup.config, prompt, setup.copy_check)
     check_rules_matter(args, session.task.made, vocabulary)
@@ -416,13 +488,17 @@ def notices_about(session: Session) -> list[str]:
     return notices
 
 
-def write_songs(args: argparse.Namespace, session: Session, outputs: Outputs) -> int:
+def write_songs(args: argparse.Namespace,
+                session: Session,
+                outputs: Outputs) -> int:
     """Make and write the songs, log them, write the page; returns the exit code.
 
     Raises UserError, after all that, if fewer songs than wanted do not copy.
     """
     vocabulary = session.loaded.vocabulary
-    seed = secrets.randbelow(SEEDS) if args.seed is None else args.seed
+    seed = args.seed
+    if seed is None:
+        seed = secrets.randbelow(SEEDS)
     n_made = args.best_of or args.num_samples
     first = outputs.first_number()
     record = run_record(args, session, seed)
@@ -436,7 +512,8 @@ def write_songs(args: argparse.Namespace, session: Session, outputs: Outputs) ->
     finally:  # also when interrupted: what is written can be made again
         if record["songs"]:
             log_run(outputs.folder, record)
-            stems = ", ".join(f"{first}-{name}.mid" for name in vocabulary.part_names)
+            names = [f"{first}-{name}.mid" for name in vocabulary.part_names]
+            stems = ", ".join(names)
             print(f"seed {seed}; stems beside each song: {stems}")
             outputs.write_page(vocabulary)
     n_written = len(record["songs"])
@@ -445,7 +522,9 @@ def write_songs(args: argparse.Namespace, session: Session, outputs: Outputs) ->
     return 0
 
 
-def run_record(args: argparse.Namespace, session: Session, seed: int) -> dict[str, Any]:
+def run_record(args: argparse.Namespace,
+               session: Session,
+               seed: int) -> dict[str, Any]:
     """What genconfigs.txt holds of a run, before any song is made."""
     prompt = session.prompt
     return {
@@ -499,9 +578,13 @@ def check_reproduce(args: argparse.Namespace) -> None:
     """Raise UserError about options that --reproduce would ignore."""
     parser = build_parser()
     defaults = vars(parser.parse_args([]))
-    changed = {name for name, value in defaults.items() if getattr(args, name) != value}
+    changed = {name
+               for name, value in defaults.items()
+               if getattr(args, name) != value}
     ignored = changed - set(REPRODUCE_TAKES)
-    options = [action.option_strings[0] for action in parser._actions if action.dest in ignored]
+    options = [action.option_strings[0]
+               for action in parser._actions
+               if action.dest in ignored]
     if options:
         raise UserError("--reproduce takes these settings from the recipe; "
                         f"leave out {', '.join(options)}")

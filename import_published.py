@@ -35,11 +35,17 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "x_transformers.x_transformers.Decoder": {
         "pre_norm": True, "resi_dual": False, "residual_attn": False},
     "x_transformers.x_transformers.Attention": {
-        "causal": True, "scale": HEAD_WIDTH ** -0.5, "qk_norm": False, "max_attend_past": None,
+        "causal": True,
+        "scale": HEAD_WIDTH ** -0.5,
+        "qk_norm": False,
+        "max_attend_past": None,
         "attn_on_attn": False},
     "x_transformers.x_transformers.Residual": {"scale_residual_constant": 1},
     "x_transformers.attend.Attend": {
-        "causal": True, "scale": HEAD_WIDTH ** -0.5, "qk_norm": False, "sparse_topk": None,
+        "causal": True,
+        "scale": HEAD_WIDTH ** -0.5,
+        "qk_norm": False,
+        "sparse_topk": None,
         "add_zero_kv": False},
     "torch.nn.modules.normalization.LayerNorm": {"eps": 1e-5},
     "torch.nn.modules.activation.GELU": {"approximate": "none"},
@@ -68,16 +74,21 @@ def published_names(n_layers: int) -> dict[str, list[str]]:
         feed_forward = f"transformer_encoder.layers.{2 * i + 1}"
         block = f"blocks.{i}"
         names |= _weight_and_bias(f"{block}.attention_norm", f"{attention}.0.0")
-        names[f"{block}.attention.to_qkv.weight"] = [f"{attention}.1.to_{x}.weight" for x in "qkv"]
+        names[f"{block}.attention.to_qkv.weight"] = [f"{attention}.1.to_{x}.weight"
+                                                     for x in "qkv"]
         names[f"{block}.attention.to_out.weight"] = [f"{attention}.1.to_out.weight"]
         names |= _weight_and_bias(f"{block}.ff_norm", f"{feed_forward}.0.0")
         names |= _weight_and_bias(f"{block}.ff.0", f"{feed_forward}.1.ff.0.0")
         names |= _weight_and_bias(f"{block}.ff.3", f"{feed_forward}.1.ff.3")
-    return {ours: [f"model.{name}" for name in theirs] for ours, theirs in names.items()}
+    return {ours: [f"model.{name}" for name in theirs]
+            for ours, theirs in names.items()}
 
 
 def _weight_and_bias(ours: str, theirs: str) -> dict[str, list[str]]:
-    return {f"{ours}.{kind}": [f"{theirs}.{kind}"] for kind in ("weight", "bias")}
+    return {
+        f"{ours}.weight": [f"{theirs}.weight"],
+        f"{ours}.bias": [f"{theirs}.bias"],
+    }
 
 
 # ---------------------------------------------------------------- the model
@@ -111,12 +122,15 @@ def convert(modules: dict[str, Placeholder], tensors: dict[str, np.ndarray]) -> 
             if tensors[name].shape != shape:
                 raise UserError(f"{OTHER}: the shape of {name} is {tensors[name].shape}, where "
                                 f"{shape} fits the rest")
-        weights[ours] = torch.cat([torch.from_numpy(tensors[name]) for name in sources[ours]])
+        published = [torch.from_numpy(tensors[name]) for name in sources[ours]]
+        weights[ours] = torch.cat(published)
     model.load_state_dict(weights, assign=True)
     return model
 
 
-def infer_config(modules: dict[str, Placeholder], tensors: dict[str, np.ndarray], n_layers: int,
+def infer_config(modules: dict[str, Placeholder],
+                 tensors: dict[str, np.ndarray],
+                 n_layers: int,
                  ) -> ModelConfig:
     """The config that the tensors' shapes imply.
 
@@ -139,6 +153,8 @@ def infer_config(modules: dict[str, Placeholder], tensors: dict[str, np.ndarray]
         raise UserError(f"{OTHER}: its width, {width}, is not a multiple of a head's, {HEAD_WIDTH}")
     wrapper = modules.get("model")
     dropout = wrapper.attributes().get("dropout") if wrapper else None
+    if not isinstance(dropout, int | float):
+        dropout = ModelConfig.dropout
     return ModelConfig.for_vocabulary(
         vocabulary,
         emb_sizes=tuple(table.shape[1] for table in tables),
@@ -146,7 +162,7 @@ def infer_config(modules: dict[str, Placeholder], tensors: dict[str, np.ndarray]
         d_model=width,
         n_heads=width // HEAD_WIDTH,
         block_size=min(n_positions, ModelConfig.block_size),
-        dropout=float(dropout) if isinstance(dropout, int | float) else ModelConfig.dropout,
+        dropout=float(dropout),
     )
 
 
@@ -159,8 +175,9 @@ def check_names(sources: dict[str, list[str]], tensors: dict[str, np.ndarray]) -
     for names in sources.values():
         needed |= set(names)
     if needed != tensors.keys():
-        raise UserError(f"{OTHER}: missing {listed(needed - tensors.keys())}; left over "
-                        f"{listed(tensors.keys() - needed)}")
+        missing = listed(needed - tensors.keys())
+        left_over = listed(tensors.keys() - needed)
+        raise UserError(f"{OTHER}: missing {missing}; left over {left_over}")
 
 
 def check_options(modules: dict[str, Placeholder], config: ModelConfig) -> None:
@@ -181,17 +198,27 @@ def check_positions(positions: np.ndarray, config: ModelConfig) -> None:
 
     from backline.layers.positions import sinusoids
 
-    ours = sinusoids(torch.arange(config.block_size)[None], config.d_model)[0].numpy()  # (T, D)
+    index = torch.arange(config.block_size)[None]            # (1, T)
+    computed = sinusoids(index, config.d_model)              # (1, T, D)
+    ours = computed[0].numpy()                               # (T, D)
     theirs = positions[0, :len(ours)]
-    if len(positions) != 1 or not np.allclose(theirs, ours, rtol=0, atol=POSITIONS_TOLERANCE):
+    if len(positions) != 1 or not np.allclose(theirs,
+                                              ours,
+                                              rtol=0,
+                                              atol=POSITIONS_TOLERANCE):
         raise UserError(f"{OTHER}: {POSITION_TABLE} does not hold its sines and cosines")
 
 
 def listed(names: Iterable[str]) -> str:
     """The first three of some names, and how many more there are."""
     names = sorted(names)
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(map(shown, names[:3])) + more or "none"
+    if not names:
+        return "none"
+    first = ", ".join(map(shown, names[:3]))
+    n_more = len(names) - 3
+    if n_more > 0:
+        return f"{first} and {n_more} more"
+    return first
 
 
 # ---------------------------------------------------------------- command
@@ -201,7 +228,9 @@ def build_parser() -> argparse.ArgumentParser:
     """The options of the command."""
     parser = Parser(__doc__)
     parser.add_argument("checkpoint", type=Path, help="published checkpoint .pth")
-    parser.add_argument("-o", "--output", type=Path, required=True,
+    parser.add_argument("-o", "--output",
+                        type=Path,
+                        required=True,
                         help="file to write, ending in .safetensors")
     parser.add_argument("--force", action="store_true", help="overwrite a file that exists")
     return parser
@@ -226,7 +255,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         model = convert(modules, tensors)
     except UserError as err:
         raise UserError(f"{args.checkpoint}: {err}") from None
-    metadata = {"imported": "published checkpoint", "file": args.checkpoint.name,
+    metadata = {"imported": "published checkpoint",
+                "file": args.checkpoint.name,
                 "sha256": file_hash(args.checkpoint)}
     save_release(args.output, model, load_vocabulary(), metadata, torch.float32)
     megabytes = args.output.stat().st_size / 1e6

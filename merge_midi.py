@@ -52,11 +52,16 @@ def find_part(path: Path, vocabulary: Vocabulary) -> int:
         UserError: no part's name, or more than one, with the list of parts.
     """
     names = vocabulary.part_names
-    places = _occurrences(_plain(path.stem), [_plain(name) for name in names])
-    found = sorted({place.part for place in places if not _is_inside_another(place, places)})
+    plain_names = [_plain(name) for name in names]
+    places = _occurrences(_plain(path.stem), plain_names)
+    found = sorted({place.part
+                    for place in places
+                    if not _is_inside_another(place, places)})
     if len(found) == 1:
         return found[0]
-    holds = " and ".join(names[p] for p in found) if found else "no part's name"
+    holds = "no part's name"
+    if found:
+        holds = " and ".join(names[p] for p in found)
     raise UserError(f"{path}: its file name holds {holds}; rename it to hold one of the parts: "
                     f"{', '.join(names)}")
 
@@ -73,19 +78,25 @@ def _occurrences(text: str, names: Sequence[str]) -> list[Occurrence]:
     """Every place of every name, also where they overlap."""
     found = []
     for part, name in enumerate(names):
-        for match in re.finditer(f"(?={re.escape(name)})", text):
-            found.append(Occurrence(match.start(), match.start() + len(name), part))
+        anywhere = f"(?={re.escape(name)})"
+        for match in re.finditer(anywhere, text):
+            start = match.start()
+            found.append(Occurrence(start, start + len(name), part))
     return found
 
 
 def _is_inside_another(place: Occurrence, places: Sequence[Occurrence]) -> bool:
     length = place.end - place.start
-    around = [other for other in places if other.start <= place.start and place.end <= other.end]
-    return any(other.end - other.start > length for other in around)
+    around = [other
+              for other in places
+              if other.start <= place.start and place.end <= other.end]
+    lengths = (other.end - other.start for other in around)
+    return any(other > length for other in lengths)
 
 
 def _plain(name: str) -> str:
-    return re.sub(r"[\s-]", "_", name.casefold())
+    folded = name.casefold()
+    return re.sub(r"[\s-]", "_", folded)
 
 
 def read_stem(path: Path, vocabulary: Vocabulary) -> Stem:
@@ -95,7 +106,8 @@ def read_stem(path: Path, vocabulary: Vocabulary) -> Stem:
     """
     song = read_song(path)
     check_playable(song, str(path))
-    return Stem(path, song, find_part(path, vocabulary))
+    part = find_part(path, vocabulary)
+    return Stem(path, song, part)
 
 
 def common_ticks_per_quarter(resolutions: Sequence[int]) -> int:
@@ -104,7 +116,9 @@ def common_ticks_per_quarter(resolutions: Sequence[int]) -> int:
     MIDI cannot hold every multiple.
     """
     multiple = math.lcm(*resolutions)
-    return multiple if multiple <= MAX_TICKS_PER_QUARTER else max(resolutions)
+    if multiple > MAX_TICKS_PER_QUARTER:
+        return max(resolutions)
+    return multiple
 
 
 def rescale(notes: np.ndarray, old: int, new: int) -> np.ndarray:
@@ -115,7 +129,8 @@ def rescale(notes: np.ndarray, old: int, new: int) -> np.ndarray:
     """
     ticks = notes[:, :2]
     scaled = notes.copy()
-    scaled[:, :2] = -((old - 2 * new * ticks) // (2 * old))
+    numerator = old - 2 * new * ticks
+    scaled[:, :2] = -(numerator // (2 * old))
     return scaled
 
 
@@ -124,7 +139,8 @@ def join(stems: Sequence[Stem], vocabulary: Vocabulary) -> tuple[list[np.ndarray
 
     Raises UserError if a note would end later than a MIDI file can say.
     """
-    new = common_ticks_per_quarter([stem.song.ticks_per_quarter for stem in stems])
+    resolutions = [stem.song.ticks_per_quarter for stem in stems]
+    new = common_ticks_per_quarter(resolutions)
     of_parts = [[NO_NOTES] for _ in vocabulary.parts]
     for stem in stems:
         old = stem.song.ticks_per_quarter
@@ -133,8 +149,10 @@ def join(stems: Sequence[Stem], vocabulary: Vocabulary) -> tuple[list[np.ndarray
             raise UserError(f"{stem.path}: its last note ends at quarter {last_quarter}, too late "
                             f"for a file with {new} ticks per quarter; cut the stem, or export all "
                             f"with the same ticks")
-        of_parts[stem.part] += [rescale(track.notes, old, new) for track in stem.song.tracks]
-    return [end_at_next_onset(np.concatenate(notes)) for notes in of_parts], new
+        of_parts[stem.part] += [rescale(track.notes, old, new)
+                                for track in stem.song.tracks]
+    joined = [np.concatenate(notes) for notes in of_parts]
+    return [end_at_next_onset(notes) for notes in joined], new
 
 
 def choose_tempo(stems: Sequence[Stem]) -> float:
@@ -145,13 +163,16 @@ def choose_tempo(stems: Sequence[Stem]) -> float:
     return DEFAULT_TEMPO
 
 
-def notices(stems: Sequence[Stem], vocabulary: Vocabulary, tempo: float) -> list[str]:
+def notices(stems: Sequence[Stem],
+            vocabulary: Vocabulary,
+            tempo: float) -> list[str]:
     """What the user may not have meant: stems that share a part, or that have another tempo."""
     lines = []
     for p, name in enumerate(vocabulary.part_names):
         sharing = [str(stem.path) for stem in stems if stem.part == p]
         if len(sharing) > 1:
-            lines.append(f"{' and '.join(sharing)} are joined into one part, {name}")
+            paths = " and ".join(sharing)
+            lines.append(f"{paths} are joined into one part, {name}")
     for stem in stems:
         own_tempo = stem.song.main_tempo()
         if stem.song.tempos and own_tempo != tempo:
@@ -176,10 +197,17 @@ def output_path(folder: Path, name: str) -> Path:
 def build_parser() -> argparse.ArgumentParser:
     """The command's options."""
     parser = Parser(__doc__)
-    parser.add_argument("out_dir", type=Path, metavar="OUT_DIR",
+    parser.add_argument("out_dir",
+                        type=Path,
+                        metavar="OUT_DIR",
                         help="folder for the song, created if missing")
-    parser.add_argument("stems", type=Path, nargs="+", metavar="STEM", help="MIDI files to join")
-    parser.add_argument("-n", "--name", default="merged.mid",
+    parser.add_argument("stems",
+                        type=Path,
+                        nargs="+",
+                        metavar="STEM",
+                        help="MIDI files to join")
+    parser.add_argument("-n", "--name",
+                        default="merged.mid",
                         help="file name of the song (default: %(default)s)")
     parser.add_argument("--vocab", type=Path, help="vocabulary JSON (default: configs/vocab.json)")
     parser.add_argument("--force", action="store_true", help="overwrite a song that exists")
@@ -199,7 +227,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_writable(args.out_dir)
     for line in notices(stems, vocabulary, tempo):
         print(f"notice: {line}", file=sys.stderr)
-    write_bytes(out, parts_to_bytes(notes, vocabulary, ticks_per_quarter, tempo))
+    midi = parts_to_bytes(notes, vocabulary, ticks_per_quarter, tempo)
+    write_bytes(out, midi)
     counts = [f"{name} {len(rows)}"
               for name, rows in zip(vocabulary.part_names, notes, strict=True)]
     print(f"{out}: {', '.join(counts)} notes")

@@ -111,11 +111,13 @@ class LateAttention(nn.Module):
         key, value = kv.permute(2, 0, 3, 1, 4)               # each (B, H, T, C)
         if self.qk_norm:
             key = normed_key(key)
-        return KeysValues(rotate(key, rotation), value)
+        key = rotate(key, rotation)
+        return KeysValues(key, value)
 
     def forward(self, x: Tensor, rotation: Tensor, memory: Memory) -> Tensor:
         """(B, T, D) from (B, T, D); see `attended`."""
-        return self.to_out(self.attended(x, rotation, memory))
+        attended = self.attended(x, rotation, memory)
+        return self.to_out(attended)
 
     def attended(self, x: Tensor, rotation: Tensor, memory: Memory) -> Tensor:
         """(B, T, D) weighted sums of the values, all heads side by side.
@@ -173,7 +175,8 @@ class ControlVectors(nn.Module):
     def __init__(self, sizes: Sequence[int], width: int) -> None:
         super().__init__()
         self.n_controls = len(sizes)
-        self.vectors = nn.Parameter(torch.zeros(sum(sizes), width))
+        no_vectors = torch.zeros(sum(sizes), width)
+        self.vectors = nn.Parameter(no_vectors)
         firsts = [0, *itertools.accumulate(sizes[:-1])]
         self.register_buffer("firsts", torch.tensor(firsts), persistent=False)
 
@@ -188,7 +191,8 @@ class ControlVectors(nn.Module):
             ids = self.firsts.new_full(shape, UNKNOWN)
         rows = (ids + self.firsts).flatten(0, 1)             # (B·T, K)
         sums = nn.functional.embedding_bag(rows, self.vectors, mode="sum")
-        vectors = CONTROL_GAIN * sums.unflatten(0, ids.shape[:2])  # (B, T, D)
+        sums = sums.unflatten(0, ids.shape[:2])              # (B, T, D)
+        vectors = CONTROL_GAIN * sums
         return vectors.to(like.dtype)
 
 
@@ -218,7 +222,8 @@ class Heads:
     def logits(self, k: int, states: Tensor, hidden: Tensor) -> Tensor:
         """(B, T, V_f) of the k-th family, from states and hidden states (B, T, D)."""
         head = self.heads[self.order[k]]
-        return head(self.seen(k, states, hidden))
+        seen = self.seen(k, states, hidden)
+        return head(seen)
 
     def seen(self, k: int, states: Tensor, hidden: Tensor) -> Tensor:
         """(B, T, D) that the k-th family is predicted from."""
@@ -249,7 +254,9 @@ class ChainHeads(Heads):
 
     def layers(self) -> dict[str, nn.Module]:
         """See `Heads.layers`."""
-        return {"heads": self.heads, "chosen": self.choice_embeddings, "links": self.links}
+        return {"heads": self.heads,
+                "chosen": self.choice_embeddings,
+                "links": self.links}
 
     def after(self, k: int, ids: Tensor, hidden: Tensor) -> Tensor:
         """See `Heads.after`."""
@@ -267,7 +274,9 @@ class GruHeads(Heads):
 
     def layers(self) -> dict[str, nn.Module]:
         """See `Heads.layers`."""
-        return {"heads": self.heads, "chosen": self.choice_embeddings, "gru": self.gru}
+        return {"heads": self.heads,
+                "chosen": self.choice_embeddings,
+                "gru": self.gru}
 
     def seen(self, k: int, states: Tensor, hidden: Tensor) -> Tensor:
         """See `Heads.seen`."""
@@ -276,7 +285,9 @@ class GruHeads(Heads):
     def after(self, k: int, ids: Tensor, hidden: Tensor) -> Tensor:
         """See `Heads.after`."""
         embedded = self.choice_embeddings[k](ids)
-        after = recur(self.gru, embedded.flatten(0, 1), hidden.flatten(0, 1))  # (B·T, D)
+        choices = embedded.flatten(0, 1)                     # (B·T, D)
+        before = hidden.flatten(0, 1)
+        after = recur(self.gru, choices, before)             # (B·T, D)
         return after.view_as(hidden)
 
 
@@ -343,7 +354,8 @@ class PooledTransformer(nn.Module):
         self.order = self.choice.order
         for name, layer in self.choice.layers().items():
             self.add_module(name, layer)
-        late_blocks = (Block(config, LateAttention) for _ in range(config.late_layers))
+        late_blocks = (Block(config, LateAttention)
+                       for _ in range(config.late_layers))
         self.late_blocks = nn.ModuleList(late_blocks)
         self._initialize()
 
@@ -401,7 +413,8 @@ class PooledTransformer(nn.Module):
             index = cache.begin(n_rows).index                # (B or 1, T)
         x = self.embed(ids, given, sheet)                    # (B, T, D)
         if self.config.positions == "sinusoidal":
-            x = x + sinusoids(index, self.config.d_model).to(x.dtype)
+            places = sinusoids(index, self.config.d_model)   # (B or 1, T, D)
+            x = x + places.to(x.dtype)
         rotation = note_rotation(ids, index, self.config)
         if rotation is not None:
             rotation = rotation.to(x.dtype)
@@ -439,14 +452,18 @@ class PooledTransformer(nn.Module):
             x = x + self.sheet_vectors(sheet, like=x)
         return x
 
-    def _remember(self, ids: Tensor, known: Tensor, cache: KeyValueCache | None) -> list[Memory]:
+    def _remember(self,
+                  ids: Tensor,
+                  known: Tensor,
+                  cache: KeyValueCache | None) -> list[Memory]:
         """What each late block sees of the notes read, those in `cache` among them.
 
         Args:
             ids: (B, T, F) the last T of them.
             known: (B, T, 2·D) what is known of these.
         """
-        rotation = time_rotation(ids, self.config).to(known.dtype)
+        rotation = time_rotation(ids, self.config)
+        rotation = rotation.to(known.dtype)
         memory: list[Memory] = []
         for layer, block in enumerate(self.late_blocks, len(self.blocks)):
             attention = block.attention
@@ -548,7 +565,8 @@ class PooledTransformer(nn.Module):
         Returns:
             (B, T, D).
         """
-        rotation = time_rotation(onset, self.config).to(x.dtype)
+        rotation = time_rotation(onset, self.config)
+        rotation = rotation.to(x.dtype)
         if self.config.controls:
             x = x + self.chord_vectors(chords, like=x)
         for block, seen in zip(self.late_blocks, memory, strict=True):

@@ -35,14 +35,19 @@ def build_parser() -> argparse.ArgumentParser:
                         help="folder of songs; with --blind two folders, to compare the first with the second")
     parser.add_argument("--vocab", type=Path, help="vocabulary JSON (default: configs/vocab.json)")
     blind = parser.add_argument_group("blind comparison of two folders")
-    blind.add_argument("--blind", action="store_true",
+    blind.add_argument("--blind",
+                       action="store_true",
                        help="play pairs of songs, ask about each, export votes as CSV")
     blind.add_argument("--ask", choices=QUESTIONS,
                        help=f"ask which song you prefer, or which is real (default: {QUESTIONS[0]})")
-    blind.add_argument("--bars", type=int, metavar="N",
+    blind.add_argument("--bars",
+                       type=int,
+                       metavar="N",
                        help=f"play the first N bars of each song (default: {BLIND_BARS})")
     blind.add_argument("--seed", type=int, help="sets every order (default: 0)")
-    blind.add_argument("-o", "--output", type=Path, metavar="HTML",
+    blind.add_argument("-o", "--output",
+                       type=Path,
+                       metavar="HTML",
                        help=f"page to write (default: {BLIND_NAME})")
     blind.add_argument("--force", action="store_true", help="overwrite a page that exists")
     return parser
@@ -62,7 +67,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     out = args.output or Path(BLIND_NAME)
     check_new([out], args.force)
     question = args.ask or QUESTIONS[0]
-    page = blind_page(args.folders, question, args.bars or BLIND_BARS, args.seed or 0, vocabulary)
+    most_bars = args.bars or BLIND_BARS
+    seed = args.seed or 0
+    page = blind_page(args.folders, question, most_bars, seed, vocabulary)
     write_bytes(out, page)
     print(out)
     return 0
@@ -76,8 +83,10 @@ def check_arguments(args: argparse.Namespace) -> None:
             raise UserError(f"--{name} is for --blind; leave it out")
     if len(args.folders) != 1 + args.blind:
         raise UserError(f"{len(args.folders)} folders: give two with --blind, and one without")
-    if args.blind and args.folders[0].resolve() == args.folders[1].resolve():
-        raise UserError(f"{args.folders[0]}: compared with itself; give two folders")
+    if args.blind:
+        first, second = args.folders
+        if first.resolve() == second.resolve():
+            raise UserError(f"{first}: compared with itself; give two folders")
     if args.bars is not None and args.bars < 1:
         raise UserError(f"--bars {args.bars} must be at least 1")
 

@@ -58,7 +58,10 @@ class ReadSong:
         return Entry(notes, exact_key(rows), signature(rows, vocabulary))
 
 
-def read_songs(store: SongStore, listing: Listing, job: ReadSong, args: argparse.Namespace) -> int:
+def read_songs(store: SongStore,
+               listing: Listing,
+               job: ReadSong,
+               args: argparse.Namespace) -> int:
     """Read every token file that is not in the store yet; returns how many files there are."""
     n_files = sum(1 for _ in listing)
     n_done = store.done_before(listing)
@@ -67,7 +70,11 @@ def read_songs(store: SongStore, listing: Listing, job: ReadSong, args: argparse
     n_workers = workers.worker_count(args.jobs, n_files - n_done)
     pending = itertools.islice(listing, n_done, None)
     outcomes = workers.run_tasks(job, pending, n_workers, args.time_limit)
-    for outcome in tqdm(outcomes, total=n_files, initial=n_done, unit="song", disable=None):
+    for outcome in tqdm(outcomes,
+                        total=n_files,
+                        initial=n_done,
+                        unit="song",
+                        disable=None):
         store.add(outcome.task, outcome.result, outcome.reason)
     store.commit()
     return n_files
@@ -84,7 +91,9 @@ def find_clusters(store: SongStore) -> tuple[np.ndarray, np.ndarray]:
     same = _first_of_equals(store.keys())
     marks = (mark(song_of_piece(name)) for name in store.names())
     same_song = _first_of_equals(np.fromiter(marks, np.uint64))
-    return same, join_labels([same, cluster(store.signatures()), same_song])
+    alike = cluster(store.signatures())
+    near = join_labels([same, alike, same_song])
+    return same, near
 
 
 def _first_of_equals(values: np.ndarray) -> np.ndarray:
@@ -97,25 +106,35 @@ def song_order(clusters: np.ndarray, kept: np.ndarray, seed: int) -> np.ndarray:
     """Indices of the songs kept, in an order of clusters shuffled by `seed`, each together."""
     labels = np.unique(clusters[kept])
     rank = np.empty(len(clusters), np.int64)
-    rank[labels] = np.random.default_rng(seed).permutation(len(labels))
+    random = np.random.default_rng(seed)
+    rank[labels] = random.permutation(len(labels))
     songs = np.flatnonzero(kept)
     rank_of_song = rank[clusters[songs]]
-    return songs[np.argsort(rank_of_song, kind="stable")]
+    order = np.argsort(rank_of_song, kind="stable")
+    return songs[order]
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The command's options."""
     parser = Parser(__doc__)
     parser.add_argument("out", type=Path, help="dataset file to write, .pt or .pt.xz")
-    parser.add_argument("-fp", "--file_path", type=Path, required=True,
+    parser.add_argument("-fp", "--file_path",
+                        type=Path,
+                        required=True,
                         help="folder of token files")
-    parser.add_argument("-b", "--block_size", type=int, default=512,
+    parser.add_argument("-b", "--block_size",
+                        type=int,
+                        default=512,
                         help="notes per block (default: %(default)s)")
-    parser.add_argument("--duplicates", choices=(EXACT, NEAR, KEEP_ALL), default=EXACT,
+    parser.add_argument("--duplicates",
+                        choices=(EXACT, NEAR, KEEP_ALL),
+                        default=EXACT,
                         help="keep only the first of songs with the same notes (exact), of "
                              "near-duplicates as well (near), or keep all songs (none) "
                              "(default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0,
+    parser.add_argument("--seed",
+                        type=int,
+                        default=0,
                         help="sets the order of the songs (default: %(default)s)")
     parser.add_argument("--vocab", type=Path, help="vocabulary JSON (default: configs/vocab.json)")
     workers.add_options(parser)
@@ -170,9 +189,20 @@ def _write(store: SongStore, n_files: int, args: argparse.Namespace) -> None:
     order = song_order(clusters, kept, args.seed)
 
     names = list(store.names())
-    notes = tqdm(store.notes(order), total=len(order), unit="song", desc="writing", disable=None)
-    songs = Songs([names[song] for song in order], lengths[order], clusters[order], notes)
-    counts = write_dataset(args.out, songs, args.block_size, store.vocabulary,
+    notes = tqdm(store.notes(order),
+                 total=len(order),
+                 unit="song",
+                 desc="writing",
+                 disable=None)
+    songs = Songs([names[song]
+                   for song in order],
+                  lengths[order],
+                  clusters[order],
+                  notes)
+    counts = write_dataset(args.out,
+                           songs,
+                           args.block_size,
+                           store.vocabulary,
                            {"shuffle_seed": args.seed, "duplicates": args.duplicates})
     store.finish()
     print(f"{args.out}: {len(order)} songs ({n_files - len(lengths)} files left out, "

@@ -77,7 +77,10 @@ class Tokenized(NamedTuple):
         return sum(len(rows) for rows in self.rows)
 
 
-def tokenize(song: Song, vocabulary: Vocabulary, choices: Choices, where: str) -> Tokenized:
+def tokenize(song: Song,
+             vocabulary: Vocabulary,
+             choices: Choices,
+             where: str) -> Tokenized:
     """Give a song's notes to the parts, cut it where it must be, and turn each piece into rows.
 
     Raises UserError, beginning with `where`, if the song cannot be represented.
@@ -92,7 +95,9 @@ def tokenize(song: Song, vocabulary: Vocabulary, choices: Choices, where: str) -
     return tokenized
 
 
-def parts_to_rows(parts: Sequence[np.ndarray], ticks_per_quarter: int, vocabulary: Vocabulary,
+def parts_to_rows(parts: Sequence[np.ndarray],
+                  ticks_per_quarter: int,
+                  vocabulary: Vocabulary,
                   where: str) -> np.ndarray:
     """(N, F) note ids, in order, from the (N, 3) onsets, ends and pitches of each part.
 
@@ -103,7 +108,9 @@ def parts_to_rows(parts: Sequence[np.ndarray], ticks_per_quarter: int, vocabular
     onset, end, pitch = np.concatenate(parts).T  # each (N,); ticks, ticks, MIDI pitches
     steps_per_quarter = vocabulary.steps_per_quarter
     start = quantize_onsets(onset, ticks_per_quarter, steps_per_quarter)  # (N,) steps
-    duration = quantize_durations(end - onset, ticks_per_quarter, steps_per_quarter,
+    duration = quantize_durations(end - onset,
+                                  ticks_per_quarter,
+                                  steps_per_quarter,
                                   vocabulary.max_duration_steps)
     if start.min(initial=0) < 0:
         raise UserError(f"{where}: a note begins before the song (at tick {onset.min()}); "
@@ -121,7 +128,10 @@ def parts_to_rows(parts: Sequence[np.ndarray], ticks_per_quarter: int, vocabular
     return rows_in_order(start, duration, pitch_instrument, vocabulary)
 
 
-def _check_range(part: Part, notes: np.ndarray, ticks_per_quarter: int, vocabulary: Vocabulary,
+def _check_range(part: Part,
+                 notes: np.ndarray,
+                 ticks_per_quarter: int,
+                 vocabulary: Vocabulary,
                  where: str) -> None:
     """Raise UserError naming the first of (N, 3) notes that is outside the part's pitch range."""
     pitch = notes[:, 2]
@@ -142,7 +152,9 @@ def _check_range(part: Part, notes: np.ndarray, ticks_per_quarter: int, vocabula
 # ---------------------------------------------------------------- the order of rows
 
 
-def rows_in_order(start: np.ndarray, duration: np.ndarray, pitch_instrument: np.ndarray,
+def rows_in_order(start: np.ndarray,
+                  duration: np.ndarray,
+                  pitch_instrument: np.ndarray,
                   vocabulary: Vocabulary) -> np.ndarray:
     """(N, F) note ids in canonical order, see `canonical`, made and sorted in one go.
 
@@ -163,7 +175,8 @@ def rows_in_order(start: np.ndarray, duration: np.ndarray, pitch_instrument: np.
     rows = np.empty((len(start), len(FIELDS)), np.int64)
     rows[:, BAR] = FIRST_ID + bar
     rows[:, START_POS] = FIRST_ID + start_pos
-    rows[:, NOTE_DUR] = FIRST_ID + longest - shortness[is_first] - 1
+    shortness = shortness[is_first]
+    rows[:, NOTE_DUR] = FIRST_ID + longest - shortness - 1
     rows[:, PITCH_INSTRUMENT] = pitch_instrument
     return rows
 
@@ -175,7 +188,8 @@ def canonical(rows: np.ndarray) -> np.ndarray:
     rows = rows[order]
     key = rows[:, [BAR, START_POS, PITCH_INSTRUMENT]]
     is_first = np.ones(len(rows), bool)
-    is_first[1:] = (key[1:] != key[:-1]).any(axis=1)
+    differs = key[1:] != key[:-1]
+    is_first[1:] = differs.any(axis=1)
     return rows[is_first]
 
 
@@ -224,7 +238,9 @@ class MidiTokenizerBase(abc.ABC):
     def tokens_to_events(self, ids: Any) -> list:
         """The event names of `ids`."""
 
-    def __call__(self, midi: str | Path | miditoolkit.MidiFile, out: str | Path | None = None,
+    def __call__(self,
+                 midi: str | Path | miditoolkit.MidiFile,
+                 out: str | Path | None = None,
                  events: bool = True) -> dict[str, Any]:
         """Tokenize one song.
 
@@ -256,7 +272,10 @@ class MidiTokenizerBase(abc.ABC):
         rows, = tokenize(song, self.vocabulary, Choices(), where).rows
         return rows
 
-    def token_file(self, rows: np.ndarray, song: Song, source: str,
+    def token_file(self,
+                   rows: np.ndarray,
+                   song: Song,
+                   source: str,
                    events: bool = True) -> dict[str, Any]:
         """What a token file holds: `ids`, `events` if wanted, and where they come from."""
         ids = self.rows_to_ids(rows)
@@ -266,7 +285,11 @@ class MidiTokenizerBase(abc.ABC):
             content["events"] = [BOS_EVENT, *of_notes, EOS_EVENT]
         return content | self._metadata(song, source)
 
-    def token_bytes(self, rows: np.ndarray, song: Song, source: str, events: bool = True) -> bytes:
+    def token_bytes(self,
+                    rows: np.ndarray,
+                    song: Song,
+                    source: str,
+                    events: bool = True) -> bytes:
         """`token_file` as JSON."""
         return json_bytes(self.token_file(rows, song, source, events))
 
@@ -280,7 +303,9 @@ class MidiTokenizerBase(abc.ABC):
             "tempo": song.main_tempo(),
         }
 
-    def create_midi_from_tokens(self, ids: Any, tpb: int = TICKS_PER_QUARTER,
+    def create_midi_from_tokens(self,
+                                ids: Any,
+                                tpb: int = TICKS_PER_QUARTER,
                                 tempo: float = DEFAULT_TEMPO) -> PartsMidiFile:
         """The song as MIDI: velocity 100, 4/4, a track for each part, empty or not.
 
@@ -329,7 +354,8 @@ class MidiTokenizerPooled(MidiTokenizerBase):
 
     def ids_to_rows(self, ids: Any, where: str = "ids") -> np.ndarray:
         """(N, F) int64 note ids, in order and checked, of the song that rows of `ids` hold."""
-        return note_rows(self.check_ids(ids, where))
+        checked = self.check_ids(ids, where)
+        return note_rows(checked)
 
     def check_ids(self, ids: Any, where: str = "ids") -> np.ndarray:
         """(N, F) int64 array of rows that are either notes or special as a whole.
@@ -339,7 +365,8 @@ class MidiTokenizerPooled(MidiTokenizerBase):
         array = _as_array(ids, where)
         if not len(array):
             return array
-        is_outside = ((array < 0) | (array >= self.vocabulary.sizes)).any(axis=1)  # (N,)
+        is_beyond = (array < 0) | (array >= self.vocabulary.sizes)  # (N, F)
+        is_outside = is_beyond.any(axis=1)                   # (N,)
         is_special = (array < FIRST_ID).any(axis=1)
         is_mixed = (array != array[:, :1]).any(axis=1)
         is_bad = is_outside | (is_special & is_mixed)
@@ -357,19 +384,25 @@ class MidiTokenizerPooled(MidiTokenizerBase):
         return [[bars[bar], starts[start], durations[duration], pitches[pitch]]
                 for bar, start, duration, pitch in rows]
 
-    def token_bytes(self, rows: np.ndarray, song: Song, source: str, events: bool = True) -> bytes:
+    def token_bytes(self,
+                    rows: np.ndarray,
+                    song: Song,
+                    source: str,
+                    events: bool = True) -> bytes:
         """What `json_bytes(token_file(...))` gives, put together without a Python object per id.
 
         test_bytes_put_together_are_those_of_the_whole_file_as_json holds the two equal.
         """
         edge = np.ones((1, len(FIELDS)), rows.dtype)
         all_rows = np.concatenate([BOS * edge, rows, EOS * edge])
-        pieces = [b'{"ids":', orjson.dumps(all_rows, option=orjson.OPT_SERIALIZE_NUMPY)]
+        ids = orjson.dumps(all_rows, option=orjson.OPT_SERIALIZE_NUMPY)
+        pieces = [b'{"ids":', ids]
         if events:
             first = f',"events":["{BOS_EVENT}",'.encode()
             last = f'"{EOS_EVENT}"]'.encode()
             pieces += [first, *self._event_fragments(rows), last]
-        pieces += [b",", json_bytes(self._metadata(song, source))[1:]]
+        about = json_bytes(self._metadata(song, source))
+        pieces += [b",", about[1:]]  # without its opening bracket
         return b"".join(pieces)
 
     def _event_fragments(self, rows: np.ndarray) -> list[bytes]:
@@ -422,10 +455,13 @@ def _numbers(ids: Any) -> np.ndarray | None:
     """
     try:
         if isinstance(ids, list):
-            kinds = set(map(type, itertools.chain.from_iterable(ids)))
+            items = itertools.chain.from_iterable(ids)
+            kinds = set(map(type, items))
             if kinds & NOT_NUMBERS:
                 return None
-        array = np.asarray(ids.cpu() if hasattr(ids, "cpu") else ids)
+        if hasattr(ids, "cpu"):
+            ids = ids.cpu()
+        array = np.asarray(ids)
     except (TypeError, ValueError):
         return None
     if not array.size:
@@ -508,21 +544,32 @@ class SongTokens:
             "bars": [bar + 1 for bar in last_bars],
             "first_bars": tokenized.first_bars,
         }
-        return Converted(files, tokenized.n_notes, about_files, dict(tokenized.lost),
+        return Converted(files,
+                         tokenized.n_notes,
+                         about_files,
+                         dict(tokenized.lost),
                          tokenized.about_song)
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The command's options."""
     parser = Parser(f"{__doc__}\n{song_choices.OPTIONS}")
-    parser.add_argument("inputs", type=Path, nargs="+", metavar="MIDI",
+    parser.add_argument("inputs",
+                        type=Path,
+                        nargs="+",
+                        metavar="MIDI",
                         help="files and folders to tokenize")
-    parser.add_argument("-td", "--tokens_dir", type=Path, default=Path("tokens"),
+    parser.add_argument("-td", "--tokens_dir",
+                        type=Path,
+                        default=Path("tokens"),
                         help="folder for the token files (default: %(default)s)")
-    parser.add_argument("-p", "--pooled", action="store_true",
+    parser.add_argument("-p", "--pooled",
+                        action="store_true",
                         help="pooled tokens: the only kind and the default; accepted for published "
                              "command lines")
-    parser.add_argument("--no-events", dest="events", action="store_false",
+    parser.add_argument("--no-events",
+                        dest="events",
+                        action="store_false",
                         help="write ids only; files are a quarter as large")
     parser.add_argument("--vocab", type=Path, help="vocabulary JSON (default: configs/vocab.json)")
     song_choices.add_options(parser, Choices())

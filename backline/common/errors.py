@@ -46,17 +46,20 @@ def reports_user_errors(main: Callable[..., int]) -> Callable[..., int]:
 
     @functools.wraps(main)
     def wrapper(argv: Sequence[str] | None = None) -> int:
+        """The exit code of `main`, or that of the error it ended with."""
         try:
             return main(argv)
         except UserError as err:
             print(f"error: {err}", file=sys.stderr)
             return EXIT_USER_ERROR
         except BrokenPipeError:  # whoever read our output wants no more: `| head`
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, sys.stdout.fileno())
             return EXIT_BROKEN_PIPE
         except OSError as err:
             where = f"{err.filename}: " if err.filename else ""
-            print(f"error: {where}{err.strerror or err}", file=sys.stderr)
+            what = err.strerror or err
+            print(f"error: {where}{what}", file=sys.stderr)
             return EXIT_USER_ERROR
         except KeyboardInterrupt as err:
             print(str(err) or "interrupted", file=sys.stderr)

@@ -18,7 +18,9 @@ CHECKPOINTS = ("best.pth", "last.pth")  # in a training run's folder; the one to
 
 
 @contextlib.contextmanager
-def replacing(path: Path, durable: bool = False, make_parents: bool = True) -> Iterator[BinaryIO]:
+def replacing(path: Path,
+              durable: bool = False,
+              make_parents: bool = True) -> Iterator[BinaryIO]:
     """Open a temporary file beside `path`, and rename it into place when the block ends well.
 
     A run that is killed, or a disk that fills, leaves the old file as it was, and at most the
@@ -29,7 +31,8 @@ def replacing(path: Path, durable: bool = False, make_parents: bool = True) -> I
     if make_parents:
         make_folder(path.parent)
     # A hash of the name, since a long name must not become too long.
-    mark = hashlib.blake2b(os.fsencode(path.name), digest_size=8).hexdigest()
+    name = os.fsencode(path.name)
+    mark = hashlib.blake2b(name, digest_size=8).hexdigest()
     temporary = path.with_name(f".{mark}.part")
     try:
         with open(temporary, "wb") as file:
@@ -92,7 +95,9 @@ def check_writable(folder: Path) -> None:
                         f"write to") from None
 
 
-def check_new(paths: Iterable[Path], force: bool, inputs: Iterable[Path] = ()) -> None:
+def check_new(paths: Iterable[Path],
+              force: bool,
+              inputs: Iterable[Path] = ()) -> None:
     """Raise UserError if one of `paths` exists, unless `force` is set, or is one of `inputs`."""
     read = {path.resolve() for path in inputs}
     for path in paths:
@@ -155,7 +160,10 @@ def strict_json(data: bytes) -> Any:
 
     It takes and refuses what orjson does, which is for files of a million numbers. Raises ValueError.
     """
-    value = json.loads(data.decode(), parse_constant=_finite, parse_float=_finite, parse_int=_whole)
+    value = json.loads(data.decode(),
+                       parse_constant=_finite,
+                       parse_float=_finite,
+                       parse_int=_whole)
     json.dumps(value, ensure_ascii=False).encode()  # half of a surrogate pair is no text
     return value
 

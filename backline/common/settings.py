@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 C = TypeVar("C", bound="DataclassInstance")
 
-PLAIN_NAMES = {float: "a number", int: "a whole number", str: "a string", bool: "true or false"}
+PLAIN_NAMES = {float: "a number",
+               int: "a whole number",
+               str: "a string",
+               bool: "true or false"}
 
 
 def config_from_dict(cls: type[C], data: dict[str, Any], where: str) -> C:
@@ -36,7 +39,8 @@ def config_from_dict(cls: type[C], data: dict[str, Any], where: str) -> C:
     values = {}
     for key, value in data.items():
         if key not in known:
-            raise UserError(f"{where}: unknown key {key!r}; {_hint(key, known)}")
+            hint = _hint(key, known)
+            raise UserError(f"{where}: unknown key {key!r}; {hint}")
         values[key] = _checked(value, hints[key], f"{where}: {key}")
     for field in fields:  # after the loop: a misspelt key explains one that is missing
         if _is_needed(field) and field.name not in data:
@@ -80,7 +84,8 @@ def _checked(value: Any, wanted: Any, where: str) -> Any:
         options = typing.get_args(wanted)
         if value is None and types.NoneType in options:
             return None
-        wanted = next(option for option in options if option is not types.NoneType)
+        others = [option for option in options if option is not types.NoneType]
+        wanted = others[0]
     if typing.get_origin(wanted) is tuple:
         if not isinstance(value, list | tuple):
             raise UserError(f"{where} must be a list, not {value!r}")
@@ -90,7 +95,8 @@ def _checked(value: Any, wanted: Any, where: str) -> Any:
         if not isinstance(value, dict):
             raise UserError(f"{where} must be an object {{...}}, not {value!r}")
         of_item = typing.get_args(wanted)[1]
-        return {key: _checked(item, of_item, f"{where}: {key}") for key, item in value.items()}
+        return {key: _checked(item, of_item, f"{where}: {key}")
+                for key, item in value.items()}
     if isinstance(wanted, type) and dataclasses.is_dataclass(wanted):
         return config_from_dict(wanted, value, where)
     return _checked_plain(value, wanted, where)

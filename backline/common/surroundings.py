@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     import torch
 
 
-def run_surroundings(command: Sequence[str], device: torch.device,
+def run_surroundings(command: Sequence[str],
+                     device: torch.device,
                      processes: int) -> dict[str, Any]:
     """What a training run stores: its command line, devices, commit and library versions."""
     import torch
@@ -88,7 +89,9 @@ def _processor() -> str:
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:
             lines = (line for line in file if line.startswith("model name"))
-            name = next(lines, "").partition(":")[2].strip()
+            line = next(lines, "")
+            _, _, name = line.partition(":")
+            name = name.strip()
     except OSError:
         name = platform.processor()
     return f"{platform.machine()} {name}".strip()

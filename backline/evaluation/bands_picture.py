@@ -19,7 +19,8 @@ FARTHEST = 6  # half widths of a band; what lies farther is an arrow at the edge
 
 def measures_in_bands(verdicts: Sequence[Verdict], title: str) -> bytes:
     """A PNG of where generated songs lie for each measure, in widths of the band of real songs."""
-    figure = Figure(figsize=(8, 1 + 0.22 * len(verdicts)), layout="constrained")
+    height = 1 + 0.22 * len(verdicts)
+    figure = Figure(figsize=(8, height), layout="constrained")
     axes = figure.add_subplot()
     axes.axvspan(-1, 1, color="0.9", label="real songs: the central 95 %")
     _draw_verdicts(axes, verdicts, True, "tab:green", "generated, inside")
@@ -36,7 +37,11 @@ def measures_in_bands(verdicts: Sequence[Verdict], title: str) -> bytes:
     return png_bytes(figure)
 
 
-def _draw_verdicts(axes: Axes, verdicts: Sequence[Verdict], inside: bool, color: str, label: str,
+def _draw_verdicts(axes: Axes,
+                   verdicts: Sequence[Verdict],
+                   inside: bool,
+                   color: str,
+                   label: str,
                    ) -> None:
     """A mark for each verdict that is `inside` its band, or for each that is not."""
     axes.plot([], [], "o", color=color, label=label)  # for the legend, whether or not there is one
@@ -44,5 +49,10 @@ def _draw_verdicts(axes: Axes, verdicts: Sequence[Verdict], inside: bool, color:
         if verdict.inside != inside:
             continue
         x = verdict.half_widths
-        marker = "o" if abs(x) <= FARTHEST else "<" if x < 0 else ">"
-        axes.plot(np.clip(x, -FARTHEST, FARTHEST), y, marker, color=color)
+        marker = "o"
+        if x < -FARTHEST:
+            marker = "<"
+        elif x > FARTHEST:
+            marker = ">"
+        place = np.clip(x, -FARTHEST, FARTHEST)
+        axes.plot(place, y, marker, color=color)

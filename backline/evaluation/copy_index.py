@@ -53,7 +53,9 @@ SECOND_FACTOR = np.uint64(0x94D049BB133111EB)
 # ---------------------------------------------------------------- windows
 
 
-def window_hashes(rows: np.ndarray, size: int, vocabulary: Vocabulary) -> np.ndarray:
+def window_hashes(rows: np.ndarray,
+                  size: int,
+                  vocabulary: Vocabulary) -> np.ndarray:
     """A hash of each window of `size` notes: (max(N − size + 1, 0),) uint64.
 
     A polynomial over the notes modulo 2⁶⁴ (Karp & Rabin 1987), so the sum over a window is a
@@ -70,18 +72,24 @@ def window_hashes(rows: np.ndarray, size: int, vocabulary: Vocabulary) -> np.nda
     notes = _described(rows, vocabulary)
     powers = _powers(BASE, n_notes)
     no_steps = np.zeros_like(notes.steps)
-    terms = _scrambled(_as_numbers(notes.steps, notes.sounds)) * powers
-    terms_first = _scrambled(_as_numbers(no_steps, notes.first_sounds)) * powers
-    terms_first_melodic = _scrambled(_as_numbers(notes.steps, notes.first_sounds)) * powers
+    numbers = _as_numbers(notes.steps, notes.sounds)
+    numbers_first = _as_numbers(no_steps, notes.first_sounds)
+    numbers_first_melodic = _as_numbers(notes.steps, notes.first_sounds)
+    terms = _scrambled(numbers) * powers
+    terms_first = _scrambled(numbers_first) * powers
+    terms_first_melodic = _scrambled(numbers_first_melodic) * powers
 
-    sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(terms)])
+    nothing = np.zeros(1, np.uint64)
+    sums = np.concatenate([nothing, np.cumsum(terms)])       # (N + 1,), before each note
     hashes = sums[size:] - sums[:n_windows]                  # (n_windows,)
     hashes += (terms_first - terms)[:n_windows]
     first = np.arange(n_windows)
     first_melodic = _next_true(notes.is_melodic)[:n_windows]
     is_later = (first < first_melodic) & (first_melodic < first + size)  # in the window, not first
-    hashes[is_later] += (terms_first_melodic - terms)[first_melodic[is_later]]
-    return _scrambled(hashes * _powers(INVERSE, n_windows))  # from here on alike at every place
+    change = terms_first_melodic - terms
+    hashes[is_later] += change[first_melodic[is_later]]
+    hashes *= _powers(INVERSE, n_windows)  # from here on alike at every place
+    return _scrambled(hashes)
 
 
 class _Described(NamedTuple):
@@ -96,8 +104,9 @@ class _Described(NamedTuple):
 def _described(rows: np.ndarray, vocabulary: Vocabulary) -> _Described:
     bars = rows[:, BAR].astype(np.int64)
     onsets = bars * vocabulary.steps_per_bar + rows[:, START_POS]
-    parts = vocabulary.part_of_id[rows[:, PITCH_INSTRUMENT]]
-    pitches = vocabulary.pitch_of_id[rows[:, PITCH_INSTRUMENT]]
+    ids = rows[:, PITCH_INSTRUMENT]
+    parts = vocabulary.part_of_id[ids]
+    pitches = vocabulary.pitch_of_id[ids]
     is_drum = vocabulary.is_drum
     is_melodic = ~is_drum[parts]
 
@@ -106,7 +115,8 @@ def _described(rows: np.ndarray, vocabulary: Vocabulary) -> _Described:
     no_interval = 2 * n_pitches
     n_sounds = no_interval + 1
     sounds = pitches.astype(np.int64)
-    sounds[is_melodic] = n_pitches + np.diff(pitches[is_melodic], prepend=0)
+    intervals = np.diff(pitches[is_melodic], prepend=0)
+    sounds[is_melodic] = n_pitches + intervals
     first_sounds = np.where(is_melodic, no_interval, pitches)
     return _Described(
         steps=np.diff(onsets, prepend=onsets[:1]),
@@ -118,8 +128,10 @@ def _described(rows: np.ndarray, vocabulary: Vocabulary) -> _Described:
 
 def _next_true(flags: np.ndarray) -> np.ndarray:
     """(N,) index of the first true flag from each place on; N where none follows."""
-    indices = np.where(flags, np.arange(len(flags)), len(flags))
-    return np.minimum.accumulate(indices[::-1])[::-1]
+    n = len(flags)
+    indices = np.where(flags, np.arange(n), n)
+    backwards = np.minimum.accumulate(indices[::-1])
+    return backwards[::-1]
 
 
 def _as_numbers(steps: np.ndarray, sounds: np.ndarray) -> np.ndarray:
@@ -217,8 +229,10 @@ class CopyIndex:
 
     def usual(self, n_notes: int, percentile: float = MARKED) -> int:
         """Length of the longest run of real songs about as long as `n_notes`, at a percentile."""
-        row = min(int(np.searchsorted(EXCERPTS, n_notes)), len(EXCERPTS) - 1)
-        return round(np.percentile(self.real_runs[row], percentile))
+        row = int(np.searchsorted(EXCERPTS, n_notes))
+        row = min(row, len(EXCERPTS) - 1)
+        runs = self.real_runs[row]
+        return round(np.percentile(runs, percentile))
 
     def describe(self, run: SharedRun, n_notes: int) -> str:
         """A run in words, for a song of `n_notes` new notes, marked if longer than real songs'.
@@ -232,9 +246,13 @@ class CopyIndex:
         bars = f"bars {run.first_bar}–{run.last_bar}"
         if run.first_bar == run.last_bar:
             bars = f"bar {run.first_bar}"
-        length = f"{run.n_notes} notes, {bars}" if run.n_notes > WINDOW else f"{at_most} notes"
-        return (f"{'COPIED? ' if is_marked else ''}longest run shared with training songs: "
-                f"{length} (real songs: {usual if usual > WINDOW else at_most} at the {MARKED}th "
+        length = f"{at_most} notes"
+        if run.n_notes > WINDOW:
+            length = f"{run.n_notes} notes, {bars}"
+        mark = "COPIED? " if is_marked else ""
+        of_real = usual if usual > WINDOW else at_most
+        return (f"{mark}longest run shared with training songs: "
+                f"{length} (real songs: {of_real} at the {MARKED}th "
                 f"percentile of songs this long)")
 
 
@@ -264,24 +282,31 @@ def _longest(known: np.ndarray, rows: np.ndarray, is_new: np.ndarray) -> SharedR
     starts = edges[::2]
     ends = edges[1::2] + WINDOW - 1  # exclusive, in notes
     new_before = np.concatenate([[0], np.cumsum(is_new)])
-    best = int((new_before[ends] - new_before[starts]).argmax())
+    n_new = new_before[ends] - new_before[starts]            # of each run
+    best = int(n_new.argmax())
     run = slice(starts[best], ends[best])
     bars = rows[run, BAR][is_new[run]] - FIRST_ID + 1
     if not len(bars):
         return SharedRun()
-    return SharedRun(len(bars), int(bars[0]), int(bars[-1]))
+    first_bar = int(bars[0])
+    last_bar = int(bars[-1])
+    return SharedRun(len(bars), first_bar, last_bar)
 
 
-def build_index(training: Iterable[np.ndarray], real: Sequence[np.ndarray],
-                vocabulary: Vocabulary, split: str) -> CopyIndex:
+def build_index(training: Iterable[np.ndarray],
+                real: Sequence[np.ndarray],
+                vocabulary: Vocabulary,
+                split: str) -> CopyIndex:
     """The index of `training` songs, with the runs of `real` ones; all (N, F) note ids in order."""
     hashes = [window_hashes(rows, WINDOW, vocabulary) for rows in training]
     no_runs = np.zeros((len(EXCERPTS), 0), np.int32)
-    bits = make_filter(np.unique(np.concatenate(hashes)))
+    different = np.unique(np.concatenate(hashes))
+    bits = make_filter(different)
     index = CopyIndex(bits, no_runs, vocabulary, split)
     real_runs = []
     for n_notes in EXCERPTS:
-        runs = (index.longest_run(rows[:n_notes]) for rows in real)
+        excerpts = (rows[:n_notes] for rows in real)
+        runs = (index.longest_run(excerpt) for excerpt in excerpts)
         real_runs.append([run.n_notes for run in runs])
     return dataclasses.replace(index, real_runs=np.array(real_runs, np.int32))
 
@@ -336,7 +361,8 @@ def read_index(path: Path, vocabulary: Vocabulary) -> CopyIndex:
     vocabulary.check_digest(header.get("vocabulary", ""), str(path), REMEDY)
     bits = tensors.get("bits", np.zeros(0))
     real_runs = tensors.get("real_runs", np.zeros(0))
-    if not (_is_filled(bits, np.uint8, 1) and _is_filled(real_runs, np.int32, 2)
+    if not (_is_filled(bits, np.uint8, 1)
+            and _is_filled(real_runs, np.int32, 2)
             and len(real_runs) == len(EXCERPTS)):
         raise UserError(f"{path}: its tensors are damaged or missing; {REMEDY}")
     return CopyIndex(bits, real_runs, vocabulary, header.get("split", ""))

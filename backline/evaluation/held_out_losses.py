@@ -28,7 +28,8 @@ def cut_windows(rows: Tensor, size: int) -> list[Tensor]:
     for start in range(0, len(rows) - 1, size):
         window = rows[start:start + size + 1]
         n_missing = size + 1 - len(window)
-        windows.append(nn.functional.pad(window, (0, 0, 0, n_missing), value=PAD))
+        whole = nn.functional.pad(window, (0, 0, 0, n_missing), value=PAD)
+        windows.append(whole)
     return windows
 
 
@@ -51,7 +52,9 @@ class WindowLosses(NamedTuple):
 
 
 @torch.inference_mode()
-def losses_of_windows(model: PooledTransformer, songs: Sequence[Tensor], batch_size: int,
+def losses_of_windows(model: PooledTransformer,
+                      songs: Sequence[Tensor],
+                      batch_size: int,
                       ) -> Iterator[WindowLosses]:
     """The losses of songs, (N, F) rows each, cut to the model's context; a batch at a time."""
     device = next(model.parameters()).device
@@ -64,16 +67,21 @@ def losses_of_windows(model: PooledTransformer, songs: Sequence[Tensor], batch_s
         owners += [song] * len(song_windows)
         numbers += range(len(song_windows))
 
-    for start in tqdm(range(0, len(windows), batch_size), unit="batch", disable=None):
+    starts = range(0, len(windows), batch_size)
+    for start in tqdm(starts, unit="batch", disable=None):
         batch = slice(start, start + batch_size)
         rows = torch.stack(windows[batch])                           # (B, T + 1, F)
         is_real = rows[:, 1:, :1] != PAD                             # (B, T, 1)
-        losses = window_losses(model, model.config, rows.to(device)).cpu()  # (B, T, F)
-        losses = torch.cat([losses, is_real], dim=-1).double()       # (B, T, F + 1)
-        yield WindowLosses(torch.tensor(owners[batch]), torch.tensor(numbers[batch]), rows, losses)
+        losses = window_losses(model, model.config, rows.to(device))  # (B, T, F)
+        losses = torch.cat([losses.cpu(), is_real], dim=-1)          # (B, T, F + 1)
+        songs_of_batch = torch.tensor(owners[batch])
+        numbers_of_batch = torch.tensor(numbers[batch])
+        yield WindowLosses(songs_of_batch, numbers_of_batch, rows, losses.double())
 
 
-def measure_losses(model: PooledTransformer, dataset: Dataset, songs: Sequence[int],
+def measure_losses(model: PooledTransformer,
+                   dataset: Dataset,
+                   songs: Sequence[int],
                    batch_size: int = 8) -> Losses:
     """Losses of whole songs, cut into windows of the model's context.
 
@@ -84,7 +92,8 @@ def measure_losses(model: PooledTransformer, dataset: Dataset, songs: Sequence[i
         batch_size: windows at a time.
     """
     rows_of_songs = [song_rows(dataset, song) for song in songs]
-    result = _no_losses(rows_of_songs, model.config.block_size, len(dataset.vocabulary.parts))
+    n_parts = len(dataset.vocabulary.parts)
+    result = _no_losses(rows_of_songs, model.config.block_size, n_parts)
     part_of_id = torch.from_numpy(dataset.vocabulary.part_of_id)
     for batch in losses_of_windows(model, rows_of_songs, batch_size):
         of_windows = batch.losses.sum(1)                             # (B, F + 1)
@@ -126,8 +135,9 @@ def by_context(sums: Tensor, first_limit: int = 64) -> dict[str, float]:
     for first, limit in octaves(first_limit, len(sums)):
         total = sums[first:limit].sum(0)                             # (F + 1,)
         if total[-1]:
-            name = f"{first + 1}–{min(limit, len(sums))}"
-            found[name] = float(total[:-1].sum() / total[-1])
+            last = min(limit, len(sums))
+            nats = total[:-1].sum() / total[-1]
+            found[f"{first + 1}–{last}"] = float(nats)
     return found
 
 
@@ -142,7 +152,8 @@ def by_position(sums: Tensor, size: int) -> dict[str, dict[str, Any]]:
     for first, limit in octaves(1, sums.shape[1]):
         of_songs = sums[:, first:limit].sum(1)                       # (n_songs, F + 1)
         if of_songs[:, -1].any():
-            found[f"{first * size + 1}–{limit * size}"] = of_notes(of_songs)
+            name = f"{first * size + 1}–{limit * size}"
+            found[name] = of_notes(of_songs)
     return found
 
 
@@ -151,10 +162,12 @@ def octaves(first_limit: int, end: int) -> Iterator[tuple[int, int]]:
 
     Each is a first index and an end that is not part of it.
     """
-    first, limit = 0, first_limit
+    first = 0
+    limit = first_limit
     while first < end:
         yield first, limit
-        first, limit = limit, 2 * limit
+        first = limit
+        limit = 2 * limit
 
 
 def of_notes(sums: Tensor) -> dict[str, Any]:
@@ -182,7 +195,8 @@ def nats_per_note(sums: Tensor) -> dict[str, Any]:
     if len(sums) == 1:
         return result | {"standard_error": None, "interval": None}
     drawn = drawn_sums(sums)                                         # (DRAWS, F + 1)
-    draws = per_note(drawn[drawn[:, -1] > 0]).numpy()                # (DRAWS, F)
+    with_notes = drawn[drawn[:, -1] > 0]
+    draws = per_note(with_notes).numpy()                             # (DRAWS, F)
     totals = draws.sum(-1)                                           # (DRAWS,)
     low, high = interval(totals)
     by_family = np.stack(interval(draws), -1)                        # (F, 2)

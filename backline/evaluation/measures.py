@@ -46,7 +46,8 @@ class NoteColumns(NamedTuple):
 
     def only(self, which: np.ndarray) -> NoteColumns:
         """The notes that `which`, (N,) bool or indices, picks."""
-        return NoteColumns(*(column[which] for column in self))
+        columns = (column[which] for column in self)
+        return NoteColumns(*columns)
 
 
 def measure_song(rows: np.ndarray, vocabulary: Vocabulary) -> dict[str, float]:
@@ -56,21 +57,30 @@ def measure_song(rows: np.ndarray, vocabulary: Vocabulary) -> dict[str, float]:
         rows: (N, F) note ids in order, N > 0.
     """
     notes = note_columns(rows, vocabulary)
-    n_bars = -(-int(notes.end.max()) // vocabulary.steps_per_bar)  # rounded up
+    n_steps = int(notes.end.max())
+    n_bars = -(-n_steps // vocabulary.steps_per_bar)  # rounded up
     part_of_note = vocabulary.part_of_id[notes.ids]
     is_drum = vocabulary.is_drum
-    notes_of_part = [notes.only(part_of_note == p) for p in range(len(vocabulary.parts))]
+    notes_of_part = [notes.only(part_of_note == p)
+                     for p in range(len(vocabulary.parts))]
 
     found = {"bars": float(n_bars)}
     found |= _rhythm(notes, n_bars, vocabulary)
-    found |= _tonality(notes.only(~is_drum[part_of_note]), vocabulary)
+    melodic = notes.only(~is_drum[part_of_note])
+    found |= _tonality(melodic, vocabulary)
     found |= _self_similarity(notes, n_bars, vocabulary)
     for part, own in zip(vocabulary.parts, notes_of_part, strict=True):
         of_part = _rhythm(own, n_bars, vocabulary)
-        of_part |= _kit(own, n_bars, vocabulary) if part.is_drum else _tonality(own, vocabulary)
-        found |= {f"{part.name}: {name}": value for name, value in of_part.items()}
-    for a, b in itertools.combinations(np.flatnonzero(~is_drum), 2):
-        name = f"{vocabulary.part_names[a]} in the chord of {vocabulary.part_names[b]}"
+        if part.is_drum:
+            of_part |= _kit(own, n_bars, vocabulary)
+        else:
+            of_part |= _tonality(own, vocabulary)
+        for name, value in of_part.items():
+            found[f"{part.name}: {name}"] = value
+    melodic_parts = np.flatnonzero(~is_drum)
+    names = vocabulary.part_names
+    for a, b in itertools.combinations(melodic_parts, 2):
+        name = f"{names[a]} in the chord of {names[b]}"
         found[name] = in_chord(notes_of_part[a], notes_of_part[b], vocabulary)
     return found
 
@@ -81,13 +91,17 @@ def note_columns(rows: np.ndarray, vocabulary: Vocabulary) -> NoteColumns:
     bar = rows[:, BAR].astype(np.int64) - FIRST_ID
     onset = bar * vocabulary.steps_per_bar + rows[:, START_POS] - FIRST_ID
     length = rows[:, NOTE_DUR] - FIRST_ID + 1
-    return NoteColumns(onset, onset + length, vocabulary.pitch_of_id[ids], ids)
+    pitch = vocabulary.pitch_of_id[ids]
+    return NoteColumns(onset, onset + length, pitch, ids)
 
 
-def _rhythm(notes: NoteColumns, n_bars: int, vocabulary: Vocabulary) -> dict[str, float]:
+def _rhythm(notes: NoteColumns,
+            n_bars: int,
+            vocabulary: Vocabulary) -> dict[str, float]:
     steps_per_bar = vocabulary.steps_per_bar
     has_onset = np.zeros((n_bars, steps_per_bar), bool)
-    has_onset[notes.onset // steps_per_bar, notes.onset % steps_per_bar] = True
+    bar, step = np.divmod(notes.onset, steps_per_bar)
+    has_onset[bar, step] = True
     return {
         "notes per bar": len(notes.onset) / n_bars,
         "empty bars": empty_bars(notes, n_bars, steps_per_bar),
@@ -113,16 +127,22 @@ def _tonality(notes: NoteColumns, vocabulary: Vocabulary) -> dict[str, float]:
     return dict(zip(names, values, strict=True))
 
 
-def _self_similarity(notes: NoteColumns, n_bars: int, vocabulary: Vocabulary) -> dict[str, float]:
+def _self_similarity(notes: NoteColumns,
+                     n_bars: int,
+                     vocabulary: Vocabulary) -> dict[str, float]:
     """What bars share with those that come some DISTANCES after them."""
     strokes = strokes_in_bars(notes, n_bars, vocabulary.steps_per_bar)
     found = {}
     for distance in DISTANCES:
-        found[f"self-similarity {distance}"] = jaccard(strokes[:-distance], strokes[distance:])
+        earlier = strokes[:-distance]
+        later = strokes[distance:]
+        found[f"self-similarity {distance}"] = jaccard(earlier, later)
     return found
 
 
-def _kit(notes: NoteColumns, n_bars: int, vocabulary: Vocabulary) -> dict[str, float]:
+def _kit(notes: NoteColumns,
+         n_bars: int,
+         vocabulary: Vocabulary) -> dict[str, float]:
     """Measures of drums alone."""
     if not len(notes.onset):
         return {"pattern regularity": np.nan, "pieces": np.nan}
@@ -161,19 +181,23 @@ def polyphony(notes: NoteColumns) -> float:
     return float(n_sounding.sum() / (n_sounding > 0).sum())
 
 
-def in_chord(notes: NoteColumns, chords: NoteColumns, vocabulary: Vocabulary) -> float:
+def in_chord(notes: NoteColumns,
+             chords: NoteColumns,
+             vocabulary: Vocabulary) -> float:
     """How often the lowest of `notes` is a chord tone, on the first and third quarter of a bar.
 
     The chord tones are the pitch classes that sound in `chords` at that moment. Moments at which
     either is silent do not count.
     """
     half_bar = vocabulary.steps_per_bar // QUARTERS_PER_BAR * 2
-    end = max(notes.end.max(initial=0), chords.end.max(initial=0))
+    last_end = notes.end.max(initial=0)
+    end = max(last_end, chords.end.max(initial=0))
     times = np.arange(0, end, half_bar)
     ours = _sounding(notes, times)
     theirs = _sounding(chords, times)
     hits = []
-    for i in np.flatnonzero(ours.any(1) & theirs.any(1)):
+    both_sound = ours.any(1) & theirs.any(1)
+    for i in np.flatnonzero(both_sound):
         lowest = notes.pitch[ours[i]].min()
         chord = chords.pitch[theirs[i]] % OCTAVE
         hits.append(lowest % OCTAVE in chord)
@@ -189,7 +213,9 @@ def _sounding(notes: NoteColumns, times: np.ndarray) -> np.ndarray:
 # ---------------------------------------------------------------- bars
 
 
-def strokes_in_bars(notes: NoteColumns, n_bars: int, steps_per_bar: int) -> np.ndarray:
+def strokes_in_bars(notes: NoteColumns,
+                    n_bars: int,
+                    steps_per_bar: int) -> np.ndarray:
     """(n_bars, K) bool: which of the song's K distinct strokes each bar has.
 
     A stroke is a place in the bar and a sound.

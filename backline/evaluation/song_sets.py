@@ -65,7 +65,8 @@ def read_folder(folder: Path, tokenizer: MidiTokenizerPooled) -> SongSet:
 
 def _song_paths(folder: Path) -> list[Path]:
     """MIDI files in `folder` and below, sorted; token files if there are none; no hidden ones."""
-    paths = sorted(path for path in folder.rglob("*")
+    paths = sorted(path
+                   for path in folder.rglob("*")
                    if path.is_file() and not path.name.startswith("."))
     midi = [path for path in paths if path.suffix.lower() in MIDI_SUFFIXES]
     return midi or [path for path in paths if path.suffix.lower() == TOKENS]
@@ -73,7 +74,8 @@ def _song_paths(folder: Path) -> list[Path]:
 
 def _without_stems(paths: list[Path], part_names: tuple[str, ...]) -> Iterator[Path]:
     there = set(paths)
-    endings = "|".join(map(re.escape, (*part_names, PROMPT)))
+    escaped = map(re.escape, (*part_names, PROMPT))
+    endings = "|".join(escaped)
     stem = re.compile(rf"(.+)-(?:{endings})")
     for path in paths:
         match = stem.fullmatch(path.stem)
@@ -100,7 +102,9 @@ def held_out(dataset_path: Path, model_path: Path) -> SongSet:
     return held_out_set(load_dataset(dataset_path, vocabulary), metadata, model_path)
 
 
-def held_out_set(dataset: Dataset, metadata: dict[str, Any], model_path: Path) -> SongSet:
+def held_out_set(dataset: Dataset,
+                 metadata: dict[str, Any],
+                 model_path: Path) -> SongSet:
     """The dataset's songs that a model was not trained on, from bar 0 as in their files.
 
     Args and errors as of `held_out_songs`.
@@ -116,7 +120,9 @@ def held_out_set(dataset: Dataset, metadata: dict[str, Any], model_path: Path) -
     return songs
 
 
-def held_out_songs(metadata: dict[str, Any], dataset: Dataset, model_path: Path) -> list[int]:
+def held_out_songs(metadata: dict[str, Any],
+                   dataset: Dataset,
+                   model_path: Path) -> list[int]:
     """Indices of the dataset's songs that a model was not trained on.
 
     Args:

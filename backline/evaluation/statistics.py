@@ -66,30 +66,38 @@ class Difference(NamedTuple):
 
 def interval(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The ends of the central 95 % of values along the first axis."""
-    percentiles = [50 * (1 - CENTRAL), 50 * (1 + CENTRAL)]
-    low, high = np.nanpercentile(values, percentiles, axis=0)
+    lower = 50 * (1 - CENTRAL)
+    upper = 50 * (1 + CENTRAL)
+    low, high = np.nanpercentile(values, [lower, upper], axis=0)
     return low, high
 
 
 def bootstrap(n: int, size: int, seed: int = 0) -> np.ndarray:
     """(DRAWS, size) indices of songs drawn from `n` with replacement."""
-    return np.random.default_rng(seed).integers(n, size=(DRAWS, size))
+    random = np.random.default_rng(seed)
+    return random.integers(n, size=(DRAWS, size))
 
 
-def cut_alike(songs: Sequence[np.ndarray], others: Sequence[np.ndarray], seed: int = 0,
+def cut_alike(songs: Sequence[np.ndarray],
+              others: Sequence[np.ndarray],
+              seed: int = 0,
               ) -> list[np.ndarray]:
     """The beginnings of `songs`, as long in notes as `others`.
 
     The lengths of `others` are dealt out in a random order, over and over.
     """
-    lengths = np.random.default_rng(seed).permutation([len(rows) for rows in others])
-    return [rows[:lengths[i % len(lengths)]] for i, rows in enumerate(songs)]
+    random = np.random.default_rng(seed)
+    lengths = random.permutation([len(rows) for rows in others])
+    n = len(lengths)
+    return [rows[:lengths[i % n]] for i, rows in enumerate(songs)]
 
 
 # ---------------------------------------------------------------- measure by measure
 
 
-def judge(names: Sequence[str], real: np.ndarray, generated: np.ndarray) -> list[Verdict]:
+def judge(names: Sequence[str],
+          real: np.ndarray,
+          generated: np.ndarray) -> list[Verdict]:
     """Whether each measure's mean over generated songs lies where that of as many real ones would.
 
     A measure that all generated or all real songs lack is left out.
@@ -102,7 +110,8 @@ def judge(names: Sequence[str], real: np.ndarray, generated: np.ndarray) -> list
     for name, ours, theirs in zip(names, generated.T, real.T, strict=True):
         if np.isnan(ours).all() or np.isnan(theirs).all():
             continue
-        draws = theirs[bootstrap(len(theirs), len(ours))]    # (DRAWS, n_generated)
+        songs_drawn = bootstrap(len(theirs), len(ours))
+        draws = theirs[songs_drawn]                          # (DRAWS, n_generated)
         draws = draws[~np.isnan(draws).all(1)]
         low, high = interval(np.nanmean(draws, axis=1))
         mean = np.nanmean(ours)
@@ -120,7 +129,9 @@ def judge(names: Sequence[str], real: np.ndarray, generated: np.ndarray) -> list
 # ---------------------------------------------------------------- all measures together
 
 
-def tell_apart(names: Sequence[str], real: np.ndarray, generated: np.ndarray) -> Difference | None:
+def tell_apart(names: Sequence[str],
+               real: np.ndarray,
+               generated: np.ndarray) -> Difference | None:
     """Cross-validate a random forest on the measures; None if there are too few songs of a kind.
 
     Args:
@@ -134,7 +145,8 @@ def tell_apart(names: Sequence[str], real: np.ndarray, generated: np.ndarray) ->
     scores = _scores_unseen(table, labels)
     random = np.random.default_rng(0)
     low, high = interval(_drawn_areas(labels, scores, random))
-    is_first_half = random.permutation(len(real)) < len(real) // 2
+    n_real = len(real)
+    is_first_half = random.permutation(n_real) < n_real // 2
     areas = [_area_alone(column, labels) for column in table.T]
     by_measure = zip(names, areas, strict=True)
     return Difference(
@@ -156,15 +168,23 @@ def _scores_unseen(table: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
     rounds = []
     for seed in range(ROUNDS):
-        forest = RandomForestClassifier(TREES, min_samples_leaf=3, class_weight="balanced",
+        forest = RandomForestClassifier(TREES,
+                                        min_samples_leaf=3,
+                                        class_weight="balanced",
                                         random_state=seed)
         folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
-        likelihoods = cross_val_predict(forest, table, labels, cv=folds, method="predict_proba")
+        likelihoods = cross_val_predict(forest,
+                                        table,
+                                        labels,
+                                        cv=folds,
+                                        method="predict_proba")
         rounds.append(likelihoods[:, 1])
     return np.mean(rounds, axis=0)
 
 
-def _drawn_areas(labels: np.ndarray, scores: np.ndarray, random: np.random.Generator) -> np.ndarray:
+def _drawn_areas(labels: np.ndarray,
+                 scores: np.ndarray,
+                 random: np.random.Generator) -> np.ndarray:
     """(DRAWS,) areas over songs drawn with replacement, as many of each kind as there are.
 
     `labels`: all zeros stand before all ones.

@@ -15,8 +15,9 @@ GIVEAWAYS = 5  # measures named by which generated songs are told from real ones
 def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     """A table of Markdown, one line for each row."""
     head = list(head)
-    lines = [head, ["---"] * len(head), *rows]
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+    rule = ["---"] * len(head)
+    lines = (" | ".join(cells) for cells in (head, rule, *rows))
+    return "".join(f"| {line} |\n" for line in lines)
 
 
 # ---------------------------------------------------------------- losses
@@ -64,9 +65,11 @@ def drift_as_markdown(drift: dict[str, Any]) -> str:
     for kind in ("own", "real"):
         n_songs = drift[f"{kind}_songs"]
         losses = (place[kind] for place in places.values())
-        cells = [with_interval(loss["nats_per_note"], loss["interval"]) for loss in losses]
+        cells = [with_interval(loss["nats_per_note"], loss["interval"])
+                 for loss in losses]
         rows.append([f"{n_songs} {kind} songs", *cells])
-    cells = [_with_sign(place["drift"], place["interval"]) for place in places.values()]
+    cells = [_with_sign(place["drift"], place["interval"])
+             for place in places.values()]
     rows.append(["drift", *cells])
     own = drift["own"]["nats_per_note"]
     real = drift["real"]["nats_per_note"]
@@ -90,7 +93,8 @@ def songs_as_markdown(result: dict[str, Any]) -> str:
     paragraphs = [_verdicts(result)]
     for kind, reasons in result["left_out"].items():
         if reasons:
-            paragraphs.append(f"Left out: {len(reasons)} {kind} songs; the first: {reasons[0]}\n")
+            first = reasons[0]
+            paragraphs.append(f"Left out: {len(reasons)} {kind} songs; the first: {first}\n")
     if result["told_apart"]:
         paragraphs.append(_difference(Difference(**result["told_apart"])))
     if result["copies"]:

@@ -101,7 +101,8 @@ class FileJob:
             lost = {LEFT_OUT: song.n_notes}
             converted = self.convert(song, item.source)
             files = converted.files
-            result = converted.row([piece_path(item.name, k) for k in range(len(files))])
+            outputs = [piece_path(item.name, k) for k in range(len(files))]
+            result = converted.row(outputs)
         except UserError as err:
             result = _dropped(item, str(err)) | {"lost": lost}
         try:
@@ -157,13 +158,19 @@ def _dropped(item: Input, reason: str) -> dict[str, Any]:
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of every folder run."""
     workers.add_options(parser)
-    parser.add_argument("--shard", type=Shard.parse, default=WHOLE, metavar="K/N",
+    parser.add_argument("--shard",
+                        type=Shard.parse,
+                        default=WHOLE,
+                        metavar="K/N",
                         help="process the K-th of N parts, for N machines; the last to finish "
                              "joins the reports")
     parser.add_argument("--force", action="store_true", help="overwrite files that exist")
 
 
-def run(args: argparse.Namespace, output: Output, convert: Convert, choices: Choices,
+def run(args: argparse.Namespace,
+        output: Output,
+        convert: Convert,
+        choices: Choices,
         settings: dict[str, Any]) -> int:
     """Convert every song of `args.inputs`; returns the exit code of the command.
 
@@ -173,7 +180,10 @@ def run(args: argparse.Namespace, output: Output, convert: Convert, choices: Cho
             of one set of them.
     """
     workers.check_options(args)
-    listing = Listing(args.inputs, MIDI_SUFFIXES, output.folder, output.suffix,
+    listing = Listing(args.inputs,
+                      MIDI_SUFFIXES,
+                      output.folder,
+                      output.suffix,
                       keep_pieces_free=choices.cuts)
     check_writable(output.folder)
     all_settings = settings | dataclasses.asdict(choices)
@@ -182,7 +192,10 @@ def run(args: argparse.Namespace, output: Output, convert: Convert, choices: Cho
         if report.n_done:
             print(f"notice: {report.n_done} of {total} files were {output.verb} before",
                   file=sys.stderr)
-        with tqdm(total=total, initial=report.n_done, unit="song", disable=None) as progress:
+        with tqdm(total=total,
+                  initial=report.n_done,
+                  unit="song",
+                  disable=None) as progress:
             try:
                 _run(report, listing, FileJob(convert, report.settings), args, progress)
             except KeyboardInterrupt:
@@ -196,7 +209,10 @@ def run(args: argparse.Namespace, output: Output, convert: Convert, choices: Cho
     return whole.finish() if whole else 0
 
 
-def _run(report: Report, listing: Listing, job: FileJob, args: argparse.Namespace,
+def _run(report: Report,
+         listing: Listing,
+         job: FileJob,
+         args: argparse.Namespace,
          progress: tqdm) -> None:
     """Do what is pending, in order.
 
@@ -205,6 +221,7 @@ def _run(report: Report, listing: Listing, job: FileJob, args: argparse.Namespac
     made: set[str] = set()
 
     def pending() -> Iterator[tuple[int, Input]]:
+        """Place and file of what is to be done; the folder of its output is there."""
         for place, item in report.pending(listing):
             folder = os.path.dirname(item.output)
             if folder not in made:

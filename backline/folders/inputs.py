@@ -75,8 +75,12 @@ class Listing:
     Outputs keep the sub-folder and get the suffix `new_suffix`; see `distinct_stems`.
     """
 
-    def __init__(self, inputs: Sequence[Path], suffixes: Sequence[str], output: Path,
-                 new_suffix: str, keep_pieces_free: bool = False) -> None:
+    def __init__(self,
+                 inputs: Sequence[Path],
+                 suffixes: Sequence[str],
+                 output: Path,
+                 new_suffix: str,
+                 keep_pieces_free: bool = False) -> None:
         """`keep_pieces_free`: no output ends in `.part2` or the like, see `distinct_stems`.
 
         Raises UserError for an input that does not exist, or a folder without any such file.
@@ -97,7 +101,8 @@ class Listing:
                 raise UserError(f"{given}: no such file or folder; check the path")
         # Of a file that was named twice the first stays.
         by_place = {path.resolve(): path for path in reversed(self.files)}
-        self.files = [path for place, path in reversed(by_place.items())
+        self.files = [path
+                      for place, path in reversed(by_place.items())
                       if not self._in_folder(place)]
         for folder in self.folders:
             found = _visit([str(folder)], [], self._counts, self._is_output)
@@ -127,7 +132,9 @@ class Listing:
         place = folder.resolve()
         if any(place.is_relative_to(other.resolve()) for other in self.folders):
             return
-        apart = [other for other in self.folders if not other.resolve().is_relative_to(place)]
+        apart = [other
+                 for other in self.folders
+                 if not other.resolve().is_relative_to(place)]
         self.folders = [*apart, folder]
 
     def _in_folder(self, place: Path) -> bool:
@@ -150,8 +157,11 @@ class Listing:
         return Path(folder).resolve() == self._output_place
 
 
-def _visit(folders: Sequence[str], files: list[str], counts: Callable[[str], bool],
-           skipped: Callable[[str], bool], sub_folder: str = "") -> Iterator[tuple[str, list[str]]]:
+def _visit(folders: Sequence[str],
+           files: list[str],
+           counts: Callable[[str], bool],
+           skipped: Callable[[str], bool],
+           sub_folder: str = "") -> Iterator[tuple[str, list[str]]]:
     """(sub-folder with a `/` at its end, paths of its files), for each sub-folder that has any."""
     below: dict[str, list[tuple[str, str]]] = defaultdict(list)
     paths = list(files)
@@ -181,15 +191,18 @@ def distinct_stems(paths: Sequence[str], keep_pieces_free: bool = False) -> Iter
     ignore letter case, so it tells no files apart here. With `keep_pieces_free`, names that end as
     the pieces of a song cut into several do (`.part2` and so on) get a number, too.
     """
-    marks = np.fromiter((mark(_stem(path)) for path in paths), np.uint64, len(paths))
+    marks_in_order = (mark(_stem(path)) for path in paths)
+    marks = np.fromiter(marks_in_order, np.uint64, len(paths))
     values, counts = np.unique(marks, return_counts=True)
     repeated = set(values[counts > 1].tolist())
     taken: set[int] = set()
 
     def is_reserved(candidate: str) -> bool:
+        """Whether the name may be that of a piece of another song."""
         return keep_pieces_free and bool(PIECE.search(candidate))
 
     def is_free(candidate: str, number: int) -> bool:
+        """Whether no other file has or gets the name, which ends in `number`."""
         own = mark(candidate)
         is_others = number > 1 and np.isin(np.uint64(own), values)
         return not (own in taken or is_others or is_reserved(candidate))

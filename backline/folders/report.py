@@ -41,7 +41,11 @@ INSERT = "INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?)"
 class Report:
     """The rows of one folder; use it in a `with` block, which holds the folder's lock."""
 
-    def __init__(self, folder: Path, verb: str, settings: dict[str, Any], shard: Shard = WHOLE,
+    def __init__(self,
+                 folder: Path,
+                 verb: str,
+                 settings: dict[str, Any],
+                 shard: Shard = WHOLE,
                  force: bool = False) -> None:
         """`settings`: all that decides what becomes of a file.
 
@@ -101,7 +105,8 @@ class Report:
     def __exit__(self, kind: type | None, *exc: object) -> None:
         """Keep what was done. A run that was refused by `plan` leaves things as they were."""
         is_refused = not (self._is_planned or self._continues)
-        self._store.close(self._is_planned, remove=self._is_finished or is_refused,
+        self._store.close(self._is_planned,
+                          remove=self._is_finished or is_refused,
                           quiet=kind is not None)
 
     # ------------------------------------------------ a run
@@ -120,7 +125,11 @@ class Report:
                 "SELECT place, mtime_ns, row FROM rows WHERE source = ?", (key,))
             place, finished_ns, line = found or (0, 0, PLANNED)
             row = orjson.loads(line) if line else {}
-            if row and self._is_done(item, row, is_new=place >= -STOPPED, finished_ns=finished_ns):
+            is_new = place >= -STOPPED
+            if row and self._is_done(item,
+                                     row,
+                                     is_new=is_new,
+                                     finished_ns=finished_ns):
                 self._store.execute("UPDATE rows SET place = ? WHERE source = ?", (total, key))
                 self.n_done += 1
                 continue
@@ -136,7 +145,11 @@ class Report:
             path.unlink(missing_ok=True)
         return total
 
-    def _is_done(self, item: Input, row: dict[str, Any], is_new: bool, finished_ns: int) -> bool:
+    def _is_done(self,
+                 item: Input,
+                 row: dict[str, Any],
+                 is_new: bool,
+                 finished_ns: int) -> bool:
         """Whether a row still holds: same settings, input unchanged since, outputs there."""
         if row.get("settings") != self.settings or NO_RESULT in row:
             return False
@@ -149,7 +162,10 @@ class Report:
         outputs = [piece_path(item.output, k) for k in range(n_outputs)]
         return all(map(os.path.isfile, outputs))
 
-    def _check_outputs(self, item: Input, listing: Listing, own: Sequence[str],
+    def _check_outputs(self,
+                       item: Input,
+                       listing: Listing,
+                       own: Sequence[str],
                        may_overwrite: bool) -> None:
         """Raise UserError if an output is there that may not be written.
 
@@ -182,7 +198,11 @@ class Report:
             if found == (PLANNED,):
                 yield place, item
 
-    def add(self, place: int, source: str, row: bytes, mtime_ns: int) -> None:
+    def add(self,
+            place: int,
+            source: str,
+            row: bytes,
+            mtime_ns: int) -> None:
         """Record what became of an input; `mtime_ns` is when it was last changed."""
         self._store.execute(INSERT, (os.fsencode(source), place, mtime_ns, row))
         self.n_done += 1
@@ -248,7 +268,8 @@ class Summary:
             self.notes[KEPT] += row["notes"]
         else:
             self.reasons[reason_kind(row["reason"])] += 1
-            self.first_reason = self.first_reason or f"{row['source']}: {row['reason']}"
+            if not self.first_reason:
+                self.first_reason = f"{row['source']}: {row['reason']}"
 
     def text(self) -> str:
         """Files kept, files left out by reason, most frequent first, and where the notes went."""
@@ -285,7 +306,10 @@ def report_paths(folder: Path, shard: Shard = WHOLE) -> tuple[Path, Path, Path]:
             folder / f".report{of_shard}.sqlite")
 
 
-def merge_shards(folder: Path, verb: str, of: int, listing: Listing) -> Summary | None:
+def merge_shards(folder: Path,
+                 verb: str,
+                 of: int,
+                 listing: Listing) -> Summary | None:
     """Join the reports of `of` shards into that of the whole run, rows in the order of the inputs.
 
     Returns None while a shard has not finished.
@@ -307,7 +331,9 @@ def _in_order_of_inputs(listing: Listing,
                         lines: dict[Shard, Iterator[bytes]]) -> Iterator[tuple[bool, bytes]]:
     """The shards' rows; those of inputs that are gone come along, and do not count."""
     for item in listing:
-        of_shard = next(rows for shard, rows in lines.items() if shard.has(item))
+        of_shard = next(rows
+                        for shard, rows in lines.items()
+                        if shard.has(item))
         for line in of_shard:
             counts = _source_bytes(orjson.loads(line)) == os.fsencode(item.source)
             yield counts, line
@@ -315,7 +341,10 @@ def _in_order_of_inputs(listing: Listing,
                 break
 
 
-def write_report(path: Path, log: Path, rows: Iterable[tuple[bool, bytes]], folder: Path,
+def write_report(path: Path,
+                 log: Path,
+                 rows: Iterable[tuple[bool, bytes]],
+                 folder: Path,
                  verb: str) -> Summary:
     """Write `report.jsonl` and `logs.txt` of (counted or not, row) pairs."""
     summary = Summary(folder, verb)

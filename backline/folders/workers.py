@@ -42,7 +42,10 @@ class Outcome(NamedTuple):
 
 def available_cores() -> int:
     """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if not hasattr(os, "sched_getaffinity"):
+        return os.cpu_count() or 1
+    cores = os.sched_getaffinity(0)
+    return len(cores)
 
 
 def worker_count(n_workers: int, n_tasks: int) -> int:
@@ -57,10 +60,16 @@ def start_method() -> str:
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of every command that has workers."""
-    parser.add_argument("-j", "--jobs", type=int, default=available_cores(), metavar="N",
+    parser.add_argument("-j", "--jobs",
+                        type=int,
+                        default=available_cores(),
+                        metavar="N",
                         help="worker processes (default: one per core, here %(default)s; 0: none, "
                              "for debuggers)")
-    parser.add_argument("--time-limit", type=float, default=60, metavar="SECONDS",
+    parser.add_argument("--time-limit",
+                        type=float,
+                        default=60,
+                        metavar="SECONDS",
                         help="give up on a file after this long (default: %(default)s)")
 
 
@@ -72,7 +81,10 @@ def check_options(args: argparse.Namespace) -> None:
         raise UserError(f"--time-limit {args.time_limit:g}: must be more than 0 seconds")
 
 
-def run_tasks(job: Callable[[Any], Any], tasks: Iterable[Any], n_workers: int, time_limit: float,
+def run_tasks(job: Callable[[Any], Any],
+              tasks: Iterable[Any],
+              n_workers: int,
+              time_limit: float,
               method: str | None = None) -> Iterator[Outcome]:
     """Apply `job` to each task, and yield the outcomes in the order of the tasks.
 
@@ -110,14 +122,22 @@ def run_tasks(job: Callable[[Any], Any], tasks: Iterable[Any], n_workers: int, t
             pool.join()
 
 
-def _new_pool(job: Callable[[Any], Any], n_workers: int, method: str | None) -> ProcessPool:
+def _new_pool(job: Callable[[Any], Any],
+              n_workers: int,
+              method: str | None) -> ProcessPool:
     from pebble import ProcessPool
 
     context = multiprocessing.get_context(method or start_method())
-    return ProcessPool(n_workers, initializer=_install, initargs=(job,), context=context)
+    return ProcessPool(n_workers,
+                       initializer=_install,
+                       initargs=(job,),
+                       context=context)
 
 
-def _drain(pool: ProcessPool, tasks: Iterator[Any], waiting: collections.deque, n_ahead: int,
+def _drain(pool: ProcessPool,
+           tasks: Iterator[Any],
+           waiting: collections.deque,
+           n_ahead: int,
            time_limit: float) -> Iterator[Outcome]:
     """Hand out `tasks`, at most `n_ahead` waiting, and yield outcomes until there are no more."""
     while True:

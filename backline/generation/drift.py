@@ -38,7 +38,10 @@ FIRST_PLACES = 64  # notes of the first range of places in the song
 BATCH = 16  # songs made at a time
 
 
-def measure_drift(model: PooledTransformer, dataset: Dataset, songs: Sequence[int], n_own: int,
+def measure_drift(model: PooledTransformer,
+                  dataset: Dataset,
+                  songs: Sequence[int],
+                  n_own: int,
                   batch_size: int) -> dict[str, Any]:
     """Nats per note of the model's own songs and of real ones, and how far they are apart.
 
@@ -56,14 +59,20 @@ def measure_drift(model: PooledTransformer, dataset: Dataset, songs: Sequence[in
     for first, end in octaves(FIRST_PLACES, N_NOTES):
         own_part = own_sums[:, first:end].sum(1)
         real_part = real_sums[:, first:end].sum(1)
-        if own_part[:, -1].any() and real_part[:, -1].any():
+        both_have_notes = own_part[:, -1].any() and real_part[:, -1].any()
+        if both_have_notes:
             by_position[f"{first + 1}–{end}"] = difference(own_part, real_part)
     return {
-        "own_songs": len(own), "real_songs": len(real),
-        **difference(own_sums.sum(1), real_sums.sum(1)), "by_position": by_position}
+        "own_songs": len(own),
+        "real_songs": len(real),
+        **difference(own_sums.sum(1), real_sums.sum(1)),
+        "by_position": by_position,
+    }
 
 
-def own_songs(model: PooledTransformer, vocabulary: Vocabulary, n: int) -> list[Tensor]:
+def own_songs(model: PooledTransformer,
+              vocabulary: Vocabulary,
+              n: int) -> list[Tensor]:
     """(N, F) rows of songs that the model plays, with BOS, and with EOS if they end within N_NOTES.
 
     Temperature 1, no filter, and no rule but that notes are valid. The model stays as it is.
@@ -75,7 +84,8 @@ def own_songs(model: PooledTransformer, vocabulary: Vocabulary, n: int) -> list[
     songs = []
     with tqdm(total=n, unit="song", leave=False, disable=None) as progress:
         for start in range(0, n, BATCH):
-            songs += sample_songs(player, requests[start:start + BATCH], config)
+            batch = requests[start:start + BATCH]
+            songs += sample_songs(player, batch, config)
             progress.update(len(songs) - start)
     begin = np.full((1, len(FIELDS)), BOS)
     end = np.full((1, len(FIELDS)), EOS)
@@ -83,14 +93,17 @@ def own_songs(model: PooledTransformer, vocabulary: Vocabulary, n: int) -> list[
     return [torch.from_numpy(rows[:1 + N_NOTES]) for rows in whole]
 
 
-def note_sums(model: PooledTransformer, songs: Sequence[Tensor], batch_size: int) -> Tensor:
+def note_sums(model: PooledTransformer,
+              songs: Sequence[Tensor],
+              batch_size: int) -> Tensor:
     """(n_songs, N_NOTES, F + 1) float64 nats of each note; the last column says whether there is one.
 
     `songs`: (N, F) rows of each, N up to N_NOTES + 1.
     """
     size = model.config.block_size
     n_windows = math.ceil(N_NOTES / size)
-    result = torch.zeros(len(songs), n_windows, size, len(FIELDS) + 1, dtype=torch.float64)
+    shape = (len(songs), n_windows, size, len(FIELDS) + 1)
+    result = torch.zeros(shape, dtype=torch.float64)
     for owner, number, _, losses in losses_of_windows(model, songs, batch_size):
         result[owner, number] = losses
     return result.flatten(1, 2)[:, :N_NOTES]
@@ -108,5 +121,6 @@ def difference(own: Tensor, real: Tensor) -> dict[str, Any]:
         return {**sides, "drift": drift, "interval": None}
     own_draws = per_note(drawn_sums(own, seed=0)).sum(-1)
     real_draws = per_note(drawn_sums(real, seed=1)).sum(-1)
-    low, high = interval((own_draws - real_draws).numpy())
+    differences = own_draws - real_draws
+    low, high = interval(differences.numpy())
     return {**sides, "drift": drift, "interval": [float(low), float(high)]}

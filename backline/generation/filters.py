@@ -21,7 +21,9 @@ def filtered(logits: np.ndarray, sampling_fn: str, threshold: float) -> np.ndarr
         n_ids = logits.shape[1]  # V
         share = round((1 - threshold) * n_ids, 6)  # rounded: 1 − 0.9 is not exactly a tenth
         keep = max(1, math.ceil(share))
-        least = np.partition(logits, n_ids - keep, axis=1)[:, n_ids - keep, None]  # (B, 1)
+        place = n_ids - keep
+        partly_sorted = np.partition(logits, place, axis=1)
+        least = partly_sorted[:, place, None]                # (B, 1)
         return np.where(logits < least, -np.inf, logits)
     if sampling_fn == "top_p":
         probabilities = softmax(logits)
@@ -42,11 +44,15 @@ def filtered(logits: np.ndarray, sampling_fn: str, threshold: float) -> np.ndarr
 
 def softmax(logits: np.ndarray) -> np.ndarray:
     """(B, V) probabilities of (B, V) logits, at least one of them finite in each row."""
-    raised = np.exp(logits - logits.max(1, keepdims=True))
+    highest = logits.max(1, keepdims=True)
+    raised = np.exp(logits - highest)
     return raised / raised.sum(1, keepdims=True)
 
 
-def draw(logits: np.ndarray, family: int, config: GenConfig, uniform: np.ndarray,
+def draw(logits: np.ndarray,
+         family: int,
+         config: GenConfig,
+         uniform: np.ndarray,
          temperature_scale: np.ndarray) -> np.ndarray:
     """(B,) ids of `family` drawn from masked (B, V) logits.
 

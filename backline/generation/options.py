@@ -85,7 +85,9 @@ def parse_levels(text: str) -> dict[str, str]:
     return levels
 
 
-def make_wish(args: argparse.Namespace, prompt: Prompt, vocabulary: Vocabulary) -> Wish:
+def make_wish(args: argparse.Namespace,
+              prompt: Prompt,
+              vocabulary: Vocabulary) -> Wish:
     """What the options ask for; --missing and --same-parts take the parts of the prompt."""
     given: tuple[str, ...] = ()
     make: tuple[str, ...] = ()
@@ -96,7 +98,9 @@ def make_wish(args: argparse.Namespace, prompt: Prompt, vocabulary: Vocabulary) 
     if args.missing and prompt.path:  # no file has come yet where a folder is watched
         given = incomplete_parts(prompt.rows, vocabulary)
     if args.same_parts and prompt.path:
-        make = tuple(name for name in parts_of(prompt.rows, vocabulary) if name not in given)
+        make = tuple(name
+                     for name in parts_of(prompt.rows, vocabulary)
+                     if name not in given)
         if not make:
             besides = " besides those given" if given else ""
             raise UserError(f"--same-parts: the prompt has no parts{besides}; "
@@ -104,10 +108,12 @@ def make_wish(args: argparse.Namespace, prompt: Prompt, vocabulary: Vocabulary) 
     return Wish(given, make, args.fill or (), args.bars or 0, args.loop)
 
 
-def check_rules_matter(args: argparse.Namespace, made: Sequence[str],
+def check_rules_matter(args: argparse.Namespace,
+                       made: Sequence[str],
                        vocabulary: Vocabulary) -> None:
     """Raise UserError about a flag with a rule for a part that is not `made`: it changes nothing."""
-    with_pitches = [text.partition("=")[0].strip() for text in args.pitches]
+    names = (text.partition("=")[0] for text in args.pitches)
+    with_pitches = [name.strip() for name in names]
     for name in (*with_pitches, *split_names(args.mono or "")):
         if name not in made:
             raise UserError(f"a rule for {name}, which is not made; leave it out, "

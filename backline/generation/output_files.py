@@ -24,12 +24,15 @@ LOG_NAME = "genconfigs.txt"
 def song_number(path: Path) -> int:
     """The number of the song that a file in the output folder belongs to; −1 for none."""
     match = re.fullmatch(r"(\d+)(-\w+\.mid|\.mid|\.png|\.wav)", path.name)
-    return int(match[1]) if match else -1
+    if not match:
+        return -1
+    return int(match[1])
 
 
 def next_number(folder: Path) -> int:
     """One more than the highest song number in `folder`, 0 in an empty one."""
-    return max(map(song_number, folder.iterdir()), default=-1) + 1
+    numbers = map(song_number, folder.iterdir())
+    return max(numbers, default=-1) + 1
 
 
 def remove_song(folder: Path, number: int) -> None:
@@ -39,7 +42,10 @@ def remove_song(folder: Path, number: int) -> None:
             path.unlink()
 
 
-def song_bytes(rows: np.ndarray, tokenizer: MidiTokenizerPooled, tempo: float, recipe: Recipe,
+def song_bytes(rows: np.ndarray,
+               tokenizer: MidiTokenizerPooled,
+               tempo: float,
+               recipe: Recipe,
                n_bars: int = 0) -> dict[str, bytes]:
     """The MIDI files of (N, F) note ids, by name ending: "" for the whole, "-drums" for a stem.
 
@@ -47,13 +53,18 @@ def song_bytes(rows: np.ndarray, tokenizer: MidiTokenizerPooled, tempo: float, r
     at least. Imported into a DAW, or looped there, they stay together.
     """
     v = tokenizer.vocabulary
-    parts = [end_at_next_onset(part) for part in tokenizer.rows_to_parts(rows, TICKS_PER_QUARTER)]
-    last_tick = max(int(part[:, 1].max(initial=0)) for part in parts)
+    parts = [end_at_next_onset(part)
+             for part in tokenizer.rows_to_parts(rows, TICKS_PER_QUARTER)]
+    last_ticks = (part[:, 1].max(initial=0) for part in parts)
+    last_tick = int(max(last_ticks))
     ticks_per_bar = QUARTERS_PER_BAR * TICKS_PER_QUARTER
-    end_tick = ticks_per_bar * max(n_bars, math.ceil(last_tick / ticks_per_bar))
-    stems = {f"-{name}": p for p, name in enumerate(v.part_names)}
+    n_played = math.ceil(last_tick / ticks_per_bar)
+    end_tick = ticks_per_bar * max(n_bars, n_played)
+    track_sets: dict[str, int | None] = {"": None}
+    for p, name in enumerate(v.part_names):
+        track_sets[f"-{name}"] = p
     files = {}
-    for ending, only in ({"": None} | stems).items():
+    for ending, only in track_sets.items():
         midi = parts_to_bytes(parts, v, TICKS_PER_QUARTER, tempo, only=only)
         files[ending] = with_recipe(midi, recipe, end_tick)
     return files
@@ -72,10 +83,15 @@ def describe(rows: np.ndarray, n_new: int, tokenizer: MidiTokenizerPooled) -> st
     v = tokenizer.vocabulary
     part_of_note = v.part_of_id[rows[:, PITCH_INSTRUMENT]]  # (N,)
     counts = np.bincount(part_of_note, minlength=len(v.parts))
-    parts = ", ".join(f"{name} {count}" for name, count in zip(v.part_names, counts, strict=True))
-    last = int(rows[-1, BAR]) - FIRST_ID + 1 if len(rows) else 0
-    new = f", {n_new} of them new" if n_new < len(rows) else ""
-    return f"{last} bars, {len(rows)} notes{new} ({parts})"
+    parts = ", ".join(f"{name} {count}"
+                      for name, count in zip(v.part_names, counts, strict=True))
+    n_bars = 0
+    if len(rows):
+        n_bars = int(rows[-1, BAR]) - FIRST_ID + 1
+    new = ""
+    if n_new < len(rows):
+        new = f", {n_new} of them new"
+    return f"{n_bars} bars, {len(rows)} notes{new} ({parts})"
 
 
 def log_run(folder: Path, record: dict[str, Any]) -> None:
@@ -83,4 +99,5 @@ def log_run(folder: Path, record: dict[str, Any]) -> None:
     line = "=" * 80
     stamp = datetime.datetime.now().isoformat(sep=" ", timespec="seconds")
     with open(folder / LOG_NAME, "a", encoding="utf-8") as file:
-        file.write(f"{line}\n{stamp}\n{line}\n{json.dumps(record, indent=2)}\n\n")
+        text = json.dumps(record, indent=2)
+        file.write(f"{line}\n{stamp}\n{line}\n{text}\n\n")

@@ -36,7 +36,9 @@ def open_prompt(path: Path) -> Song | TokenFile:
     return song
 
 
-def read_prompt(opened: Song | TokenFile | None, path: Path, n_rows: int,
+def read_prompt(opened: Song | TokenFile | None,
+                path: Path,
+                n_rows: int,
                 tokenizer: MidiTokenizerPooled) -> Prompt:
     """The prompt in ids, of what `open_prompt` made of the file; None for no prompt.
 
@@ -44,10 +46,12 @@ def read_prompt(opened: Song | TokenFile | None, path: Path, n_rows: int,
     UserError about bad ids, or a prompt without notes.
     """
     if opened is None:
-        return Prompt(np.zeros((0, len(FIELDS)), np.int64), DEFAULT_TEMPO)
+        nothing = np.zeros((0, len(FIELDS)), np.int64)
+        return Prompt(nothing, DEFAULT_TEMPO)
     if isinstance(opened, Song):
         tempo = opened.main_tempo()
-        ids = np.array(tokenizer.rows_to_ids(tokenizer.song_rows(opened, str(path))))
+        rows = tokenizer.song_rows(opened, str(path))
+        ids = np.array(tokenizer.rows_to_ids(rows))
     else:
         ids, tempo = opened.checked_ids(tokenizer), opened.tempo
     rows = note_rows(ids[:n_rows] if n_rows else ids)

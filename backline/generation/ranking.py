@@ -43,19 +43,25 @@ class Score:
     def total(self) -> float:
         """The mean of the marks that apply."""
         marks = (self.likely, self.in_key, self.groove, self.fresh)
-        return float(np.mean([mark for mark in marks if mark is not None]))
+        applying = [mark for mark in marks if mark is not None]
+        return float(np.mean(applying))
 
     def describe(self) -> str:
         """The score and why, on one line."""
-        in_key = "" if self.in_key is None else f"{self.in_key:.0%} in {self.key}, "
+        in_key = ""
+        if self.in_key is not None:
+            in_key = f"{self.in_key:.0%} in {self.key}, "
         return (f"score {self.total:.3f}: "
                 f"likely {self.likely:.2f} ({self.nats_per_note:.2f} nats/note), {in_key}"
                 f"groove {self.groove:.2f}, "
                 f"fresh {self.fresh:.2f} ({self.copied:.0%} of the bars copied)")
 
 
-def rank(songs: Sequence[np.ndarray], surprisals: Sequence[np.ndarray], known: np.ndarray,
-         vocabulary: Vocabulary, rules: RuleConfig) -> list[tuple[int, Score]]:
+def rank(songs: Sequence[np.ndarray],
+         surprisals: Sequence[np.ndarray],
+         known: np.ndarray,
+         vocabulary: Vocabulary,
+         rules: RuleConfig) -> list[tuple[int, Score]]:
     """Indices and scores of songs, best first. Songs without notes are left out.
 
     Args:
@@ -70,11 +76,13 @@ def rank(songs: Sequence[np.ndarray], surprisals: Sequence[np.ndarray], known: n
     for i, nats in zip(playing, nats_per_note, strict=True):
         new = songs[i]
         key, in_key = key_mark(new, known, vocabulary, rules)
-        copied = copied_share(new, _of_same_parts(known, new, vocabulary))
+        known_of_parts = _of_same_parts(known, new, vocabulary)
+        copied = copied_share(new, known_of_parts)
+        grooves_known = known if len(known) else new
         score = Score(
             likely=likelihood_mark(nats, nats_per_note),
             in_key=in_key,
-            groove=groove_mark(new, known if len(known) else new, vocabulary.steps_per_bar),
+            groove=groove_mark(new, grooves_known, vocabulary.steps_per_bar),
             fresh=min(1.0, 2 * (1 - copied)),
             nats_per_note=nats,
             key=key,
@@ -84,7 +92,9 @@ def rank(songs: Sequence[np.ndarray], surprisals: Sequence[np.ndarray], known: n
     return sorted(scored, key=lambda pair: -pair[1].total)
 
 
-def _of_same_parts(known: np.ndarray, new: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
+def _of_same_parts(known: np.ndarray,
+                   new: np.ndarray,
+                   vocabulary: Vocabulary) -> np.ndarray:
     """Those of `known` (M, F) rows that parts of `new` (N, F) play."""
     parts_of_known = vocabulary.part_of_id[known[:, PITCH_INSTRUMENT]]
     parts_of_new = vocabulary.part_of_id[new[:, PITCH_INSTRUMENT]]
@@ -102,7 +112,9 @@ def likelihood_mark(nats: float, of_rivals: Sequence[float]) -> float:
     return max(0.0, 1.0 - outside / (high - low))
 
 
-def key_mark(new: np.ndarray, known: np.ndarray, vocabulary: Vocabulary,
+def key_mark(new: np.ndarray,
+             known: np.ndarray,
+             vocabulary: Vocabulary,
              rules: RuleConfig) -> tuple[str, float | None]:
     """A scale, and the share of new notes in it; ("", None) where all new notes are drums.
 
@@ -120,7 +132,8 @@ def key_mark(new: np.ndarray, known: np.ndarray, vocabulary: Vocabulary,
         judged = known_classes if len(known_classes) else new_classes
         counts = np.bincount(judged, minlength=OCTAVE)
         name, in_scale = best_scale(counts.tolist())
-    return name, float(np.isin(new_classes, list(in_scale)).mean())
+    is_inside = np.isin(new_classes, list(in_scale))
+    return name, float(is_inside.mean())
 
 
 def _pitch_classes(rows: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
@@ -140,13 +153,16 @@ def groove_mark(new: np.ndarray, known: np.ndarray, steps_per_bar: int) -> float
     def shares(rows: np.ndarray) -> np.ndarray:
         """(steps_per_bar,) of the notes, by where in the bar they begin."""
         steps = rows[:, START_POS] - FIRST_ID
-        return np.bincount(steps, minlength=steps_per_bar) / len(rows)
+        counts = np.bincount(steps, minlength=steps_per_bar)
+        return counts / len(rows)
 
     target = shares(known)
-    bar_lines = np.flatnonzero(np.diff(new[:, BAR])) + 1
+    steps_between = np.diff(new[:, BAR])
+    bar_lines = np.flatnonzero(steps_between) + 1
     marks = []
     for bar in np.split(new, bar_lines):
-        distance = np.abs(shares(bar) - target).sum() / 2
+        differences = np.abs(shares(bar) - target)
+        distance = differences.sum() / 2
         marks.append(1 - distance)
     return float(np.mean(marks))
 

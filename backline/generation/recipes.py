@@ -61,7 +61,8 @@ class Recipe:
         if self.seed not in self.batch or min(*self.batch, self.prompt_rows) < 0:
             raise UserError("its numbers make no sense; give the song as generate.py wrote it")
         if self.dtype not in DTYPES:
-            raise UserError(f"dtype {self.dtype!r} must be one of {', '.join(DTYPES)}")
+            known = ", ".join(DTYPES)
+            raise UserError(f"dtype {self.dtype!r} must be one of {known}")
 
 
 def recipe_to_dict(recipe: Recipe) -> dict[str, Any]:
@@ -85,7 +86,9 @@ def recipe_from_dict(data: dict[str, Any], where: str) -> Recipe:
     if data.get("format") != RECIPE_FORMAT or data.get("version") != RECIPE_VERSION:
         raise UserError(f"{where}: its recipe is of version {data.get('version')!r:.40}, "
                         f"this program reads {RECIPE_VERSION}; use the version that wrote it")
-    settings = {key: value for key, value in data.items() if key not in ("format", "version")}
+    settings = {key: value
+                for key, value in data.items()
+                if key not in ("format", "version")}
     if isinstance(settings.get("genconfig"), dict):
         settings["genconfig"] = dict.fromkeys(SWITCHES, False) | settings["genconfig"]
     return config_from_dict(Recipe, settings, f"{where}: recipe")
@@ -98,7 +101,8 @@ def with_recipe(midi: bytes, recipe: Recipe, end_tick: int = 0) -> bytes:
     """
     file = mido.MidiFile(file=io.BytesIO(midi))
     text = json.dumps(recipe_to_dict(recipe), separators=(",", ":"))
-    file.tracks[0].insert(0, mido.MetaMessage("text", text=text, time=0))
+    message = mido.MetaMessage("text", text=text, time=0)
+    file.tracks[0].insert(0, message)
     for track in file.tracks:
         *music, end = track
         last_tick = sum(message.time for message in music)
@@ -159,7 +163,8 @@ def read_originals(path: Path) -> list[Original]:
         recipe = read_recipe(path)
         return [Original(str(path), file_hash(path), recipe)]
     data = read_json_object(path)
-    kind, version = data.get("format"), data.get("version")
+    kind = data.get("format")
+    version = data.get("version")
     if kind != STARS_FORMAT or version != STARS_VERSION:
         raise UserError(f"{path}: of format {kind!r:.40} and version {version!r:.40}, "
                         f"not {STARS_FORMAT} version {STARS_VERSION}; "
@@ -175,4 +180,5 @@ def _original(song: object, where: str) -> Original:
         raise UserError(f"{where}: has no recipe; export the stars from the page again")
     besides = {key: value for key, value in song.items() if key != "recipe"}
     star = config_from_dict(Star, besides, where)
-    return Original(star.file, star.hash, recipe_from_dict(song["recipe"], where))
+    recipe = recipe_from_dict(song["recipe"], where)
+    return Original(star.file, star.hash, recipe)

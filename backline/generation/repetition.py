@@ -30,7 +30,9 @@ class Repeats:
         """One more note, a row of ids, no earlier than the last."""
         while self.bar < note[BAR]:
             self.end_bar()
-        self._onsets.add((int(note[START_POS]), int(note[PITCH_INSTRUMENT])))
+        start_pos = int(note[START_POS])
+        pitch = int(note[PITCH_INSTRUMENT])
+        self._onsets.add((start_pos, pitch))
 
     def end_bar(self) -> None:
         """Finish the bar in progress; an empty one is no repeat."""

@@ -29,7 +29,8 @@ class Job:
     session: Session
 
 
-def open_job(original: Original, prompt: Path | None,
+def open_job(original: Original,
+             prompt: Path | None,
              open_model: Callable[[str], LoadedModel]) -> Job:
     """A song with its model and its prompt.
 
@@ -73,7 +74,9 @@ def make_again(job: Job, folder: Path, batches: dict[str, list[Sampled]]) -> boo
     `batches` holds the batches made so far, by a recipe without its own seed; this song's is added.
     Songs that were made together are made together again.
     """
-    name, recipe, session = job.original.name, job.original.recipe, job.session
+    name = job.original.name
+    recipe = job.original.recipe
+    session = job.session
     loaded = session.loaded
     shared = repr(dataclasses.replace(recipe, seed=recipe.batch[0]))
     if shared not in batches:
@@ -81,7 +84,8 @@ def make_again(job: Job, folder: Path, batches: dict[str, list[Sampled]]) -> boo
     song = batches[shared][recipe.batch.index(recipe.seed)]
     files = session.files(song.notes, recipe)
     whole = write_song(folder, next_number(folder), files)
-    if job.original.hash in (hashlib.sha256(data).hexdigest() for data in files.values()):
+    hashes = [hashlib.sha256(data).hexdigest() for data in files.values()]
+    if job.original.hash in hashes:
         print(f"{whole}: the same bytes as {name}")
         return True
     changed = differences(recipe.surroundings, song_surroundings(loaded.device.type))

@@ -141,7 +141,10 @@ class Option(NamedTuple):
 class Rules:
     """The rules of one song, or of the passage of it that is made."""
 
-    def __init__(self, vocabulary: Vocabulary, config: RuleConfig, passage: Passage) -> None:
+    def __init__(self,
+                 vocabulary: Vocabulary,
+                 config: RuleConfig,
+                 passage: Passage) -> None:
         """Raises UserError: the rules name an unknown part or pitch, or leave a part no pitch."""
         _check_parts(vocabulary, config, passage.parts)
         self.vocabulary = vocabulary
@@ -155,8 +158,10 @@ class Rules:
         self.first = passage.first_bar * vocabulary.steps_per_bar
         self.end = passage.end_bar * vocabulary.steps_per_bar
 
-        self.ids_of_part = [slice(first, first + part.n_pitches) for first, part
-                            in zip(vocabulary.first_pitch_ids, vocabulary.parts, strict=True)]
+        self.ids_of_part = []
+        for first, part in zip(vocabulary.first_pitch_ids, vocabulary.parts, strict=True):
+            ids = slice(first, first + part.n_pitches)
+            self.ids_of_part.append(ids)
         self.pitches = allowed_pitches(vocabulary, config, self.parts)  # (V,) bool
         names = enumerate(vocabulary.part_names)
         self.monophonic = [p for p, name in names if name in config.monophonic]
@@ -164,7 +169,8 @@ class Rules:
         self.chord_pitches = self._chord_pitches(passage.chords)
         self.sounding_bars = frozenset((self.given[:, BAR] - FIRST_ID).tolist())
         self.gaps = self._gaps(range(passage.first_bar, passage.end_bar))
-        self.by_part = [PitchGroup(ids, self._longest(p)) for p, ids in enumerate(self.ids_of_part)]
+        self.by_part = [PitchGroup(ids, self._longest(p))
+                        for p, ids in enumerate(self.ids_of_part)]
         # One group, for where durations do not matter: `longest` is that of any part.
         all_ids = slice(0, len(self.pitches))
         self.all_parts = [PitchGroup(all_ids, self.by_part[0].longest)]
@@ -195,7 +201,9 @@ class Rules:
             place = np.searchsorted(onsets, times, side="right")
             next_onset = np.append(onsets, ends[-1])[place]
             ends = np.minimum(ends, next_onset)
-        made = {p for p, ids in enumerate(self.ids_of_part) if self.pitches[ids].any()}
+        made = {p
+                for p, ids in enumerate(self.ids_of_part)
+                if self.pitches[ids].any()}
         if made <= set(self.monophonic):
             # A bar that must have a note needs a moment in which no part still rings.
             next_bar = (times // v.steps_per_bar + 1) * v.steps_per_bar
@@ -212,21 +220,25 @@ class Rules:
         v = self.vocabulary
         parts = v.part_of_id[self.given[:, PITCH_INSTRUMENT]]
         own = self.given[parts == part] - FIRST_ID
-        return np.sort(own[:, BAR] * v.steps_per_bar + own[:, START_POS])
+        onsets = own[:, BAR] * v.steps_per_bar + own[:, START_POS]
+        return np.sort(onsets)
 
     # ------------------------------------------------------------ masks
 
     def may_end(self, history: History) -> bool:
         """Whether EOS is allowed here although more notes would be valid."""
-        if self.gaps and history.time < self.gaps[-1] * self.vocabulary.steps_per_bar:
-            return False
+        if self.gaps:
+            last_gap = self.gaps[-1] * self.vocabulary.steps_per_bar
+            if history.time < last_gap:
+                return False
         last_bar_sounds = self.last_bar_id - FIRST_ID in self.sounding_bars
         return not self.exact or last_bar_sounds or self.in_last_bar(history)
 
     @property
     def last_bar_id(self) -> int:
         """The id of the last bar that is made."""
-        return self.end // self.vocabulary.steps_per_bar - 1 + FIRST_ID
+        n_bars = self.end // self.vocabulary.steps_per_bar
+        return FIRST_ID + n_bars - 1
 
     def in_last_bar(self, history: History) -> bool:
         """Whether the last note begins in the last bar that is made, or later."""
@@ -253,8 +265,9 @@ class Rules:
     def _end_of_next_silent_bar(self, history: History) -> int:
         """The end of the next bar without given notes, after the bar of the last note."""
         steps = self.vocabulary.steps_per_bar
-        begun = history.time >= self.first
-        bar = history.time // steps + 1 if begun else self.first // steps
+        bar = self.first // steps
+        if history.time >= self.first:
+            bar = history.time // steps + 1
         while bar in self.sounding_bars:
             bar += 1
         return (bar + 1) * steps
@@ -276,7 +289,10 @@ class Rules:
                 allowed[self.ids_of_part[p]] = False
         return allowed
 
-    def mask(self, family: int, chosen: dict[int, int], spans: list[TimeSpan],
+    def mask(self,
+             family: int,
+             chosen: dict[int, int],
+             spans: list[TimeSpan],
              may_end: bool) -> np.ndarray:
         """(V_f,) bool: the ids of `family` from which a valid note can be completed.
 
@@ -300,7 +316,9 @@ class Rules:
             allowed[EOS] = may_end or not allowed.any()
         return allowed
 
-    def _options(self, chosen: dict[int, int], spans: list[TimeSpan],
+    def _options(self,
+                 chosen: dict[int, int],
+                 spans: list[TimeSpan],
                  by_part: bool) -> Iterator[Option]:
         """Notes that fit the ids chosen: part by part if asked for, or if durations matter."""
         for begin, end, pitches in spans:
@@ -320,7 +338,10 @@ class Rules:
         """The pitches of each part; or all in one group, whose `longest` means nothing."""
         return self.by_part if by_part else self.all_parts
 
-    def _times_left(self, begin: int, end: int, chosen: dict[int, int]) -> np.ndarray:
+    def _times_left(self,
+                    begin: int,
+                    end: int,
+                    chosen: dict[int, int]) -> np.ndarray:
         """(N,) times from `begin` to before `end` that fit the bar and start_pos `chosen`."""
         steps = self.vocabulary.steps_per_bar
         if BAR in chosen:
@@ -333,7 +354,9 @@ class Rules:
         return times
 
 
-def allowed_pitches(vocabulary: Vocabulary, config: RuleConfig, parts: Sequence[str]) -> np.ndarray:
+def allowed_pitches(vocabulary: Vocabulary,
+                    config: RuleConfig,
+                    parts: Sequence[str]) -> np.ndarray:
     """(V,) bool: pitch_instrument ids that `parts` may play, by the rules that hold at all times.
 
     Raises UserError if the rules leave a part no pitch.
@@ -372,7 +395,9 @@ def chord_tones(chords: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
     return np.stack(tones)[which.reshape(-1)]
 
 
-def _check_parts(vocabulary: Vocabulary, config: RuleConfig, parts: Sequence[str]) -> None:
+def _check_parts(vocabulary: Vocabulary,
+                 config: RuleConfig,
+                 parts: Sequence[str]) -> None:
     """Raise UserError if rules or `parts` name a part that the vocabulary does not have."""
     ruled = (*config.pitches, *config.monophonic, *config.max_chord, *config.max_per_bar)
     for name in (*parts, *ruled):

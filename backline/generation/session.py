@@ -47,7 +47,10 @@ SEED_STEP = 1_000_000  # from the seed of a rejected song to the next
 class LoadedModel:
     """A model ready to play, with its tokenizer, its device and what its file says besides."""
 
-    def __init__(self, path: Path, device_name: str = "auto", dtype: str = DTYPES[0]) -> None:
+    def __init__(self,
+                 path: Path,
+                 device_name: str = "auto",
+                 dtype: str = DTYPES[0]) -> None:
         """Load the model at `path` with weights of `dtype`, one of `config.DTYPES`.
 
         Raises UserError about the file, the device, or a dtype that the device does not have.
@@ -110,7 +113,10 @@ class LoadedModel:
                   "make its own with copies.py", file=sys.stderr)
         return index
 
-    def make(self, task: Task, config: GenConfig, seeds: Sequence[int]) -> list[Sampled]:
+    def make(self,
+             task: Task,
+             config: GenConfig,
+             seeds: Sequence[int]) -> list[Sampled]:
         """One song of `task` for each seed, sampled in one batch."""
         from backline.generation.sampler import Request, sample_songs
 
@@ -192,8 +198,10 @@ class Session:
         SEED_STEP further is tried; so the songs are the same whatever `n` is. After TRIES tries the
         first that does not copy is kept. If all copy there is none, and fewer than `n` songs come.
         """
-        for first in range(seed, seed + n, BATCH):
-            yield from self._songs_of_batch(range(first, min(first + BATCH, seed + n)))
+        end = seed + n
+        for first in range(seed, end, BATCH):
+            seeds = range(first, min(first + BATCH, end))
+            yield from self._songs_of_batch(seeds)
 
     def _songs_of_batch(self, seeds: Sequence[int]) -> Iterator[GeneratedSong]:
         """A song for each of `seeds`, except those whose tries all copy."""
@@ -246,14 +254,16 @@ class Session:
     def _with_copies(self, song: GeneratedSong, check: CopyCheck) -> GeneratedSong:
         """The song with what it shares with training songs."""
         rows = self.task.song(song.notes)  # all of it, but what was given is nobody's copy
-        run = check.index.longest_run(rows, ~self.task.was_there(rows))
+        is_new = ~self.task.was_there(rows)
+        run = check.index.longest_run(rows, is_new)
         copied = check.index.describe(run, len(song.notes))
         return dataclasses.replace(song, copied=copied, is_copy=check.refuses(run))
 
     def _fault(self, song: GeneratedSong) -> str:
         """In what a song is not as asked, in words; "" for one that is."""
         if silent := lacking_parts(self.wish, self.task, self.config, song.notes):
-            return f"{' and '.join(silent)} would be silent, or nearly so"
+            names = " and ".join(silent)
+            return f"{names} would be silent, or nearly so"
         if not song.cut and ends_soon(self.wish, self.task, self.config, song.notes):
             return f"it would end within {SOON} bars after the prompt"
         return ""
@@ -289,7 +299,10 @@ class Session:
         )
 
 
-def open_session(loaded: LoadedModel, wish: Wish, config: GenConfig, prompt: Prompt,
+def open_session(loaded: LoadedModel,
+                 wish: Wish,
+                 config: GenConfig,
+                 prompt: Prompt,
                  copy_check: CopyCheck | None) -> Session:
     """Raises UserError if the model was not trained for the wish, or the prompt does not fit it."""
     loaded.check(wish, config)
@@ -297,7 +310,9 @@ def open_session(loaded: LoadedModel, wish: Wish, config: GenConfig, prompt: Pro
     return Session(loaded, wish, config, prompt, task, copy_check)
 
 
-def best_songs(songs: Sequence[GeneratedSong], n: int, session: Session) -> list[GeneratedSong]:
+def best_songs(songs: Sequence[GeneratedSong],
+               n: int,
+               session: Session) -> list[GeneratedSong]:
     """The `n` best, best first, each with its score in words; songs without a note come last."""
     from backline.generation.ranking import rank
 
@@ -305,6 +320,7 @@ def best_songs(songs: Sequence[GeneratedSong], n: int, session: Session) -> list
     notes = [song.notes for song in songs]
     surprisals = [song.surprisals for song in songs]
     ranked = rank(notes, surprisals, session.task.kept, vocabulary, session.config.rules)
-    scored = [dataclasses.replace(songs[i], score=score.describe()) for i, score in ranked]
+    scored = [dataclasses.replace(songs[i], score=score.describe())
+              for i, score in ranked]
     empty = [song for song in songs if not len(song.notes)]
     return [*scored, *empty][:n]

@@ -111,7 +111,8 @@ class Task:
     @property
     def first_bar(self) -> int:
         """The first bar to be made, from 0."""
-        return max(self.rules.first // self.rules.vocabulary.steps_per_bar, _n_bars(self.prompt))
+        first = self.rules.first // self.rules.vocabulary.steps_per_bar
+        return max(first, _n_bars(self.prompt))
 
     @property
     def silent(self) -> tuple[str, ...]:
@@ -123,7 +124,8 @@ class Task:
     def song(self, new: np.ndarray) -> np.ndarray:
         """(N, F) rows of the whole song in order, with its `new` ones."""
         rows = np.concatenate([self.kept, new])
-        order = np.lexsort((rows[:, PITCH_INSTRUMENT], rows[:, START_POS], rows[:, BAR]))
+        by_column = [rows[:, field] for field in (PITCH_INSTRUMENT, START_POS, BAR)]
+        order = np.lexsort(by_column)
         return rows[order]
 
     def n_new_bars(self, bar: int) -> int:
@@ -138,7 +140,8 @@ class Task:
 def are_among(rows: np.ndarray, others: np.ndarray) -> np.ndarray:
     """(N,) bool: which of (N, F) rows are also rows of (M, F) `others`."""
     known = set(map(tuple, others.tolist()))
-    return np.array([tuple(row) in known for row in rows.tolist()], bool)
+    is_known = [tuple(row) in known for row in rows.tolist()]
+    return np.array(is_known, bool)
 
 
 # ---------------------------------------------------------------- what people type
@@ -159,7 +162,9 @@ def parse_bars(text: str) -> tuple[int, int]:
 
 def split_names(text: str) -> tuple[str, ...]:
     """The names in "bass, piano", each once."""
-    return tuple(dict.fromkeys(filter(None, re.split(r"[,\s]+", text))))
+    names = re.split(r"[,\s]+", text)
+    different = dict.fromkeys(filter(None, names))
+    return tuple(different)
 
 
 def parse_parts(text: str, vocabulary: Vocabulary) -> tuple[str, ...]:
@@ -184,7 +189,10 @@ def check_has_song(given: bool, fill: bool, has_song: bool) -> None:
 # ---------------------------------------------------------------- from a wish to a task
 
 
-def make_task(wish: Wish, prompt: np.ndarray, vocabulary: Vocabulary, config: GenConfig) -> Task:
+def make_task(wish: Wish,
+              prompt: np.ndarray,
+              vocabulary: Vocabulary,
+              config: GenConfig) -> Task:
     """The task that follows from a wish.
 
     Args:
@@ -200,10 +208,14 @@ def make_task(wish: Wish, prompt: np.ndarray, vocabulary: Vocabulary, config: Ge
     return _new_bars(wish, prompt, vocabulary, config)
 
 
-def _new_bars(wish: Wish, prompt: np.ndarray, vocabulary: Vocabulary, config: GenConfig) -> Task:
+def _new_bars(wish: Wish,
+              prompt: np.ndarray,
+              vocabulary: Vocabulary,
+              config: GenConfig) -> Task:
     """Bars from scratch, or after a prompt."""
     begun = _n_bars(prompt)
-    end_bar = min(begun + (wish.bars or config.num_bars), vocabulary.bars)
+    n_wanted = wish.bars or config.num_bars
+    end_bar = min(begun + n_wanted, vocabulary.bars)
     if wish.bars and end_bar < begun + wish.bars:
         raise UserError(f"--bars {wish.bars}: {vocabulary.bars - begun} bars are left of the "
                         f"{vocabulary.bars} a song can have; ask for fewer")
@@ -230,20 +242,26 @@ def _new_bars(wish: Wish, prompt: np.ndarray, vocabulary: Vocabulary, config: Ge
     )
 
 
-def told_chords(config: GenConfig, first_bar: int, end_bar: int) -> np.ndarray | None:
+def told_chords(config: GenConfig,
+                first_bar: int,
+                end_bar: int) -> np.ndarray | None:
     """(2 · end_bar, 3) ids of the chords asked for, from `first_bar` on; None for none.
 
     Raises UserError about chords that cannot be read.
     """
     if not config.controls.chords:
         return None
-    chords = np.full((HALVES_PER_BAR * end_bar, len(CHORD_FIELDS)), UNKNOWN, np.uint8)
+    n_half_bars = HALVES_PER_BAR * end_bar
+    chords = np.full((n_half_bars, len(CHORD_FIELDS)), UNKNOWN, np.uint8)
     n_told = HALVES_PER_BAR * max(end_bar - first_bar, 0)
-    chords[len(chords) - n_told:] = parse_chords(config.controls.chords).half_bars(n_told)
+    progression = parse_chords(config.controls.chords)
+    chords[n_half_bars - n_told:] = progression.half_bars(n_told)
     return chords
 
 
-def _parts_for_parts(wish: Wish, prompt: np.ndarray, vocabulary: Vocabulary,
+def _parts_for_parts(wish: Wish,
+                     prompt: np.ndarray,
+                     vocabulary: Vocabulary,
                      config: GenConfig) -> Task:
     """Parts beside those of the prompt that are given."""
     present = parts_of(prompt, vocabulary)
@@ -251,7 +269,9 @@ def _parts_for_parts(wish: Wish, prompt: np.ndarray, vocabulary: Vocabulary,
         if name not in present:
             raise UserError(f"--given {name}: the prompt has no {name}; "
                             f"it has {', '.join(present)}")
-    others = tuple(name for name in vocabulary.part_names if name not in wish.given)
+    others = tuple(name
+                   for name in vocabulary.part_names
+                   if name not in wish.given)
     make = wish.make or others
     if not make:
         raise UserError("--given names all parts; leave out those to be made")
@@ -274,7 +294,10 @@ def _parts_for_parts(wish: Wish, prompt: np.ndarray, vocabulary: Vocabulary,
     )
 
 
-def _fill(wish: Wish, prompt: np.ndarray, vocabulary: Vocabulary, config: GenConfig) -> Task:
+def _fill(wish: Wish,
+          prompt: np.ndarray,
+          vocabulary: Vocabulary,
+          config: GenConfig) -> Task:
     """Bars of the prompt anew, between those before and those after them."""
     if config.controls.ending == "yes":
         raise UserError("--ending yes: bars in the middle lead to what comes after them; "
@@ -318,8 +341,11 @@ def _most_notes(config: GenConfig, n_bars: int, asked: bool = True) -> int:
 
 def parts_of(rows: np.ndarray, vocabulary: Vocabulary) -> tuple[str, ...]:
     """Names of the parts that have notes in (N, F) rows."""
-    present = set(vocabulary.part_of_id[rows[:, PITCH_INSTRUMENT]].tolist())
-    return tuple(name for p, name in enumerate(vocabulary.part_names) if p in present)
+    part_of_note = vocabulary.part_of_id[rows[:, PITCH_INSTRUMENT]]
+    present = set(part_of_note.tolist())
+    return tuple(name
+                 for p, name in enumerate(vocabulary.part_names)
+                 if p in present)
 
 
 def resting_parts(wish: Wish, task: Task) -> tuple[str, ...]:
@@ -330,7 +356,10 @@ def resting_parts(wish: Wish, task: Task) -> tuple[str, ...]:
     return tuple(name for name in present if name not in task.made)
 
 
-def lacking_parts(wish: Wish, task: Task, config: GenConfig, new: np.ndarray) -> tuple[str, ...]:
+def lacking_parts(wish: Wish,
+                  task: Task,
+                  config: GenConfig,
+                  new: np.ndarray) -> tuple[str, ...]:
     """Requested parts that have no note in the song of `new` notes, or nearly none.
 
     Requested are parts that the wish names, or that given ones lack. From scratch all parts are,
@@ -355,12 +384,17 @@ def lacking_parts(wish: Wish, task: Task, config: GenConfig, new: np.ndarray) ->
 
     def n_bars_of(name: str) -> int:
         """How many bars a part plays in."""
-        return len(set(rows[_plays(rows, (name,), v), BAR].tolist()))
+        own = rows[_plays(rows, (name,), v)]
+        bars = set(own[:, BAR].tolist())
+        return len(bars)
 
     return tuple(name for name in asked if n_bars_of(name) < least)
 
 
-def ends_soon(wish: Wish, task: Task, config: GenConfig, new: np.ndarray) -> bool:
+def ends_soon(wish: Wish,
+              task: Task,
+              config: GenConfig,
+              new: np.ndarray) -> bool:
     """Whether a song ends within SOON bars after its prompt, and nobody asked it to."""
     if not config.go_on or not len(task.prompt) or wish.fill or wish.bars:
         return False
@@ -377,12 +411,19 @@ def incomplete_parts(rows: np.ndarray, vocabulary: Vocabulary) -> tuple[str, ...
     return present
 
 
-def _plays(rows: np.ndarray, parts: tuple[str, ...], vocabulary: Vocabulary) -> np.ndarray:
+def _plays(rows: np.ndarray,
+           parts: tuple[str, ...],
+           vocabulary: Vocabulary) -> np.ndarray:
     """(N,) bool: which of (N, F) rows `parts` play."""
-    wanted = [p for p, name in enumerate(vocabulary.part_names) if name in parts]
-    return np.isin(vocabulary.part_of_id[rows[:, PITCH_INSTRUMENT]], wanted)
+    wanted = [p
+              for p, name in enumerate(vocabulary.part_names)
+              if name in parts]
+    part_of_note = vocabulary.part_of_id[rows[:, PITCH_INSTRUMENT]]
+    return np.isin(part_of_note, wanted)
 
 
 def _n_bars(rows: np.ndarray) -> int:
     """Bars of (N, F) rows in order, up to the last that has a note."""
-    return int(rows[-1, BAR]) - FIRST_ID + 1 if len(rows) else 0
+    if not len(rows):
+        return 0
+    return int(rows[-1, BAR]) - FIRST_ID + 1

@@ -54,7 +54,10 @@ class Told:
     by_bar: np.ndarray  # (bars, S + 1) uint8: sheet and bars left, read with the bar's notes
     by_half_bar: np.ndarray  # (2 * bars, 3) uint8: the chord, used once a note's time is chosen
 
-    def chord_at(self, bar: int, start_pos: int, vocabulary: Vocabulary) -> np.ndarray:
+    def chord_at(self,
+                 bar: int,
+                 start_pos: int,
+                 vocabulary: Vocabulary) -> np.ndarray:
         """(3,) ids of the chord at a time, given as ids; unknown for special ids."""
         if bar < FIRST_ID or start_pos < FIRST_ID:
             return np.full(len(CHORD_FIELDS), UNKNOWN, np.uint8)
@@ -71,7 +74,10 @@ def nothing_told(vocabulary: Vocabulary) -> Told:
     return Told(by_bar, by_half_bar)
 
 
-def tell(task: Task, config: GenConfig, table: SheetTable, seed: int) -> Told:
+def tell(task: Task,
+         config: GenConfig,
+         table: SheetTable,
+         seed: int) -> Told:
     """What a song of `task` is told; `seed` draws what is not said.
 
     Raises UserError if the controls name what the vocabulary does not have.
@@ -102,7 +108,8 @@ def tell(task: Task, config: GenConfig, table: SheetTable, seed: int) -> Told:
 
 
 def _density_text(config: GenConfig) -> str:
-    return ", ".join(f"{part}={level}" for part, level in config.controls.density.items())
+    return ", ".join(f"{part}={level}"
+                     for part, level in config.controls.density.items())
 
 
 def _columns(part: int) -> slice:
@@ -110,20 +117,27 @@ def _columns(part: int) -> slice:
     return slice(part * N_PART_FIELDS, (part + 1) * N_PART_FIELDS)
 
 
-def _drawn(playing: Sequence[str], density: dict[str, int], table: SheetTable,
-           vocabulary: Vocabulary, random: np.random.Generator) -> np.ndarray:
+def _drawn(playing: Sequence[str],
+           density: dict[str, int],
+           table: SheetTable,
+           vocabulary: Vocabulary,
+           random: np.random.Generator) -> np.ndarray:
     """(S,) the sheet of a song in which all of `playing` play, as near to `density` as there is."""
     sheets = table.sheets  # (n_songs, S)
-    first_columns = {name: p * N_PART_FIELDS for p, name in enumerate(vocabulary.part_names)}
-    plays = sheets[:, [first_columns[name] + PLAYS for name in playing]] == FIRST_VALUE
+    first_columns = {name: p * N_PART_FIELDS
+                     for p, name in enumerate(vocabulary.part_names)}
+    plays_columns = [first_columns[name] + PLAYS for name in playing]
+    plays = sheets[:, plays_columns] == FIRST_VALUE
     all_play = plays.all(1)
     if all_play.any():
         sheets = sheets[all_play]
     wanted = np.array([FIRST_VALUE + level - 1 for level in density.values()])
-    found = sheets[:, [first_columns[name] + DENSITY for name in density]].astype(int)
+    density_columns = [first_columns[name] + DENSITY for name in density]
+    found = sheets[:, density_columns].astype(int)
     distance = np.abs(found - wanted).sum(1)
     nearest = np.flatnonzero(distance == distance.min())
-    return sheets[random.choice(nearest)].copy()
+    drawn = random.choice(nearest)
+    return sheets[drawn].copy()
 
 
 def _estimated(task: Task, table: SheetTable) -> np.ndarray:
@@ -133,7 +147,8 @@ def _estimated(task: Task, table: SheetTable) -> np.ndarray:
     last = int(known[:, BAR].max()) - FIRST_ID
     if len(task.prompt) and len(task.given):  # bars in the middle
         last = min(last, task.first_bar + WINDOW_BARS // 2)
-    sheet = sheet_of(known, vocabulary, table.levels, max(last - WINDOW_BARS + 1, 0), last)
+    first = max(last - WINDOW_BARS + 1, 0)
+    sheet = sheet_of(known, vocabulary, table.levels, first, last)
     present = parts_of(known, vocabulary)
     for p, name in enumerate(vocabulary.part_names):
         made_beside = name in task.made and not len(task.prompt)
@@ -155,8 +170,9 @@ def _say_parts(sheet: np.ndarray, task: Task, density: dict[str, int]) -> None:
 
 def _key_id(config: GenConfig) -> int:
     """The id of the key that the rules ask for."""
+    tonic = pitch_class(config.rules.key)
     is_minor = MINOR_THIRD in SCALES[config.rules.scale]
-    return FIRST_VALUE + pitch_class(config.rules.key) * len(MODES) + is_minor
+    return FIRST_VALUE + tonic * len(MODES) + is_minor
 
 
 def _end_bar(task: Task) -> int:
@@ -169,14 +185,17 @@ def _bars_to_end(task: Task) -> np.ndarray:
     n_bars = task.rules.vocabulary.bars
     if not task.ends:
         return np.full(n_bars, FAR)
-    return np.maximum(_end_bar(task) - 1 - np.arange(n_bars), 0)
+    last_bar = _end_bar(task) - 1
+    n_left = last_bar - np.arange(n_bars)
+    return np.maximum(n_left, 0)
 
 
 def _say_chords(by_half_bar: np.ndarray, task: Task, config: GenConfig) -> None:
     """Write chords into (2 * bars, 3): those of given notes, and in their place those asked for."""
     if len(task.given):
         heard = estimate_chords(task.given, task.rules.vocabulary, 0, _end_bar(task))
-        by_half_bar[:len(heard)] = np.where(heard == NONE, UNKNOWN, heard)
+        told = np.where(heard == NONE, UNKNOWN, heard)
+        by_half_bar[:len(heard)] = told
     asked = told_chords(config, task.first_bar, _end_bar(task))
     if asked is not None:
         is_asked = asked[:, 0] != UNKNOWN
@@ -208,7 +227,9 @@ def check_controls(config: GenConfig, task: Task) -> list[str]:
 def _outside(progression: Progression, key: str, scale: str) -> list[str]:
     """A line about each chord of a progression that has notes outside a key."""
     in_key = scale_pitch_classes(key, scale)
-    outside = [chord for chord in progression.chords if not chord_pitch_classes(chord) <= in_key]
+    outside = [chord
+               for chord in progression.chords
+               if not chord_pitch_classes(chord) <= in_key]
     names = dict.fromkeys(map(chord_name, outside))
     return [f"{name} has notes outside {key} {scale}; they are allowed while it sounds"
             for name in names]

@@ -47,7 +47,9 @@ class Watcher:
     def look(self) -> None:
         """Look once: play every file that changed since it was last played and changes no more."""
         found = stamps(self.folder)
-        self.done = {path: stamp for path, stamp in self.done.items() if path in found}
+        self.done = {path: stamp
+                     for path, stamp in self.done.items()
+                     if path in found}
         for path, stamp in found.items():
             if self.seen.get(path) == stamp != self.done.get(path):
                 self.done[path] = stamp  # a bad file is not tried again before it changes, either
@@ -67,7 +69,8 @@ class Watcher:
             named = text if str(path) in text else f"{path}: {text}"
             print(f"error: {named}", file=sys.stderr, flush=True)
         except OSError as err:  # it was taken away again, or the disk is full
-            print(f"error: {path}: {err.strerror or err}", file=sys.stderr, flush=True)
+            what = err.strerror or err
+            print(f"error: {path}: {what}", file=sys.stderr, flush=True)
         sys.stdout.flush()  # whoever reads along through a pipe sees it now
 
     def output_of(self, path: Path) -> Path:
@@ -115,7 +118,9 @@ def folder_beside(folder: Path, ending: str) -> Path:
     return named.parent / f"{named.name}{ending}"
 
 
-def watch(watcher: Watcher, again: bool, sleep: Callable[[float], None] = time.sleep) -> int:
+def watch(watcher: Watcher,
+          again: bool,
+          sleep: Callable[[float], None] = time.sleep) -> int:
     """Look until Ctrl-C, the normal end: returns 0. `again`: also play files that have songs."""
     n_done = 0 if again else watcher.pass_over_done()
     before = f", but for {n_done} that have theirs" if n_done else ""

@@ -111,12 +111,16 @@ def causal_attention(
     return _fused_attention(query, key, value, dropout)
 
 
-def _fused_attention(query: Tensor, key: Tensor, value: Tensor, dropout: Dropout) -> Tensor:
+def _fused_attention(query: Tensor,
+                     key: Tensor,
+                     value: Tensor,
+                     dropout: Dropout) -> Tensor:
     """The same in torch's kernel for a GPU."""
     n_before = key.shape[2] - query.shape[2]
     mask = None
     if n_before:
-        mask = query.new_ones((query.shape[2], key.shape[2]), dtype=torch.bool)
+        size = (query.shape[2], key.shape[2])
+        mask = query.new_ones(size, dtype=torch.bool)
         mask = mask.tril(n_before)                           # (T, L)
     rate = dropout.p if dropout.training else 0.0
     return nn.functional.scaled_dot_product_attention(
@@ -141,7 +145,10 @@ def _masked_attention(
     return weights @ value                                   # (B, H, T, C)
 
 
-def _chunked_attention(query: Tensor, key: Tensor, value: Tensor, dropout: Dropout) -> Tensor:
+def _chunked_attention(query: Tensor,
+                       key: Tensor,
+                       value: Tensor,
+                       dropout: Dropout) -> Tensor:
     """The same on a CPU: queries go in chunks, each against only the keys it can see.
 
     Plain matrix products let both passes use the bf16 units, and little work is masked away.

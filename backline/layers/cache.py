@@ -47,7 +47,8 @@ class KeyValueCache:
         dtype: torch.dtype,
     ) -> None:
         """An empty cache; `shape` is (B, H, capacity, C)."""
-        self.layers = [self._empty_layer(shape, device, dtype) for _ in range(n_layers)]
+        self.layers = [self._empty_layer(shape, device, dtype)
+                       for _ in range(n_layers)]
         self.lengths = [0] * shape[0]
         self.capacity = shape[2]
         self.device = device
@@ -86,7 +87,8 @@ class KeyValueCache:
     def extend(self, layer: int, key: Tensor, value: Tensor) -> Memory:
         """Add (B, H, T, C) keys and values to one layer; returns what its new notes see."""
         assert self.step is not None
-        start, end = self.step.start, self.step.end
+        start = self.step.start
+        end = self.step.end
         keys, values = self.layers[layer]
         for buffer, new in ((keys, key), (values, value)):
             if self.step.places is None:
@@ -95,7 +97,9 @@ class KeyValueCache:
                 songs = torch.arange(len(buffer), device=self.device)[:, None]
                 by_note = new.transpose(1, 2)                # (B, T, H, C)
                 buffer[songs, :, self.step.places] = by_note.to(buffer.dtype)
-        return KeysValues(keys[:, :, :end], values[:, :, :end], self.step.visible)
+        keys = keys[:, :, :end]
+        values = values[:, :, :end]
+        return KeysValues(keys, values, self.step.visible)
 
     def end(self, counts: Sequence[int]) -> None:
         """Keep the first `counts[i]` new notes of song i; the rest was padding."""
@@ -121,7 +125,9 @@ class KeyValueCache:
         """
         keys, values = self.layers[layer]
         end = max(self.lengths)
-        return KeysValues(keys[:, :, :end], values[:, :, :end], visible)
+        keys = keys[:, :, :end]
+        values = values[:, :, :end]
+        return KeysValues(keys, values, visible)
 
     # ------------------------------------------------------------ songs of the batch
 
@@ -135,7 +141,10 @@ class KeyValueCache:
             self.layers[layer] = keys[:len(songs)], values[:len(songs)]
         self.lengths = [self.lengths[song] for song in songs]
 
-    def replace(self, songs: Sequence[int], other: KeyValueCache, sources: Sequence[int]) -> None:
+    def replace(self,
+                songs: Sequence[int],
+                other: KeyValueCache,
+                sources: Sequence[int]) -> None:
         """Overwrite `songs` with the songs `sources` of `other`."""
         index = torch.tensor(songs, device=self.device)
         source = torch.tensor(sources, device=self.device)

@@ -16,7 +16,10 @@ POOLINGS = ("concat", "sum")
 POSITIONS = ("sinusoidal", "rotary", "music_time", "metre")
 HEADS = ("parallel", "chain", "gru")
 BARS = ("absolute", "relative")
-CHOICES = {"emb_pooling": POOLINGS, "positions": POSITIONS, "heads": HEADS, "bars": BARS}
+CHOICES = {"emb_pooling": POOLINGS,
+           "positions": POSITIONS,
+           "heads": HEADS,
+           "bars": BARS}
 AT_LEAST_1 = ("n_layers", "n_heads", "d_model", "block_size", "steps_per_bar")
 FF_FACTOR = 4  # width of the feed-forward layer over d_model (Vaswani et al. 2017, section 3.3)
 TIME_FIELDS = (FIELDS[BAR], FIELDS[START_POS])
@@ -86,7 +89,10 @@ class ModelConfig:
         return cls(**with_sizes(settings, vocabulary))
 
     @classmethod
-    def from_dict(cls, settings: dict[str, Any], vocabulary: Vocabulary, where: str) -> ModelConfig:
+    def from_dict(cls,
+                  settings: dict[str, Any],
+                  vocabulary: Vocabulary,
+                  where: str) -> ModelConfig:
         """The same from JSON data. Raises UserError as `config_from_dict` does."""
         return config_from_dict(cls, with_sizes(settings, vocabulary), where)
 
@@ -152,7 +158,8 @@ class ModelConfig:
     def _check_choices(self) -> None:
         for name, options in CHOICES.items():
             if getattr(self, name) not in options:
-                raise UserError(f"{name}={getattr(self, name)!r} must be one of {_listed(options)}")
+                value = getattr(self, name)
+                raise UserError(f"{name}={value!r} must be one of {_listed(options)}")
         if sorted(self.order) != sorted(FIELDS):
             raise UserError(f"order={list(self.order)} must name each of {_listed(FIELDS)} once")
 
@@ -160,7 +167,8 @@ class ModelConfig:
         if not 0 <= self.late_layers < self.n_layers:
             raise UserError(f"late_layers={self.late_layers} must be from 0 to n_layers − 1 = "
                             f"{self.n_layers - 1}")
-        onset_first = set(self.order[:len(TIME_FIELDS)]) == set(TIME_FIELDS)
+        first = self.order[:len(TIME_FIELDS)]
+        onset_first = set(first) == set(TIME_FIELDS)
         if self.late_layers and (self.heads == "parallel" or not onset_first):
             raise UserError(f"late_layers={self.late_layers} needs heads other than parallel, and "
                             f"an order that begins with {' and '.join(TIME_FIELDS)}")
@@ -190,7 +198,9 @@ def with_sizes(settings: Mapping[str, Any], vocabulary: Vocabulary) -> dict[str,
     sizes = {"n_tokens": vocabulary.sizes, "steps_per_bar": vocabulary.steps_per_bar}
     if settings.get("controls"):
         sizes["control_sizes"] = tuple(field.size for field in fields(vocabulary))
-    missing = {name: size for name, size in sizes.items() if not settings.get(name)}
+    missing = {name: size
+               for name, size in sizes.items()
+               if not settings.get(name)}
     return {**settings, **missing}
 
 

@@ -14,7 +14,8 @@ from backline.layers.config import ModelConfig
 from backline.music.vocab import BAR, BOS, FIRST_ID, START_POS
 
 # Rotation periods in bars, most informative first: the bar, its subdivisions, its multiples.
-METRE = (1, 1 / 4, 1 / 2, 1 / 8, 2, 4, 1 / 16, 8, 16, 1 / 3, 1 / 6, 1 / 12, 32, 3, 64, 128)
+METRE = (1, 1 / 4, 1 / 2, 1 / 8, 2, 4, 1 / 16, 8,
+         16, 1 / 3, 1 / 6, 1 / 12, 32, 3, 64, 128)
 
 # ---------------------------------------------------------------- bars and time
 
@@ -26,7 +27,8 @@ def bar_offsets(ids: Tensor) -> Tensor:
     """
     bars = ids[..., BAR]                                     # (B, T)
     latest = torch.iinfo(ids.dtype).max
-    first_bar = bars.masked_fill(~_in_cut_song(ids), latest).amin(1)  # (B,)
+    in_cut_song = _in_cut_song(ids)                          # (B, T)
+    first_bar = bars.masked_fill(~in_cut_song, latest).amin(1)  # (B,)
     begins_with_a_song = bars[:, 0] < FIRST_ID
     return torch.where(begins_with_a_song, 0, first_bar - FIRST_ID)
 
@@ -54,7 +56,8 @@ def music_time(ids: Tensor, steps_per_bar: int) -> Tensor:
     """
     bar = ids[..., BAR] - FIRST_ID
     step = ids[..., START_POS] - FIRST_ID
-    return torch.where(bar < 0, 0, bar * steps_per_bar + step)
+    time = bar * steps_per_bar + step
+    return torch.where(bar < 0, 0, time)
 
 
 # ---------------------------------------------------------------- angles
@@ -67,7 +70,9 @@ def sinusoids(index: Tensor, width: int) -> Tensor:
     """
     rates = frequencies(width // 2, index.device)
     angles = index[..., None] * rates                        # (B, T, D/2)
-    interleaved = torch.stack([angles.sin(), angles.cos()], dim=-1)  # (B, T, D/2, 2)
+    sine = angles.sin()
+    cosine = angles.cos()
+    interleaved = torch.stack([sine, cosine], dim=-1)        # (B, T, D/2, 2)
     return interleaved.flatten(-2)
 
 
@@ -111,7 +116,9 @@ def time_rotation(ids: Tensor, config: ModelConfig) -> Tensor:
 
 def cos_sin(angles: Tensor) -> Tensor:
     """(2, B or 1, 1, T, C/2) cosine and sine of angles (B or 1, T, C/2), for `attention.rotate`."""
-    both = torch.stack([angles.cos(), angles.sin()])         # (2, B or 1, T, C/2)
+    cosine = angles.cos()
+    sine = angles.sin()
+    both = torch.stack([cosine, sine])                       # (2, B or 1, T, C/2)
     return both.unsqueeze(2)
 
 
@@ -127,9 +134,11 @@ def metre_rates(n: int, steps_per_bar: int, device: torch.device) -> Tensor:
     Half of the rates are periods, as far as METRE has so many. Two notes one, two or four bars apart
     stand at the same angle in the pairs of these rates: repeats look close to attention.
     """
-    lengths = [float(steps_per_bar * period) for period in METRE[:n // 2]]
+    in_bars = METRE[:n // 2]
+    lengths = [float(steps_per_bar * period) for period in in_bars]
     # Filled in one by one: a list would be copied to a GPU, for which its host would have to wait.
-    periods = torch.stack([torch.full((), length, device=device) for length in lengths])
+    one_by_one = [torch.full((), length, device=device) for length in lengths]
+    periods = torch.stack(one_by_one)
     metre = 2 * math.pi / periods
     others = frequencies(n - len(periods), device)
     return torch.cat([metre, others])

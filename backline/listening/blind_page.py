@@ -24,7 +24,10 @@ QUESTIONS = ("prefer", "real")
 BLIND_BARS = 16
 
 
-def blind_page(folders: Sequence[Path], question: str, most_bars: int, seed: int,
+def blind_page(folders: Sequence[Path],
+               question: str,
+               most_bars: int,
+               seed: int,
                vocabulary: Vocabulary) -> bytes:
     """A page of pairs, shuffled.
 
@@ -39,23 +42,34 @@ def blind_page(folders: Sequence[Path], question: str, most_bars: int, seed: int
         UserError: a folder has no songs.
     """
     random_orders = random.Random(seed)
-    sides = [blind_ideas(folder, most_bars, random_orders, vocabulary) for folder in folders]
+    sides = [blind_ideas(folder, most_bars, random_orders, vocabulary)
+             for folder in folders]
     ideas: list[dict[str, Any]] = []
     pairs = []
     for song, reference in zip(*sides, strict=False):  # the larger folder's rest has no partner
         song["tempo"] = reference["tempo"]
-        song["bars"] = reference["bars"] = min(song["bars"], reference["bars"])
+        n_bars = min(song["bars"], reference["bars"])
+        song["bars"] = n_bars
+        reference["bars"] = n_bars
         pair = [song, reference]
         random_orders.shuffle(pair)
-        pairs.append((len(ideas), len(ideas) + 1))
+        first = len(ideas)
+        pairs.append((first, first + 1))
         for idea, name in zip(pair, ("first", "second"), strict=True):
-            ideas.append(idea | {"title": f"Pair {len(pairs)}, {name}"})
-    summary = f"{len(pairs)} pair{'s' * (len(pairs) > 1)}"
+            title = f"Pair {len(pairs)}, {name}"
+            ideas.append(idea | {"title": title})
+    plural = "s" if len(pairs) > 1 else ""
+    summary = f"{len(pairs)} pair{plural}"
     data = common_data("Listen and choose", summary, vocabulary)
-    return page_bytes(data | {"ideas": ideas, "pairs": pairs, "question": question})
+    return page_bytes(data | {"ideas": ideas,
+                              "pairs": pairs,
+                              "question": question})
 
 
-def blind_ideas(folder: Path, most_bars: int, random_orders: random.Random, vocabulary: Vocabulary,
+def blind_ideas(folder: Path,
+                most_bars: int,
+                random_orders: random.Random,
+                vocabulary: Vocabulary,
                 ) -> list[dict[str, Any]]:
     """The songs of a folder in random order, without stems.
 
@@ -65,13 +79,18 @@ def blind_ideas(folder: Path, most_bars: int, random_orders: random.Random, voca
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; give two folders of songs")
-    midi = [path for path in folder.iterdir() if path.suffix.lower() in MIDI_SUFFIXES]
-    paths = sorted(path for path in midi if not re.fullmatch(r"\d+-\w+", path.stem))
+    midi = [path
+            for path in folder.iterdir()
+            if path.suffix.lower() in MIDI_SUFFIXES]
+    paths = sorted(path
+                   for path in midi
+                   if not re.fullmatch(r"\d+-\w+", path.stem))
     random_orders.shuffle(paths)
     ideas = []
     for path in paths:
         try:
-            ideas.append(blind_idea(path, most_bars, vocabulary))
+            idea = blind_idea(path, most_bars, vocabulary)
+            ideas.append(idea)
         except UserError as err:
             print(f"notice: not on the page: {err}", file=sys.stderr)
     if not ideas:
@@ -79,14 +98,20 @@ def blind_ideas(folder: Path, most_bars: int, random_orders: random.Random, voca
     return ideas
 
 
-def blind_idea(path: Path, most_bars: int, vocabulary: Vocabulary) -> dict[str, Any]:
+def blind_idea(path: Path,
+               most_bars: int,
+               vocabulary: Vocabulary) -> dict[str, Any]:
     """What the page holds of a song. Raises UserError if it cannot be read or has no notes."""
     song, parts = read_parts(path, vocabulary)
     if not any(map(len, parts.notes)):
-        raise UserError(f"{path}: no notes of {', '.join(vocabulary.part_names)}")
+        names = ", ".join(vocabulary.part_names)
+        raise UserError(f"{path}: no notes of {names}")
     nothing_old = [np.zeros(len(part), bool) for part in parts.notes]
-    data = excerpt(music_data(song, parts.notes, nothing_old), most_bars)
-    return data | {"file": path.as_posix(), "hash": file_hash(path), "fresh": None}
+    whole = music_data(song, parts.notes, nothing_old)
+    data = excerpt(whole, most_bars)
+    return data | {"file": path.as_posix(),
+                   "hash": file_hash(path),
+                   "fresh": None}
 
 
 def excerpt(data: dict[str, Any], most_bars: int) -> dict[str, Any]:
@@ -100,10 +125,12 @@ def excerpt(data: dict[str, Any], most_bars: int) -> dict[str, Any]:
     end = start + most_bars * bar
     notes = [_cut(part, start, end) for part in data["notes"]]
     bars_left = data["bars"] - start // bar
-    return data | {"notes": notes, "bars": min(bars_left, most_bars)}
+    n_bars = min(bars_left, most_bars)
+    return data | {"notes": notes, "bars": n_bars}
 
 
 def _cut(part: list[list[int]], start: int, end: int) -> list[list[int]]:
     """The notes [onset, end, …] that begin before `end`, from `start` on and cut off at `end`."""
     return [[onset - start, min(stop, end) - start, *rest]
-            for onset, stop, *rest in part if onset < end]
+            for onset, stop, *rest in part
+            if onset < end]

@@ -66,7 +66,9 @@ def _web_file(name: str) -> str:
 
 def common_data(title: str, summary: str, vocabulary: Vocabulary) -> dict[str, Any]:
     """What the script needs besides the ideas. Times of ideas are in their own ticks."""
-    parts = [{"name": part.name, "drum": part.is_drum, "program": part.program}
+    parts = [{"name": part.name,
+              "drum": part.is_drum,
+              "program": part.program}
              for part in vocabulary.parts]
     return {
         "title": title,
@@ -93,13 +95,16 @@ def write_page(folder: Path, vocabulary: Vocabulary) -> Path:
     """
     path = folder / PAGE_NAME
     check_page(path)
-    songs = [song for song in folder.iterdir() if re.fullmatch(r"\d+\.mid", song.name)]
+    songs = [song
+             for song in folder.iterdir()
+             if re.fullmatch(r"\d+\.mid", song.name)]
     songs.sort(key=lambda song: (int(song.stem), song.name))
     ideas = _readable(songs, vocabulary)
     if not ideas:
         raise UserError(f"{folder}: no numbered songs in it that can be shown (0.mid, 1.mid, …); "
                         f"make some with generate.py -o {folder}")
-    summary = f"{len(ideas)} idea{'s' * (len(ideas) > 1)}"
+    plural = "s" if len(ideas) > 1 else ""
+    summary = f"{len(ideas)} idea{plural}"
     data = common_data(folder.resolve().name, summary, vocabulary)
     write_bytes(path, page_bytes(data | {"ideas": ideas}))
     return path
@@ -131,7 +136,10 @@ def _readable(paths: Sequence[Path], vocabulary: Vocabulary) -> list[dict[str, A
 # ---------------------------------------------------------------- an idea
 
 
-def idea_data(path: Path, song: Song, notes: PartNotes, vocabulary: Vocabulary) -> dict[str, Any]:
+def idea_data(path: Path,
+              song: Song,
+              notes: PartNotes,
+              vocabulary: Vocabulary) -> dict[str, Any]:
     """What the page shows of a song. Raises UserError if its recipe cannot be read."""
     has_recipe = BEGINNING.encode() in read_input(path)
     recipe = read_recipe(path) if has_recipe else None
@@ -159,7 +167,9 @@ def read_parts(path: Path, vocabulary: Vocabulary) -> tuple[Song, Assignment]:
     return song, assign_parts(song, vocabulary)
 
 
-def music_data(song: Song, notes: PartNotes, old: Sequence[np.ndarray]) -> dict[str, Any]:
+def music_data(song: Song,
+               notes: PartNotes,
+               old: Sequence[np.ndarray]) -> dict[str, Any]:
     """Notes of each part as [onset, end, pitch, whether it is old], and bars up to the last onset.
 
     Times are in ticks.
@@ -190,13 +200,16 @@ def files_of(path: Path, vocabulary: Vocabulary) -> list[dict[str, Any]]:
     files.append(("prompt", f"{path.stem}-prompt.mid", None))
     files.append(("sound", f"{path.stem}.wav", None))
     return [{"label": label, "file": file, "part": part}
-            for label, file, part in files if (path.parent / file).is_file()]
+            for label, file, part in files
+            if (path.parent / file).is_file()]
 
 
 # ---------------------------------------------------------------- old and new
 
 
-def kept_notes(path: Path, recipe: Recipe, vocabulary: Vocabulary) -> PartNotes | None:
+def kept_notes(path: Path,
+               recipe: Recipe,
+               vocabulary: Vocabulary) -> PartNotes | None:
     """The notes of the prompt that a song continues, in steps of the grid; None if it is gone.
 
     The prompt is looked for beside the song, where -sp saves it, then where the recipe says.
@@ -216,7 +229,10 @@ def kept_notes(path: Path, recipe: Recipe, vocabulary: Vocabulary) -> PartNotes 
     return tokenizer.rows_to_parts(prompt.rows, vocabulary.steps_per_quarter)
 
 
-def old_notes(notes: PartNotes, ticks_per_quarter: int, wish: Wish, before: PartNotes | None,
+def old_notes(notes: PartNotes,
+              ticks_per_quarter: int,
+              wish: Wish,
+              before: PartNotes | None,
               vocabulary: Vocabulary) -> list[np.ndarray]:
     """For each part, which of its (N, 3) notes were there before the song was made, (N,) bool.
 
@@ -235,14 +251,19 @@ def old_notes(notes: PartNotes, ticks_per_quarter: int, wish: Wish, before: Part
     old = []
     for part, kept in zip(notes, before, strict=True):
         # Onsets in a unit that both share: ticks times steps.
-        there = {(onset * ticks_per_quarter, pitch) for onset, _, pitch in kept.tolist()}
+        there = {(onset * ticks_per_quarter, pitch)
+                 for onset, _, pitch in kept.tolist()}
         steps = vocabulary.steps_per_quarter
-        is_old = [(onset * steps, pitch) in there for onset, _, pitch in part.tolist()]
+        is_old = [(onset * steps, pitch) in there
+                  for onset, _, pitch in part.tolist()]
         old.append(np.array(is_old, bool))
     return old
 
 
-def _outside(notes: PartNotes, ticks_per_quarter: int, wish: Wish, names: Sequence[str],
+def _outside(notes: PartNotes,
+             ticks_per_quarter: int,
+             wish: Wish,
+             names: Sequence[str],
              ) -> list[np.ndarray]:
     """Which notes lie outside the bars that `wish.fill` has made anew, or in parts it leaves."""
     assert wish.fill
@@ -255,14 +276,18 @@ def _outside(notes: PartNotes, ticks_per_quarter: int, wish: Wish, names: Sequen
     return outside
 
 
-def fresh_ticks(song: Song, notes: PartNotes, old: Sequence[np.ndarray], wish: Wish,
+def fresh_ticks(song: Song,
+                notes: PartNotes,
+                old: Sequence[np.ndarray],
+                wish: Wish,
                 ) -> tuple[int, int] | None:
     """The stretch in which a song is new; None if it is new from end to end, in any part."""
     bar = QUARTERS_PER_BAR * song.ticks_per_quarter
     if wish.fill:
         first, last = wish.fill
         return (first - 1) * bar, last * bar
-    new_onsets = [part[~is_old, 0] for part, is_old in zip(notes, old, strict=True)]
+    parts = zip(notes, old, strict=True)
+    new_onsets = [part[~is_old, 0] for part, is_old in parts]
     first_onsets = [int(onsets.min()) for onsets in new_onsets if len(onsets)]
     is_any_old = any(is_old.any() for is_old in old)
     if wish.given or not first_onsets or not is_any_old:
@@ -282,7 +307,9 @@ def asked_for(recipe: Recipe) -> str:
         text = f"{made or 'the rest'} to given {' and '.join(wish.given)}"
     elif wish.fill:
         first, last = wish.fill
-        bars = f"bar {first}" if first == last else f"bars {first}–{last}"
+        bars = f"bars {first}–{last}"
+        if first == last:
+            bars = f"bar {first}"
         text = f"{bars} anew" + (f" in {made}" if made else "")
     elif recipe.prompt:
         text = "continued" + (f" in {made}" if made else "")
@@ -305,7 +332,8 @@ def recipe_summary(recipe: Recipe) -> str:
 def recipe_rows(recipe: Recipe, path: Path) -> list[tuple[str, str]]:
     """The recipe of the song at `path` as names and values, for people; without empty ones."""
     config = recipe.genconfig
-    filters = {name: _by_family(getattr(config, name)) for name in ("threshold", "top_p", "min_p")}
+    filters = {name: _by_family(getattr(config, name))
+               for name in ("threshold", "top_p", "min_p")}
     if config.sampling_fn == "none":
         del filters["threshold"]
     rows = {

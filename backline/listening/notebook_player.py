@@ -39,7 +39,9 @@ class Player:
                 f'style="width: 100%; height: {self.height}px; border: 0"></iframe>')
 
 
-def player(songs: Mapping[str, Any], vocabulary: Vocabulary, tempo: float = DEFAULT_TEMPO,
+def player(songs: Mapping[str, Any],
+           vocabulary: Vocabulary,
+           tempo: float = DEFAULT_TEMPO,
            kept: np.ndarray | None = None) -> Player:
     """Songs as cards with piano rolls, and one player for all of them.
 

@@ -44,7 +44,10 @@ class PartDrawing(NamedTuple):
     colors: Sequence[tuple[float, ...]]
 
 
-def piano_roll(rows: np.ndarray, vocabulary: Vocabulary, n_prompt: int = 0, title: str = "",
+def piano_roll(rows: np.ndarray,
+               vocabulary: Vocabulary,
+               n_prompt: int = 0,
+               title: str = "",
                given: np.ndarray | None = None) -> bytes:
     """A PNG of a song: a panel for each part, bars along the axis, drums by name.
 
@@ -56,26 +59,17 @@ def piano_roll(rows: np.ndarray, vocabulary: Vocabulary, n_prompt: int = 0, titl
             grey ground, unless there is `given`.
         given: (N,) bool, which notes are drawn pale, because they were there before.
     """
-    steps_per_bar = vocabulary.steps_per_bar
-    bar = rows[:, BAR] - FIRST_ID
-    onset = bar + (rows[:, START_POS] - FIRST_ID) / steps_per_bar  # in bars, as all times here
-    length = (rows[:, NOTE_DUR] - FIRST_ID + 1) / steps_per_bar
-    pitch = vocabulary.pitch_of_id[rows[:, PITCH_INSTRUMENT]]
-    part_of_note = vocabulary.part_of_id[rows[:, PITCH_INSTRUMENT]]
+    onset = _onset_bars(rows, vocabulary)
     opacity = np.ones(len(rows))
     if given is not None:
         opacity[given] = PALE
-    first, last = 0, 1  # bars, the second exclusive
+    first = 0
+    last = 1  # bars, exclusive
     if len(rows):
         first = int(onset.min())
         last = int(onset.max()) + 1
 
-    drawings = []
-    for p in range(len(vocabulary.parts)):
-        mine = part_of_note == p
-        color = PART_COLORS[p % len(PART_COLORS)]
-        colors = [to_rgba(color, alpha) for alpha in opacity[mine]]
-        drawings.append(PartDrawing(onset[mine], length[mine], pitch[mine], colors))
+    drawings = _part_drawings(rows, vocabulary, opacity)
     figure, panels = _figure(vocabulary, drawings, last - first)
     for part, axes, drawing in zip(vocabulary.parts, panels, drawings, strict=True):
         _part_panel(axes, part, drawing)
@@ -90,16 +84,49 @@ def piano_roll(rows: np.ndarray, vocabulary: Vocabulary, n_prompt: int = 0, titl
     return png_bytes(figure)
 
 
+def _onset_bars(rows: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
+    """(N,) when each of (N, F) notes begins, in bars, as all times here."""
+    bar = rows[:, BAR] - FIRST_ID
+    step = rows[:, START_POS] - FIRST_ID
+    return bar + step / vocabulary.steps_per_bar
+
+
+def _part_drawings(rows: np.ndarray,
+                   vocabulary: Vocabulary,
+                   opacity: np.ndarray) -> list[PartDrawing]:
+    """What to draw of each part of (N, F) notes, whose `opacity` is (N,)."""
+    onset = _onset_bars(rows, vocabulary)
+    n_steps = rows[:, NOTE_DUR] - FIRST_ID + 1
+    length = n_steps / vocabulary.steps_per_bar
+    ids = rows[:, PITCH_INSTRUMENT]
+    pitch = vocabulary.pitch_of_id[ids]
+    part_of_note = vocabulary.part_of_id[ids]
+    drawings = []
+    for p in range(len(vocabulary.parts)):
+        mine = part_of_note == p
+        color = PART_COLORS[p % len(PART_COLORS)]
+        colors = [to_rgba(color, alpha) for alpha in opacity[mine]]
+        drawing = PartDrawing(onset[mine], length[mine], pitch[mine], colors)
+        drawings.append(drawing)
+    return drawings
+
+
 def _figure(vocabulary: Vocabulary, drawings: list[PartDrawing], n_bars: int,
             ) -> tuple[Figure, np.ndarray]:
     """An empty figure, and a panel for each part: as high as its drum kit needs."""
     heights = []
     for part, drawing in zip(vocabulary.parts, drawings, strict=True):
         n_pieces = len(np.unique(drawing.pitch)) if part.is_drum else 0
-        heights.append(max(PANEL_HEIGHT, PIECE_HEIGHT * n_pieces))
-    width = min(max(LEAST_WIDTH, BAR_WIDTH * n_bars), MOST_WIDTH)
+        height = max(PANEL_HEIGHT, PIECE_HEIGHT * n_pieces)
+        heights.append(height)
+    width = max(LEAST_WIDTH, BAR_WIDTH * n_bars)
+    width = min(width, MOST_WIDTH)
     figure = Figure(figsize=(width, sum(heights)), layout="constrained")
-    panels = figure.subplots(len(heights), 1, sharex=True, squeeze=False, height_ratios=heights)
+    panels = figure.subplots(len(heights),
+                             1,
+                             sharex=True,
+                             squeeze=False,
+                             height_ratios=heights)
     return figure, panels[:, 0]
 
 
@@ -116,7 +143,11 @@ def _bar_axis(axes: Axes, first: int, last: int) -> None:
     Where bars are many, only every fourth or sixteenth is numbered.
     """
     n_bars = last - first
-    every = 1 if n_bars <= MANY_BARS else 4 if n_bars <= 4 * MANY_BARS else 16
+    every = 16
+    if n_bars <= MANY_BARS:
+        every = 1
+    elif n_bars <= 4 * MANY_BARS:
+        every = 4
     bars = range(first, last)
     numbers = [f"{bar + 1}" if bar % every == 0 else "" for bar in bars]
     axes.set_xticks(bars, numbers, fontsize=9)
@@ -124,9 +155,14 @@ def _bar_axis(axes: Axes, first: int, last: int) -> None:
     if n_bars <= FEW_BARS:
         n_beats = QUARTERS_PER_BAR * n_bars
         beats = [beat for beat in range(n_beats) if beat % QUARTERS_PER_BAR]
-        axes.set_xticks([first + beat / QUARTERS_PER_BAR for beat in beats], minor=True)
+        places = [first + beat / QUARTERS_PER_BAR for beat in beats]
+        axes.set_xticks(places, minor=True)
         axes.tick_params(which="minor", length=0)
-        axes.grid(axis="x", which="minor", alpha=0.5, linestyle=":", linewidth=0.5)
+        axes.grid(axis="x",
+                  which="minor",
+                  alpha=0.5,
+                  linestyle=":",
+                  linewidth=0.5)
 
 
 def _part_panel(axes: Axes, part: Part, drawing: PartDrawing) -> None:
@@ -142,9 +178,11 @@ def _part_panel(axes: Axes, part: Part, drawing: PartDrawing) -> None:
     highest = int(drawing.pitch.max())
     low = lowest - 2
     high = max(highest + 2, lowest + OCTAVE)  # at least an octave, so that a C is on the axis
-    octaves = range(-(-low // OCTAVE), high // OCTAVE + 1)
+    lowest_octave = -(-low // OCTAVE)
+    octaves = range(lowest_octave, high // OCTAVE + 1)
     places = [OCTAVE * octave for octave in octaves]
-    axes.set_yticks(places, [f"C{octave - 1}" for octave in octaves], fontsize=8.5)
+    names = [f"C{octave - 1}" for octave in octaves]
+    axes.set_yticks(places, names, fontsize=8.5)
     axes.set_ylim(low, high)
 
 
@@ -152,14 +190,18 @@ def _drum_rows(axes: Axes, drawing: PartDrawing) -> None:
     """A row for each piece in use. How long a stroke rings says nothing: all are drawn alike."""
     pieces = np.unique(drawing.pitch)
     row_of_note = np.searchsorted(pieces, drawing.pitch)
-    strokes = drawing._replace(length=np.full(len(drawing.onset), STROKE))
+    length = np.full(len(drawing.onset), STROKE)
+    strokes = drawing._replace(length=length)
     _draw_bars(axes, strokes, row_of_note, 0.5)
     names = [DRUM_NAMES.get(int(piece), str(piece)) for piece in pieces]
     axes.set_yticks(range(len(pieces)), names, fontsize=8.5)
     axes.set_ylim(-1, max(len(pieces), 1))
 
 
-def _draw_bars(axes: Axes, drawing: PartDrawing, middle: np.ndarray, height: float) -> None:
+def _draw_bars(axes: Axes,
+               drawing: PartDrawing,
+               middle: np.ndarray,
+               height: float) -> None:
     """Lying bars with their `middle` (N,) on the axis, as one collection.
 
     With a patch for each, as `barh` makes them, a long song takes seconds.

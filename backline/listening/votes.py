@@ -35,7 +35,8 @@ class Vote:
     @property
     def folders(self) -> tuple[str, str]:
         """The folders of the first and of the second song."""
-        first, second = (PurePosixPath(song).parent for song in (self.first, self.second))
+        first, second = (PurePosixPath(song).parent
+                         for song in (self.first, self.second))
         return str(first), str(second)
 
 
@@ -57,15 +58,17 @@ def read_votes(path: Path) -> list[Vote]:
     """The votes in a CSV file. Raises UserError naming the file and the line."""
     try:
         text = read_input(path).decode("utf-8-sig")
-        rows = list(csv.reader(io.StringIO(text, newline=""), strict=True))
+        lines = io.StringIO(text, newline="")
+        rows = list(csv.reader(lines, strict=True))
     except (UnicodeDecodeError, csv.Error) as err:
         raise UserError(f"{path}: not a CSV file of votes ({err}); {REMEDY}") from None
     if not rows or tuple(rows[0]) != COLUMNS:
         raise UserError(f"{path}: its first line must be {','.join(COLUMNS)}; {REMEDY}")
     for number, row in enumerate(rows[1:], 2):
         if len(row) != len(COLUMNS) or row[-1] not in ANSWERS:
+            *others, last = ANSWERS
             raise UserError(f"{path}: row {number} needs {len(COLUMNS)} columns, the last "
-                            f"{', '.join(ANSWERS[:-1])} or {ANSWERS[-1]}; {REMEDY}")
+                            f"{', '.join(others)} or {last}; {REMEDY}")
     return [Vote(*row[1:]) for row in rows[1:]]
 
 

@@ -93,7 +93,9 @@ class Synthesizer:
                                  stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
             lines = run.stdout.decode(errors="replace").split("\n")
             # With a damaged font or a full disk FluidSynth prints an error but reports success.
-            errors = [line.strip() for line in lines if line.startswith("fluidsynth: error")]
+            errors = [line.strip()
+                      for line in lines
+                      if line.startswith("fluidsynth: error")]
             if errors or run.returncode or not raw.is_file():
                 reason = errors[0] if errors else f"exit {run.returncode}"
                 raise UserError(f"--wav: FluidSynth cannot play with {self.font}: {reason}; give "
@@ -134,7 +136,8 @@ def find_font() -> Path:
     """
     for place in FONT_PLACES:
         folder = Path(place).expanduser()
-        fonts = [path for path in folder.glob("*")
+        fonts = [path
+                 for path in folder.glob("*")
                  if path.suffix.lower() in FONT_SUFFIXES and path.is_file()]
         if fonts:
             return min(fonts, key=_rank)

@@ -14,14 +14,17 @@ from backline.music.vocab import QUARTERS_PER_BAR
 # ---------------------------------------------------------------- the grid
 
 
-def quantize_onsets(ticks: np.ndarray, ticks_per_quarter: int,
+def quantize_onsets(ticks: np.ndarray,
+                    ticks_per_quarter: int,
                     steps_per_quarter: int) -> np.ndarray:
     """Nearest step of each onset, a tie going down: ceil(steps − 1/2), on exact integers."""
     numerator = ticks_per_quarter - 2 * steps_per_quarter * ticks
     return -(numerator // (2 * ticks_per_quarter))
 
 
-def quantize_durations(ticks: np.ndarray, ticks_per_quarter: int, steps_per_quarter: int,
+def quantize_durations(ticks: np.ndarray,
+                       ticks_per_quarter: int,
+                       steps_per_quarter: int,
                        longest: int) -> np.ndarray:
     """Nearest number of steps, a tie going down, from 1 to `longest`."""
     steps = quantize_onsets(ticks, ticks_per_quarter, steps_per_quarter)
@@ -90,13 +93,15 @@ def four_quarter_stretches(song: Song, min_bars: int) -> list[Stretch]:
         if not is_four_quarters(signature):
             continue
         if joined and joined[-1].end == stretch.start:
-            joined[-1] = Stretch(joined[-1].start, stretch.end)
+            start = joined[-1].start
+            joined[-1] = Stretch(start, stretch.end)
         else:
             joined.append(stretch)
     end_of_music = song.last_onset_tick + 1
     bar_ticks = QUARTERS_PER_BAR * song.ticks_per_quarter
 
     def n_bars(stretch: Stretch) -> int:
+        """Bars of a stretch up to the last onset of the song, rounded up."""
         end = min(end_of_music, stretch.end or end_of_music)
         return math.ceil((end - stretch.start) / bar_ticks)
 
@@ -118,8 +123,11 @@ def cut(parts: list[np.ndarray], stretch: Stretch, early: int) -> list[np.ndarra
     for notes in parts:
         onset = notes[:, 0]
         first = np.searchsorted(onset, start - early)
-        last = len(notes) if end is None else np.searchsorted(onset, end - early)
+        last = len(notes)
+        if end is not None:
+            last = int(np.searchsorted(onset, end - early))
         moved = notes[first:last] - np.array([start, start, 0])  # (N, 3)
-        moved[:, :2] = np.clip(moved[:, :2], 0, length)
+        times = moved[:, :2]
+        moved[:, :2] = np.clip(times, 0, length)
         result.append(moved)
     return result

@@ -12,7 +12,9 @@ from backline.music.vocab import Vocabulary
 
 SKIP, DROP, BY_OCTAVE, CUT = "skip", "drop", "octave", "cut"
 RANGES = (DROP, BY_OCTAVE, SKIP)
-KNOWN = {"ranges": RANGES, "long_songs": (SKIP, CUT), "meters": (SKIP, CUT)}  # values of `Choices`
+KNOWN = {"ranges": RANGES,
+         "long_songs": (SKIP, CUT),
+         "meters": (SKIP, CUT)}  # values of `Choices`
 PROGRAMS = r"(\d+)(?:-(\d+))?"
 MAX_PROGRAM = 127
 ALL, MOST_NOTES, NO_TRACK = "all", "most-notes", "none"
@@ -63,22 +65,32 @@ C = TypeVar("C", bound=Choices)
 
 def add_options(parser: argparse.ArgumentParser, base: Choices) -> None:
     """An option for each field of `Choices`; `base` holds the command's defaults."""
-    parser.add_argument("--part", action="append", metavar="NAME=TRACKS", dest="tracks",
+    parser.add_argument("--part",
+                        action="append",
+                        metavar="NAME=TRACKS",
+                        dest="tracks",
                         help="which tracks play a part, see above; once for each part")
-    parser.add_argument("--ranges", choices=RANGES,
+    parser.add_argument("--ranges",
+                        choices=RANGES,
                         help=f"what to do with notes outside a part's range, see above "
                              f"(default: {base.ranges})")
-    parser.add_argument("--max-lost", type=float, metavar="SHARE",
+    parser.add_argument("--max-lost",
+                        type=float,
+                        metavar="SHARE",
                         help=f"largest share of a part's notes that --ranges drop or octave may "
                              f"leave out (default: {base.max_lost})")
-    parser.add_argument("--long-songs", choices=(SKIP, CUT),
+    parser.add_argument("--long-songs",
+                        choices=(SKIP, CUT),
                         help=f"songs with more bars than the vocabulary: leave out, or cut into "
                              f"several at a bar line, NAME, NAME.part2, ... "
                              f"(default: {base.long_songs})")
-    parser.add_argument("--meters", choices=(SKIP, CUT),
+    parser.add_argument("--meters",
+                        choices=(SKIP, CUT),
                         help=f"songs with bars that are not four quarters long: leave out, or keep "
                              f"their stretches of four quarters as songs (default: {base.meters})")
-    parser.add_argument("--min-stretch-bars", type=int, metavar="BARS",
+    parser.add_argument("--min-stretch-bars",
+                        type=int,
+                        metavar="BARS",
                         help=f"shortest stretch that --meters cut keeps "
                              f"(default: {base.min_stretch_bars})")
 

@@ -65,7 +65,9 @@ LEAST_SOUND = 1 / 8  # half bars of melodic notes, durations added; with less th
 # ---------------------------------------------------------------- from notes
 
 
-def estimate_chords(rows: np.ndarray, vocabulary: Vocabulary, first_bar: int,
+def estimate_chords(rows: np.ndarray,
+                    vocabulary: Vocabulary,
+                    first_bar: int,
                     n_bars: int) -> np.ndarray:
     """The chord of each half bar, from what all parts but drums play.
 
@@ -85,7 +87,8 @@ def estimate_chords(rows: np.ndarray, vocabulary: Vocabulary, first_bar: int,
     origin = pitch.min()
     sound = _histogram(half_bar, pitch - origin, n_halves)   # (H, 12)
 
-    lowest = np.full(step.max() + 1, pitch.max())            # of each step
+    n_steps = step.max() + 1
+    lowest = np.full(n_steps, pitch.max())                   # of each step
     np.minimum.at(lowest, step, pitch)
     sounding_step = np.unique(step)
     half_bar = sounding_step // _half_bar_steps(vocabulary)
@@ -95,7 +98,8 @@ def estimate_chords(rows: np.ndarray, vocabulary: Vocabulary, first_bar: int,
     costs = np.resize(CHANGE_COSTS, n_halves)
     found = best_path(_scores(sound, lowest_sound), costs)   # (H,)
     least_steps = LEAST_SOUND * _half_bar_steps(vocabulary)
-    is_chord = (sound.sum(axis=1) >= least_steps) & (found < N_CHORDS)
+    is_heard = sound.sum(axis=1) >= least_steps
+    is_chord = is_heard & (found < N_CHORDS)
     root, quality = np.divmod(found, len(QUALITIES))
     root = (root + origin) % OCTAVE
     bass = (lowest_sound.argmax(axis=1) + origin) % OCTAVE
@@ -108,7 +112,9 @@ def _half_bar_steps(vocabulary: Vocabulary) -> int:
     return vocabulary.steps_per_bar // HALVES_PER_BAR
 
 
-def _sounding(rows: np.ndarray, vocabulary: Vocabulary, first_bar: int,
+def _sounding(rows: np.ndarray,
+              vocabulary: Vocabulary,
+              first_bar: int,
               n_halves: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Half bar, step and pitch, (S,) each, of every step that a melodic note sounds.
 
@@ -132,7 +138,9 @@ def _sounding(rows: np.ndarray, vocabulary: Vocabulary, first_bar: int,
     return half_bar[inside], step[inside], pitch[note][inside]
 
 
-def _histogram(half_bar: np.ndarray, pitch: np.ndarray, n_halves: int) -> np.ndarray:
+def _histogram(half_bar: np.ndarray,
+               pitch: np.ndarray,
+               n_halves: int) -> np.ndarray:
     """(n_halves, 12): how often each pitch class comes in each half bar."""
     cells = half_bar * OCTAVE + pitch % OCTAVE
     counts = np.bincount(cells, minlength=n_halves * OCTAVE)
@@ -147,7 +155,9 @@ def _templates() -> np.ndarray:
             pitch_classes = (root + np.array(intervals)) % OCTAVE
             chords[root, quality, pitch_classes] = 1
     flat = np.ones((1, OCTAVE))
-    return unit(np.concatenate([chords.reshape(N_CHORDS, OCTAVE), flat]))
+    of_chords = chords.reshape(N_CHORDS, OCTAVE)
+    templates = np.concatenate([of_chords, flat])
+    return unit(templates)
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
@@ -226,7 +236,9 @@ class Chord(NamedTuple):
     bass: int
 
     def __str__(self) -> str:
-        bass = "" if self.bass == self.root else f"/{PITCH_CLASSES[self.bass]}"
+        bass = ""
+        if self.bass != self.root:
+            bass = f"/{PITCH_CLASSES[self.bass]}"
         return PITCH_CLASSES[self.root] + SUFFIXES[self.quality] + bass
 
 
@@ -244,12 +256,14 @@ def chord_pitch_classes(row: np.ndarray) -> frozenset[int]:
     if UNKNOWN in row or NONE in row:
         return frozenset()
     chord = _chord(row)
-    above_root = ((chord.root + interval) % OCTAVE for interval in INTERVALS[chord.quality])
+    above_root = ((chord.root + interval) % OCTAVE
+                  for interval in INTERVALS[chord.quality])
     return frozenset(above_root) | {chord.bass}
 
 
 def _chord(row: np.ndarray) -> Chord:
-    return Chord(*(int(value) - FIRST_VALUE for value in row))
+    values = (int(value) - FIRST_VALUE for value in row)
+    return Chord(*values)
 
 
 def transposed_chords(columns: np.ndarray, semitones: int) -> np.ndarray:

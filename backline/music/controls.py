@@ -58,13 +58,16 @@ def fields(vocabulary: Vocabulary) -> tuple[Field, ...]:
         columns += [Field(f"{part.name} {name}", index, n_values)
                     for name, n_values in PART_SIZES.items()]
     columns.append(Field("key", None, N_KEYS))
-    columns.append(Field("bars_left", None, len(BARS_LEFT_EDGES) + 1))
+    n_levels = len(BARS_LEFT_EDGES) + 1
+    columns.append(Field("bars_left", None, n_levels))
     columns += [Field(name, None, n_values)
                 for name, n_values in zip(CHORD_FIELDS, CHORD_SIZES, strict=True)]
     return tuple(columns)
 
 
-def song_controls(rows: np.ndarray, vocabulary: Vocabulary, levels: Levels) -> np.ndarray:
+def song_controls(rows: np.ndarray,
+                  vocabulary: Vocabulary,
+                  levels: Levels) -> np.ndarray:
     """(N, K) uint8: the controls of each of (N, 4) rows of one song, in any order.
 
     BOS takes those of the song's beginning. EOS, and what fills rows up, take those of its end.
@@ -80,7 +83,8 @@ def song_controls(rows: np.ndarray, vocabulary: Vocabulary, levels: Levels) -> n
     in_second_half = ids[:, START_POS] - FIRST_ID >= half_bar_steps
     half_bar = HALVES_PER_BAR * bar + in_second_half
     last_half_bar = HALVES_PER_BAR * song.n_bars - 1
-    at_edge = np.where(ids[:, BAR] == BOS, 0, last_half_bar)
+    begins = ids[:, BAR] == BOS
+    at_edge = np.where(begins, 0, last_half_bar)
     half_bar = np.where(is_note, half_bar, at_edge)          # (N,)
     bar = half_bar // HALVES_PER_BAR
     left = bars_left(song.n_bars - 1 - bar)
@@ -93,7 +97,9 @@ def bars_left(n_bars: np.ndarray) -> np.ndarray:
     return (FIRST_VALUE + bucket).astype(np.uint8)
 
 
-def transposed(controls: np.ndarray, semitones: int, vocabulary: Vocabulary) -> np.ndarray:
+def transposed(controls: np.ndarray,
+               semitones: int,
+               vocabulary: Vocabulary) -> np.ndarray:
     """A copy of (..., K) controls with the key and the chords moved; NONE and UNKNOWN stay."""
     moved = controls.copy()
     column = key_column(vocabulary)
@@ -101,19 +107,26 @@ def transposed(controls: np.ndarray, semitones: int, vocabulary: Vocabulary) -> 
     shift = semitones * len(MODES)
     shifted = FIRST_VALUE + (key - FIRST_VALUE + shift) % N_KEYS
     moved[..., column] = np.where(key >= FIRST_VALUE, shifted, key)
-    moved[..., CHORD_COLUMNS] = transposed_chords(controls[..., CHORD_COLUMNS], semitones)
+    chords = controls[..., CHORD_COLUMNS]
+    moved[..., CHORD_COLUMNS] = transposed_chords(chords, semitones)
     return moved
 
 
-def silenced(controls: np.ndarray, parts: Collection[int], vocabulary: Vocabulary) -> np.ndarray:
+def silenced(controls: np.ndarray,
+             parts: Collection[int],
+             vocabulary: Vocabulary) -> np.ndarray:
     """A copy of (..., K) controls in which some parts, by number, do not play."""
-    silent = [column for column, field in enumerate(fields(vocabulary)) if field.part in parts]
+    silent = [column
+              for column, field in enumerate(fields(vocabulary))
+              if field.part in parts]
     changed = controls.copy()
     changed[..., silent] = NONE
     return changed
 
 
-def forgotten(controls: np.ndarray, random: np.random.Generator, share: float = 0.15,
+def forgotten(controls: np.ndarray,
+              random: np.random.Generator,
+              share: float = 0.15,
               share_all: float = 0.1) -> np.ndarray:
     """A copy of (B, T, K) controls of which some are unknown: a model learns to play without them.
 

@@ -14,9 +14,18 @@ from backline.common.errors import UserError
 
 N_CHANNELS, N_PITCHES = 16, 128
 # Status bytes, to which the channel is added.
-NOTE_OFF, NOTE_ON, KEY_PRESSURE, PROGRAM_CHANGE, CHANNEL_PRESSURE = 0x80, 0x90, 0xA0, 0xC0, 0xD0
+NOTE_OFF = 0x80
+NOTE_ON = 0x90
+KEY_PRESSURE = 0xA0
+PROGRAM_CHANGE = 0xC0
+CHANNEL_PRESSURE = 0xD0
 SYSEX, SYSEX_GOES_ON, META = 0xF0, 0xF7, 0xFF
-NAME, END, TEMPO, SIGNATURE, KEY = 0x03, 0x2F, 0x51, 0x58, 0x59  # kinds of meta event
+# Kinds of meta event.
+NAME = 0x03
+END = 0x2F
+TEMPO = 0x51
+SIGNATURE = 0x58
+KEY = 0x59
 SYSTEM_BYTES = {0xF1: 1, 0xF2: 2, 0xF3: 1}  # data bytes of other system messages; the rest: none
 META_SIZES = np.zeros(256, np.uint8)  # bytes of those whose values symusic reads; 0: any
 META_SIZES[[TEMPO, SIGNATURE, KEY]] = 3, 4, 2
@@ -39,7 +48,8 @@ def is_readable(events: bytes) -> bool:
     metas = np.flatnonzero(octets[:-5] == META)
     kinds = octets[metas + 1]
     sizes = META_SIZES[kinds]
-    if ((sizes > 0) & (sizes != octets[metas + 2])).any():
+    differs = sizes != octets[metas + 2]
+    if ((sizes > 0) & differs).any():
         return False  # it would read beyond them
     high = octets >= 0x80
     tempos = metas[kinds == TEMPO]
@@ -112,11 +122,15 @@ def mend(data: bytes, place: int, where: str) -> tuple[bytes, int, int]:
         raise UserError(f"{where}: damaged MIDI file (an event {reason}); export it "
                         f"again") from None
     still_sounding = np.repeat(np.arange(len(sounding)), sounding).tolist()
-    offs = [bytes((NOTE_OFF | line // N_PITCHES, line % N_PITCHES, 0)) for line in still_sounding]
+    offs = [bytes((NOTE_OFF | line // N_PITCHES, line % N_PITCHES, 0))
+            for line in still_sounding]
     return track_chunk(bytes(out), offs), place, n_clipped
 
 
-def _walk(data: bytes, place: int, out: bytearray, sounding: list[int]) -> tuple[int, int]:
+def _walk(data: bytes,
+          place: int,
+          out: bytearray,
+          sounding: list[int]) -> tuple[int, int]:
     """Write events to `out`, and count in `sounding` the notes left on.
 
     Returns the place after the last event, and how many data bytes were clipped.
@@ -191,9 +205,13 @@ def _system(data: bytes, start: int) -> tuple[bytes, int]:
     if kind == NAME:
         return data[start:end], end
     if kind == TEMPO and size >= 3:
-        return bytes([META, TEMPO, 3]) + data[place:place + 3], end
+        beginning = bytes([META, TEMPO, 3])
+        value = data[place:place + 3]
+        return beginning + value, end
     if kind == SIGNATURE and size >= 2:
-        return bytes([META, SIGNATURE, 4]) + data[place:place + 2] + bytes(2), end
+        beginning = bytes([META, SIGNATURE, 4])
+        value = data[place:place + 2]
+        return beginning + value + bytes(2), end
     return NOTHING, end
 
 
@@ -214,4 +232,6 @@ def track_chunk(body: bytes, offs: list[bytes]) -> bytes:
     """A track chunk of a body without its end of track, with the note-offs `offs` long after it."""
     if offs:
         body += LATER + b"\0".join(offs) + b"\0"
-    return b"MTrk" + struct.pack(">I", len(body) + len(END_OF_TRACK)) + body + END_OF_TRACK
+    whole = body + END_OF_TRACK
+    size = struct.pack(">I", len(whole))
+    return b"MTrk" + size + whole

@@ -71,7 +71,9 @@ def read_song(path: str | Path, data: bytes | None = None) -> Song:
                         f"File")
     start = data.find(b"MThd")
     if start < 0:
-        is_sound = data[8:12] == b"WAVE" or data[:3] == b"ID3"
+        is_wave = data[8:12] == b"WAVE"
+        is_mp3 = data[:3] == b"ID3"
+        is_sound = is_wave or is_mp3
         what = "recorded sound" if is_sound else "no MThd header in it"
         raise UserError(f"{path}: not a MIDI file ({what}); give a Standard MIDI File")
     data = data[start:]
@@ -91,7 +93,10 @@ def read_song(path: str | Path, data: bytes | None = None) -> Song:
     return song
 
 
-def _check_header(data: bytes, midi_format: int, division: int, where: str) -> None:
+def _check_header(data: bytes,
+                  midi_format: int,
+                  division: int,
+                  where: str) -> None:
     """Raise UserError if what follows the header cannot be read, whatever the tracks hold."""
     if b"MTrk" in data[9:17]:
         raise UserError(f"{where}: damaged MIDI file (bytes of its header are "
@@ -118,7 +123,9 @@ def _count(n: int, what: str) -> str:
 # ---------------------------------------------------------------- chunks
 
 
-def _track_bodies(data: bytes, n_tracks: int, where: str) -> tuple[list[bytes], list[str]]:
+def _track_bodies(data: bytes,
+                  n_tracks: int,
+                  where: str) -> tuple[list[bytes], list[str]]:
     """What the track chunks hold, and notices.
 
     Chunks of other kinds are skipped, as are bytes after the last track.
@@ -160,16 +167,23 @@ def _track_bodies(data: bytes, n_tracks: int, where: str) -> tuple[list[bytes], 
 
 def _first_chunk(data: bytes) -> int:
     """Where the first chunk behind the header begins."""
-    place = 8 + struct.unpack(">I", data[4:8])[0]
+    header_size, = struct.unpack(">I", data[4:8])
+    place = 8 + header_size
     if _is_track(data, place) or _chunk_end(data, place) <= len(data):
         return place
     return max(data.find(b"MTrk"), 14)  # the header is not as long as it says
 
 
-def _check_whole(data: bytes, place: int, bodies: list[bytes], n_tracks: int, where: str) -> None:
+def _check_whole(data: bytes,
+                 place: int,
+                 bodies: list[bytes],
+                 n_tracks: int,
+                 where: str) -> None:
     """Raise UserError if the chunks read, up to `place`, are not a whole file's."""
     rest = data[place:].strip(b"\0")
-    ends_well = bool(bodies) and bodies[-1].endswith(END_OF_TRACK) and not rest
+    ends_well = (bool(bodies)
+                 and bodies[-1].endswith(END_OF_TRACK)
+                 and not rest)
     is_missing = len(bodies) < n_tracks and not ends_well
     if _is_track(data, place) or is_missing:
         raise UserError(f"{where}: truncated MIDI file ({_count(len(bodies), 'whole track')}, "
@@ -195,7 +209,8 @@ def _fits(data: bytes, end: int) -> bool:
 
 
 def _chunk_end(data: bytes, place: int) -> int:
-    size = int.from_bytes(data[place + 4:place + 8], "big")
+    digits = data[place + 4:place + 8]
+    size = int.from_bytes(digits, "big")
     return place + 8 + size
 
 
@@ -213,8 +228,11 @@ def _end_by_events(data: bytes, place: int) -> int | None:
 # ---------------------------------------------------------------- tracks
 
 
-def _song_of_tracks(header: bytes, bodies: list[bytes], are_readable: list[bool],
-                    notices: list[str], where: str) -> Song | None:
+def _song_of_tracks(header: bytes,
+                    bodies: list[bytes],
+                    are_readable: list[bool],
+                    notices: list[str],
+                    where: str) -> Song | None:
     """The song of these tracks; those not readable are mended.
 
     None if symusic does not read the others right.
@@ -223,7 +241,8 @@ def _song_of_tracks(header: bytes, bodies: list[bytes], are_readable: list[bool]
     n_clipped = 0
     for body, as_it_stands in zip(bodies, are_readable, strict=True):
         if as_it_stands:
-            offs = [OFFS[c] for c in range(N_CHANNELS) if NOTE_ONS[c] in body]
+            channels = [c for c in range(N_CHANNELS) if NOTE_ONS[c] in body]
+            offs = [OFFS[c] for c in channels]
             chunk = track_chunk(body[:-len(END_OF_TRACK)], offs)
         else:
             chunk, _, clipped = mend(body, 0, where)
@@ -245,18 +264,22 @@ def _are_readable(bodies: list[bytes]) -> list[bool]:
     if len(bodies) > MAX_FAST_TRACKS:
         return [False] * len(bodies)
     all_readable = is_readable(b"".join(bodies))  # one look for all of them is quicker
-    return [_ends_once(body) and (all_readable or is_readable(body)) for body in bodies]
+    return [_ends_once(body) and (all_readable or is_readable(body))
+            for body in bodies]
 
 
 def _ends_once(body: bytes) -> bool:
     """Whether the end of track stands at the end, and nowhere else."""
-    return body.find(END_OF_TRACK) == len(body) - len(END_OF_TRACK)
+    last_place = len(body) - len(END_OF_TRACK)
+    return body.find(END_OF_TRACK) == last_place
 
 
 # ---------------------------------------------------------------- notes
 
 
-def _song_from_score(score: Any, notices: list[str], where: str,
+def _song_from_score(score: Any,
+                     notices: list[str],
+                     where: str,
                      offs_per_pitch: int | None = None) -> Song | None:
     """The song of a symusic score, whose notes left sounding end `LATE_TICKS` after their track.
 
@@ -285,12 +308,18 @@ def _song_from_score(score: Any, notices: list[str], where: str,
     if latest > MAX_QUARTERS:
         raise UserError(f"{where}: has a note at quarter {latest:.0f}, beyond any song; its times "
                         f"are damaged")
-    notes = np.stack([onset, end, line & (N_PITCHES - 1)], axis=1)  # (N, 3), track by track
-    tempos = [(tempo.time, rounded_tempo(tempo.qpm)) for tempo in score.tempos if tempo.mspq > 0]
+    pitch = line & (N_PITCHES - 1)
+    notes = np.stack([onset, end, pitch], axis=1)            # (N, 3), track by track
+    tempos = [(tempo.time, rounded_tempo(tempo.qpm))
+              for tempo in score.tempos
+              if tempo.mspq > 0]
     signatures = [TimeSignature(each.time, each.numerator, each.denominator)
                   for each in score.time_signatures]
-    return Song(score.ticks_per_quarter, _tracks(score, notes, n_notes), _by_tick(tempos),
-                _by_tick(signatures), tuple(notices))
+    return Song(score.ticks_per_quarter,
+                _tracks(score, notes, n_notes),
+                _by_tick(tempos),
+                _by_tick(signatures),
+                tuple(notices))
 
 
 def _tracks(score: Any, notes: np.ndarray, n_notes: list[int]) -> tuple[Track, ...]:
@@ -300,14 +329,16 @@ def _tracks(score: Any, notes: np.ndarray, n_notes: list[int]) -> tuple[Track, .
     for track, n, end in zip(score.tracks, n_notes, ends, strict=True):
         if n:
             name = track.name.replace("\0", " ").strip()  # old sequencers fill up names with zeros
-            tracks.append(Track(name, track.program, track.is_drum, notes[end - n:end]))
+            own = notes[end - n:end]
+            tracks.append(Track(name, track.program, track.is_drum, own))
     return tuple(tracks)
 
 
 def _column(columns: list[dict[str, np.ndarray]], name: str) -> np.ndarray:
     """(N,) int64: one column of the notes of all tracks."""
     of_tracks = [each[name] for each in columns]
-    return np.concatenate([np.zeros(0, np.int64), *of_tracks])
+    nothing = np.zeros(0, np.int64)
+    return np.concatenate([nothing, *of_tracks])
 
 
 def _by_tick(changes: list) -> tuple:
@@ -315,7 +346,8 @@ def _by_tick(changes: list) -> tuple:
     return tuple(sorted(changes, key=lambda change: change[0]))
 
 
-def _first_releases(line: np.ndarray, onset: np.ndarray,
+def _first_releases(line: np.ndarray,
+                    onset: np.ndarray,
                     end: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """End each note at the first note-off of its pitch after its onset.
 
@@ -331,9 +363,13 @@ def _first_releases(line: np.ndarray, onset: np.ndarray,
     """
     # Stable sorts: by digits where the numbers are short, and nearly free where they are in order.
     is_short = len(line) > 0 and line[-1] <= 0xFFFF
-    order = np.argsort(line.astype(np.uint16) if is_short else line, kind="stable")
-    line, onset, end = line[order], onset[order], end[order]
-    base = line << int(end.max(initial=0)).bit_length()  # one time axis for all lines
+    keys = line.astype(np.uint16) if is_short else line
+    order = np.argsort(keys, kind="stable")
+    line = line[order]
+    onset = onset[order]
+    end = end[order]
+    latest = int(end.max(initial=0))
+    base = line << latest.bit_length()  # one time axis for all lines
     begins = base + onset
     releases = np.sort(base + end, kind="stable")
     # A line has as many releases as onsets, and mostly the k-th release is that of the k-th onset.
@@ -343,7 +379,8 @@ def _first_releases(line: np.ndarray, onset: np.ndarray,
     places = np.flatnonzero(is_astray)
     if len(places):
         found = np.searchsorted(releases, begins[places], side="right")
-        first[places] = releases[np.minimum(found, len(releases) - 1)]
+        found = np.minimum(found, len(releases) - 1)
+        first[places] = releases[found]
     end = np.where(end > onset, first - base, onset)
     return line, onset, end
 
@@ -378,8 +415,10 @@ def song_from_miditoolkit(midi: miditoolkit.MidiFile) -> Song:
         if not is_exact:
             notes = first_release(notes)
         name = (instrument.name or "").strip()
-        tracks.append(Track(name, int(instrument.program), bool(instrument.is_drum), notes))
-    tempos = [(int(each.time), rounded_tempo(float(each.tempo))) for each in midi.tempo_changes]
+        program = int(instrument.program)
+        tracks.append(Track(name, program, bool(instrument.is_drum), notes))
+    tempos = [(int(each.time), rounded_tempo(float(each.tempo)))
+              for each in midi.tempo_changes]
     signatures = [TimeSignature(int(each.time), each.numerator, each.denominator)
                   for each in midi.time_signature_changes]
     return Song(midi.ticks_per_beat, tuple(tracks), _by_tick(tempos), _by_tick(signatures))

@@ -29,7 +29,8 @@ def end_at_next_onset(notes: np.ndarray) -> np.ndarray:
     notes = notes[by_pitch]
     place = notes[:, [0, 2]]
     is_first = np.ones(len(notes), bool)
-    is_first[1:] = (place[1:] != place[:-1]).any(axis=1)
+    differs = place[1:] != place[:-1]                        # (N - 1, 2)
+    is_first[1:] = differs.any(axis=1)
     notes = notes[is_first]
 
     onset, end, pitch = notes.T                              # views: writing here changes `notes`
@@ -43,8 +44,11 @@ def end_at_next_onset(notes: np.ndarray) -> np.ndarray:
 # ---------------------------------------------------------------- bytes, by symusic
 
 
-def parts_to_bytes(notes: list[np.ndarray], vocabulary: Vocabulary, ticks_per_quarter: int,
-                   tempo: float = DEFAULT_TEMPO, only: int | None = None) -> bytes:
+def parts_to_bytes(notes: list[np.ndarray],
+                   vocabulary: Vocabulary,
+                   ticks_per_quarter: int,
+                   tempo: float = DEFAULT_TEMPO,
+                   only: int | None = None) -> bytes:
     """A Type-1 MIDI file in 4/4 with one track and channel per part, empty or not.
 
     Each note ends at the next onset of its pitch. symusic writes the file, fast enough for folders.
@@ -90,7 +94,8 @@ class PartsMidiFile(miditoolkit.MidiFile):
         """As `miditoolkit.MidiFile.dump`, with each note ended at the next onset of its pitch."""
         writable = miditoolkit.MidiFile(ticks_per_beat=self.ticks_per_beat)
         writable.__dict__.update(self.__dict__)
-        writable.instruments = [_writable(instrument) for instrument in self.instruments]
+        writable.instruments = [_writable(instrument)
+                                for instrument in self.instruments]
         writable.dump(*args, **kwargs)
 
 
@@ -105,7 +110,9 @@ def _writable(instrument: miditoolkit.Instrument) -> miditoolkit.Instrument:
     return copy
 
 
-def parts_to_midi(notes: list[np.ndarray], vocabulary: Vocabulary, ticks_per_quarter: int,
+def parts_to_midi(notes: list[np.ndarray],
+                  vocabulary: Vocabulary,
+                  ticks_per_quarter: int,
                   tempo: float = DEFAULT_TEMPO) -> PartsMidiFile:
     """A MIDI object in 4/4 with one track per part, empty or not; see `parts_to_bytes`."""
     midi = PartsMidiFile(ticks_per_beat=ticks_per_quarter)
@@ -117,5 +124,6 @@ def parts_to_midi(notes: list[np.ndarray], vocabulary: Vocabulary, ticks_per_qua
                             for start, end, pitch in rows.tolist()]
         midi.instruments.append(instrument)
     all_notes = np.concatenate([NO_NOTES, *notes])
-    midi.max_tick = int(all_notes[:, 1].max(initial=0)) + 1
+    last_tick = int(all_notes[:, 1].max(initial=0))
+    midi.max_tick = last_tick + 1
     return midi

@@ -70,7 +70,8 @@ def _with_notes(song: Song) -> list[int]:
 # ---------------------------------------------------------------- which track is which part
 
 
-def assign_parts(song: Song, vocabulary: Vocabulary,
+def assign_parts(song: Song,
+                 vocabulary: Vocabulary,
                  wanted: Mapping[str, str] | None = None) -> Assignment:
     """Find which tracks play each part of the vocabulary.
 
@@ -84,7 +85,8 @@ def assign_parts(song: Song, vocabulary: Vocabulary,
     for name in vocabulary.part_names:
         which = wanted.get(name, "")
         if which and which not in (ALL, MOST_NOTES):
-            casting.give(name, _asked_for(which, song), f"asked for: {which}")
+            asked = _asked_for(which, song)
+            casting.give(name, asked, f"asked for: {which}")
     for name in vocabulary.part_names:
         named = [i for i in casting.free if song.tracks[i].name == name]
         if named and name not in casting.tracks and name not in wanted:
@@ -94,7 +96,9 @@ def assign_parts(song: Song, vocabulary: Vocabulary,
             default = ALL if part.is_drum else MOST_NOTES
             takes_all = wanted.get(part.name, default) == ALL
             others = set(vocabulary.part_names) - {part.name}
-            found = [i for i in casting.free if _may_play(song.tracks[i], part, others)]
+            found = [i
+                     for i in casting.free
+                     if _may_play(song.tracks[i], part, others)]
             why = "on the drum channel" if part.is_drum else "by program"
             if len(found) > 1 and not takes_all:
                 why = f"{why}, most notes of {len(found)} tracks"
@@ -122,7 +126,9 @@ class _Casting:
     def assignment(self, vocabulary: Vocabulary) -> Assignment:
         """What was given, in the order of the vocabulary's parts."""
         tracks = {name: self.tracks[name] for name in vocabulary.part_names}
-        why = {name: self.why[name] for name in vocabulary.part_names if tracks[name]}
+        why = {name: self.why[name]
+               for name in vocabulary.part_names
+               if tracks[name]}
         notes = [self._notes(indices) for indices in tracks.values()]
         return Assignment(notes, tracks, why)
 
@@ -159,12 +165,15 @@ def _asked_for(which: str, song: Song) -> list[int]:
         return [_most_notes(found, song)] if found else []
     pattern = which.casefold()
     names = {i: song.tracks[i].name.casefold() for i in playing}
-    return [i for i, name in names.items() if fnmatch.fnmatchcase(name, pattern)]
+    return [i
+            for i, name in names.items()
+            if fnmatch.fnmatchcase(name, pattern)]
 
 
 def _most_notes(indices: Sequence[int], song: Song) -> int:
     """Of tracks with equally many notes always the same, whatever their order in the file."""
     def key(i: int) -> tuple:
+        """The most notes first; then by what the track holds."""
         track = song.tracks[i]
         return -len(track.notes), track.program, track.name, track.notes.tobytes()
 
@@ -174,7 +183,9 @@ def _most_notes(indices: Sequence[int], song: Song) -> int:
 # ---------------------------------------------------------------- pitch ranges
 
 
-def fit_range(notes: np.ndarray, part: Part, choices: Choices,
+def fit_range(notes: np.ndarray,
+              part: Part,
+              choices: Choices,
               where: str) -> tuple[np.ndarray, int]:
     """Bring (N, 3) notes of one part into its pitch range.
 
@@ -205,7 +216,10 @@ def fit_range(notes: np.ndarray, part: Part, choices: Choices,
 # ---------------------------------------------------------------- bars
 
 
-def fit_bars(parts: list[np.ndarray], song: Song, vocabulary: Vocabulary, choices: Choices,
+def fit_bars(parts: list[np.ndarray],
+             song: Song,
+             vocabulary: Vocabulary,
+             choices: Choices,
              where: str) -> list[Piece]:
     """Cut a song's parts into pieces that the vocabulary's bars hold; usually one, the song itself.
 
@@ -233,7 +247,8 @@ def fit_bars(parts: list[np.ndarray], song: Song, vocabulary: Vocabulary, choice
 
 
 def _by_onset(notes: np.ndarray) -> np.ndarray:
-    return notes[np.argsort(notes[:, 0], kind="stable")]
+    order = np.argsort(notes[:, 0], kind="stable")
+    return notes[order]
 
 
 def _playable_stretches(song: Song, choices: Choices, where: str) -> list[Stretch]:
@@ -264,7 +279,10 @@ class Arranged(NamedTuple):
     about_song: dict[str, Any]
 
 
-def arrange(song: Song, vocabulary: Vocabulary, choices: Choices, where: str) -> Arranged:
+def arrange(song: Song,
+            vocabulary: Vocabulary,
+            choices: Choices,
+            where: str) -> Arranged:
     """Give the song's notes to the parts, within their ranges, and cut it where it must be.
 
     Raises UserError if the song is to be left out.
@@ -289,7 +307,8 @@ def arrange(song: Song, vocabulary: Vocabulary, choices: Choices, where: str) ->
     n_in_pieces = sum(piece.n_notes for piece in pieces)
     lost[OTHER_METERS] = n_fitted - n_in_pieces
     left_out = assignment.left_out(song)
-    lost[NO_PART] = sum(len(song.tracks[i].notes) for i in left_out)
+    tracks_left_out = [song.tracks[i] for i in left_out]
+    lost[NO_PART] = sum(len(track.notes) for track in tracks_left_out)
     return Arranged(pieces, lost, describe_song(song, assignment))
 
 

@@ -27,12 +27,16 @@ class GivenNotes:
         """The notes that come due when the last made note stands in `bar`, from 0."""
         bars = self.rows[:, BAR] - FIRST_ID
         first = self.n_read
-        n_due = int(np.searchsorted(bars, bar + self.lookahead_bars, side="right"))
+        last_bar = bar + self.lookahead_bars
+        n_due = int(np.searchsorted(bars, last_bar, side="right"))
         self.n_read = max(first, n_due)
-        return [tuple(row) for row in self.rows[first:self.n_read].tolist()]
+        rows = self.rows[first:self.n_read]
+        return [tuple(row) for row in rows.tolist()]
 
 
-def reading_order(bars: np.ndarray, given: np.ndarray, start: int,
+def reading_order(bars: np.ndarray,
+                  given: np.ndarray,
+                  start: int,
                   lookahead_bars: int) -> np.ndarray:
     """(N,) indices of the notes of one song in the order in which they are read.
 
@@ -49,4 +53,5 @@ def reading_order(bars: np.ndarray, given: np.ndarray, start: int,
     is_due_at_once = bars <= start + lookahead_bars
     follows[is_due_at_once] = -1
     place = np.where(given, follows, number)
-    return np.lexsort((np.arange(len(bars)), given, place))
+    index = np.arange(len(bars))
+    return np.lexsort((index, given, place))

@@ -95,14 +95,17 @@ def _densities(rows: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
     """(W, n_parts) densities in windows of one song that overlap by half; 0 where a part rests."""
     song = song_bars(rows, vocabulary)
     around_bars = Windows.around_bars(song.n_bars)
-    overlapping = Windows(*(bars[::WINDOW_BARS // 2] for bars in around_bars))
+    every = WINDOW_BARS // 2
+    overlapping = Windows(around_bars.begin[::every], around_bars.end[::every])
     return overlapping.densities(song.counts())
 
 
 # ---------------------------------------------------------------- from notes
 
 
-def song_sheets(rows: np.ndarray, vocabulary: Vocabulary, levels: Levels) -> np.ndarray:
+def song_sheets(rows: np.ndarray,
+                vocabulary: Vocabulary,
+                levels: Levels) -> np.ndarray:
     """(n_bars, K_sheet) uint8: the sheet of each bar of one song, (N, 4) rows.
 
     The bars run from the first to the last with a note; a song without notes is one empty bar. A
@@ -112,19 +115,26 @@ def song_sheets(rows: np.ndarray, vocabulary: Vocabulary, levels: Levels) -> np.
     return sheets_of_bars(song_bars(rows, vocabulary), vocabulary, levels)
 
 
-def sheets_of_bars(song: SongBars, vocabulary: Vocabulary, levels: Levels) -> np.ndarray:
+def sheets_of_bars(song: SongBars,
+                   vocabulary: Vocabulary,
+                   levels: Levels) -> np.ndarray:
     """(n_bars, K_sheet) uint8: the sheet of each bar of a song; see `song_sheets`."""
     return _sheets(song, vocabulary, levels, Windows.around_bars(song.n_bars))
 
 
-def sheet_of(rows: np.ndarray, vocabulary: Vocabulary, levels: Levels, first_bar: int,
+def sheet_of(rows: np.ndarray,
+             vocabulary: Vocabulary,
+             levels: Levels,
+             first_bar: int,
              last_bar: int) -> np.ndarray:
     """(K_sheet,) uint8: one sheet of a whole stretch of bars, which count from 0.
 
     The stretch is taken as a song of its own: what sounds before and after it does not count.
     """
     song = song_bars(rows, vocabulary, (first_bar, last_bar))
-    whole_song = Windows(np.array([0]), np.array([song.n_bars]))
+    begin = np.array([0])
+    end = np.array([song.n_bars])
+    whole_song = Windows(begin, end)
     sheet, = _sheets(song, vocabulary, levels, whole_song)
     return sheet
 
@@ -146,7 +156,8 @@ class SongBars(NamedTuple):
         return counts.reshape(self.n_bars, self.n_parts)
 
 
-def song_bars(rows: np.ndarray, vocabulary: Vocabulary,
+def song_bars(rows: np.ndarray,
+              vocabulary: Vocabulary,
               stretch: tuple[int, int] | None = None) -> SongBars:
     """The notes of (N, 4) rows; only those of a `stretch`, first and last bar, if one is given."""
     is_note = rows[:, BAR] >= FIRST_ID
@@ -155,9 +166,11 @@ def song_bars(rows: np.ndarray, vocabulary: Vocabulary,
     if stretch is not None:
         first_bar, last_bar = stretch
     elif len(bar):
-        first_bar, last_bar = int(bar.min()), int(bar.max())
+        first_bar = int(bar.min())
+        last_bar = int(bar.max())
     else:
-        first_bar, last_bar = 0, 0
+        first_bar = 0
+        last_bar = 0
     is_inside = (bar >= first_bar) & (bar <= last_bar)
     notes = notes[is_inside]
     bar = bar[is_inside] - first_bar
@@ -199,7 +212,9 @@ def _ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return a / np.maximum(b, 1)
 
 
-def _sheets(song: SongBars, vocabulary: Vocabulary, levels: Levels,
+def _sheets(song: SongBars,
+            vocabulary: Vocabulary,
+            levels: Levels,
             windows: Windows) -> np.ndarray:
     """(W, K_sheet) uint8: the sheets of W windows of bars."""
     counts = song.counts()
@@ -208,12 +223,14 @@ def _sheets(song: SongBars, vocabulary: Vocabulary, levels: Levels,
     n_rests = length - windows.sums(counts > 0)              # (W, n_parts), bars
     density = windows.densities(counts)                      # (W, n_parts)
 
-    sheets = np.full((n_windows, song.n_parts, N_PART_FIELDS), NONE, np.uint8)
+    shape = (n_windows, song.n_parts, N_PART_FIELDS)
+    sheets = np.full(shape, NONE, np.uint8)
     sheets[..., PLAYS] = FIRST_VALUE
     for part, edges in enumerate(levels.density_edges):
         level = np.searchsorted(edges, density[:, part], side="right")
         sheets[:, part, DENSITY] = FIRST_VALUE + level
-    sheets[..., RESTS] = FIRST_VALUE + np.searchsorted(REST_EDGES, n_rests / length)
+    level = np.searchsorted(REST_EDGES, n_rests / length)
+    sheets[..., RESTS] = FIRST_VALUE + level
     for column, gap in RETURN_GAPS.items():
         returns, is_pair = _returns(song, vocabulary, gap)
         n_pairs = windows.sums(is_pair)
@@ -229,7 +246,9 @@ def _sheets(song: SongBars, vocabulary: Vocabulary, levels: Levels,
     return np.concatenate([of_parts, keys[:, None]], axis=1)
 
 
-def _returns(song: SongBars, vocabulary: Vocabulary, gap: int) -> tuple[np.ndarray, np.ndarray]:
+def _returns(song: SongBars,
+             vocabulary: Vocabulary,
+             gap: int) -> tuple[np.ndarray, np.ndarray]:
     """How much of each part's bar comes back `gap` bars later, and where that can be said.
 
     Two bars are compared by their onsets: those that both have, of all that they have (Jaccard
@@ -289,12 +308,14 @@ def _keys(song: SongBars, vocabulary: Vocabulary, windows: Windows) -> np.ndarra
     tonic, mode = np.divmod(found, len(MODES))
     tonic = (tonic + origin) % OCTAVE
     ids = FIRST_VALUE + tonic * len(MODES) + mode
-    return np.where(found < N_KEYS, ids, NONE).astype(np.uint8)
+    ids = np.where(found < N_KEYS, ids, NONE)
+    return ids.astype(np.uint8)
 
 
 def _standardized(vectors: np.ndarray) -> np.ndarray:
     """The vectors (..., D) with mean 0 and length 1: their products are correlations."""
-    return unit(vectors - vectors.mean(axis=-1, keepdims=True))
+    means = vectors.mean(axis=-1, keepdims=True)
+    return unit(vectors - means)
 
 
 def _key_templates() -> np.ndarray:
@@ -344,7 +365,9 @@ def _describe_part(name: str, values: np.ndarray) -> str:
     if values[RESTS] > 0:
         more.append(REST_WORDS[values[RESTS]])
     highest = len(RETURN_EDGES)
-    gaps = [gap for column, gap in RETURN_GAPS.items() if values[column] == highest]
+    gaps = [gap
+            for column, gap in RETURN_GAPS.items()
+            if values[column] == highest]
     if gaps:
         more.append(f"comes back every {gaps[0]} bars")
     if how_dense and more:

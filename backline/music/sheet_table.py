@@ -36,7 +36,10 @@ class SheetTable:
         }
 
     @classmethod
-    def from_facts(cls, data: dict[str, Any], vocabulary: Vocabulary, where: Path) -> SheetTable:
+    def from_facts(cls,
+                   data: dict[str, Any],
+                   vocabulary: Vocabulary,
+                   where: Path) -> SheetTable:
         """The table in plain data. Raises UserError if that is damaged."""
         try:
             edges_of_parts = [tuple(edges) for edges in data["density_edges"]]
@@ -49,7 +52,9 @@ class SheetTable:
                             f"again") from None
 
 
-def sheet_table(metadata: dict[str, Any], vocabulary: Vocabulary, where: Path) -> SheetTable | None:
+def sheet_table(metadata: dict[str, Any],
+                vocabulary: Vocabulary,
+                where: Path) -> SheetTable | None:
     """The table in what a model's file says of its training; None where there is none."""
     of_training = metadata.get("facts", {})
     data = metadata.get("controls") or of_training.get("controls")

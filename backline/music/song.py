@@ -60,13 +60,17 @@ class Song:
     @property
     def end_tick(self) -> int:
         """When the last note ends; 0 without notes."""
-        ends = (int(track.notes[:, 1].max()) for track in self.tracks if len(track.notes))
+        ends = (int(track.notes[:, 1].max())
+                for track in self.tracks
+                if len(track.notes))
         return max(ends, default=0)
 
     @property
     def last_onset_tick(self) -> int:
         """When the last note begins; 0 without notes."""
-        onsets = (int(track.notes[:, 0].max()) for track in self.tracks if len(track.notes))
+        onsets = (int(track.notes[:, 0].max())
+                  for track in self.tracks
+                  if len(track.notes))
         return max(onsets, default=0)
 
     @property
@@ -79,7 +83,8 @@ class Song:
         end = max(self.end_tick, 1)
         changes = [(0, DEFAULT_TEMPO)]
         changes += [(tick, tempo) for tick, tempo in self.tempos if tick < end]
-        next_ticks = [tick for tick, _ in changes[1:]] + [end]
+        next_ticks = [tick for tick, _ in changes[1:]]
+        next_ticks.append(end)
         ticks: dict[float, int] = {}  # that each tempo is in force
         for (tick, tempo), next_tick in zip(changes, next_ticks, strict=True):
             ticks[tempo] = ticks.get(tempo, 0) + next_tick - tick

@@ -62,7 +62,9 @@ def pitch_class(name: str) -> int:
     if not match:
         raise UserError(f"key {name!r}: give a letter from A to G, perhaps with # or b, such as F# "
                         f"or Bb")
-    return (LETTERS[match[1].upper()] + ACCIDENTALS[match[2]]) % OCTAVE
+    letter = match[1].upper()
+    accidental = match[2]
+    return (LETTERS[letter] + ACCIDENTALS[accidental]) % OCTAVE
 
 
 def scale_pitch_classes(key: str, scale: str) -> frozenset[int]:
@@ -82,11 +84,15 @@ def best_scale(counts: Sequence[int]) -> tuple[str, frozenset[int]]:
         counts: (12,) notes of each pitch class.
     """
     def fit(tonic_and_scale: tuple[str, str]) -> tuple[int, int]:
+        """How many notes lie in the scale, and how many are its tonic."""
         tonic, scale = tonic_and_scale
-        n_inside = sum(int(counts[i]) for i in scale_pitch_classes(tonic, scale))
-        return n_inside, int(counts[pitch_class(tonic)])
+        inside = scale_pitch_classes(tonic, scale)
+        n_inside = sum(int(counts[i]) for i in inside)
+        n_tonic = int(counts[pitch_class(tonic)])
+        return n_inside, n_tonic
 
-    tonic, scale = max(itertools.product(PITCH_CLASSES, ("major", "minor")), key=fit)
+    candidates = itertools.product(PITCH_CLASSES, ("major", "minor"))
+    tonic, scale = max(candidates, key=fit)
     return f"{tonic} {scale}", scale_pitch_classes(tonic, scale)
 
 

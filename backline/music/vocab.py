@@ -138,18 +138,24 @@ class Vocabulary:
     @functools.cached_property
     def pitch_of_id(self) -> np.ndarray:
         """(V,) MIDI pitch of each pitch_instrument id; −1 for special ids."""
-        ranges = [np.arange(part.lowest_pitch, part.highest_pitch + 1) for part in self.parts]
-        return np.concatenate([np.full(FIRST_ID, -1), *ranges])
+        ranges = [np.arange(part.lowest_pitch, part.highest_pitch + 1)
+                  for part in self.parts]
+        of_specials = np.full(FIRST_ID, -1)
+        return np.concatenate([of_specials, *ranges])
 
     @functools.cached_property
     def event_names(self) -> tuple[tuple[str, ...], ...]:
         """For each family, the event name of each id."""
-        notes = zip(self.part_of_id[FIRST_ID:], self.pitch_of_id[FIRST_ID:], strict=True)
+        parts = self.part_of_id[FIRST_ID:]
+        pitches = self.pitch_of_id[FIRST_ID:]
+        notes = zip(parts, pitches, strict=True)
         return (
             SPECIALS + tuple(f"bar{i}" for i in range(self.bars)),
             SPECIALS + tuple(f"start_pos{i}" for i in range(self.steps_per_bar)),
-            SPECIALS + tuple(f"note_dur{i + 1}" for i in range(self.max_duration_steps)),
-            SPECIALS + tuple(f"pitch{pitch}_{self.parts[part].name}" for part, pitch in notes),
+            SPECIALS + tuple(f"note_dur{i + 1}"
+                             for i in range(self.max_duration_steps)),
+            SPECIALS + tuple(f"pitch{pitch}_{self.parts[part].name}"
+                             for part, pitch in notes),
         )
 
     @functools.cached_property
@@ -186,7 +192,8 @@ class Vocabulary:
         """How the ids of `other` differ from this vocabulary's, in words; "" where they do not."""
         found = []
         for name in ("bars", "steps_per_bar", "max_duration_steps"):
-            own, others = getattr(self, name), getattr(other, name)
+            own = getattr(self, name)
+            others = getattr(other, name)
             if others != own:
                 found.append(f"{name} {others}, not {own}")
         if other.part_names != self.part_names:
@@ -220,13 +227,16 @@ def load_vocabulary(source: str | Path | dict[str, Any] | Vocabulary | None = No
     if isinstance(source, dict):
         data, where = source, "vocabulary"
     else:
-        data, where = read_json_object(Path(source)), str(source)
+        data = read_json_object(Path(source))
+        where = str(source)
     if "n_tokens" in data:
         return _from_published(data, where)
     if data.get("format") != FORMAT or data.get("version") != VERSION:
         raise UserError(f"{where}: not a vocabulary: needs format {FORMAT!r} and version "
                         f"{VERSION}, or the published form with 'n_tokens'")
-    fields = {key: value for key, value in data.items() if key not in ("format", "version")}
+    fields = {key: value
+              for key, value in data.items()
+              if key not in ("format", "version")}
     return config_from_dict(Vocabulary, fields, where)
 
 
@@ -263,7 +273,8 @@ def _published_parts(event_names: Iterable[str]) -> tuple[Part, ...]:
         match = re.fullmatch(r"pitch(\d+)_(\w+)", event_name)
         if match is None:
             raise TypeError(event_name)
-        pitches.setdefault(match[2], []).append(int(match[1]))
+        pitch, name = match.groups()
+        pitches.setdefault(name, []).append(int(pitch))
     known = {part.name: part for part in load_vocabulary().parts}
     parts = []
     for name, inside in pitches.items():

@@ -78,7 +78,8 @@ def signature(rows: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
     values = np.full(signature_shape(vocabulary), EMPTY)
     melodic = np.flatnonzero(~vocabulary.is_drum).tolist()
     for i, p in enumerate(melodic):
-        hashes = shingle_hashes(lines(rows[part == p], vocabulary))
+        two_lines = lines(rows[part == p], vocabulary)
+        hashes = shingle_hashes(two_lines)
         if len(hashes):
             sketch = _empty_sketch().copy()
             sketch.update_batch(hashes.tolist())
@@ -133,7 +134,8 @@ def shingle_hashes(two_lines: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
     """
     length = SHINGLE + 1  # notes
     windows = [np.lib.stride_tricks.sliding_window_view(line, length)
-               for line in two_lines if len(line) >= length]
+               for line in two_lines
+               if len(line) >= length]
     if not windows:
         return np.zeros(0, np.uint32)
     pitches = np.concatenate(windows)                        # (W, length)

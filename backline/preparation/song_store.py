@@ -43,7 +43,9 @@ class SongStore:
     ids of all songs, and their signatures.
     """
 
-    def __init__(self, folder: Path, vocabulary: Vocabulary,
+    def __init__(self,
+                 folder: Path,
+                 vocabulary: Vocabulary,
                  signature_shape: tuple[int, int]) -> None:
         self.folder = folder
         self.vocabulary = vocabulary
