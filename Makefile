@@ -29,9 +29,6 @@ test: lint
 
 lint: $(VENV)/developers
 	$(BIN)/ruff check .
-
-# The type checker. It joins `lint` when it finds no more errors.
-types: $(VENV)/developers
 	$(BIN)/mypy
 
 # Every command of the README, typed in a copy of the repository: less than ten minutes.

@@ -221,9 +221,14 @@ def _lzma() -> ModuleType:
 
 
 def dataset_hash(path: Path) -> str:
-    """SHA-256 of a dataset, as hexadecimal digits, compressed or not. Raises UserError if it cannot be decompressed."""
+    """SHA-256 of a dataset's content in hexadecimal digits, the same compressed or not.
+
+    Raises UserError if it cannot be decompressed.
+    """
     with _plain(path) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        # Both kinds of file have the `readinto` that it wants; BinaryIO's hints do not know it.
+        digest = hashlib.file_digest(file, "sha256")  # type: ignore[arg-type]
+    return digest.hexdigest()
 
 
 def load_dataset(path: Path, vocabulary: Vocabulary | None = None) -> Dataset:
