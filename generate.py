@@ -160,7 +160,7 @@ def add_choice_options(group: argparse._ArgumentGroup) -> None:
                        type=int,
                        metavar="M",
                        help="make M songs and write the -n best, by a score that is printed")
-    group.add_argument("--check-copies", type=Path, nargs="?", const=BUNDLED_COPIES,
+    group.add_argument("--check-copies", "--copies", type=Path, nargs="?", const=BUNDLED_COPIES,
                        metavar="INDEX",
                        help="say how many new notes in a row are in training songs, using an index of "
                        f"copies.py (default: models/{BUNDLED_COPIES.name} of this repository)")
