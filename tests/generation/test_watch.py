@@ -269,11 +269,11 @@ def test_a_folder_that_is_not_there_is_made(watching_for, folder):
 
 @pytest.mark.parametrize(("arguments", "text"), [
     (["--watch", "song.mid"], "song.mid: a file stands where a folder is needed"),
-    (["--watch", "in", "-p", "song.mid"], "--watch takes the files"), (["--missing"], "--missing takes the parts"),
-    (["--watch", "in", "--missing", "--given", "bass"], "--missing takes"),
-    (["-p", "song.mid", "--missing", "--make", "bass"], "--missing takes"),
-    (["--watch", "in", "--missing", "--same-parts"], "--missing takes"),
-    (["--watch", "in", "--missing", "--bars", "2"], "--missing takes"),
+    (["--watch", "in", "-p", "song.mid"], "--watch uses the files"), (["--missing"], "--missing works out the parts"),
+    (["--watch", "in", "--missing", "--given", "bass"], "--missing works out"),
+    (["-p", "song.mid", "--missing", "--make", "bass"], "--missing works out"),
+    (["--watch", "in", "--missing", "--same-parts"], "--missing works out"),
+    (["--watch", "in", "--missing", "--bars", "2"], "--missing works out"),
     (["--watch", "in", "--given", "banjo"], "unknown part"),
     (["--watch", "in", "-o", "song.mid"], "song.mid: a file"), (["--watch", "in", "--key", "H"], "key 'H'")])
 def test_what_is_wrong_for_any_file_is_said_at_once(given_path, folder, capsys, arguments, text):
