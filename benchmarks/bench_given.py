@@ -7,9 +7,10 @@ On songs that the model was not trained on. `loss`: nats per note of each part, 
 parts are given (and what of them comes next), where they are silent, and in the plain task, where all parts are made;
 and nats per note of bars in the middle, told what comes after them or not. The plain task's are not the same choice
 (which part comes next is asked as well), and stand there to compare models. `agree`: a part is made for excerpts of
-eight bars, the others given; of the made notes, of the songs' own, and of another song's: the share of melodic notes
-that belong to the chord sounding in the given melodic parts within their beat, and the share struck together with a
-kick or, of the made drums' kicks, with a note of the lowest given part, the bass.
+eight bars, the others given, with the controls that generate.py sets. Of the made notes, of the songs' own, and of
+another song's: the share of melodic notes that belong to the chord sounding in the given melodic parts within their
+beat, and the share struck together with a kick or, of the made drums' kicks, with a note of the lowest given part, the
+bass.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from backline.common.errors import Parser, UserError, reports_user_errors
 from backline.evaluation.song_sets import held_out_songs
 from backline.generation.config import GenConfig
 from backline.generation.sampler import Request, sample_songs
+from backline.generation.session import LoadedModel
 from backline.generation.task import Wish, make_task
 from backline.music.theory import DRUM_KIT, OCTAVE
 from backline.music.vocab import BAR, BOS, FIRST_ID, NOTE_DUR, PITCH_INSTRUMENT, QUARTERS_PER_BAR, START_POS, Vocabulary
@@ -195,19 +197,22 @@ def _pitch(note: np.ndarray, vocabulary: Vocabulary) -> int:
 
 
 def agree(args: argparse.Namespace) -> int:
-    model, vocabulary, facts = load_model(args.models[0])
+    loaded = LoadedModel(args.models[0], "cpu")
+    vocabulary = loaded.vocabulary
     dataset = load_dataset(args.dataset, vocabulary)
-    pieces = excerpts(dataset, held_out_songs(facts, dataset, args.models[0]), vocabulary)[:args.songs]
+    songs = held_out_songs(loaded.metadata, dataset, args.models[0])
+    pieces = excerpts(dataset, songs, vocabulary)[:args.songs]
     if len(pieces) < 2:
         raise UserError(f"{args.dataset}: no excerpts of {EXCERPT} bars with all parts in it among the held-out songs")
     print(f"{args.models[0]}: {len(pieces)} excerpts of {EXCERPT} bars; share in the chord / with the kick or bass")
     for p, name in enumerate(vocabulary.part_names):
         others = tuple(other for other in vocabulary.part_names if other != name)
         tasks = [make_task(Wish(given=others), piece, vocabulary, GenConfig()) for piece in pieces]
-        requests = [Request(task.rules, seed, task.prompt, task.given) for seed, task in enumerate(tasks)]
+        requests = [Request(task.rules, seed, task.prompt, task.given, loaded.told(task, GenConfig(), seed))
+                    for seed, task in enumerate(tasks)]
         made = []
         for start in tqdm(range(0, len(requests), BATCH), unit="batch", disable=None):
-            made += sample_songs(model, requests[start:start + BATCH], GenConfig())
+            made += sample_songs(loaded.model, requests[start:start + BATCH], GenConfig())
         own = [piece[vocabulary.part_of_id[piece[:, PITCH_INSTRUMENT]] == p] for piece in pieces]
         for label, notes in (("made", [song.notes for song in made]), ("own", own), ("another's", own[1:] + own[:1])):
             shares = [agreement(rows, task.given, vocabulary) for rows, task in zip(notes, tasks, strict=True)]

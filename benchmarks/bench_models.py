@@ -91,6 +91,7 @@ ROWS = {
     "late-2048": Row(LATE, length=2048),
     "muon": Row(LATE_RELATIVE, MUON),
     "muon-decay": Row(LATE_RELATIVE, MUON | {"weight_decay": 0.1}),
+    "muon-adam3": Row(LATE_RELATIVE, MUON | {"lr": 3e-3}),
     "muon-qk": Row(LATE_RELATIVE | {"qk_norm": True}, MUON),
     "muon-qk-adam3": Row(LATE_RELATIVE | {"qk_norm": True}, MUON | {"lr": 3e-3}),
     "given": Row(LATE | {"bars": "relative", "given": True}, {"given_tasks": 0.5}),
