@@ -6,6 +6,7 @@ import numpy as np
 from random_songs import VOCABULARY, random_song
 
 from backline.music.chords import CHORD_ROOT, FIRST_VALUE, INTERVALS, NONE
+from backline.music.sheet import Levels, sheets_of_bars, song_bars
 from backline.music.theory import OCTAVE
 from backline.music.vocab import FIELDS, FIRST_ID, PITCH_INSTRUMENT, Vocabulary
 
@@ -63,3 +64,8 @@ def middle_song(seed: int, n_notes: int = 60, n_bars: int = 6) -> np.ndarray:
     pitch = VOCABULARY.pitch_of_id[rows[:, PITCH_INSTRUMENT]]
     drums = VOCABULARY.part_of_id[rows[:, PITCH_INSTRUMENT]] == 0
     return rows[drums | ((pitch >= 27) & (pitch <= 102))]
+
+
+def song_sheets(rows: np.ndarray, vocabulary: Vocabulary, levels: Levels) -> np.ndarray:
+    """(n_bars, K_sheet) the sheet of each bar of a song."""
+    return sheets_of_bars(song_bars(rows, vocabulary), vocabulary, levels)

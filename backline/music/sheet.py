@@ -103,22 +103,14 @@ def _densities(rows: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
 # ---------------------------------------------------------------- from notes
 
 
-def song_sheets(rows: np.ndarray,
-                vocabulary: Vocabulary,
-                levels: Levels) -> np.ndarray:
-    """(n_bars, K_sheet) uint8: the sheet of each bar of one song, (N, 4) rows.
-
-    The bars run from the first to the last with a note; a song without notes is one empty bar. A
-    sheet describes the window of 16 bars around its bar. Near an end of the song the window is
-    moved inside.
-    """
-    return sheets_of_bars(song_bars(rows, vocabulary), vocabulary, levels)
-
-
 def sheets_of_bars(song: SongBars,
                    vocabulary: Vocabulary,
                    levels: Levels) -> np.ndarray:
-    """(n_bars, K_sheet) uint8: the sheet of each bar of a song; see `song_sheets`."""
+    """(n_bars, K_sheet) uint8: the sheet of each bar of a song.
+
+    A sheet describes the window of 16 bars around its bar. Near an end of the song the window is
+    moved inside.
+    """
     return _sheets(song, vocabulary, levels, Windows.around_bars(song.n_bars))
 
 
@@ -159,7 +151,11 @@ class SongBars(NamedTuple):
 def song_bars(rows: np.ndarray,
               vocabulary: Vocabulary,
               stretch: tuple[int, int] | None = None) -> SongBars:
-    """The notes of (N, 4) rows; only those of a `stretch`, first and last bar, if one is given."""
+    """The notes of (N, 4) rows; only those of a `stretch`, first and last bar, if one is given.
+
+    Without one, the bars run from the first to the last with a note; a song without notes is one
+    empty bar.
+    """
     is_note = rows[:, BAR] >= FIRST_ID
     notes = rows[is_note].astype(np.int64)
     bar = notes[:, BAR] - FIRST_ID

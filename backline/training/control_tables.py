@@ -15,7 +15,7 @@ from backline.music.controls import fields, forgotten, song_controls
 from backline.music.sheet import Levels, measure_levels, sheet_of, sheet_width
 from backline.music.sheet_table import SheetTable
 from backline.music.vocab import BAR, FIELDS, FIRST_CONTROL, FIRST_ID, Vocabulary
-from backline.preparation.dataset import Dataset
+from backline.preparation.dataset import Dataset, song_rows
 from backline.training.config import CONTROLS
 from backline.training.distributed import Processes
 
@@ -45,7 +45,7 @@ class ControlTables:
         vocabulary = dataset.vocabulary
         shape = (len(dataset.notes), len(fields(vocabulary)))
         if levels is None:
-            songs = (notes_of(dataset, song) for song in range(n_train))
+            songs = (song_rows(dataset, song).numpy() for song in range(n_train))
             levels = measure_levels(songs, vocabulary)
         if processes.is_first and _held(path, shape) is None:
             _write(path, dataset, levels, shape)
@@ -70,12 +70,6 @@ class ControlTables:
         return torch.from_numpy(forgotten(controls.numpy(), random))
 
 
-def notes_of(dataset: Dataset, song: int) -> np.ndarray:
-    """(N, F) ids of all rows of a song."""
-    end = dataset.song_starts[song + 1] if song + 1 < dataset.n_songs else len(dataset.notes)
-    return dataset.notes[dataset.song_starts[song]:end].numpy()
-
-
 def _held(path: Path, shape: tuple[int, int]) -> np.ndarray | None:
     """The array in the file at `path`, mapped into memory; None if there is none of this `shape`."""
     try:
@@ -92,5 +86,6 @@ def _write(path: Path, dataset: Dataset, levels: Levels, shape: tuple[int, int])
     with replacing(path) as file:
         np.lib.format.write_array_header_1_0(file, header)
         for song in songs:
-            controls = song_controls(notes_of(dataset, song), dataset.vocabulary, levels)
+            rows = song_rows(dataset, song).numpy()
+            controls = song_controls(rows, dataset.vocabulary, levels)
             file.write(controls.tobytes())

@@ -9,6 +9,7 @@ import pytest
 import torch
 from playing import PLAIN_RECIPE
 from random_songs import VOCABULARY, random_song
+from written_songs import song_sheets
 
 from backline.common.errors import UserError
 from backline.generation.config import ControlConfig, GenConfig, RuleConfig
@@ -19,7 +20,7 @@ from backline.generation.telling import check_controls, describe_told, nothing_t
 from backline.layers.config import ModelConfig
 from backline.music.chords import HALVES_PER_BAR, UNKNOWN, chord_name, parse_chords
 from backline.music.controls import bars_left
-from backline.music.sheet import DENSITY, N_PART_FIELDS, PLAYS, key_column, measure_levels, song_sheets
+from backline.music.sheet import DENSITY, N_PART_FIELDS, PLAYS, key_column, measure_levels
 from backline.music.sheet_table import SheetTable
 from backline.music.vocab import BAR, FIRST_ID, PITCH_INSTRUMENT
 from model import PooledTransformer

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from random_songs import BAND, VOCABULARY, random_song, whole
-from written_songs import block_chords, middle_song, moved_song, note
+from written_songs import block_chords, middle_song, moved_song, note, song_sheets
 
 from backline.common.errors import UserError
 from backline.common.settings import config_from_dict, config_to_dict
@@ -29,7 +29,6 @@ from backline.music.sheet import (
     measure_levels,
     parse_density,
     sheet_of,
-    song_sheets,
 )
 from backline.music.vocab import BAR, BOS, EOS, FIRST_ID, PITCH_INSTRUMENT, START_POS, Vocabulary
 
