@@ -281,8 +281,13 @@ def _before_decoder(config: ModelConfig) -> list[str]:
     else:
         pooled = f"added up ({config.emb_sizes[0]:,})"
     steps = [f"{pooled}, then a linear layer to {config.d_model:,}"]
+    added = []
     if config.given:
-        steps.append("+ mark of given notes")
+        added.append("mark of given notes")
+    if config.controls:
+        added.append("density, key, bars left, …")
+    if added:
+        steps.append("+ " + " + ".join(added))
     if config.positions == "sinusoidal":
         steps.append("+ positions: sines and cosines of the place in the row")
     return steps
@@ -332,6 +337,8 @@ def _draw_choosing(sheet: Sheet, config: ModelConfig) -> None:
             "the time chosen",
             "at all notes read",
         ]
+        if config.controls:
+            late_lines[2] = "time and chord"
         sheet.box(RIGHT, top, RIGHT_END, bottom)
         sheet.layers(RIGHT + 0.12, top + 0.1, bottom - 0.1, config.late_layers, late_lines)
     _draw_paths(sheet, config, extents)

@@ -66,6 +66,8 @@ def test_says_what_the_config_says(config):
     assert any(text.startswith(f"{config.n_layers - config.late_layers} decoder layer") for text in said)
     assert any("late layer" in text for text in said) == bool(config.late_layers)
     assert any("mark of given notes" in text for text in said) == config.given
+    assert any("density, key, bars left" in text for text in said) == config.controls
+    assert any("time and chord" in text for text in said) == bool(config.controls)
 
 
 def test_says_in_which_order_the_families_are_chosen():

@@ -173,6 +173,7 @@ def _part_panel(axes: Axes, part: Part, drawing: PartDrawing) -> None:
         return
     _draw_bars(axes, drawing, drawing.pitch, 0.8)
     if not len(drawing.pitch):
+        axes.set_yticks([])  # a silent part has no pitches to name
         return
     lowest = int(drawing.pitch.min())
     highest = int(drawing.pitch.max())

@@ -102,3 +102,11 @@ def test_names_of_many_drums_do_not_run_into_one_another(drawn):
     boxes = [label.get_window_extent() for label in drawn(rows, V).axes[0].get_yticklabels()]
     assert len(boxes) > 40
     assert all(below.y1 < above.y0 + 1 for below, above in itertools.pairwise(boxes))  # pixels
+
+
+def test_a_silent_part_has_no_pitches_to_name(drawn):
+    rows = random_song(2, 200, 8)
+    rows = rows[V.part_of_id[rows[:, PITCH_INSTRUMENT]] != 2]
+    *playing, silent = drawn(rows, V).axes
+    assert all(labels(axes.yaxis) for axes in playing)
+    assert labels(silent.yaxis) == []
