@@ -89,8 +89,8 @@ def _sysex_misread(events: bytes, places: list[int]) -> bool:
         if place < read:
             continue  # the 0xF7 that ends the one before
         try:
-            size, start = _number(events, place + 1)
-            _, after = _number(events, start + size)
+            size, start = number_at(events, place + 1)
+            _, after = number_at(events, start + size)
             if size and events[start:start + size - 1].isascii():
                 if events[after] < 0x80 or events[place] == SYSEX_GOES_ON:
                     return True
@@ -142,7 +142,7 @@ def _walk(data: bytes,
         gap = data[place]
         place += 1
         if gap >= 0x80:
-            gap, place = _number(data, start)
+            gap, place = number_at(data, start)
         tick += gap
         if tick >= LATE_TICKS:
             raise ValueError(f"at tick {tick}, beyond any song")
@@ -196,7 +196,7 @@ def _system(data: bytes, start: int) -> tuple[bytes, int]:
     if head == META:
         kind = data[place]
         place += 1
-    size, place = _number(data, place)
+    size, place = number_at(data, place)
     end = place + size
     if kind == END:
         return END_OF_TRACK, min(end, len(data))
@@ -215,7 +215,7 @@ def _system(data: bytes, start: int) -> tuple[bytes, int]:
     return NOTHING, end
 
 
-def _number(data: bytes, place: int) -> tuple[int, int]:
+def number_at(data: bytes, place: int) -> tuple[int, int]:
     """A number of variable length at `place`, and the place after it.
 
     Raises IndexError, or ValueError if too long.

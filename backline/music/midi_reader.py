@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import miditoolkit
 import numpy as np
@@ -52,11 +52,18 @@ def _offs(channel: int) -> bytes:
 OFFS = [_offs(channel) for channel in range(N_CHANNELS)]
 
 
-def read_song(path: str | Path, data: bytes | None = None) -> Song:
-    """Read a MIDI file. With its bytes in `data` no file is read, and `path` only names it.
+class Chunks(NamedTuple):
+    """The track chunks of a MIDI file that can be read."""
 
-    Bytes before the `MThd` header and after the last track are skipped; a note that is never
-    switched off lasts to the end of its track.
+    ticks_per_quarter: int
+    bodies: list[bytes]
+    notices: list[str]
+
+
+def open_chunks(path: str | Path, data: bytes | None = None) -> Chunks:
+    """The track chunks of a MIDI file. With its bytes in `data` no file is read.
+
+    Bytes before the `MThd` header and after the last track are skipped.
 
     Raises:
         UserError: missing, empty, cut off, damaged or not MIDI; time that is not ticks per quarter;
@@ -85,7 +92,18 @@ def read_song(path: str | Path, data: bytes | None = None) -> Song:
     if midi_format == 2 and len(bodies) > 1:
         raise UserError(f"{path}: holds {len(bodies)} independent patterns (format 2), not one "
                         f"song; export each of them, or the arrangement, as format 1")
-    header = struct.pack(">4sIHHH", b"MThd", 6, 1, len(bodies), division)
+    return Chunks(division, bodies, notices)
+
+
+def read_song(path: str | Path, data: bytes | None = None) -> Song:
+    """Read the notes of a MIDI file. With its bytes in `data` no file is read, `path` only names it.
+
+    A note that is never switched off lasts to the end of its track.
+
+    Raises UserError, as `open_chunks` does.
+    """
+    ticks_per_quarter, bodies, notices = open_chunks(path, data)
+    header = struct.pack(">4sIHHH", b"MThd", 6, 1, len(bodies), ticks_per_quarter)
     song = _song_of_tracks(header, bodies, _are_readable(bodies), notices, str(path))
     if song is None:
         song = _song_of_tracks(header, bodies, [False] * len(bodies), notices, str(path))
@@ -304,10 +322,7 @@ def _song_from_score(score: Any,
     if n_late:
         end[is_late] -= LATE_TICKS
         notices = [*notices, f"{_count(n_late, 'note')} never switched off"]
-    latest = int(end.max(initial=0)) / score.ticks_per_quarter
-    if latest > MAX_QUARTERS:
-        raise UserError(f"{where}: has a note at quarter {latest:.0f}, beyond any song; its times "
-                        f"are damaged")
+    check_times(int(end.max(initial=0)), score.ticks_per_quarter, where)
     pitch = line & (N_PITCHES - 1)
     notes = np.stack([onset, end, pitch], axis=1)            # (N, 3), track by track
     tempos = [(tempo.time, rounded_tempo(tempo.qpm))
@@ -320,6 +335,14 @@ def _song_from_score(score: Any,
                 _by_tick(tempos),
                 _by_tick(signatures),
                 tuple(notices))
+
+
+def check_times(last_tick: int, ticks_per_quarter: int, where: str) -> None:
+    """Raise UserError if the last note ends beyond any song."""
+    latest = last_tick / ticks_per_quarter
+    if latest > MAX_QUARTERS:
+        raise UserError(f"{where}: has a note at quarter {latest:.0f}, beyond any song; its times "
+                        f"are damaged")
 
 
 def _tracks(score: Any, notes: np.ndarray, n_notes: list[int]) -> tuple[Track, ...]:

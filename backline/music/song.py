@@ -34,13 +34,17 @@ class TimeSignature(NamedTuple):
 class Track:
     """Notes of one track, channel and program.
 
-    `notes` is (N, 3) int64: onset and end in ticks, pitch.
+    notes: (N, 3) int64: onset and end in ticks, pitch.
+    has_program: whether the file names its program; else `program` is 0.
+    shares_name: whether its name is that of several channels, and so says little of any.
     """
 
     name: str
     program: int
     is_drum: bool
     notes: np.ndarray
+    has_program: bool = True
+    shares_name: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +53,7 @@ class Song:
 
     `tempos` are (tick, beats per minute) pairs; both lists are sorted by tick.
     `notices` say what was odd about the file, and read all the same; an ordinary file has none.
+    `last_end_of_track` is the tick at which the longest track ends, where that is known.
     """
 
     ticks_per_quarter: int
@@ -56,6 +61,7 @@ class Song:
     tempos: tuple[tuple[int, float], ...] = ()
     time_signatures: tuple[TimeSignature, ...] = ()
     notices: tuple[str, ...] = ()
+    last_end_of_track: int = 0
 
     @property
     def end_tick(self) -> int:
