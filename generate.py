@@ -38,10 +38,12 @@ from backline.common.files import check_writable, make_folder, write_bytes
 from backline.common.paths import BUNDLED_COPIES, BUNDLED_MODEL
 from backline.common.settings import config_to_dict
 from backline.evaluation.copy_index import WINDOW, CopyCheck
-from backline.generation.config import DTYPES, GenConfig
-from backline.generation.options import check_rules_matter, gen_config, make_wish
+from backline.generation.config import DTYPES, GenConfig, Reading
+from backline.generation.given_song import parts_on_used_channels, prompt_file
+from backline.generation.options import asked_of, check_rules_matter, gen_config, make_wish
 from backline.generation.output_files import describe, log_run, next_number, remove_song, write_song
 from backline.generation.prompt import Prompt, open_prompt, read_prompt
+from backline.generation.reading import Asked
 from backline.generation.recipes import read_originals
 from backline.generation.reproduce import make_again, open_job
 from backline.generation.session import (
@@ -57,8 +59,10 @@ from backline.generation.telling import check_controls
 from backline.generation.watch import Watcher, folder_beside, watch
 from backline.listening.ideas_page import PAGE_NAME, check_page, write_page
 from backline.listening.wav import Synthesizer, find_synthesizer
+from backline.music import choices as song_choices
+from backline.music.choices import Choices
 from backline.music.midi_writer import parts_to_bytes
-from backline.music.song import TICKS_PER_QUARTER
+from backline.music.song import DEFAULT_TEMPO, TICKS_PER_QUARTER
 from backline.music.vocab import Vocabulary
 
 SEEDS = 2**32  # seeds are drawn from 0 to this, exclusive
@@ -70,8 +74,11 @@ REPRODUCE_TAKES = ("reproduce", "prompt", "model_path", "output", "device", "pag
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line; its groups are the topics that `check_arguments` goes through."""
-    parser = Parser(__doc__)
+    parser = Parser(f"{__doc__}\n{song_choices.OPTIONS}")
     add_prompt_options(parser.add_argument_group("prompt and model"))
+    song_choices.add_options(
+        parser.add_argument_group("what the model hears of the prompt; the song keeps all of it"),
+        Reading())
     add_part_options(parser.add_argument_group("what to play"))
     add_choice_options(parser.add_argument_group("which songs"))
     add_output_options(parser.add_argument_group("what is written"))
@@ -94,6 +101,15 @@ def add_prompt_options(group: argparse._ArgumentGroup) -> None:
                        metavar="N",
                        help="keep only the first N rows of the prompt, counting its BOS row "
                        "(default: all)")
+    group.add_argument("--prompt-bars",
+                       type=int,
+                       metavar="N",
+                       help="keep only the first N bars of the prompt (default: all)")
+    group.add_argument("--tempo",
+                       type=float,
+                       metavar="BPM",
+                       help="in place of the prompt's tempo and its changes; from scratch in place of "
+                       f"{DEFAULT_TEMPO:g}")
     group.add_argument("--watch",
                        type=Path,
                        metavar="FOLDER",
@@ -190,6 +206,9 @@ def add_output_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument("-pe", "--print_events",
                        action="store_true",
                        help="print the new notes' events")
+    group.add_argument("--quiet",
+                       action="store_true",
+                       help="no notices: of what was read as what, and what people may not expect")
     group.add_argument("--png",
                        action="store_true",
                        help="also draw each song as a piano roll, NUMBER.png")
@@ -254,6 +273,14 @@ def check_prompt(args: argparse.Namespace, has_song: bool) -> None:
         raise UserError("--watch uses the files of a folder as prompts; leave out -p")
     if args.prompt_idx < 0 or (args.prompt_idx and not has_song):
         raise UserError(f"-pi {args.prompt_idx}: must be 0 or more rows of a prompt (-p)")
+    if args.prompt_bars is not None and (args.prompt_bars < 1 or not has_song):
+        raise UserError(f"--prompt-bars {args.prompt_bars}: must be 1 or more bars of a prompt (-p)")
+    if args.prompt_bars and args.prompt_idx:
+        raise UserError("--prompt-bars and -pi both cut the prompt; give one of them")
+    for name in (field.name for field in dataclasses.fields(Choices)):
+        if getattr(args, name) is not None and not has_song:
+            option = "part" if name == "tracks" else name.replace("_", "-")
+            raise UserError(f"--{option}: is about how a prompt is read; give one with -p")
 
 
 def check_parts(args: argparse.Namespace, has_song: bool) -> None:
@@ -379,6 +406,8 @@ def prompt_bytes(session: Session) -> bytes:
     """The prompt as a MIDI file."""
     tokenizer = session.loaded.tokenizer
     prompt = session.prompt
+    if prompt.given and prompt.clip:
+        return prompt_file(prompt.given, prompt.clip.n_bars)
     parts = tokenizer.rows_to_parts(prompt.rows, TICKS_PER_QUARTER)
     return parts_to_bytes(parts, tokenizer.vocabulary, TICKS_PER_QUARTER, prompt.tempo)
 
@@ -411,10 +440,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     opened = open_prompt(args.prompt) if args.prompt else None
     loaded = open_model(args.model_path, args.device, args.dtype)
     copy_check = copy_check_of(args, loaded)
-    setup = Setup(args, config, loaded, copy_check)
+    setup = Setup(args, config, loaded, copy_check, asked_of(args, config, loaded.vocabulary))
     if args.watch:
         return watch_folder(setup, outputs)
-    prompt = read_prompt(opened, args.prompt, args.prompt_idx, loaded.tokenizer)
+    prompt = read_prompt(opened, args.prompt, setup.asked, loaded.tokenizer)
     return play(setup, prompt, outputs)
 
 
@@ -426,6 +455,7 @@ class Setup:
     config: GenConfig
     loaded: LoadedModel
     copy_check: CopyCheck | None
+    asked: Asked
 
 
 def copy_check_of(args: argparse.Namespace, loaded: LoadedModel) -> CopyCheck | None:
@@ -440,7 +470,7 @@ def watch_folder(setup: Setup, outputs: Outputs) -> int:
     """Make the songs of each file that comes to the folder; returns the exit code."""
     args = setup.args
     loaded = setup.loaded
-    nothing = read_prompt(None, Path(), 0, loaded.tokenizer)
+    nothing = read_prompt(None, Path(), setup.asked, loaded.tokenizer)
     wish = make_wish(args, nothing, loaded.vocabulary)
     loaded.check(wish, setup.config)  # holds for any file
     check_writable(outputs.folder)
@@ -449,7 +479,7 @@ def watch_folder(setup: Setup, outputs: Outputs) -> int:
     def play_to(path: Path, folder: Path) -> None:
         """Make the songs of one file."""
         opened = open_prompt(path)
-        prompt = read_prompt(opened, path, args.prompt_idx, loaded.tokenizer)
+        prompt = read_prompt(opened, path, setup.asked, loaded.tokenizer)
         outputs_there = dataclasses.replace(outputs, folder=folder)
         play(setup, prompt, outputs_there)
 
@@ -462,11 +492,13 @@ def play(setup: Setup, prompt: Prompt, outputs: Outputs) -> int:
     args = setup.args
     vocabulary = setup.loaded.vocabulary
     wish = make_wish(args, prompt, vocabulary)
-    session = open_session(setup.loaded, wish, setup.config, prompt, setup.copy_check)
+    reading = setup.asked.reading if prompt.path or args.tempo else None
+    session = open_session(setup.loaded, wish, setup.config, prompt, reading)
+    session = dataclasses.replace(session, copy_check=setup.copy_check)
     check_rules_matter(args, session.task.made, vocabulary)
     notices = [*check_controls(setup.config, session.task), *notices_about(session)]
     outputs.check()
-    for notice in notices:
+    for notice in [] if args.quiet else notices:
         print(f"notice: {notice}", file=sys.stderr)
     return write_songs(args, session, outputs)
 
@@ -474,7 +506,7 @@ def play(setup: Setup, prompt: Prompt, outputs: Outputs) -> int:
 def notices_about(session: Session) -> list[str]:
     """What becomes of the prompt, where people may not expect it."""
     task, wish = session.task, session.wish
-    notices = []
+    notices = [*session.prompt.notices, *notices_about_bars(session)]
     block_size = session.loaded.model.config.block_size
     if len(task.prompt) >= block_size:
         notices.append(f"the prompt has {len(task.prompt)} notes, more than the model sees at once "
@@ -485,6 +517,19 @@ def notices_about(session: Session) -> list[str]:
         in_place = " in place of --bars" if wish.bars else ""
         notices.append(f"continuing with {' and '.join(wish.make)} only (--make); to play along "
                        f"with the other parts use --given {','.join(resting)}{in_place}")
+    return notices
+
+
+def notices_about_bars(session: Session) -> list[str]:
+    """Which bars are made, and on which channels, where people may not expect it."""
+    task, prompt = session.task, session.prompt
+    notices = []
+    if session.wish.given and task.first_bar:
+        notices.append(f"made from bar {task.first_bar + 1} on, where what is given begins")
+    if prompt.given:
+        for name in parts_on_used_channels(prompt.given, task.made):
+            notices.append(f"no channel is free for the made {name}: it shares one with another "
+                           f"track")
     return notices
 
 

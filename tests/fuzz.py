@@ -43,6 +43,7 @@ from backline.common.errors import EXIT_USER_ERROR, UserError, reports_user_erro
 from backline.folders import workers
 from backline.folders.inputs import Input
 from backline.generation.prompt import open_prompt, read_prompt
+from backline.generation.reading import Asked
 from backline.music.choices import ALL, CUT, MOST_NOTES, NO_TRACK, RANGES, SKIP, Choices
 from backline.music.midi_reader import read_song
 from backline.music.midi_writer import parts_to_bytes
@@ -169,7 +170,7 @@ def try_midi(tried: Tried, path: Path, number: int) -> None:
     song = tried.attempt("read_song", where, read_song, path)
     opened = tried.attempt("generate: open_prompt", where, open_prompt, path)
     if opened is not None:
-        tried.attempt("generate: read_prompt", where, read_prompt, opened, path, number % 4, tokenizer())
+        tried.attempt("generate: read_prompt", where, read_prompt, opened, path, Asked(n_rows=number % 4), tokenizer())
     tried.attempt("MidiTokenizerPooled()(path)", where, tokenizer(), path)
     tried.attempt("merge_midi", where, merge, path)
     if song is None:
@@ -223,7 +224,7 @@ def try_tokens(tried: Tried, path: Path, number: int) -> None:
     tried.attempt("prepare", where, ReadSong(tokenizer()), Input(where, "", ""))
     opened = tried.attempt("generate: open_prompt", where, open_prompt, path)
     if opened is not None:
-        tried.attempt("generate: read_prompt", where, read_prompt, opened, path, number % 4, tokenizer())
+        tried.attempt("generate: read_prompt", where, read_prompt, opened, path, Asked(n_rows=number % 4), tokenizer())
     if read is not None:
         rows, tempo = read
         midi = tried.attempt("create_midi_from_tokens", "ids", create_midi, rows, tempo, may_refuse=False)

@@ -6,6 +6,8 @@ import dataclasses
 import math
 
 from backline.common.errors import UserError
+from backline.music.choices import BY_OCTAVE, CUT, Choices
+from backline.music.song import check_tempo
 from backline.music.theory import pitch_set, scale_pitch_classes
 from backline.music.vocab import FIELDS
 
@@ -155,6 +157,28 @@ class GenConfig:
             raise UserError(f"num_bars={self.num_bars} must be at least 1")
         if self.max_steps < 0:
             raise UserError(f"max_steps={self.max_steps} must be at least 0")
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading(Choices):
+    """How a prompt is read. The song is kept in any case: this decides what the model hears of it.
+
+    n_bars: only so many bars of the song, and no more are kept; 0: all.
+    tempo: in beats per minute, in place of the song's own; 0: its own.
+    """
+
+    ranges: str = BY_OCTAVE
+    max_lost: float = 1.0
+    long_songs: str = CUT
+    n_bars: int = 0
+    tempo: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.n_bars < 0:
+            raise UserError(f"--prompt-bars {self.n_bars}: must be at least 1")
+        if self.tempo:
+            check_tempo(self.tempo, "--tempo")
 
 
 def _are_shares(values: tuple[float, ...]) -> bool:

@@ -9,9 +9,11 @@ from typing import Any
 
 from backline.common.errors import UserError
 from backline.common.settings import config_from_file
-from backline.generation.config import ControlConfig, GenConfig, RuleConfig
+from backline.generation.config import ControlConfig, GenConfig, Reading, RuleConfig
 from backline.generation.prompt import Prompt
+from backline.generation.reading import Asked
 from backline.generation.task import Wish, incomplete_parts, parse_parts, parts_of, split_names
+from backline.music.choices import choices_of
 from backline.music.chords import parse_chords
 from backline.music.vocab import Vocabulary
 
@@ -83,6 +85,15 @@ def parse_levels(text: str) -> dict[str, str]:
         raise UserError(f"--density {text:.40}: give each part once, and its level: "
                         "drums=busy,piano=3")
     return levels
+
+
+def asked_of(args: argparse.Namespace, config: GenConfig, vocabulary: Vocabulary) -> Asked:
+    """How the prompt is read. Raises UserError about choices that mean nothing."""
+    reading = choices_of(args, Reading(), vocabulary)
+    reading = dataclasses.replace(reading, n_bars=args.prompt_bars or 0, tempo=args.tempo or 0.0)
+    in_place = bool(args.fill or args.given or args.missing)
+    n_new = 0 if in_place else args.bars or config.num_bars
+    return Asked(reading, args.prompt_idx, args.fill or (), n_new)
 
 
 def make_wish(args: argparse.Namespace,

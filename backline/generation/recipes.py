@@ -22,8 +22,10 @@ import mido
 from backline.common.errors import UserError
 from backline.common.files import check_file, file_hash, read_json_object
 from backline.common.settings import config_from_dict, config_to_dict
-from backline.generation.config import DTYPES, ControlConfig, GenConfig
+from backline.generation.config import DTYPES, ControlConfig, GenConfig, Reading
 from backline.generation.task import Wish
+from backline.music.midi_edits import text_of
+from backline.music.midi_tracks import read_tracks
 
 RECIPE_FORMAT = "pooled-recipe"
 RECIPE_VERSION = 1
@@ -43,6 +45,8 @@ class Recipe:
     prompt, prompt_hash, prompt_rows: the file played to, "" for none, and how many of its rows were
         kept, 0 for all.
     surroundings: what else the bytes depend on.
+    reading: how the prompt is read, and that the song keeps it as its file has it; None for songs
+        from scratch, and for those of earlier versions, which were written from rows alone.
     """
 
     seed: int
@@ -56,6 +60,7 @@ class Recipe:
     prompt_hash: str
     prompt_rows: int
     surroundings: dict[str, str]
+    reading: Reading | None = None
 
     def __post_init__(self) -> None:
         if self.seed not in self.batch or min(*self.batch, self.prompt_rows) < 0:
@@ -78,6 +83,8 @@ def recipe_to_dict(recipe: Recipe) -> dict[str, Any]:
             del genconfig[name]
     if recipe.genconfig.controls == ControlConfig():
         del genconfig["controls"]
+    if recipe.reading is None:
+        del data["reading"]
     return {"format": RECIPE_FORMAT, "version": RECIPE_VERSION, **data}
 
 
@@ -94,14 +101,18 @@ def recipe_from_dict(data: dict[str, Any], where: str) -> Recipe:
     return config_from_dict(Recipe, settings, f"{where}: recipe")
 
 
+def recipe_text(recipe: Recipe) -> bytes:
+    """The recipe as the text event that a song holds."""
+    return json.dumps(recipe_to_dict(recipe), separators=(",", ":")).encode()
+
+
 def with_recipe(midi: bytes, recipe: Recipe, end_tick: int = 0) -> bytes:
     """A MIDI file with `recipe` in it.
 
     Each track ends with its last note, and not before `end_tick`.
     """
     file = mido.MidiFile(file=io.BytesIO(midi))
-    text = json.dumps(recipe_to_dict(recipe), separators=(",", ":"))
-    message = mido.MetaMessage("text", text=text, time=0)
+    message = mido.MetaMessage("text", text=recipe_text(recipe).decode(), time=0)
     file.tracks[0].insert(0, message)
     for track in file.tracks:
         *music, end = track
@@ -116,13 +127,12 @@ def read_recipe(path: Path) -> Recipe:
     """The recipe in a MIDI file. Raises UserError if there is none."""
     check_file(path)
     try:
-        tracks = mido.MidiFile(path).tracks
-    except Exception as err:  # mido lets anything out: struct.error, KeyError, KeySignatureError
-        raise UserError(f"{path}: not a MIDI file that can be read ({err}); "
-                        "give a song of generate.py") from None
-    messages = itertools.chain.from_iterable(tracks)
-    texts = [message.text for message in messages if message.type == "text"]
-    recipes = [text for text in texts if text.startswith(BEGINNING)]
+        tracks = read_tracks(path).tracks
+    except UserError as err:
+        raise UserError(f"{err}; give a song of generate.py") from None
+    events = itertools.chain.from_iterable(tracks)
+    texts = [text_of(event) for event in events]
+    recipes = [text for text in texts if text.startswith(BEGINNING.encode())]
     if not recipes:
         raise UserError(f"{path}: holds no recipe; give a song of generate.py")
     try:

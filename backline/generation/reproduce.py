@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING
 from backline.common.errors import UserError
 from backline.common.files import file_hash
 from backline.common.surroundings import differences, song_surroundings
+from backline.generation.config import Reading
 from backline.generation.output_files import next_number, write_song
-from backline.generation.prompt import open_prompt, read_prompt
-from backline.generation.recipes import Original
-from backline.generation.session import LoadedModel, Session
-from backline.generation.task import make_task
+from backline.generation.prompt import Prompt, open_prompt, read_prompt, read_rows_alone
+from backline.generation.reading import Asked
+from backline.generation.recipes import Original, Recipe
+from backline.generation.session import LoadedModel, Session, open_session
+from tokenizer import MidiTokenizerPooled
 
 if TYPE_CHECKING:
     from backline.generation.sampler import Sampled
@@ -49,13 +51,22 @@ def open_job(original: Original,
     if prompt and not recipe.prompt:
         raise UserError(f"-p {prompt}: {name} was made without a prompt; leave it out")
     path = prompt or Path(recipe.prompt)
-    opened = None
     if recipe.prompt:
         _check_prompt(path, original)
-        opened = open_prompt(path)
-    read = read_prompt(opened, path, recipe.prompt_rows, loaded.tokenizer)
-    task = make_task(recipe.wish, read.rows, loaded.vocabulary, recipe.genconfig)
-    return Job(original, Session(loaded, recipe.wish, recipe.genconfig, read, task))
+    read = _read_prompt(recipe, path, loaded.tokenizer)
+    session = open_session(loaded, recipe.wish, recipe.genconfig, read, recipe.reading)
+    return Job(original, session)
+
+
+def _read_prompt(recipe: Recipe, path: Path, tokenizer: MidiTokenizerPooled) -> Prompt:
+    """The prompt of a song, read as it was then."""
+    if recipe.prompt and not recipe.reading:
+        return read_rows_alone(path, recipe.prompt_rows, tokenizer)
+    wish = recipe.wish
+    n_new = 0 if wish.needs_given else wish.bars or recipe.genconfig.num_bars
+    asked = Asked(recipe.reading or Reading(), recipe.prompt_rows, wish.fill, n_new)
+    opened = open_prompt(path) if recipe.prompt else None
+    return read_prompt(opened, path, asked, tokenizer)
 
 
 def _check_prompt(path: Path, original: Original) -> None:

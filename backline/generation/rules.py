@@ -102,6 +102,8 @@ class Passage:
         monophonic part end before its given ones begin.
     chords: (2 · end_bar, 3) ids of the chord of each half bar: its notes are allowed outside the
         key too.
+    held: (H, 2) ids of pitches that kept notes ring on with, and the step until which: none of
+        them is struck before.
     """
 
     end_bar: int
@@ -112,6 +114,7 @@ class Passage:
     at_once: bool = False
     given: np.ndarray | None = None
     chords: np.ndarray | None = None
+    held: np.ndarray | None = None
 
 
 class TimeSpan(NamedTuple):
@@ -165,6 +168,7 @@ class Rules:
         self.pitches = allowed_pitches(vocabulary, config, self.parts)  # (V,) bool
         names = enumerate(vocabulary.part_names)
         self.monophonic = [p for p, name in names if name in config.monophonic]
+        self.held = [] if passage.held is None else passage.held.tolist()
         self.half_bar = vocabulary.steps_per_bar // HALVES_PER_BAR  # steps
         self.chord_pitches = self._chord_pitches(passage.chords)
         self.sounding_bars = frozenset((self.given[:, BAR] - FIRST_ID).tolist())
@@ -255,7 +259,8 @@ class Rules:
             end = begin + 1
         next_bar = (history.time // steps + 1) * steps
         ringing = [history.rings_until[p] for p in self.monophonic]
-        cuts = {begin, end, history.time + 1, next_bar, *ringing}
+        held_until = [until for _, until in self.held]
+        cuts = {begin, end, history.time + 1, next_bar, *ringing, *held_until}
         if self.chord_pitches is not None:
             cuts |= set(range(begin - begin % self.half_bar, end, self.half_bar))
         inside = sorted(cut for cut in cuts if begin <= cut <= end)
@@ -277,6 +282,9 @@ class Rules:
         allowed = self.pitches.copy()
         if self.chord_pitches is not None:
             allowed |= self.chord_pitches[time // self.half_bar]
+        for pitch, until in self.held:
+            if time < until:
+                allowed[pitch] = False
         if time == history.time:
             allowed[:history.pitch + 1] = False
         for p, name in enumerate(self.vocabulary.part_names):

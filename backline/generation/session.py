@@ -21,12 +21,14 @@ from backline.common.files import check_file, file_hash
 from backline.common.paths import BUNDLED_MODEL
 from backline.common.surroundings import song_surroundings
 from backline.evaluation.copy_index import CopyCheck, CopyIndex, read_index, split_digest
-from backline.generation.config import DTYPES, GenConfig
+from backline.generation.config import DTYPES, GenConfig, Reading
+from backline.generation.given_song import Made, files_beside
 from backline.generation.output_files import song_bytes
 from backline.generation.prompt import Prompt
-from backline.generation.recipes import Recipe
+from backline.generation.recipes import Recipe, recipe_text
 from backline.generation.task import SOON, Task, Wish, ends_soon, lacking_parts, make_task
 from backline.generation.telling import Told, describe_told, tell
+from backline.music.midi_writer import VELOCITY
 from backline.music.sheet_table import sheet_table
 from backline.music.vocab import Vocabulary
 from tokenizer import MidiTokenizerPooled
@@ -181,6 +183,7 @@ class Session:
     """A model and one thing that it is asked for: what songs of all seeds have in common.
 
     task: what follows from wish, prompt and config, as `task.make_task` has it.
+    reading: how the prompt was read; None from scratch.
     copy_check: says what songs share with training songs, and may reject them; None: no such check.
     """
 
@@ -189,6 +192,7 @@ class Session:
     config: GenConfig
     prompt: Prompt
     task: Task
+    reading: Reading | None = None
     copy_check: CopyCheck | None = None
 
     def songs(self, seed: int, n: int) -> Iterator[GeneratedSong]:
@@ -278,8 +282,27 @@ class Session:
 
     def files(self, new: np.ndarray, recipe: Recipe) -> dict[str, bytes]:
         """The MIDI files of the song with (N, F) `new` notes, named as by `song_bytes`."""
+        if self.prompt.given:
+            made = self._made(new)
+            return files_beside(self.prompt.given, made, recipe_text(recipe))
         rows = self.task.song(new)
         return song_bytes(rows, self.loaded.tokenizer, self.prompt.tempo, recipe, self.task.n_bars)
+
+    def _made(self, new: np.ndarray) -> Made:
+        """What (N, F) `new` notes are beside the given song."""
+        task = self.task
+        vocabulary = self.loaded.vocabulary
+        notes = self.loaded.tokenizer.rows_to_parts(new, vocabulary.steps_per_quarter)
+        clip = self.prompt.clip
+        return Made(
+            notes,
+            [np.full(len(part), VELOCITY) for part in notes],
+            task.made,
+            task.first_bar * vocabulary.steps_per_bar,
+            task.rules.end if self.wish.fill else 0,
+            task.dropped,
+            max(task.n_bars, clip.n_bars if clip else 0),
+        )
 
     def recipe(self, song: GeneratedSong) -> Recipe:
         """What it takes to make the song again."""
@@ -296,6 +319,7 @@ class Session:
             prompt_hash=self.prompt.hash,
             prompt_rows=self.prompt.n_rows,
             surroundings=song_surroundings(loaded.device.type),
+            reading=self.reading,
         )
 
 
@@ -303,11 +327,11 @@ def open_session(loaded: LoadedModel,
                  wish: Wish,
                  config: GenConfig,
                  prompt: Prompt,
-                 copy_check: CopyCheck | None) -> Session:
+                 reading: Reading | None = None) -> Session:
     """Raises UserError if the model was not trained for the wish, or the prompt does not fit it."""
     loaded.check(wish, config)
-    task = make_task(wish, prompt.rows, loaded.vocabulary, config)
-    return Session(loaded, wish, config, prompt, task, copy_check)
+    task = make_task(wish, prompt.rows, loaded.vocabulary, config, prompt.clip)
+    return Session(loaded, wish, config, prompt, task, reading)
 
 
 def best_songs(songs: Sequence[GeneratedSong],

@@ -16,6 +16,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from numbers import Integral
+from typing import NamedTuple
 
 import numpy as np
 
@@ -23,7 +24,15 @@ from backline.common.errors import UserError
 from backline.generation.config import GenConfig
 from backline.generation.rules import Passage, Rules
 from backline.music.chords import CHORD_FIELDS, HALVES_PER_BAR, UNKNOWN, parse_chords
-from backline.music.vocab import BAR, FIRST_ID, PITCH_INSTRUMENT, START_POS, Vocabulary
+from backline.music.song import NO_NOTES
+from backline.music.vocab import (
+    BAR,
+    FIRST_ID,
+    NOTE_DUR,
+    PITCH_INSTRUMENT,
+    START_POS,
+    Vocabulary,
+)
 
 # Most notes in a bar, on average. Of 287,553 bars of 2,849 songs 99.9 % have at most 119, the
 # fullest has 183.
@@ -72,6 +81,31 @@ class Wish:
     def needs_given(self) -> bool:
         """Whether only a model that plays to given notes can do it."""
         return bool(self.given or self.fill)
+
+
+@dataclasses.dataclass(frozen=True)
+class Clip:
+    """What a prompt is besides its rows.
+
+    n_bars: bars that it lasts, of those the model knows of; new ones come behind them.
+    first_bar: bars of the song before the first that the model knows of.
+    goes_on: whether new notes may begin in the prompt's last bar, behind its last note.
+    sounding: (M, 3) onset and end in steps, and id, of its notes as they were given: they may
+        sound longer than a token can say.
+    """
+
+    n_bars: int
+    first_bar: int = 0
+    goes_on: bool = False
+    sounding: np.ndarray = dataclasses.field(default_factory=lambda: NO_NOTES)
+
+
+def clip_of_rows(rows: np.ndarray, vocabulary: Vocabulary) -> Clip:
+    """What (N, F) rows alone say of a prompt."""
+    onset = (rows[:, BAR] - FIRST_ID) * vocabulary.steps_per_bar + rows[:, START_POS] - FIRST_ID
+    end = onset + rows[:, NOTE_DUR] - FIRST_ID + 1
+    sounding = np.stack([onset, end, rows[:, PITCH_INSTRUMENT]], axis=1)
+    return Clip(_n_bars(rows), goes_on=True, sounding=sounding)
 
 
 def _is_range(bars: tuple[int, ...]) -> bool:
@@ -192,28 +226,51 @@ def check_has_song(given: bool, fill: bool, has_song: bool) -> None:
 def make_task(wish: Wish,
               prompt: np.ndarray,
               vocabulary: Vocabulary,
-              config: GenConfig) -> Task:
+              config: GenConfig,
+              clip: Clip | None = None) -> Task:
     """The task that follows from a wish.
 
     Args:
         prompt: (N, F) rows in order, N = 0 for none.
+        clip: what the prompt is besides; None: it lasts until its last onset, and notes that it
+            holds may be struck again, as songs of earlier versions have it.
     Raises:
         UserError: the wish does not fit the prompt, or the rules do not fit the vocabulary.
     """
     check_has_song(bool(wish.given), bool(wish.fill), bool(len(prompt)))
+    if clip is None:
+        clip = Clip(_n_bars(prompt), goes_on=True)
+    asking = _Asking(wish, prompt, vocabulary, config, clip)
     if wish.fill:
-        return _fill(wish, prompt, vocabulary, config)
+        return _fill(asking)
     if wish.given:
-        return _parts_for_parts(wish, prompt, vocabulary, config)
-    return _new_bars(wish, prompt, vocabulary, config)
+        return _parts_for_parts(asking)
+    return _new_bars(asking)
 
 
-def _new_bars(wish: Wish,
-              prompt: np.ndarray,
-              vocabulary: Vocabulary,
-              config: GenConfig) -> Task:
+class _Asking(NamedTuple):
+    """All that a task follows from."""
+
+    wish: Wish
+    prompt: np.ndarray
+    vocabulary: Vocabulary
+    config: GenConfig
+    clip: Clip
+
+    def held(self, made: tuple[str, ...], first_bar: int) -> np.ndarray:
+        """(H, 2) ids of pitches of `made` parts that ring into a bar, and the step until which."""
+        begin = first_bar * self.vocabulary.steps_per_bar
+        onset, end, ids = self.clip.sounding.T
+        rings = (onset < begin) & (end > begin)
+        parts = [p for p, name in enumerate(self.vocabulary.part_names) if name in made]
+        is_made = np.isin(self.vocabulary.part_of_id[ids], parts)
+        return np.stack([ids, end], axis=1)[rings & is_made]
+
+
+def _new_bars(asking: _Asking) -> Task:
     """Bars from scratch, or after a prompt."""
-    begun = _n_bars(prompt)
+    wish, prompt, vocabulary, config, clip = asking
+    begun = clip.n_bars
     n_wanted = wish.bars or config.num_bars
     end_bar = min(begun + n_wanted, vocabulary.bars)
     if wish.bars and end_bar < begun + wish.bars:
@@ -224,22 +281,30 @@ def _new_bars(wish: Wish,
     ending = config.controls.ending
     if ending == "yes" and not exact:
         raise UserError("--ending yes: say with --bars how many new bars there are until the end")
+    first_bar = 0 if clip.goes_on else begun
     passage = Passage(
         end_bar,
+        first_bar=first_bar,
         parts=wish.make,
         exact=exact,
         loop=wish.loop,
         at_once=from_scratch and config.start_at_once,
         chords=told_chords(config, begun, end_bar),
+        held=asking.held(wish.make or vocabulary.part_names, begun),
     )
     ends_by_itself = exact and from_scratch and not wish.loop and ending != "no"
     return Task(
         rules=Rules(vocabulary, config.rules, passage),
         prompt=prompt,
-        n_bars=end_bar if exact else 0,
+        n_bars=end_bar if exact else _n_lasting(clip),
         max_steps=_most_notes(config, wish.bars or config.num_bars + 1, asked=bool(wish.bars)),
         ends=ends_by_itself or ending == "yes",
     )
+
+
+def _n_lasting(clip: Clip) -> int:
+    """Bars that a song lasts whatever is made: those of a clip in whole bars."""
+    return 0 if clip.goes_on else clip.n_bars
 
 
 def told_chords(config: GenConfig,
@@ -259,11 +324,9 @@ def told_chords(config: GenConfig,
     return chords
 
 
-def _parts_for_parts(wish: Wish,
-                     prompt: np.ndarray,
-                     vocabulary: Vocabulary,
-                     config: GenConfig) -> Task:
+def _parts_for_parts(asking: _Asking) -> Task:
     """Parts beside those of the prompt that are given."""
+    wish, prompt, vocabulary, config, clip = asking
     present = parts_of(prompt, vocabulary)
     for name in wish.given:
         if name not in present:
@@ -276,55 +339,58 @@ def _parts_for_parts(wish: Wish,
     if not make:
         raise UserError("--given names all parts; leave out those to be made")
     given = prompt[_plays(prompt, wish.given, vocabulary)]
-    n_bars = _n_bars(given)
+    n_bars = _n_bars(given) if clip.goes_on else clip.n_bars
+    first_bar = 0 if clip.goes_on else int(given[0, BAR]) - FIRST_ID
     passage = Passage(
         n_bars,
+        first_bar=first_bar,
         parts=make,
         loop=wish.loop,
         given=given,
-        chords=told_chords(config, 0, n_bars),
+        chords=told_chords(config, first_bar, n_bars),
     )
     return Task(
         rules=Rules(vocabulary, config.rules, passage),
         prompt=prompt[:0],
         dropped=tuple(name for name in present if name not in wish.given),
-        n_bars=n_bars if wish.loop else 0,
+        n_bars=n_bars if wish.loop else _n_lasting(clip),
         max_steps=_most_notes(config, n_bars),
         ends=config.controls.ending == "yes",
     )
 
 
-def _fill(wish: Wish,
-          prompt: np.ndarray,
-          vocabulary: Vocabulary,
-          config: GenConfig) -> Task:
+def _fill(asking: _Asking) -> Task:
     """Bars of the prompt anew, between those before and those after them."""
+    wish, prompt, vocabulary, config, clip = asking
     if config.controls.ending == "yes":
         raise UserError("--ending yes: bars in the middle lead to what comes after them; "
                         "leave it out")
-    n_bars = _n_bars(prompt)
+    n_bars = clip.n_bars
     first, last = wish.fill
-    if last > n_bars:
-        raise UserError(f"--fill {first}-{last}: the song has {n_bars} bars; "
-                        f"name bars from 1 to {n_bars}")
-    first_bar = first - 1
+    n_song_bars = clip.first_bar + n_bars
+    if last > n_song_bars:
+        raise UserError(f"--fill {first}-{last}: the song has {n_song_bars} bars; "
+                        f"name bars from 1 to {n_song_bars}")
+    first_bar = first - 1 - clip.first_bar
+    end_bar = last - clip.first_bar
     make = wish.make or parts_of(prompt, vocabulary)
     bars = prompt[:, BAR] - FIRST_ID
     before = bars < first_bar
-    made_anew = ~before & (bars < last) & _plays(prompt, make, vocabulary)
+    made_anew = ~before & (bars < end_bar) & _plays(prompt, make, vocabulary)
     passage = Passage(
-        end_bar=last,
+        end_bar=end_bar,
         first_bar=first_bar,
         parts=make,
         loop=wish.loop,
         given=prompt[~before & ~made_anew],
-        chords=told_chords(config, first_bar, last),
+        chords=told_chords(config, first_bar, end_bar),
+        held=asking.held(make, first_bar),
     )
     return Task(
         rules=Rules(vocabulary, config.rules, passage),
         prompt=prompt[before],
-        n_bars=n_bars if wish.loop else 0,
-        max_steps=_most_notes(config, last - first_bar),
+        n_bars=n_bars if wish.loop else _n_lasting(clip),
+        max_steps=_most_notes(config, end_bar - first_bar),
         ends=True,
     )
 

@@ -19,7 +19,7 @@ from backline.common.errors import UserError
 from backline.common.files import file_hash, json_bytes, read_input, write_bytes
 from backline.common.paths import WEB
 from backline.generation.config import RuleConfig
-from backline.generation.prompt import open_prompt, read_prompt
+from backline.generation.prompt import read_rows_alone
 from backline.generation.recipes import (
     BEGINNING,
     STARS_FORMAT,
@@ -223,7 +223,7 @@ def kept_notes(path: Path,
             return None
     tokenizer = MidiTokenizerPooled(vocabulary)
     try:
-        prompt = read_prompt(open_prompt(source), source, n_rows, tokenizer)
+        prompt = read_rows_alone(source, n_rows, tokenizer)
     except UserError:
         return None
     return tokenizer.rows_to_parts(prompt.rows, vocabulary.steps_per_quarter)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import NamedTuple
 
 import numpy as np
 
 from backline.common.errors import UserError
-from backline.music.song import Song, TimeSignature
+from backline.music.song import NO_NOTES, Song, TimeSignature
 from backline.music.vocab import QUARTERS_PER_BAR
 
 # ---------------------------------------------------------------- the grid
@@ -81,6 +82,75 @@ def check_playable(song: Song, where: str) -> None:
     """Raise UserError if there are no notes, or if `check_meters` does."""
     check_notes(song, where)
     check_meters(song, where)
+
+
+# ---------------------------------------------------------------- how long a clip is
+
+FARTHEST_END = 8  # bars: a track that ends later after its last note says nothing of the clip
+
+
+def pickup_ticks(song: Song) -> int:
+    """How long a first bar is that is shorter than four quarters and followed by whole ones; else 0."""
+    (stretch, signature), *others = meters(song)
+    length = signature.numerator * 4 * song.ticks_per_quarter // max(signature.denominator, 1)
+    is_short = 0 < length < QUARTERS_PER_BAR * song.ticks_per_quarter
+    is_one_bar = bool(others) and stretch.end == length
+    if is_short and is_one_bar and is_four_quarters(others[0][1]):
+        return length
+    return 0
+
+
+def without_pickup(song: Song) -> Song:
+    """The song with the time signature of its pickup replaced by that of the bars behind it."""
+    end = pickup_ticks(song)
+    if not end:
+        return song
+    signatures = [signature
+                  for signature in song.time_signatures
+                  if signature.tick >= end]
+    return dataclasses.replace(song, time_signatures=tuple(signatures))
+
+
+class ClipLength(NamedTuple):
+    """Bars that a clip lasts, from bar 1 on, and bars of silence behind it that do not count."""
+
+    n_bars: int
+    n_silent: int
+
+
+def clip_length(song: Song, origin: int = 0) -> ClipLength:
+    """How many bars a clip lasts: to the last end of a track or a note, in whole bars.
+
+    What sounds or lasts up to a 32nd past a bar line does not count, as programs end a track a tick
+    late. Nor does a note begun within a 32nd before the end: it belongs to the next bar. Nor does
+    an end of track more than `FARTHEST_END` bars after the last note.
+
+    `origin` is the tick at which bar 1 begins, below 0 for a pickup.
+    """
+    bar = QUARTERS_PER_BAR * song.ticks_per_quarter
+    late = song.ticks_per_quarter // 8
+
+    def bars_until(tick: int) -> int:
+        """Bars that begin before a tick, or so little before that it does not count."""
+        return math.ceil((tick - origin - late) / bar)
+
+    notes = np.concatenate([NO_NOTES, *(track.notes for track in song.tracks)])
+    onset = notes[:, 0] - origin
+    is_early = onset % bar >= bar - late
+    ends = notes[~is_early, 1]
+    n_bars = max(bars_until(int(ends.max(initial=0))), 1)
+    early = notes[is_early]
+    for note_onset, end, _ in early[np.argsort(early[:, 0])].tolist():
+        n_before = (note_onset - origin) // bar + 1  # bars up to the line that it is early for
+        if n_before < n_bars:
+            n_bars = max(n_bars, bars_until(end))
+        elif n_before > n_bars:
+            n_bars = n_before
+    n_until_end = bars_until(song.last_end_of_track)
+    n_silent = n_until_end - n_bars
+    if n_silent > FARTHEST_END:
+        return ClipLength(n_bars, n_silent)
+    return ClipLength(max(n_bars, n_until_end), 0)
 
 
 # ---------------------------------------------------------------- cutting

@@ -63,7 +63,7 @@ class Choices:
 C = TypeVar("C", bound=Choices)
 
 
-def add_options(parser: argparse.ArgumentParser, base: Choices) -> None:
+def add_options(parser: argparse._ActionsContainer, base: Choices) -> None:
     """An option for each field of `Choices`; `base` holds the command's defaults."""
     parser.add_argument("--part",
                         action="append",

@@ -35,10 +35,9 @@ from backline.music.midi_events import (
     number_at,
 )
 from backline.music.midi_reader import check_times, first_release, open_chunks
-from backline.music.song import Song, TimeSignature, Track, rounded_tempo
+from backline.music.song import MICROSECONDS_PER_MINUTE, Song, TimeSignature, Track, rounded_tempo
 
 DRUM_CHANNEL = 9  # counted from 0
-MICROSECONDS_PER_MINUTE = 60e6
 
 
 class Event(NamedTuple):

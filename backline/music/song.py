@@ -15,8 +15,9 @@ from backline.common.errors import UserError
 
 # Tempos are in beats per minute; MIDI stores microseconds per quarter in 24 bits, from 1.
 DEFAULT_TEMPO = 120.0  # what a MIDI file without a tempo plays at
-SLOWEST = 60e6 / 0xFFFFFF
-FASTEST = 60e6
+MICROSECONDS_PER_MINUTE = 60e6
+SLOWEST = MICROSECONDS_PER_MINUTE / 0xFFFFFF
+FASTEST = MICROSECONDS_PER_MINUTE
 TICKS_PER_QUARTER = 96  # of songs made from tokens
 MAX_TICKS_PER_QUARTER = 0x7FFF  # 15 bits of a MIDI header
 NO_NOTES = np.zeros((0, 3), np.int64)

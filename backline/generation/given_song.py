@@ -1,0 +1,289 @@
+"""A given song with made notes beside it: every event of it stays, made notes get tracks of their own.
+
+What is made goes at the song's own ticks, on channels that it leaves free, and sounds as the part
+of the song does that it belongs to.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from backline.music.bars import quantize_onsets
+from backline.music.midi_edits import (
+    TEXT,
+    ending_at,
+    free_channels,
+    only_voices,
+    sound_of,
+    used_channels,
+    with_hole,
+    without_voices,
+)
+from backline.music.midi_events import N_CHANNELS, NAME, NOTE_OFF, NOTE_ON, PROGRAM_CHANGE
+from backline.music.midi_tracks import (
+    DRUM_CHANNEL,
+    Event,
+    MidiTracks,
+    Voice,
+    meta_message,
+    tracks_to_bytes,
+)
+from backline.music.midi_writer import end_at_next_onset
+from backline.music.song import NO_NOTES
+from backline.music.vocab import QUARTERS_PER_BAR, Part, Vocabulary
+
+MADE_MARK = b"made by Backline"  # a text event at the beginning of each made track
+
+
+@dataclasses.dataclass(frozen=True)
+class GivenSong:
+    """A song as it was given, and where the model's bars lie in it.
+
+    voices: by the part's name, what plays it; a part that nothing plays has none.
+    notes: for each part (N, 3) onsets, ends and pitches in ticks, as they were given.
+    origin: the tick at which the first bar begins that the model knows of; below 0 for a pickup.
+    """
+
+    midi: MidiTracks
+    voices: Mapping[str, tuple[Voice, ...]]
+    notes: tuple[np.ndarray, ...]
+    origin: int
+    vocabulary: Vocabulary
+
+    @property
+    def bar_ticks(self) -> int:
+        """Ticks in a bar."""
+        return QUARTERS_PER_BAR * self.midi.ticks_per_quarter
+
+    @property
+    def early(self) -> int:
+        """A note this many ticks before a bar line is heard at it."""
+        return (self.midi.ticks_per_quarter - 1) // (2 * self.vocabulary.steps_per_quarter)
+
+    def tick(self, step: int) -> int:
+        """The tick nearest to a step of the model's grid."""
+        return self.origin + int(self.ticks(np.array(step)))
+
+    def ticks(self, steps: np.ndarray) -> np.ndarray:
+        """How many ticks as many steps last, rounded."""
+        per_quarter = self.vocabulary.steps_per_quarter
+        return (2 * steps * self.midi.ticks_per_quarter + per_quarter) // (2 * per_quarter)
+
+    def step(self, tick: int) -> int:
+        """The step that a note at `tick` is heard at."""
+        return int(quantize_onsets(np.array(tick - self.origin),
+                                   self.midi.ticks_per_quarter,
+                                   self.vocabulary.steps_per_quarter))
+
+    def sounding(self) -> np.ndarray:
+        """(N, 3) int64: for each note in its part's range its onset and end in steps, and its id."""
+        v = self.vocabulary
+        found = [NO_NOTES]
+        for part, first_id, notes in zip(v.parts, v.first_pitch_ids, self.notes, strict=True):
+            pitch = notes[:, 2]
+            own = notes[(pitch >= part.lowest_pitch) & (pitch <= part.highest_pitch)]
+            per_quarter = self.midi.ticks_per_quarter
+            onset = quantize_onsets(own[:, 0] - self.origin, per_quarter, v.steps_per_quarter)
+            end = -((self.origin - own[:, 1]) * v.steps_per_quarter // per_quarter)
+            ids = first_id + own[:, 2] - part.lowest_pitch
+            found.append(np.stack([onset, end, ids], axis=1))
+        return np.concatenate(found)
+
+
+class Made(NamedTuple):
+    """What is made beside a given song.
+
+    notes: for each part of the vocabulary (N, 3) onsets and ends in steps, and pitches.
+    velocities: for each part (N,) of them.
+    parts: names of the parts that are made.
+    first_step: where the first bar that is made begins.
+    hole_end: where the bars that are made anew end, in steps; 0: nothing is made anew.
+    dropped: names of parts of the song that are left out.
+    n_bars: the model's bars that the song lasts, at least.
+    """
+
+    notes: Sequence[np.ndarray]
+    velocities: Sequence[np.ndarray]
+    parts: tuple[str, ...]
+    first_step: int = 0
+    hole_end: int = 0
+    dropped: tuple[str, ...] = ()
+    n_bars: int = 0
+
+
+# ---------------------------------------------------------------- files
+
+
+def files_beside(given: GivenSong, made: Made, recipe: bytes) -> dict[str, bytes]:
+    """The song and its stems as MIDI, by name ending: "" for the whole, "-drums" for a stem.
+
+    All tracks end with the same bar line, or with the last note where that rings on. The stem of a
+    part is what the song gives of it, with what is made. `recipe` is a text for the whole.
+    """
+    kept = with_made_hole(given, made)
+    end_tick = end_of_song(given, made)
+    tracks = made_tracks(given, made)
+    dropped = [voice for name in made.dropped for voice in given.voices[name]]
+    whole = _with_tracks(without_voices(kept, dropped), list(tracks.values()))
+    files = {"": _finished(_with_recipe(whole, recipe), end_tick)}
+    for part in given.vocabulary.parts:
+        own: tuple[Voice, ...] = ()
+        if part.name not in made.dropped:
+            own = given.voices[part.name]
+        stem = only_voices(kept, own)
+        track = tracks.get(part.name)
+        if track is None and not own:
+            track = (_name_event(part.name),)
+        files[f"-{part.name}"] = _finished(_with_tracks(stem, [track] if track else []), end_tick)
+    return files
+
+
+def prompt_file(given: GivenSong, n_bars: int) -> bytes:
+    """The song as it was given, in whole bars."""
+    return _finished(given.midi, given.origin + n_bars * given.bar_ticks)
+
+
+def _finished(midi: MidiTracks, end_tick: int) -> bytes:
+    return tracks_to_bytes(ending_at(midi, end_tick))
+
+
+def _with_tracks(midi: MidiTracks, tracks: Sequence[tuple[Event, ...]]) -> MidiTracks:
+    """The file with more tracks."""
+    return dataclasses.replace(
+        midi,
+        tracks=(*midi.tracks, *tracks),
+        ends=(*midi.ends, *(0 for _ in tracks)),
+    )
+
+
+def _with_recipe(midi: MidiTracks, recipe: bytes) -> MidiTracks:
+    """The file with a text at the beginning of its first track."""
+    first, *others = midi.tracks
+    text = Event(0, meta_message(TEXT, recipe))
+    return dataclasses.replace(midi, tracks=((text, *first), *others))
+
+
+def with_made_hole(given: GivenSong, made: Made) -> MidiTracks:
+    """What stays of the song: all but the notes of bars that are made anew."""
+    midi = given.midi
+    if not made.hole_end:
+        return midi
+    voices = [voice for name in made.parts for voice in given.voices[name]]
+
+    def goes(_track: int, onset: Event) -> bool:
+        """Whether a note is heard in a bar that is made anew."""
+        return made.first_step <= given.step(onset.tick) < made.hole_end
+
+    return with_hole(midi, voices, given.tick(made.first_step), given.tick(made.hole_end), goes)
+
+
+def end_of_song(given: GivenSong, made: Made) -> int:
+    """The tick of the bar line at which the song ends: not before the last made note has."""
+    ends = (int(given.ticks(notes[:, 1]).max(initial=0)) for notes in made.notes)
+    n_bars = math.ceil(max(ends, default=0) / given.bar_ticks)
+    return given.origin + given.bar_ticks * max(n_bars, made.n_bars)
+
+
+# ---------------------------------------------------------------- made tracks
+
+
+def made_tracks(given: GivenSong, made: Made) -> dict[str, tuple[Event, ...]]:
+    """The track of each part that is made, by its name."""
+    channels = made_channels(given, made.parts)
+    tracks = {}
+    first_tick = given.tick(made.first_step)
+    for index, part in enumerate(given.vocabulary.parts):
+        if part.name in made.parts:
+            channel = channels[part.name]
+            sound = _sound(given, part, channel, first_tick)
+            notes = _in_ticks(given, made, index)
+            tracks[part.name] = (
+                _name_event(part.name),
+                Event(0, meta_message(TEXT, MADE_MARK)),
+                *(Event(0, bytes([message[0] | channel]) + message[1:]) for message in sound),
+                *_note_events(notes, made.velocities[index], channel),
+            )
+    return tracks
+
+
+def _name_event(name: str) -> Event:
+    return Event(0, meta_message(NAME, name.encode()))
+
+
+def made_channels(given: GivenSong, parts: Sequence[str]) -> dict[str, int]:
+    """The channel of each part that is made: a free one, or where none is left the part's own.
+
+    Drums are on the channel of drums.
+    """
+    free = free_channels(given.midi)
+    channels = {}
+    for part in given.vocabulary.parts:
+        if part.name not in parts:
+            continue
+        if part.is_drum:
+            channels[part.name] = DRUM_CHANNEL
+        elif free:
+            channels[part.name] = free.pop(0)
+        else:
+            own = given.voices[part.name]
+            channels[part.name] = own[0].channel if own else N_CHANNELS - 1
+    return channels
+
+
+def parts_on_used_channels(given: GivenSong, parts: Sequence[str]) -> list[str]:
+    """Parts that share a channel with something else of the song, as none is free; drums may."""
+    used = used_channels(given.midi)
+    return [name
+            for name, channel in made_channels(given, parts).items()
+            if channel in used and channel != DRUM_CHANNEL]
+
+
+def _sound(given: GivenSong,
+           part: Part,
+           channel: int,
+           tick: int) -> list[bytes]:
+    """Messages for channel 0 that make a part sound as it does in the song at `tick`.
+
+    A channel that is shared keeps its sound. A part that the song lacks has its program.
+    """
+    if channel in used_channels(given.midi):
+        return []
+    voices = given.voices[part.name]
+    if voices:
+        return sound_of(given.midi, voices[0], tick)
+    return [bytes([PROGRAM_CHANGE, part.program])]
+
+
+def _in_ticks(given: GivenSong, made: Made, index: int) -> np.ndarray:
+    """(N, 3) made notes of a part in ticks of the song.
+
+    Each ends by the next given onset of its pitch that stays.
+    """
+    notes = made.notes[index]
+    times = given.origin + given.ticks(notes[:, :2])
+    in_ticks = np.column_stack([times, notes[:, 2]])
+    kept = given.notes[index]
+    if made.hole_end:
+        kept = kept[kept[:, 0] >= given.tick(made.hole_end) - given.early]
+    for row in in_ticks:
+        is_later = (kept[:, 2] == row[2]) & (kept[:, 0] > row[0])
+        row[1] = kept[is_later, 0].min(initial=row[1])
+    return in_ticks
+
+
+def _note_events(notes: np.ndarray, velocities: np.ndarray, channel: int) -> list[Event]:
+    """The events of (N, 3) made notes and their (N,) velocities; of one tick the offs come first."""
+    rows = zip(notes.tolist(), velocities.tolist(), strict=True)
+    velocity_of = {(onset, pitch): velocity for (onset, _, pitch), velocity in rows}
+    ranked = []
+    for onset, end, pitch in end_at_next_onset(notes).tolist():
+        on = bytes([NOTE_ON | channel, pitch, velocity_of[onset, pitch]])
+        off = bytes([NOTE_OFF | channel, pitch, 0])
+        ranked += [(onset, 1, on), (max(end, onset + 1), 0, off)]
+    ranked.sort()
+    return [Event(tick, message) for tick, _, message in ranked]

@@ -1,0 +1,301 @@
+"""Taking things out of a MIDI file, event by event, so that all the rest stays as it was.
+
+Ticks are those of the file. Nothing here changes its input.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Collection, Sequence
+
+from backline.music.midi_events import (
+    CHANNEL_PRESSURE,
+    KEY,
+    N_CHANNELS,
+    NAME,
+    PROGRAM_CHANGE,
+    SIGNATURE,
+    SYSEX,
+    TEMPO,
+)
+from backline.music.midi_tracks import (
+    DRUM_CHANNEL,
+    Event,
+    MidiTracks,
+    Voice,
+    meta_message,
+    meta_value,
+    note_pairs,
+)
+from backline.music.song import MICROSECONDS_PER_MINUTE
+
+CONTROL_CHANGE = 0xB0
+PITCH_BEND = 0xE0
+SUSTAIN, SOSTENUTO, SOFT = 64, 66, 67
+PEDALS = (SUSTAIN, SOSTENUTO, SOFT)
+CENTRE = bytes([0, 64])  # values of a pitch bend that bends nothing
+BANK, VOLUME, PAN, EXPRESSION, FINE_BANK, REVERB, CHORUS = 0, 7, 10, 11, 32, 91, 93
+SOUND_CONTROLLERS = (BANK, FINE_BANK, VOLUME, PAN, EXPRESSION, REVERB, CHORUS)
+# Meta messages that say something about their track alone: number, name, instrument, channel, port.
+ABOUT_TRACK = (0x00, NAME, 0x04, 0x20, 0x21)
+TEXT = 0x01
+STATES = (TEMPO, SIGNATURE, KEY)  # meta messages that hold until the next of their kind
+Track = Sequence[Event]
+KeepNote = Callable[[int, Event], bool]  # of a track's index and a note-on
+
+
+# ---------------------------------------------------------------- voices
+
+
+def without_voices(midi: MidiTracks, voices: Collection[Voice]) -> MidiTracks:
+    """The file without what these voices play; tracks that then say nothing go as well.
+
+    What a track says of the whole song (tempo, meter, key, markers, lyrics) stays.
+    """
+    tracks = []
+    ends = []
+    for index, (events, end) in enumerate(zip(midi.tracks, midi.ends, strict=True)):
+        channels = {voice.channel for voice in voices if voice.track == index}
+        kept = [event for event in events if event.channel not in channels]
+        if channels and not any(event.channel >= 0 for event in kept):
+            kept = [event for event in kept if event.meta not in ABOUT_TRACK]
+        if kept or not channels:
+            tracks.append(tuple(kept))
+            ends.append(end)
+    return dataclasses.replace(midi, tracks=tuple(tracks), ends=tuple(ends))
+
+
+def only_voices(midi: MidiTracks, voices: Collection[Voice]) -> MidiTracks:
+    """What these voices play, with all that the file says of the whole song."""
+    others = []
+    for index, events in enumerate(midi.tracks):
+        channels = {event.channel for event in events if event.channel >= 0}
+        others += [Voice(index, channel)
+                   for channel in sorted(channels)
+                   if Voice(index, channel) not in voices]
+    return without_voices(midi, others)
+
+
+def used_channels(midi: MidiTracks) -> set[int]:
+    """Channels that any message of the file is for."""
+    return {event.channel
+            for events in midi.tracks
+            for event in events
+            if event.channel >= 0}
+
+
+def free_channels(midi: MidiTracks) -> list[int]:
+    """Channels that the file leaves free, that of drums left out."""
+    used = used_channels(midi)
+    return [channel
+            for channel in range(N_CHANNELS)
+            if channel not in used and channel != DRUM_CHANNEL]
+
+
+def sound_of(midi: MidiTracks, voice: Voice, tick: int) -> list[bytes]:
+    """What makes a voice sound as it does at `tick`: bank, program, volume, pan, effects.
+
+    Of what is said only later, the first counts. Messages are for channel 0.
+    """
+    said: dict[tuple[int, int], Event] = {}
+    for event in midi.tracks[voice.track]:
+        if event.channel != voice.channel:
+            continue
+        name = _state_name(event)
+        is_sound = event.kind == PROGRAM_CHANGE or (event.kind == CONTROL_CHANGE
+                                                    and event.message[1] in SOUND_CONTROLLERS)
+        if is_sound and (event.tick <= tick or name not in said):
+            said[name] = event
+    in_order = sorted(said.values(), key=_by_bank_first)
+    return [bytes([event.kind]) + event.message[1:] for event in in_order]
+
+
+def _by_bank_first(event: Event) -> tuple[int, int]:
+    """A bank counts from the program change behind it on."""
+    if event.kind == PROGRAM_CHANGE:
+        return 1, 0
+    number = event.message[1]
+    is_bank = number in (BANK, FINE_BANK)
+    return 0 if is_bank else 2, number
+
+
+def _state_name(event: Event) -> tuple[int, int]:
+    """What an event sets: its kind, and the number of a controller."""
+    number = event.message[1] if event.kind == CONTROL_CHANGE else 0
+    return event.kind, number
+
+
+# ---------------------------------------------------------------- bars made anew
+
+
+def with_hole(midi: MidiTracks,
+              voices: Collection[Voice],
+              start: int,
+              end: int,
+              goes: KeepNote) -> MidiTracks:
+    """The file without the notes of `voices` that `goes` says, and their pedals and bends within.
+
+    Pedals are up and bends centred while the hole, from tick `start` to before `end`, lasts; behind
+    it they are as they would have been. All other events stay.
+    """
+    tracks = []
+    for index, events in enumerate(midi.tracks):
+        left = events
+        for voice in voices:
+            if voice.track == index:
+                left = _voice_with_hole(left, voice, start, end, goes)
+        tracks.append(left)
+    return dataclasses.replace(midi, tracks=tuple(tracks))
+
+
+def _voice_with_hole(events: Track,
+                     voice: Voice,
+                     start: int,
+                     end: int,
+                     goes: KeepNote) -> tuple[Event, ...]:
+    own = [i for i, event in enumerate(events) if event.channel == voice.channel]
+    gone: set[int] = set()
+    for on, off in note_pairs([events[i] for i in own]):
+        if goes(voice.track, events[own[on]]):
+            gone.add(own[on])
+            if off is not None:
+                gone.add(own[off])
+    before: dict[tuple[int, int], bytes] = {}  # in force where the hole begins
+    behind: dict[tuple[int, int], bytes] = {}  # and where it ends
+    for i in own:
+        event = events[i]
+        if not _moves(event) or event.tick >= end:
+            continue
+        name = _state_name(event)
+        behind[name] = event.message
+        if event.tick < start:
+            before[name] = event.message
+        else:
+            gone.add(i)
+    at_rest = [Event(start, _at_rest(message))
+               for message in before.values()
+               if message != _at_rest(message)]
+    restored = [Event(end, message)
+                for name, message in behind.items()
+                if message != _at_rest(message)]
+    kept = [event for i, event in enumerate(events) if i not in gone]
+    return tuple(_inserted(kept, [*at_rest, *restored]))
+
+
+def _moves(event: Event) -> bool:
+    """Whether it is of a pedal or a bend."""
+    is_pedal = event.kind == CONTROL_CHANGE and event.message[1] in PEDALS
+    return is_pedal or event.kind == PITCH_BEND
+
+
+def _at_rest(message: bytes) -> bytes:
+    """The message that takes back a pedal or a bend."""
+    if message[0] & 0xF0 == PITCH_BEND:
+        return message[:1] + CENTRE
+    return message[:2] + b"\0"
+
+
+def _inserted(events: Track, new: Sequence[Event]) -> list[Event]:
+    """Events with `new` ones, each before those of its tick."""
+    ranked = [(event.tick, 0, event) for event in new]
+    ranked += [(event.tick, 1, event) for event in events]
+    ranked.sort(key=lambda row: row[:2])
+    return [event for _, _, event in ranked]
+
+
+# ---------------------------------------------------------------- cutting
+
+
+def cut_file(midi: MidiTracks,
+             start: int,
+             end: int,
+             keep: KeepNote) -> MidiTracks:
+    """What happens from tick `start` to before `end`, counted from `start`, with the notes to `keep`.
+
+    Programs, controllers, tempo, meter and key that hold at the start are said at tick 0; notes end
+    by the end.
+    """
+    tracks = [tuple(_cut_track(index, events, start, end, keep))
+              for index, events in enumerate(midi.tracks)]
+    ends = [min(max(last - start, 0), end - start) for last in midi.ends]
+    return dataclasses.replace(midi, tracks=tuple(tracks), ends=tuple(ends))
+
+
+def _cut_track(index: int,
+               events: Track,
+               start: int,
+               end: int,
+               keep: KeepNote) -> list[Event]:
+    kept_notes: set[int] = set()
+    of_notes: set[int] = set()
+    for channel in range(N_CHANNELS):
+        own = [i for i, event in enumerate(events) if event.channel == channel]
+        for on, off in note_pairs([events[i] for i in own]):
+            places = [own[on]] if off is None else [own[on], own[off]]
+            of_notes.update(places)
+            if keep(index, events[own[on]]):
+                kept_notes.update(places)
+    states: dict[tuple, Event] = {}
+    inside = []
+    for i, event in enumerate(events):
+        if i in of_notes:
+            if i in kept_notes:
+                inside.append(_moved(event, start, end))
+        elif event.tick < start:
+            name = _lasting_name(event)
+            if name is not None:
+                states.pop(name, None)  # in the order in which they were last said
+                states[name] = event
+        elif event.tick < end:
+            inside.append(_moved(event, start, end))
+    chased = [Event(0, event.message) for event in states.values()]
+    return _inserted(inside, chased)
+
+
+def _moved(event: Event, start: int, end: int) -> Event:
+    tick = min(max(event.tick, start), end)
+    return Event(tick - start, event.message)
+
+
+def _lasting_name(event: Event) -> tuple | None:
+    """What an event sets for all that follows; None for what is over at once."""
+    if event.meta >= 0:
+        is_lasting = event.meta in STATES or event.meta in ABOUT_TRACK
+        return (event.meta,) if is_lasting else None
+    if event.kind >= SYSEX:
+        return (event.message,)
+    if event.kind in (CONTROL_CHANGE, PROGRAM_CHANGE, CHANNEL_PRESSURE, PITCH_BEND):
+        return event.channel, *_state_name(event)
+    return None
+
+
+# ---------------------------------------------------------------- tempo and ends
+
+
+def with_tempo(midi: MidiTracks, tempo: float) -> MidiTracks:
+    """The file at one tempo, in beats per minute; its ticks are unchanged."""
+    microseconds = round(MICROSECONDS_PER_MINUTE / tempo)
+    message = meta_message(TEMPO, microseconds.to_bytes(3, "big"))
+    tracks = [[event for event in events if event.meta != TEMPO]
+              for events in midi.tracks]
+    tracks[0] = _inserted(tracks[0], [Event(0, message)])
+    return dataclasses.replace(midi, tracks=tuple(map(tuple, tracks)))
+
+
+def ending_at(midi: MidiTracks, tick: int) -> MidiTracks:
+    """The file with all tracks ending at `tick`, or with their last event."""
+    ends = [max([tick, *(event.tick for event in events)])
+            for events in midi.tracks]
+    return dataclasses.replace(midi, ends=tuple(ends))
+
+
+def without_texts(midi: MidiTracks, beginnings: tuple[bytes, ...]) -> MidiTracks:
+    """The file without text events that have one of these beginnings."""
+    tracks = [tuple(event for event in events if not text_of(event).startswith(beginnings))
+              for events in midi.tracks]
+    return dataclasses.replace(midi, tracks=tuple(tracks))
+
+
+def text_of(event: Event) -> bytes:
+    """What a text event says; nothing for other events."""
+    return meta_value(event.message) if event.meta == TEXT else b""
