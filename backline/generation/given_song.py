@@ -123,7 +123,7 @@ def files_beside(given: GivenSong, made: Made, recipe: bytes) -> dict[str, bytes
     """The song and its stems as MIDI, by name ending: "" for the whole, "-drums" for a stem.
 
     All tracks end with the same bar line, or with the last note where that rings on. The stem of a
-    part is what the song gives of it, with what is made. `recipe` is a text for the whole.
+    part is what the song gives of it, with what is made. `recipe` is a text for each of them.
     """
     kept = with_made_hole(given, made)
     end_tick = end_of_song(given, made)
@@ -139,7 +139,8 @@ def files_beside(given: GivenSong, made: Made, recipe: bytes) -> dict[str, bytes
         track = tracks.get(part.name)
         if track is None and not own:
             track = (_name_event(part.name),)
-        files[f"-{part.name}"] = _finished(_with_tracks(stem, [track] if track else []), end_tick)
+        stem = _with_tracks(stem, [track] if track else [])
+        files[f"-{part.name}"] = _finished(_with_recipe(stem, recipe), end_tick)
     return files
 
 
@@ -202,8 +203,9 @@ def made_tracks(given: GivenSong, made: Made) -> dict[str, tuple[Event, ...]]:
             channel = channels[part.name]
             sound = _sound(given, part, channel, first_tick)
             notes = _in_ticks(given, made, index)
+            name = f"{part.name} (new)" if given.voices[part.name] else part.name
             tracks[part.name] = (
-                _name_event(part.name),
+                _name_event(name),
                 Event(0, meta_message(TEXT, MADE_MARK)),
                 *(Event(0, bytes([message[0] | channel]) + message[1:]) for message in sound),
                 *_note_events(notes, made.velocities[index], channel),

@@ -67,7 +67,7 @@ def read_prompt(opened: MidiTracks | TokenFile | None,
         _check_has_notes(rows, path, asked.n_rows)
         if asked.reading.n_bars:
             raise UserError(f"{path}: --prompt-bars is for MIDI; give -pi with a token file")
-        clip = clip_of_rows(rows, tokenizer.vocabulary)
+        clip = clip_of_rows(rows, tokenizer.vocabulary, goes_on=asked.n_rows > 0)
         tempo = asked.reading.tempo or opened.tempo
         return Prompt(rows, tempo, str(path), file_hash(path), asked.n_rows, clip)
     heard = hear(opened, path, asked, tokenizer.vocabulary)

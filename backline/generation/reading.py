@@ -29,7 +29,7 @@ from backline.music.bars import (
 from backline.music.choices import CUT, SKIP
 from backline.music.midi_edits import KeepNote, cut_file, with_tempo, without_texts
 from backline.music.midi_tracks import Event, MidiTracks, Voice, song_of_tracks
-from backline.music.parts import Assignment, assign_parts, fit_range
+from backline.music.parts import Assignment, assign_parts, fit_range, nobody
 from backline.music.vocab import BAR, FIRST_ID, PITCH_INSTRUMENT, QUARTERS_PER_BAR, START_POS, Vocabulary
 from tokenizer import parts_to_rows
 
@@ -209,7 +209,7 @@ class _Hearing:
             raise UserError(f"{self.where}: {self.n_bars} bars, and the model holds {room}; "
                             f"give --long-songs {CUT}")
         if self.asked.n_new:
-            self.first_bar = min(needed - room, self.n_bars)
+            self.first_bar = min(needed - room, self.n_bars - 1)
         elif self.asked.fill:
             before = self.asked.fill[0] - 1 - int(room * ROOM_BEFORE)
             self.first_bar = min(max(before, 0), self.n_bars - room)
@@ -270,8 +270,10 @@ class _Hearing:
         end = self.origin + (self.first_bar + self.n_bars) * self.bar_ticks
         self.midi = cut_file(self.midi, 0, max(end, 0), _is_among(given, places, limit))
         self._read()
-        if len(kept):
+        if self.song.n_notes:
             self.cast()
+        else:
+            self.casting = nobody(self.vocabulary)
         self.goes_on = True
         self.notices.append(f"-pi {self.asked.n_rows} leaves out {n_before - self.song.n_notes} of "
                             f"{n_before} notes")

@@ -100,12 +100,19 @@ class Clip:
     sounding: np.ndarray = dataclasses.field(default_factory=lambda: NO_NOTES)
 
 
-def clip_of_rows(rows: np.ndarray, vocabulary: Vocabulary) -> Clip:
-    """What (N, F) rows alone say of a prompt."""
+def clip_of_rows(rows: np.ndarray, vocabulary: Vocabulary, goes_on: bool) -> Clip:
+    """What (N, F) rows alone say of a prompt: it lasts until the last note has ended, in whole bars.
+
+    As in `bars.clip_length`, what sounds up to a 32nd past a bar line does not count.
+    """
     onset = (rows[:, BAR] - FIRST_ID) * vocabulary.steps_per_bar + rows[:, START_POS] - FIRST_ID
     end = onset + rows[:, NOTE_DUR] - FIRST_ID + 1
     sounding = np.stack([onset, end, rows[:, PITCH_INSTRUMENT]], axis=1)
-    return Clip(_n_bars(rows), goes_on=True, sounding=sounding)
+    if goes_on:
+        return Clip(_n_bars(rows), goes_on=True, sounding=sounding)
+    late = vocabulary.steps_per_quarter // 8
+    n_bars = -((late - int(end.max(initial=0))) // vocabulary.steps_per_bar)
+    return Clip(max(n_bars, _n_bars(rows)), sounding=sounding)
 
 
 def _is_range(bars: tuple[int, ...]) -> bool:

@@ -51,6 +51,12 @@ class Assignment(NamedTuple):
         return [i for i in _with_notes(song) if i not in used]
 
 
+def nobody(vocabulary: Vocabulary) -> Assignment:
+    """That of a song without notes."""
+    notes = [NO_NOTES for _ in vocabulary.parts]
+    return Assignment(notes, {name: [] for name in vocabulary.part_names}, {})
+
+
 class Piece(NamedTuple):
     """A stretch of a song that fits into the vocabulary's bars."""
 

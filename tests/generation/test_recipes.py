@@ -189,9 +189,9 @@ def changed(**changes) -> str:
 
 
 @pytest.mark.parametrize(("data", "message"), [
-    (b"", "not a MIDI file"), (b"hello", "not a MIDI file"), (header(1), "not a MIDI file"),
-    (b"MThd\0\0\0\2\0\1", "not a MIDI file"), (plain_bytes()[:-30], "not a MIDI file"),
-    (midi_file([(0, meta(0x59, b"\x0a\x00"))]), "not a MIDI file"),  # a key of ten sharps
+    (b"", "an empty file"), (b"hello", "not a MIDI file"), (header(1), "truncated MIDI file"),
+    (b"MThd\0\0\0\2\0\1", "truncated MIDI file"), (plain_bytes()[:-30], "truncated MIDI file"),
+    (midi_file([(0, meta(0x59, b"\x0a\x00"))]), "holds no recipe"),  # a key of ten sharps
     (plain_bytes(), "holds no recipe; give a song of generate.py"), (with_text("made with love"), "holds no recipe"),
     (with_text("[" * 10**5), "holds no recipe"), (with_text('{"format":"other"}'), "holds no recipe"),
     (with_text(changed()[:-40]), "its recipe is damaged"),

@@ -201,7 +201,7 @@ def nothing() -> None:
 def test_each_file_gets_its_songs_in_a_folder_beside(watching_for, capsys):
     song_file(Path("in/one.mid"))
     steps = (nothing, nothing, lambda: song_file(Path("in/two.mid"), ("drums", "bass")), nothing, nothing)
-    assert watching_for("-n", 2, "--bars", 2, "--seed", 3, steps=steps) == 0
+    assert watching_for("-n", 2, "--bars", 2, "--seed", 3, "--quiet", steps=steps) == 0
     assert capsys.readouterr().err == ""
     for name in ("one", "two"):
         output = Path("in-generated") / name
@@ -216,7 +216,7 @@ def test_each_file_gets_its_songs_in_a_folder_beside(watching_for, capsys):
 def test_missing_parts_are_made_to_those_that_are_there(watching_for, capsys):
     song_file(Path("in/duo.mid"), ("drums", "bass"))
     song_file(Path("in/full.mid"))
-    assert watching_for("--missing", "-o", "out") == 0
+    assert watching_for("--missing", "-o", "out", "--quiet") == 0
     song, whole = notes("in/duo.mid"), notes("out/duo/0.mid")
     assert of_parts(whole, ("drums", "bass")) == song
     assert {part_of(row) for row in whole} == set(PARTS)
@@ -290,7 +290,7 @@ def test_a_watch_in_a_process_of_its_own_until_ctrl_c(given_path, folder):
     source = song_file(Path("song.mid")).read_bytes()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # tests in the background of a shell ignore it
     process = subprocess.Popen([sys.executable, ROOT / "generate.py", "--watch", "in", "-mp", given_path, "--bars", "1",
-                                "-d", "cpu"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+                                "--quiet", "-d", "cpu"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         assert process.stdout.readline().startswith("watching in: ")
         put(Path("in/bad.mid"), b"no song")
