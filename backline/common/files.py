@@ -7,12 +7,18 @@ import hashlib
 import json
 import math
 import os
+import secrets
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from backline.common.errors import UserError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]  # the hints know no system without it
 
 CHECKPOINTS = ("best.pth", "last.pth")  # in a training run's folder; the one to take first
 
@@ -24,30 +30,77 @@ def replacing(path: Path,
     """Open a temporary file beside `path`, and rename it into place when the block ends well.
 
     A run that is killed, or a disk that fills, leaves the old file as it was, and at most the
-    temporary file. Its name is always the same, so that the next try replaces it. `durable` files
-    survive a power cut too, at the cost of waiting for the disk.
+    temporary file. Of several processes that write `path`, each has a temporary file of its own.
+    `durable` files survive a power cut too, at the cost of waiting for the disk.
     """
     path = Path(path)
     if make_parents:
         make_folder(path.parent)
+    with _temporary_name(path) as temporary:
+        try:
+            with open(temporary, "wb") as file:
+                yield file
+                if durable:
+                    file.flush()
+                    os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException as err:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+            names = (None, str(temporary))  # that a full disk's error may have
+            if isinstance(err, OSError) and err.filename in names:
+                raise OSError(err.errno, err.strerror, str(path)) from err
+            raise
+
+
+@contextlib.contextmanager
+def _temporary_name(path: Path) -> Iterator[Path]:
+    """A name beside `path` for a file that no other process uses meanwhile.
+
+    It is mostly the same, so that the next try replaces what a killed run left.
+    """
     # A hash of the name, since a long name must not become too long.
     name = os.fsencode(path.name)
     mark = hashlib.blake2b(name, digest_size=8).hexdigest()
     temporary = path.with_name(f".{mark}.part")
+    lock = _lock(temporary)
+    if lock is None:
+        yield path.with_name(f".{mark}-{secrets.token_hex(4)}.part")
+        return
     try:
-        with open(temporary, "wb") as file:
-            yield file
-            if durable:
-                file.flush()
-                os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException as err:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        names = (None, str(temporary))  # that a full disk's error may have
-        if isinstance(err, OSError) and err.filename in names:
-            raise OSError(err.errno, err.strerror, str(path)) from err
-        raise
+        yield temporary
+    finally:
+        os.close(lock)
+
+
+def _lock(path: Path) -> int | None:
+    """Make and lock a file; it is locked until the returned descriptor is closed, or by a kill.
+
+    Returns None if another process has it locked, or where there are no locks.
+    """
+    if fcntl is None:
+        return None
+    lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    is_ours = False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Whoever had it locked may have renamed it since it was opened.
+        is_ours = _is_open_at(lock, path)
+    except BlockingIOError:
+        pass
+    except OSError:  # a file system without locks: nobody writes under this name there
+        path.unlink(missing_ok=True)
+    if is_ours:
+        return lock
+    os.close(lock)
+    return None
+
+
+def _is_open_at(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
 
 
 def write_bytes(path: Path, data: bytes, make_parents: bool = True) -> None:
