@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import math
@@ -36,47 +37,60 @@ def replacing(path: Path,
     path = Path(path)
     if make_parents:
         make_folder(path.parent)
-    with _temporary_name(path) as temporary:
-        try:
-            with open(temporary, "wb") as file:
-                yield file
-                if durable:
-                    file.flush()
-                    os.fsync(file.fileno())
-            temporary.replace(path)
-        except BaseException as err:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
-            names = (None, str(temporary))  # that a full disk's error may have
-            if isinstance(err, OSError) and err.filename in names:
-                raise OSError(err.errno, err.strerror, str(path)) from err
-            raise
-
-
-@contextlib.contextmanager
-def _temporary_name(path: Path) -> Iterator[Path]:
-    """A name beside `path` for a file that no other process uses meanwhile.
-
-    It is mostly the same, so that the next try replaces what a killed run left.
-    """
     # A hash of the name, since a long name must not become too long.
     name = os.fsencode(path.name)
     mark = hashlib.blake2b(name, digest_size=8).hexdigest()
-    temporary = path.with_name(f".{mark}.part")
-    lock = _lock(temporary)
-    if lock is None:
-        yield path.with_name(f".{mark}-{secrets.token_hex(4)}.part")
-        return
+    start = path.with_name(f".{mark}")
     try:
-        yield temporary
+        with _temporary_file(start) as file:
+            yield file
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+            file.close()
+            Path(file.name).replace(path)
+    except OSError as err:
+        # A full disk's error has no name, or a temporary one.
+        if err.filename is None or str(err.filename).startswith(str(start)):
+            raise OSError(err.errno, err.strerror, str(path)) from err
+        raise
+
+
+@contextlib.contextmanager
+def _temporary_file(start: Path) -> Iterator[BinaryIO]:
+    """Open a file that no other process writes, with a name that begins like `start`.
+
+    The name is mostly the same, so that the next try replaces what a killed run left. If the block
+    fails, the file is deleted.
+    """
+    path = start.with_name(f"{start.name}.part")
+    lock = _lock(path)
+    opener = None
+    if lock is None:
+        path = start.with_name(f"{start.name}-{secrets.token_hex(4)}.part")
+    else:
+        # Network drives let nobody write past a lock: through the same descriptor, then.
+        opener = functools.partial(_copy_of, lock)
+    try:
+        with open(path, "wb", opener=opener) as file:
+            yield file
+    except BaseException:
+        with contextlib.suppress(OSError):
+            path.unlink()
+        raise
     finally:
-        os.close(lock)
+        if lock is not None:
+            os.close(lock)
+
+
+def _copy_of(descriptor: int, *_: object) -> int:
+    return os.dup(descriptor)
 
 
 def _lock(path: Path) -> int | None:
-    """Make and lock a file; it is locked until the returned descriptor is closed, or by a kill.
+    """Make an empty file and lock it until all descriptors like the returned one are closed.
 
-    Returns None if another process has it locked, or where there are no locks.
+    A kill closes them too. Returns None if another process has it locked, or without locks.
     """
     if fcntl is None:
         return None
@@ -91,6 +105,7 @@ def _lock(path: Path) -> int | None:
     except OSError:  # a file system without locks: nobody writes under this name there
         path.unlink(missing_ok=True)
     if is_ours:
+        os.ftruncate(lock, 0)  # what a killed run left
         return lock
     os.close(lock)
     return None

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -22,6 +21,7 @@ SONG_FILE = re.compile(r"(\d+)(-\w+\.mid|\.mid|\.png|\.wav)|\.(\d+)\.unfinished"
 STEM = re.compile(r"(\d+)-\w+\.mid")
 NUMBER_IN_FRONT = re.compile(r"\.?(\d+)(?![^\W_])")  # of "5 my idea.mid", not of "5th.mid"
 BESIDE_SONGS = ("-prompt.mid", ".png", ".wav")  # endings of what goes with a song, but for stems
+PART_SUFFIX = ".part"  # of files in a claim
 SECONDS_UNCHANGED = 5.0  # after which a claim is one that a killed run left
 
 
@@ -106,7 +106,16 @@ def _removed_at_the_end(claim: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        shutil.rmtree(claim, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            _remove(claim)
+
+
+def _remove(claim: Path) -> None:
+    """Remove a claim. Raises OSError if somebody put a file of theirs there."""
+    for path in claim.iterdir():
+        if path.suffix == PART_SUFFIX:
+            path.unlink()
+    claim.rmdir()
 
 
 def _wait_for(claim: Path) -> None:
@@ -123,7 +132,7 @@ def _wait_for(claim: Path) -> None:
             if changed != last:
                 last, since = changed, time.monotonic()
             elif time.monotonic() - since > SECONDS_UNCHANGED:
-                shutil.rmtree(claim)
+                _remove(claim)
         time.sleep(0.01)
 
 
@@ -138,7 +147,7 @@ def _write(claim: Path, number: int, files: Mapping[str, bytes]) -> None:
 
 
 def _part(claim: Path, ending: str) -> Path:
-    return claim / f"{ending}.part"
+    return claim / f"{ending}{PART_SUFFIX}"
 
 
 def _put(claim: Path,

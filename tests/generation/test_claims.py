@@ -106,6 +106,13 @@ def test_a_song_that_got_the_number_between_look_and_claim_is_kept(tmp_path, mon
     assert len(content(tmp_path)) == 9
 
 
+def test_a_number_that_a_person_took_between_look_and_claim_is_theirs(tmp_path, monkeypatch):
+    put(tmp_path, "0-my_idea.mid")
+    monkeypatch.setattr(claims, "next_number", lambda folder: 0)
+    assert write_new(tmp_path, SONG) == 1
+    assert {name for name in content(tmp_path) if name.startswith("0")} == {"0-my_idea.mid"}
+
+
 def interrupted_at(step: int, function: Callable[..., None], after: bool) -> Callable[..., None]:
     """`function`, with Ctrl-C before or after its call number `step`."""
     calls = []
