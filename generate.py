@@ -34,14 +34,14 @@ from typing import Any
 import numpy as np
 
 from backline.common.errors import Parser, UserError, reports_user_errors
-from backline.common.files import check_writable, make_folder, write_bytes
+from backline.common.files import check_writable, make_folder
 from backline.common.paths import BUNDLED_COPIES, BUNDLED_MODEL
 from backline.common.settings import config_to_dict
 from backline.evaluation.copy_index import WINDOW, CopyCheck
 from backline.generation.config import DTYPES, GenConfig, Reading
 from backline.generation.given_song import parts_on_used_channels, prompt_file
 from backline.generation.options import asked_of, check_rules_matter, gen_config, make_wish
-from backline.generation.output_files import describe, log_run, next_number, remove_song, write_song
+from backline.generation.output_files import describe, log_run, write_song
 from backline.generation.prompt import Prompt, open_prompt, read_prompt
 from backline.generation.reading import Asked
 from backline.generation.recipes import read_originals
@@ -199,7 +199,7 @@ def add_output_options(group: argparse._ArgumentGroup) -> None:
                        help="folder (default: generated; with --watch, FOLDER-generated)")
     group.add_argument("--force",
                        action="store_true",
-                       help="number songs from 0 and overwrite those that exist")
+                       help="number songs from 0 and replace those that have these numbers")
     group.add_argument("-sp", "--save_prompt",
                        action="store_true",
                        help="also write the prompt as NUMBER-prompt.mid")
@@ -345,30 +345,25 @@ class Outputs:
         if self.page:
             check_page(self.folder / PAGE_NAME)
 
-    def first_number(self) -> int:
-        """That of the next song."""
-        return 0 if self.force else next_number(self.folder)
+    def write(self, song: GeneratedSong, session: Session, index: int) -> int:
+        """Write a song and what goes beside it, and print a line about it; returns its number.
 
-    def write(self, song: GeneratedSong, session: Session, number: int) -> None:
-        """Write a song and what goes beside it, and print a line about it."""
+        `index`: how many songs this run wrote before; the song's number under --force.
+        """
         tokenizer = session.loaded.tokenizer
         rows = session.task.song(song.notes)
-        remove_song(self.folder, number)  # under --force: the one that had this number
-        recipe = session.recipe(song)
-        files = session.files(song.notes, recipe)
-        whole = write_song(self.folder, number, files)
+        files = session.files(song.notes, session.recipe(song))
+        beside = {}
+        if self.save_prompt:
+            beside["-prompt.mid"] = prompt_bytes(session)
+        if self.png:
+            beside[".png"] = picture(rows, session, f"seed {song.seed}")
+        if self.wav:
+            beside[".wav"] = self.wav.wav(files[""])
+        number = index if self.force else None
+        whole = write_song(self.folder, number, files, beside)
         if not len(song.notes):
             print(f"notice: {whole} is the prompt alone: no more notes fit", file=sys.stderr)
-        if self.save_prompt:
-            path = self.folder / f"{number}-prompt.mid"
-            write_bytes(path, prompt_bytes(session))
-        if self.png:
-            title = f"{whole.name}, seed {song.seed}"
-            png = picture(rows, session, title)
-            write_bytes(whole.with_suffix(".png"), png)
-        if self.wav:
-            sound = self.wav.wav(files[""])
-            write_bytes(whole.with_suffix(".wav"), sound)
         if self.print_events:
             for events in tokenizer.tokens_to_events(song.notes):
                 print(" ".join(events))
@@ -377,6 +372,7 @@ class Outputs:
                 f"{session.prompt.tempo:g} BPM, {song.seconds:.1f} s")
         said = (line, song.told, song.score, song.copied)
         print("; ".join(filter(None, said)))
+        return int(whole.stem)
 
     def write_page(self, vocabulary: Vocabulary) -> None:
         """Write the page of the folder, if it is to have one, and print where it is."""
@@ -545,18 +541,18 @@ def write_songs(args: argparse.Namespace,
     if seed is None:
         seed = secrets.randbelow(SEEDS)
     n_made = args.best_of or args.num_samples
-    first = outputs.first_number()
     record = run_record(args, session, seed)
     try:
         songs = session.songs(seed, n_made)
         if args.best_of:
             songs = iter(best_songs(list(songs), args.num_samples, session))
-        for number, song in enumerate(songs, first):
-            outputs.write(song, session, number)
+        for i, song in enumerate(songs):
+            number = outputs.write(song, session, i)
             record["songs"].append(song_record(song, number))
     finally:  # also when interrupted: what is written can be made again
         if record["songs"]:
             log_run(outputs.folder, record)
+            first = Path(record["songs"][0]["file"]).stem
             names = [f"{first}-{name}.mid" for name in vocabulary.part_names]
             stems = ", ".join(names)
             print(f"seed {seed}; stems beside each song: {stems}")

@@ -110,6 +110,33 @@ def test_force_leaves_nothing_of_the_song_that_had_the_number(run, tmp_path):
     assert {"1-prompt.mid", "1.png", "0.mid"} <= names
 
 
+def test_files_of_people_are_kept_and_the_numbers_said_are_those_taken(run, tmp_path, capsys, monkeypatch):
+    out = tmp_path / "out"
+    out.mkdir()
+    for name in ("0-my_idea.mid", "1.wav"):
+        (out / name).write_bytes(b"mine")
+    writes = []
+
+    def put_between(*arguments):
+        """A person saves a file between the two songs."""
+        if writes:
+            (out / "3.wav").write_bytes(b"mine")
+        writes.append(write_song(*arguments))
+        return writes[-1]
+
+    write_song = generate.write_song
+    monkeypatch.setattr(generate, "write_song", put_between)
+    run("-o", "out", "-n", 2, "--seed", 5)
+    said = capsys.readouterr().out.replace(os.sep, "/")
+    assert "out/2.mid: " in said and "out/4.mid: " in said and "each song: 2-drums.mid, 2-bass.mid" in said
+    log = (out / "genconfigs.txt").read_text()
+    assert re.findall(r'"file": "(.*)"', log) == ["2.mid", "4.mid"]
+    assert all((out / name).read_bytes() == b"mine" for name in ("0-my_idea.mid", "1.wav", "3.wav"))
+    run("-o", "out", "--force", "-n", 2)
+    assert all((out / name).read_bytes() == b"mine" for name in ("0-my_idea.mid", "3.wav"))
+    assert (out / "0.mid").exists() and not (out / "1.wav").exists()
+
+
 def test_png_is_drawn(run, tmp_path):
     run("-o", "out", "--png")
     assert (tmp_path / "out/0.png").read_bytes().startswith(b"\x89PNG")

@@ -1,17 +1,16 @@
-"""The files of generated songs: their numbers, the song, its stems and the log."""
+"""The files of generated songs: the song, its stems and the log."""
 
 from __future__ import annotations
 
 import datetime
 import json
 import math
-import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from backline.common.files import write_bytes
+from backline.generation.claims import write_new, write_over
 from backline.generation.recipes import Recipe, with_recipe
 from backline.music.midi_writer import end_at_next_onset, parts_to_bytes
 from backline.music.song import TICKS_PER_QUARTER
@@ -19,27 +18,6 @@ from backline.music.vocab import BAR, FIRST_ID, PITCH_INSTRUMENT, QUARTERS_PER_B
 from tokenizer import MidiTokenizerPooled
 
 LOG_NAME = "genconfigs.txt"
-
-
-def song_number(path: Path) -> int:
-    """The number of the song that a file in the output folder belongs to; −1 for none."""
-    match = re.fullmatch(r"(\d+)(-\w+\.mid|\.mid|\.png|\.wav)", path.name)
-    if not match:
-        return -1
-    return int(match[1])
-
-
-def next_number(folder: Path) -> int:
-    """One more than the highest song number in `folder`, 0 in an empty one."""
-    numbers = map(song_number, folder.iterdir())
-    return max(numbers, default=-1) + 1
-
-
-def remove_song(folder: Path, number: int) -> None:
-    """Delete all files of the song with this number."""
-    for path in folder.glob(f"{number}*"):
-        if song_number(path) == number:
-            path.unlink()
 
 
 def song_bytes(rows: np.ndarray,
@@ -70,12 +48,27 @@ def song_bytes(rows: np.ndarray,
     return files
 
 
-def write_song(folder: Path, number: int, files: dict[str, bytes]) -> Path:
-    """Write what `song_bytes` made, the whole song last; returns the path of that."""
-    for name, data in reversed(files.items()):
-        path = folder / f"{number}{name}.mid"
-        write_bytes(path, data)
-    return path
+def write_song(folder: Path,
+               number: int | None,
+               files: dict[str, bytes],
+               beside: dict[str, bytes] | None = None) -> Path:
+    """Write a song, its stems and what goes beside it; returns the path of the whole song.
+
+    All other files are there before the whole song is.
+
+    Args:
+        number: replaces the song of this number; None: takes the next free number.
+        files: what `song_bytes` made.
+        beside: other files, by name ending: ".png".
+    """
+    named = dict(beside or {})
+    for ending, data in reversed(files.items()):
+        named[f"{ending}.mid"] = data
+    if number is None:
+        number = write_new(folder, named)
+    else:
+        write_over(folder, number, named)
+    return folder / f"{number}.mid"
 
 
 def describe(rows: np.ndarray, n_new: int, tokenizer: MidiTokenizerPooled) -> str:
@@ -98,6 +91,8 @@ def log_run(folder: Path, record: dict[str, Any]) -> None:
     """Append to genconfigs.txt what a run did."""
     line = "=" * 80
     stamp = datetime.datetime.now().isoformat(sep=" ", timespec="seconds")
-    with open(folder / LOG_NAME, "a", encoding="utf-8") as file:
-        text = json.dumps(record, indent=2)
-        file.write(f"{line}\n{stamp}\n{line}\n{text}\n\n")
+    text = json.dumps(record, indent=2)
+    entry = f"{line}\n{stamp}\n{line}\n{text}\n\n"
+    # In one write, so that entries of several runs do not mix.
+    with open(folder / LOG_NAME, "ab", buffering=0) as file:
+        file.write(entry.encode())

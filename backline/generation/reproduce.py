@@ -12,7 +12,7 @@ from backline.common.errors import UserError
 from backline.common.files import file_hash
 from backline.common.surroundings import differences, song_surroundings
 from backline.generation.config import Reading
-from backline.generation.output_files import next_number, write_song
+from backline.generation.output_files import write_song
 from backline.generation.prompt import Prompt, open_prompt, read_prompt, read_rows_alone
 from backline.generation.reading import Asked
 from backline.generation.recipes import Original, Recipe
@@ -94,7 +94,7 @@ def make_again(job: Job, folder: Path, batches: dict[str, list[Sampled]]) -> boo
         batches[shared] = loaded.make(session.task, recipe.genconfig, recipe.batch)
     song = batches[shared][recipe.batch.index(recipe.seed)]
     files = session.files(song.notes, recipe)
-    whole = write_song(folder, next_number(folder), files)
+    whole = write_song(folder, None, files)
     hashes = [hashlib.sha256(data).hexdigest() for data in files.values()]
     if job.original.hash in hashes:
         print(f"{whole}: the same bytes as {name}")

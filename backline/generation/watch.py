@@ -14,6 +14,7 @@ from pathlib import Path
 
 from backline.common.errors import UserError
 from backline.common.files import file_hash, size_and_mtime
+from backline.generation.claims import song_of
 from backline.generation.recipes import read_recipe
 from backline.music.midi_reader import MIDI_SUFFIXES
 
@@ -98,6 +99,8 @@ def stamps(folder: Path) -> dict[Path, Stamp]:
 def was_prompt(path: Path, folder: Path) -> bool:
     """Whether `folder` has a song that was made for the file `path`, byte for byte as it is now."""
     for song in folder.glob("*.mid"):
+        if not song_of(song).exists():  # a stem, whose run was killed before the song was there
+            continue
         try:
             if read_recipe(song).prompt_hash == file_hash(path):
                 return True

@@ -261,6 +261,16 @@ def test_a_second_watch_does_what_is_new_or_changed_and_force_does_all(watching_
     assert not Path("in-generated/same/1.mid").exists()
 
 
+def test_a_stem_that_a_killed_run_left_is_no_song(watching_for):
+    song_file(Path("in/a.mid"))
+    assert watching_for("--bars", 1) == 0
+    Path("in-generated/a/0.mid").unlink()
+    assert watching_for("--bars", 1) == 0
+    assert Path("in-generated/a/1.mid").exists()
+    assert watching_for("--bars", 1) == 0
+    assert not Path("in-generated/a/2.mid").exists()
+
+
 def test_a_folder_that_is_not_there_is_made(watching_for, folder):
     folder.rmdir()
     assert watching_for("--bars", 1, steps=(lambda: song_file(folder / "a.mid"), lambda: None, lambda: None)) == 0
