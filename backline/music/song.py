@@ -35,8 +35,10 @@ class Track:
     """Notes of one track, channel and program.
 
     notes: (N, 3) int64: onset and end in ticks, pitch.
+    is_drum: whether it is on the drum channel, or on one that the file sets up for drums.
     has_program: whether the file names its program; else `program` is 0.
     shares_name: whether its name is that of several channels, and so says little of any.
+    channel: counted from 0; −1 where it is not known.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Track:
     notes: np.ndarray
     has_program: bool = True
     shares_name: bool = False
+    channel: int = -1
 
 
 @dataclasses.dataclass(frozen=True)
