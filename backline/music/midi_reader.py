@@ -7,6 +7,7 @@ misread are mended first (`midi_events.py`). What is odd and read all the same s
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,8 +20,21 @@ from backline.common.errors import UserError
 from backline.common.files import read_input
 from backline.music.midi_events import END_OF_TRACK, LATE_TICKS, N_PITCHES, is_readable, mend
 from backline.music.midi_writer import PartsMidiFile
-from backline.music.song import NO_NOTES, Song, TimeSignature, Track, rounded_tempo
-from backline.music.track_reader import OFFS_PER_PITCH, ParserError, TrackChunk, read_track, song_tracks
+from backline.music.song import (
+    NO_NOTES,
+    Song,
+    TimeSignature,
+    Track,
+    meter_notices,
+    rounded_tempo,
+)
+from backline.music.track_reader import (
+    OFFS_PER_PITCH,
+    ParserError,
+    TrackChunk,
+    read_track,
+    song_tracks,
+)
 
 MIDI_SUFFIXES = (".mid", ".midi", ".kar", ".rmi")
 LARGEST_FILE = 64 << 20  # bytes: larger than any song
@@ -28,6 +42,7 @@ LARGEST_FILE = 64 << 20  # bytes: larger than any song
 MAX_QUARTERS = 24 * 60 * 240
 MAX_TRACKS = 0xFFFF  # 16 bits of a MIDI header
 SHOWS_0D = 4096  # bytes: nearly every whole MIDI file of this length holds the byte 0x0D
+SIGNATURES = re.compile(rb"\xff\x58[\x02-\x7f](.)(.)", re.DOTALL)
 MAX_FAST_TRACKS = 500  # each gets OFFS: a hostile file could fill memory with them; more are walked
 
 
@@ -244,8 +259,15 @@ def _song_of_tracks(ticks_per_quarter: int,
     n_clipped = sum(chunk.n_clipped for chunk in chunks)
     if n_clipped:
         notices = [*notices, f"{_count(n_clipped, 'data byte')} over 127 clipped"]
+    signatures = [value for body in bodies for value in _signatures(body)]
+    notices = [*notices, *meter_notices(signatures)]
     offs_per_pitch = OFFS_PER_PITCH if any(are_readable) else None
     return _song_from_chunks(ticks_per_quarter, chunks, notices, where, offs_per_pitch)
+
+
+def _signatures(body: bytes) -> list[tuple[int, int]]:
+    """Numerators and powers of two of a track's time signatures."""
+    return [(numerator[0], power[0]) for numerator, power in SIGNATURES.findall(body)]
 
 
 def _are_readable(bodies: list[bytes]) -> list[bool]:

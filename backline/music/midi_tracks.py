@@ -37,7 +37,7 @@ from backline.music.midi_events import (
     number_at,
 )
 from backline.music.midi_reader import check_times, first_release, open_chunks
-from backline.music.song import Song, TimeSignature, Track, rounded_tempo
+from backline.music.song import Song, Track, meter_notices, rounded_tempo, time_signature
 
 MICROSECONDS_PER_MINUTE = 60e6
 
@@ -259,6 +259,7 @@ def song_of_tracks(midi: MidiTracks, where: str) -> tuple[Song, tuple[Voice, ...
     voices = []
     tempos = []
     signatures = []
+    as_written = []  # their numerators and powers of two
     n_unended = 0
     set_up = _set_up(midi)
     changes = _program_changes(midi)
@@ -292,8 +293,9 @@ def song_of_tracks(midi: MidiTracks, where: str) -> tuple[Song, tuple[Voice, ...
             elif event.meta == SIGNATURE:
                 value = meta_value(event.message)
                 if len(value) >= 2:
-                    signatures.append(TimeSignature(event.tick, value[0], 2 ** value[1]))
-    notices = list(midi.notices)
+                    signatures.append(time_signature(event.tick, value[0], value[1]))
+                    as_written.append((value[0], value[1]))
+    notices = [*midi.notices, *meter_notices(as_written)]
     if n_unended:
         notices.append(f"{n_unended} note{'s' * (n_unended != 1)} never switched off")
     song = Song(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import numbers
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +20,7 @@ SLOWEST = 60e6 / 0xFFFFFF
 FASTEST = 60e6
 TICKS_PER_QUARTER = 96  # of songs made from tokens
 MAX_TICKS_PER_QUARTER = 0x7FFF  # 15 bits of a MIDI header
+LARGEST_POWER = 7  # of two, in a time signature that is meant: 128ths
 NO_NOTES = np.zeros((0, 3), np.int64)
 
 
@@ -28,6 +30,31 @@ class TimeSignature(NamedTuple):
     tick: int
     numerator: int
     denominator: int
+
+
+def time_signature(tick: int, numerator: int, power: int) -> TimeSignature:
+    """The signature of a MIDI file's `numerator` over two to the `power`, a byte each.
+
+    What no bar can be is read as parsers read it: the denominator is a byte too.
+    """
+    return TimeSignature(tick, numerator, 1 << power % 32 & 0xFF)
+
+
+def meter_notices(signatures: Sequence[tuple[int, int]]) -> list[str]:
+    """A line if some of a file's signatures, numerators over powers of two, are beyond belief."""
+    strange = [(numerator, power)
+               for numerator, power in signatures
+               if not numerator or power > LARGEST_POWER]
+    if not strange:
+        return []
+    numerator, power = strange[0]
+    read = time_signature(0, numerator, power)
+    is_four_quarters = read.numerator == read.denominator
+    meaning = "bars of four quarters" if is_four_quarters else f"{read.numerator}/{read.denominator}"
+    count = f"a time signature of {numerator}/2^{power}"
+    if len(strange) > 1:
+        count = f"{len(strange)} time signatures beyond belief, the first {numerator}/2^{power}"
+    return [f"{count}, read as {meaning}"]
 
 
 @dataclasses.dataclass(frozen=True)
