@@ -38,7 +38,7 @@ from backline.music.joining import Stem, join_stems
 from backline.music.midi_edits import ending_at, with_tempo
 from backline.music.midi_reader import MIDI_SUFFIXES
 from backline.music.midi_tracks import MidiTracks, read_tracks, song_of_tracks, tracks_to_bytes
-from backline.music.roles import part_asked_for, parts_named
+from backline.music.roles import names_other_instrument, part_asked_for, parts_named
 from backline.music.song import DEFAULT_TEMPO, Song, check_tempo
 from backline.music.vocab import QUARTERS_PER_BAR, Vocabulary, load_vocabulary
 
@@ -60,10 +60,15 @@ class StemFile(NamedTuple):
 def find_part(path: Path, vocabulary: Vocabulary) -> int:
     """Index of the part that the file's name tells, by the part's name or a word for it.
 
+    Where no word does, a part's name inside a word counts: "mybass.mid", but not "bassoon.mid".
+
     Raises UserError if it tells none, or more than one, with the list of parts.
     """
     names = vocabulary.part_names
-    found = [name for name in names if name in parts_named(path.stem, vocabulary)]
+    named = parts_named(path.stem, vocabulary)
+    found = [name for name in names if name in named]
+    if not found and not names_other_instrument(path.stem, vocabulary):
+        found = [name for name in names if name.casefold() in path.stem.casefold()]
     if len(found) == 1:
         return names.index(found[0])
     holds = " and ".join(found) or "no part's name"

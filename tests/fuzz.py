@@ -46,6 +46,7 @@ from backline.generation.prompt import open_prompt, read_prompt
 from backline.generation.reading import Asked
 from backline.music.choices import ALL, CUT, MOST_NOTES, NO_TRACK, RANGES, SKIP, Choices
 from backline.music.midi_reader import read_song
+from backline.music.midi_tracks import tracks_to_bytes
 from backline.music.midi_writer import parts_to_bytes
 from backline.music.song import Song
 from clean_midi import Cleaning, CleanSong
