@@ -219,10 +219,9 @@ def pickup_notices(stems: Sequence[StemFile]) -> list[str]:
         by_pickup.setdefault(quarters, []).append(str(stem.path))
     if len(by_pickup) < 2:
         return []
-    texts = [f"{' and '.join(paths)}: {f'{quarters:g} quarters' if quarters else 'none'}"
-             for quarters, paths in by_pickup.items()]
-    return [f"the stems begin with different pickups ({'; '.join(texts)}); their notes keep their "
-            f"times from the beginning"]
+    texts = [f"{' and '.join(paths)}: {quarters:g}" for quarters, paths in by_pickup.items()]
+    return [f"the stems' pickups differ, in quarters ({'; '.join(texts)}); notes keep their times "
+            f"from the beginning: export all from the same bar if they should not"]
 
 
 def odd_meter(song: Song) -> str:

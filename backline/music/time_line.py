@@ -54,7 +54,7 @@ def join_maps(sources: Sequence[Source]) -> tuple[list[Event], list[str]]:
             own = _as_map(events, kind)
             if own != chosen:
                 lines.append(f"{name}: its {what} {_text(own)} is left out, the song's is "
-                             f"{_text(chosen)}")
+                             f"{_text(chosen).rstrip(',')}")
     return joint, lines
 
 
@@ -100,9 +100,10 @@ def _meaning(kind: int, value: bytes) -> str:
 
 
 def _text(changes: Sequence[tuple[int, str]]) -> str:
-    """A map on a line: its first value and how often it changes."""
+    """A map on a line: its first value, and what or how much comes behind it."""
     _, first = changes[0]
-    n_more = len(changes) - 1
-    if not n_more:
+    if len(changes) == 1:
         return first
-    return f"{first} and {n_more} change{'s' * (n_more != 1)} of it"
+    if len(changes) == 2:
+        return f"{first}, then {changes[1][1]},"
+    return f"{first} with {len(changes) - 1} changes"
