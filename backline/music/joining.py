@@ -8,12 +8,12 @@ for each. What two stems say alike of the whole song is written once.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
 from backline.common.errors import UserError
 from backline.music.channels import DRUM_CHANNEL, SetUp
-from backline.music.midi_edits import ABOUT_TRACK, CONTROL_CHANGE, PITCH_BEND
+from backline.music.midi_edits import ABOUT_TRACK, CONTROL_CHANGE, PITCH_BEND, with_tempo
 from backline.music.midi_events import (
     LONGEST_GAP,
     N_CHANNELS,
@@ -26,7 +26,7 @@ from backline.music.midi_events import (
 )
 from backline.music.midi_tracks import Event, MidiTracks, meta_message, meta_value, song_of_tracks
 from backline.music.parts import assign_parts
-from backline.music.song import DEFAULT_TEMPO, MAX_TICKS_PER_QUARTER, MICROSECONDS_PER_MINUTE
+from backline.music.song import DEFAULT_TEMPO, MAX_TICKS_PER_QUARTER
 from backline.music.time_line import MAPS, Source, join_maps
 from backline.music.vocab import Vocabulary
 
@@ -45,7 +45,10 @@ class Stem(NamedTuple):
 
 
 class Joined(NamedTuple):
-    """The song that stems make, and what people may not expect of it, a line each."""
+    """The song that stems make, and what people may not expect of it, a line each.
+
+    names_tempo: whether a stem names one; else the song is at the default.
+    """
 
     midi: MidiTracks
     notices: list[str]
@@ -74,8 +77,6 @@ def join_stems(stems: Sequence[Stem], vocabulary: Vocabulary) -> Joined:
     channels = Channels(stems, vocabulary)
     notices += channels.notices
     about_song, tracks = _tracks(stems, channels)
-    if TEMPO not in said:
-        maps.insert(0, Event(0, _tempo_message(DEFAULT_TEMPO)))
     if SIGNATURE not in said:
         maps.insert(0, Event(0, meta_message(SIGNATURE, FOUR_QUARTERS)))
     last_end = max(end for stem in stems for end in stem.midi.ends)
@@ -84,12 +85,10 @@ def join_stems(stems: Sequence[Stem], vocabulary: Vocabulary) -> Joined:
     if len(tracks) > MOST_TRACKS:
         raise UserError(f"{stems[0].name}: {len(tracks)} tracks with those of the other stems, a "
                         f"MIDI file holds {MOST_TRACKS}; join fewer stems")
-    return Joined(_named(tracks, ticks_per_quarter, vocabulary), notices, TEMPO in said)
-
-
-def _tempo_message(tempo: float) -> bytes:
-    microseconds = round(MICROSECONDS_PER_MINUTE / tempo)
-    return meta_message(TEMPO, microseconds.to_bytes(3, "big"))
+    midi = _named(tracks, ticks_per_quarter, vocabulary)
+    if TEMPO not in said:
+        midi = with_tempo(midi, DEFAULT_TEMPO)
+    return Joined(midi, notices, TEMPO in said)
 
 
 # ---------------------------------------------------------------- ticks
@@ -365,9 +364,9 @@ def _miscast(midi: MidiTracks, parts: Sequence[int], vocabulary: Vocabulary) -> 
         casting = assign_parts(song, vocabulary)
     except UserError:  # it is not clear who plays what
         return set(parts)
-    found: Mapping[int, int] = {i: part
-                                for part, name in enumerate(vocabulary.part_names)
-                                for i in casting.tracks[name]}
+    found = {i: part
+             for part, name in enumerate(vocabulary.part_names)
+             for i in casting.tracks[name]}
     return {parts[voice.track]
             for i, voice in enumerate(voices)
             if found.get(i, -1) != parts[voice.track]}
