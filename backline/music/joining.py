@@ -252,7 +252,7 @@ def _tracks(stems: Sequence[Stem], channels: Channels) -> tuple[list[Event], lis
     about_song: list[Event] = []
     tracks: list[PlayedTrack] = []
     said: set[Event] = set()  # by earlier stems
-    with_program: set[int] = set()
+    with_program: set[int] = set()  # channels of the song
     for index, stem in enumerate(stems):
         for events, end in zip(stem.midi.tracks, stem.midi.ends, strict=True):
             own = [event for event in events if event.meta not in MAPS]
@@ -262,17 +262,18 @@ def _tracks(stems: Sequence[Stem], channels: Channels) -> tuple[list[Event], lis
             if all(event.meta in ABOUT_TRACK for event in rest):
                 about_song += [event for event in rest if event not in said]
                 continue
-            for part_events in _by_channel(rest):
-                moved = _on_channels(part_events, index, channels)
-                part = -1
-                if place := _played_place(part_events, index):
-                    part = stem.part
-                    new = channels.played[place]
-                    if new not in with_program and channels.lacks_program(place):
-                        program = channels.vocabulary.parts[part].program
-                        moved.insert(0, Event(0, bytes([PROGRAM_CHANGE | new, program])))
-                    with_program.add(new)
-                tracks.append(PlayedTrack(part, moved, end))
+            for channel_events in _by_channel(rest):
+                moved = _on_channels(channel_events, index, channels)
+                place = _played_place(channel_events, index)
+                if place is None:
+                    tracks.append(PlayedTrack(-1, moved, end))
+                    continue
+                new = channels.played[place]
+                if new not in with_program and channels.lacks_program(place):
+                    program = channels.vocabulary.parts[stem.part].program
+                    moved.insert(0, Event(0, bytes([PROGRAM_CHANGE | new, program])))
+                with_program.add(new)
+                tracks.append(PlayedTrack(stem.part, moved, end))
         said.update(event
                     for events in stem.midi.tracks
                     for event in events
