@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from backline.music.bars import quantize_onsets
+from backline.music.channels import DRUM_CHANNEL
 from backline.music.midi_edits import (
     TEXT,
     ending_at,
@@ -26,7 +27,6 @@ from backline.music.midi_edits import (
 )
 from backline.music.midi_events import N_CHANNELS, NAME, NOTE_OFF, NOTE_ON, PROGRAM_CHANGE
 from backline.music.midi_tracks import (
-    DRUM_CHANNEL,
     Event,
     MidiTracks,
     Voice,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Collection, Sequence
 
+from backline.music.channels import DRUM_CHANNEL
 from backline.music.midi_events import (
     CHANNEL_PRESSURE,
     KEY,
@@ -19,7 +20,6 @@ from backline.music.midi_events import (
     TEMPO,
 )
 from backline.music.midi_tracks import (
-    DRUM_CHANNEL,
     Event,
     MidiTracks,
     Voice,
