@@ -24,9 +24,11 @@ BASSES = ["Bass", "BASS", "Bass Gtr", "E-Bass", "eBass", "Synth Bass 2", "SynthB
           "ベース", "basses"]
 PIANOS = ["Piano", "PIANOS", "Keys", "KEYBOARD 2", "Rhodes", "Rhodes Piano", "Wurli", "Church Organ", "Hammond B3",
           "Clavinet", "E-Piano", "Klavier", "clavier", "Teclado", "Flügel", "Piano LH", "пианино", "pno"]
-OTHERS = ["Bassoon", "Bass Clarinet", "Steel Drums", "Lead Guitar", "Strings 1", "Vocal", "Alto Sax", "Taiko Drum",
+OTHERS = ["Bassoon", "Bass Clarinet", "Steel Drums", "Lead Guitar", "Strings 1", "Vocal", "Alto Sax",
+          "Taiko Drum",
           "Melody", "Contra Bassoon", "Bass Trombone"]
-NOTHING = ["", "Track 1", "Inst 3", "MIDI Region", "Audio 2", "Untitled", "Drumstick", "Organic", "Bassment", "1", "---", "\0\ufffd"]
+NOTHING = ["", "Track 1", "Inst 3", "MIDI Region", "Audio 2", "Untitled", "Drumstick", "Organic", "Bassment", "1",
+           "---", "\0\ufffd"]
 SEVERAL = {"808": {"drums", "bass"}, "Drum & Bass": {"drums", "bass"}, "Bass and Piano": {"bass", "piano"}}
 
 
