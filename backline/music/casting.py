@@ -103,10 +103,12 @@ class _Casting:
         sharing = [other for other in self.song.tracks if other.name == track.name]
         channels = {other.channel for other in sharing}
         kinds = {other.is_drum for other in sharing}
-        if track.shares_name or len(channels) > MOST_CHANNELS or len(kinds) > 1:
+        if track.shares_name:
             return frozenset()
         if track.name in self.vocabulary.part_names:
             return frozenset([track.name])
+        if len(channels) > MOST_CHANNELS or len(kinds) > 1:
+            return frozenset()
         return self._without_contradiction(i, parts_named(track.name, self.vocabulary))
 
     def _without_contradiction(self, i: int, named: frozenset[str]) -> frozenset[str]:
@@ -152,7 +154,7 @@ class _Casting:
 
     def candidates(self, part: Part, how: str, join: bool) -> tuple[list[int], str]:
         """The tracks that play a part, and why. `how` many: `ALL`, `MOST_NOTES` or "", the rule."""
-        named = [i for i in self.free if self.meanings[i] == {part.name}]
+        named = self._named(part)
         exactly = [i for i in named if self.song.tracks[i].name == part.name]
         accepted = [i
                     for i in self.free
@@ -174,14 +176,34 @@ class _Casting:
             why = by_program if part.is_drum and on_channel and not exactly else groups[0][1]
             return sorted(together), why
         found, why = groups[0]
+        agreeing = [i for i in named if self._accepts(part, self.song.tracks[i])]
+        if found is named and agreeing and not join:
+            found = agreeing
         if join:
             found, why = groups[1] if found is exactly else groups[0]
             if found is accepted:
                 found = self._one_family(found)
-        elif len(found) > 1 and found is not exactly and how != MOST_NOTES:
+        elif len(found) > 1 and found != exactly and how != MOST_NOTES:
             why = f"{why}, most notes of {len(found)} tracks"
             found = [most_notes(found, self.song)]
         return found, why
+
+    def _named(self, part: Part) -> list[int]:
+        """The tracks that bear a part's name, or a word for it.
+
+        Beside tracks on the drum channel, others with a program are drums only if played so:
+        "Perc Line" may be a marimba.
+        """
+        named = [i for i in self.free if self.meanings[i] == {part.name}]
+        tracks = self.song.tracks
+        if not part.is_drum or not any(tracks[i].is_drum for i in self.free):
+            return named
+        return [i
+                for i in named
+                if tracks[i].is_drum
+                or not tracks[i].has_program
+                or tracks[i].name == part.name
+                or plays_like(tracks[i].notes, self.song.ticks_per_quarter) == DRUMS]
 
     def _one_family(self, indices: list[int]) -> list[int]:
         """Of these tracks the one with the most notes, and all of its family of programs."""

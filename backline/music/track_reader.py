@@ -116,7 +116,8 @@ def _survey(body: bytes, playing: list[Any]) -> Survey:
         if has_several_programs:
             return survey(body)
         found = survey(body, len(playing))
-        is_plain = len(found.channels) == len(playing)
+        programs = [program or 0 for _, program in found.voices]
+        is_plain = programs == [track.program for track in playing]
         for channel, program in found.played:
             may_follow = program is None and PROGRAM_CHANGES[channel] in body
             if may_follow and channel != DRUM_CHANNEL:
