@@ -1,7 +1,8 @@
 """Join stems, one MIDI file per part, into one song that tokenizer.py and generate.py read.
 
-Input    .mid files with the name of a part in their own ("My Bass 2.mid"), in any letter case;
-         a part may have no file, or several, which are joined
+Input    .mid files with the name of a part, or a word for it, in their own ("My Bass 2.mid",
+         "Rhodes keys.mid"), in any letter case; a part may have no file, or several, which are
+         joined
 Output   OUT_DIR/NAME: one Type-1 .mid with a track for each part, at the tempo of the first stem
          that has one
 Example  python merge_midi.py OUT_DIR drums.mid bass.mid piano.mid -n merged.mid
@@ -27,6 +28,7 @@ from backline.common.files import check_new, check_writable, write_bytes
 from backline.music.bars import check_playable
 from backline.music.midi_reader import MIDI_SUFFIXES, read_song
 from backline.music.midi_writer import end_at_next_onset, parts_to_bytes
+from backline.music.roles import names_other_instrument, parts_named
 from backline.music.song import DEFAULT_TEMPO, MAX_TICKS_PER_QUARTER, NO_NOTES, Song
 from backline.music.vocab import Vocabulary, load_vocabulary
 
@@ -42,21 +44,19 @@ class Stem(NamedTuple):
 
 
 def find_part(path: Path, vocabulary: Vocabulary) -> int:
-    """Index of the part whose name occurs in the file's name.
+    """Index of the part that the file's name names, by its words and their synonyms.
 
-    Spaces and hyphens count as underscores.
-    A name inside a longer one does not count ("synth_lead.mid" is no "lead"), but it does beside
-    it.
+    Where no word does, and none names another instrument, the part's name may stand inside a
+    longer word; spaces and hyphens count as underscores. A name inside a longer one does not count
+    ("synth_lead.mid" is no "lead"), but it does beside it.
 
     Raises:
         UserError: no part's name, or more than one, with the list of parts.
     """
     names = vocabulary.part_names
-    plain_names = [_plain(name) for name in names]
-    places = _occurrences(_plain(path.stem), plain_names)
-    found = sorted({place.part
-                    for place in places
-                    if not _is_inside_another(place, places)})
+    found = sorted(names.index(name) for name in parts_named(path.stem, vocabulary))
+    if not found and not names_other_instrument(path.stem, vocabulary):
+        found = _parts_within(path.stem, names)
     if len(found) == 1:
         return found[0]
     holds = "no part's name"
@@ -64,6 +64,15 @@ def find_part(path: Path, vocabulary: Vocabulary) -> int:
         holds = " and ".join(names[p] for p in found)
     raise UserError(f"{path}: its file name holds {holds}; rename it to hold one of the parts: "
                     f"{', '.join(names)}")
+
+
+def _parts_within(text: str, names: Sequence[str]) -> list[int]:
+    """Indices of the parts whose names occur in a text, not inside one another."""
+    plain_names = [_plain(name) for name in names]
+    places = _occurrences(_plain(text), plain_names)
+    return sorted({place.part
+                   for place in places
+                   if not _is_inside_another(place, places)})
 
 
 class Occurrence(NamedTuple):
