@@ -162,12 +162,14 @@ def song_tracks(chunks: Sequence[TrackChunk], notes: np.ndarray) -> tuple[Track,
 
 
 def _program_elsewhere(voice: Voice, others: Sequence[TrackChunk]) -> int | None:
-    """The program that other chunks give a voice's channel."""
+    """The program that chunks which do not play on a voice's channel give it."""
     changes = []
     for chunk in others:
         if PROGRAM_CHANGES[voice.channel] in chunk.body:
             try:
-                changes += survey(chunk.body).changes
+                found = survey(chunk.body)
             except (IndexError, ValueError):
                 continue
+            if voice.channel not in found.first_onsets:
+                changes += found.changes
     return program_from(changes, voice.channel, voice.first_onset)

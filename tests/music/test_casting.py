@@ -145,6 +145,8 @@ def test_gs_numbers_channels_from_1_but_for_the_tenth():
 def test_a_program_in_another_track_counts_for_the_channel():
     for song in both_readers(midi_file([program(33, 1), program(48, 1, 50 * Q)], bass_line(1), chords(2))):
         assert [(each.program, each.has_program) for each in song.tracks] == [(33, True), (0, False)]
+    for song in both_readers(midi_file([program(48), *chords()], chords())):  # two DAW tracks on channel 1
+        assert [(each.program, each.has_program) for each in song.tracks] == [(48, True), (0, False)]
 
 
 def test_a_track_that_may_fill_a_missing_part_is_a_question():
