@@ -267,6 +267,19 @@ def test_part_is_found_in_the_file_name(name):
 
 
 @pytest.mark.parametrize(("name", "part"), [
+    ("Bass Drum", "drums"), ("808 bass", "bass"), ("Rhodes keys", "piano"), ("EZdrummer 2", "drums"),
+    ("mybass2", "bass")])
+def test_words_for_a_part_name_it(name, part):
+    assert PARTS[merge_midi.find_part(Path(f"{name}.mid"), load_vocabulary())] == part
+
+
+@pytest.mark.parametrize("name", ["Bassoon", "Steel Drums", "Drum & Bass", "808", "Track 1"])
+def test_what_names_no_part_or_two_is_refused(name):
+    with pytest.raises(UserError, match=r"drums, bass, piano$"):
+        merge_midi.find_part(Path(f"{name}.mid"), load_vocabulary())
+
+
+@pytest.mark.parametrize(("name", "part"), [
     ("lead", "lead"), ("synth_lead", "synth_lead"), ("Synth Lead", "synth_lead"), ("SYNTH-LEAD 2", "synth_lead"),
     ("my_lead_synth", "lead"), ("synthlead", "lead"), ("kit", "kit")])
 def test_longest_name_that_covers_the_other_wins(name, part):

@@ -526,7 +526,7 @@ def test_what_fills_no_part_is_named_in_the_report(tmp_path):
     assert main([str(tmp_path / "song.mid"), "-td", str(tmp_path / "out")]) == 0
     row, = rows_of_report(tmp_path / "out")
     assert row["left_out"] == ["#2 Strings (program 48, 1 notes)"]
-    assert row["parts"] == {"drums": [], "bass": [], "piano": ["#1 piano (program 0, 1 notes)"]}
+    assert row["parts"] == {"drums": [], "bass": [], "piano": ["#1 piano (no program, 1 notes)"]}
     assert row["why"] == {"piano": "named so"}
     assert row["lost"][NO_PART] == sum(row["lost"].values()) == 1
 

@@ -170,6 +170,7 @@ class Reading(Choices):
     ranges: str = BY_OCTAVE
     max_lost: float = 1.0
     long_songs: str = CUT
+    join: bool = True
     n_bars: int = 0
     tempo: float = 0.0
 

@@ -93,7 +93,10 @@ def asked_of(args: argparse.Namespace, config: GenConfig, vocabulary: Vocabulary
     reading = dataclasses.replace(reading, n_bars=args.prompt_bars or 0, tempo=args.tempo or 0.0)
     in_place = bool(args.fill or args.given or args.missing)
     n_new = 0 if in_place else args.bars or config.num_bars
-    return Asked(reading, args.prompt_idx, args.fill or (), n_new)
+    made: tuple[str, ...] = ()
+    if args.given is not None and args.make is not None:
+        made = parse_parts(args.make, vocabulary)
+    return Asked(reading, args.prompt_idx, args.fill or (), n_new, made)
 
 
 def make_wish(args: argparse.Namespace,

@@ -26,10 +26,11 @@ from backline.music.bars import (
     pickup_ticks,
     without_pickup,
 )
+from backline.music.casting import Assignment, assign_parts, check_clear, nobody
 from backline.music.choices import CUT, SKIP
 from backline.music.midi_edits import KeepNote, cut_file, with_tempo, without_texts
 from backline.music.midi_tracks import Event, MidiTracks, Voice, song_of_tracks
-from backline.music.parts import Assignment, assign_parts, fit_range, nobody
+from backline.music.parts import fit_range
 from backline.music.vocab import BAR, FIRST_ID, PITCH_INSTRUMENT, QUARTERS_PER_BAR, START_POS, Vocabulary
 from tokenizer import parts_to_rows
 
@@ -44,12 +45,14 @@ class Asked(NamedTuple):
     n_rows: only its first rows, the row of BOS counted; 0: all.
     fill: first and last bar that are made anew, from 1; () for none.
     n_new: how many bars are added behind it.
+    made: parts that are made to others, so that nobody in the prompt has to play them.
     """
 
     reading: Reading = Reading()
     n_rows: int = 0
     fill: tuple[int, ...] = ()
     n_new: int = 0
+    made: tuple[str, ...] = ()
 
 
 class Heard(NamedTuple):
@@ -175,7 +178,15 @@ class _Hearing:
 
     def cast(self) -> None:
         """Find out who plays what."""
-        self.casting: Assignment = assign_parts(self.song, self.vocabulary, dict(self.reading.tracks))
+        self.casting: Assignment = assign_parts(
+            self.song,
+            self.vocabulary,
+            dict(self.reading.tracks),
+            join=self.reading.join,
+            file_name=self.path.name,
+        )
+        needed = [name for name in self.vocabulary.part_names if name not in self.asked.made]
+        check_clear(self.song, self.casting, needed, self.where)
         if not any(self.casting.tracks.values()):
             names = ", ".join(self.vocabulary.part_names)
             raise UserError(f"{self.where}: no track fills any of {names}; choose with --part")

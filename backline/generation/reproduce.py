@@ -64,7 +64,8 @@ def _read_prompt(recipe: Recipe, path: Path, tokenizer: MidiTokenizerPooled) -> 
         return read_rows_alone(path, recipe.prompt_rows, tokenizer)
     wish = recipe.wish
     n_new = 0 if wish.needs_given else wish.bars or recipe.genconfig.num_bars
-    asked = Asked(recipe.reading or Reading(), recipe.prompt_rows, wish.fill, n_new)
+    made = wish.make if wish.given else ()
+    asked = Asked(recipe.reading or Reading(), recipe.prompt_rows, wish.fill, n_new, made)
     opened = open_prompt(path) if recipe.prompt else None
     return read_prompt(opened, path, asked, tokenizer)
 

@@ -78,11 +78,6 @@ class Survey:
     has_late_change: bool = False
 
     @property
-    def channels(self) -> list[int]:
-        """Those that play, in order."""
-        return sorted(self.first_onsets)
-
-    @property
     def voices(self) -> list[tuple[int, int | None]]:
         """Channels and programs as symusic sorts its tracks; no program is its program 0."""
         named = {(channel, program or 0): program

@@ -393,8 +393,11 @@ def _set_up(midi: MidiTracks) -> SetUp:
 
 
 def _program_changes(midi: MidiTracks) -> list[tuple[int, int, int]]:
-    """Tick, channel and program of every program change."""
-    return [(event.tick, event.channel, event.message[1])
-            for events in midi.tracks
-            for event in events
-            if event.kind == PROGRAM_CHANGE]
+    """Tick, channel and program of the program changes in tracks that do not play their channel."""
+    changes = []
+    for events in midi.tracks:
+        playing = {event.channel for event in events if event.is_onset}
+        changes += [(event.tick, event.channel, event.message[1])
+                    for event in events
+                    if event.kind == PROGRAM_CHANGE and event.channel not in playing]
+    return changes

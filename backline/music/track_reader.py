@@ -116,7 +116,8 @@ def _survey(body: bytes, playing: list[Any]) -> Survey:
         if has_several_programs:
             return survey(body)
         found = survey(body, len(playing))
-        is_plain = len(found.channels) == len(playing)
+        programs = [program or 0 for _, program in found.voices]
+        is_plain = programs == [track.program for track in playing]
         for channel, program in found.played:
             may_follow = program is None and PROGRAM_CHANGES[channel] in body
             if may_follow and channel != DRUM_CHANNEL:
@@ -161,12 +162,14 @@ def song_tracks(chunks: Sequence[TrackChunk], notes: np.ndarray) -> tuple[Track,
 
 
 def _program_elsewhere(voice: Voice, others: Sequence[TrackChunk]) -> int | None:
-    """The program that other chunks give a voice's channel."""
+    """The program that chunks which do not play on a voice's channel give it."""
     changes = []
     for chunk in others:
         if PROGRAM_CHANGES[voice.channel] in chunk.body:
             try:
-                changes += survey(chunk.body).changes
+                found = survey(chunk.body)
             except (IndexError, ValueError):
                 continue
+            if voice.channel not in found.first_onsets:
+                changes += found.changes
     return program_from(changes, voice.channel, voice.first_onset)

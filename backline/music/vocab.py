@@ -189,8 +189,16 @@ class Vocabulary:
         return published
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON form, as in `configs/vocab.json`."""
-        return {"format": FORMAT, "version": VERSION, **config_to_dict(self)}
+        """The JSON form, as in `configs/vocab.json`, without words that are the default's anyway."""
+        data = {"format": FORMAT, "version": VERSION, **config_to_dict(self)}
+        default = load_vocabulary()
+        words_of = {part.name: part.synonyms for part in default.parts}
+        if self.other_instruments in ((), default.other_instruments):
+            del data["other_instruments"]
+        for part, part_data in zip(self.parts, data["parts"], strict=True):
+            if part.synonyms in ((), words_of.get(part.name)):
+                del part_data["synonyms"]
+        return data
 
     def difference(self, other: Vocabulary) -> str:
         """How the ids of `other` differ from this vocabulary's, in words; "" where they do not."""
