@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +21,7 @@ from backline.common.paths import BUNDLED_MODEL
 from backline.common.surroundings import song_surroundings
 from backline.evaluation.copy_index import CopyCheck, CopyIndex, read_index, split_digest
 from backline.generation.config import DTYPES, GenConfig
+from backline.generation.keeping import keep_heard
 from backline.generation.output_files import song_bytes
 from backline.generation.prompt import Prompt
 from backline.generation.recipes import Recipe
@@ -157,7 +157,6 @@ class GeneratedSong:
     notes: (N, F) int64 ids.
     surprisals: (N,) in nats, see `sampler.Sampled`.
     batch: the seeds of the songs that were made together with it.
-    seconds: its share of the batch's time.
     cut: see `sampler.Sampled`.
     is_copy: whether it shares more notes with training songs than it may.
     told, copied, score: for people: what it was told to play, what it shares with training songs,
@@ -168,7 +167,6 @@ class GeneratedSong:
     surprisals: np.ndarray
     seed: int
     batch: tuple[int, ...]
-    seconds: float
     cut: int = 0
     is_copy: bool = False
     told: str = ""
@@ -233,9 +231,7 @@ class Session:
 
     def _sample(self, seeds: Sequence[int]) -> Iterator[GeneratedSong]:
         """The song of each seed, good or not, in one batch."""
-        began = time.monotonic()
         sampled = self.loaded.make(self.task, self.config, seeds)
-        seconds = (time.monotonic() - began) / len(seeds)
         for seed, song in zip(seeds, sampled, strict=True):
             told = self.loaded.told(self.task, self.config, seed)
             generated = GeneratedSong(
@@ -243,7 +239,6 @@ class Session:
                 song.surprisals,
                 seed,
                 batch=tuple(seeds),
-                seconds=seconds,
                 cut=song.cut,
                 told=describe_told(told, self.task) if told else "",
             )
@@ -306,6 +301,7 @@ def open_session(loaded: LoadedModel,
                  copy_check: CopyCheck | None) -> Session:
     """Raises UserError if the model was not trained for the wish, or the prompt does not fit it."""
     loaded.check(wish, config)
+    config = keep_heard(config, wish, prompt.rows, loaded.vocabulary)
     task = make_task(wish, prompt.rows, loaded.vocabulary, config)
     return Session(loaded, wish, config, prompt, task, copy_check)
 
