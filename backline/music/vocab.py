@@ -57,6 +57,8 @@ class Part:
     accepts: tuple[tuple[int, ...], ...]  # [first, last] programs that may fill it; []: name only
     lowest_pitch: int
     highest_pitch: int
+    # Other words for it in names of tracks and files, see `roles.py`. They say nothing of the ids.
+    synonyms: tuple[str, ...] = dataclasses.field(default=(), compare=False)
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"\w+", self.name):
@@ -90,6 +92,8 @@ class Vocabulary:
     steps_per_bar: int
     max_duration_steps: int
     parts: tuple[Part, ...]
+    # Words for what is none of them; () stands for those of the default vocabulary, see `roles.py`.
+    other_instruments: tuple[str, ...] = dataclasses.field(default=(), compare=False)
 
     def __post_init__(self) -> None:
         if min(self.bars, self.steps_per_bar, self.max_duration_steps, len(self.parts)) < 1:
