@@ -46,6 +46,7 @@ from backline.generation.options import (
     gen_config,
     key_notices,
     make_wish,
+    with_part_names,
 )
 from backline.generation.output_files import describe, log_run, next_number, remove_song, write_song
 from backline.generation.prompt import Prompt, open_prompt, read_prompt
@@ -441,6 +442,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     opened = open_prompt(args.prompt) if args.prompt else None
     loaded = open_model(args.model_path, args.device, args.dtype)
     copy_check = copy_check_of(args, loaded)
+    config = with_part_names(config, loaded.vocabulary)
     setup = Setup(args, config, loaded, copy_check)
     if args.watch:
         return watch_folder(setup, outputs)

@@ -12,7 +12,7 @@ from backline.common.settings import config_from_file
 from backline.generation.config import KEEP, ControlConfig, GenConfig, RuleConfig
 from backline.generation.keeping import check_keeps
 from backline.generation.prompt import Prompt
-from backline.generation.task import Wish, incomplete_parts, parse_parts, parts_of, split_names
+from backline.generation.task import Wish, incomplete_parts, parse_parts, part_name, parts_of
 from backline.music.chords import parse_chords
 from backline.music.sheet import PART_CONTROLS, parse_levels
 from backline.music.theory import parse_key, scale_in_key
@@ -77,7 +77,8 @@ def rule_config(args: argparse.Namespace, config: RuleConfig) -> RuleConfig:
     changed: dict[str, Any] = {"pitches": {**config.pitches, **pitches}}
     changed |= key_rule(args)
     if args.mono is not None:
-        changed["monophonic"] = split_names(args.mono)
+        items = map(str.strip, args.mono.split(","))
+        changed["monophonic"] = tuple(filter(None, items))
     if args.no_empty_bars:
         changed["no_empty_bars"] = True
     return dataclasses.replace(config, **changed)
@@ -130,6 +131,37 @@ def control_config(args: argparse.Namespace, config: ControlConfig) -> ControlCo
     return dataclasses.replace(config, **changed)
 
 
+def with_part_names(config: GenConfig, vocabulary: Vocabulary) -> GenConfig:
+    """The settings with the vocabulary's names for the parts that people named in their words.
+
+    Raises UserError: no such part, or one that is named twice.
+    """
+    def named(by_part: dict[str, Any]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for text, value in by_part.items():
+            name = part_name(text, vocabulary)
+            if name in found:
+                raise UserError(f"{text}: {name} is named before; name it once")
+            found[name] = value
+        return found
+
+    mono = config.rules.monophonic
+    rules = dataclasses.replace(
+        config.rules,
+        pitches=named(config.rules.pitches),
+        monophonic=parse_parts(",".join(mono), vocabulary) if mono else (),
+        max_chord=named(config.rules.max_chord),
+        max_per_bar=named(config.rules.max_per_bar),
+    )
+    controls = dataclasses.replace(
+        config.controls,
+        density=named(config.controls.density),
+        rests=named(config.controls.rests),
+        repeats=named(config.controls.repeats),
+    )
+    return dataclasses.replace(config, rules=rules, controls=controls)
+
+
 def make_wish(args: argparse.Namespace,
               prompt: Prompt,
               vocabulary: Vocabulary) -> Wish:
@@ -157,9 +189,9 @@ def check_rules_matter(args: argparse.Namespace,
                        made: Sequence[str],
                        vocabulary: Vocabulary) -> None:
     """Raise UserError about a flag with a rule for a part that is not `made`: it changes nothing."""
-    names = (text.partition("=")[0] for text in args.pitches)
-    with_pitches = [name.strip() for name in names]
-    for name in (*with_pitches, *split_names(args.mono or "")):
+    with_pitches = [part_name(text.partition("=")[0], vocabulary) for text in args.pitches]
+    mono = parse_parts(args.mono, vocabulary) if args.mono else ()
+    for name in (*with_pitches, *mono):
         if name not in made:
             raise UserError(f"a rule for {name}, which is not made; leave it out, "
                             f"or make {name} too")

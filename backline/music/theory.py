@@ -204,7 +204,7 @@ def _pitch(text: str) -> int:
     """A pitch of a number or a note's name; C4 is 60. It may lie outside of MIDI's range."""
     if text.isdigit():
         return int(text)
-    match = re.fullmatch(r"(.)(.?)(-?\d)", text)
+    match = re.fullmatch(r"(.)([^-]?)(-?\d)", text)
     assert match  # the caller's expression is narrower
     sign = SIGNS.get(match[2], match[2])
     above_c = LETTERS[match[1].upper()] + ACCIDENTALS[sign]  # Cb4 is 59
