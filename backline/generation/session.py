@@ -57,18 +57,19 @@ class LoadedModel:
         """
         # These bring torch, and wrong arguments need not wait for it.
         from backline.layers.packed import for_inference
-        from backline.layers.torch_io import pick_device
+        from backline.layers.torch_io import pick_device, playing_device
         from backline.training.checkpoints import load_model
 
         self.path = path
-        self.device = pick_device(device_name)
         self.dtype = dtype
+        pick_device(device_name)  # a wrong name is an error before the model is loaded
+        model, vocabulary, self.metadata = load_model(path)
+        self.n_parameters = model.n_parameters()  # before its layers are packed
+        self.device = playing_device(device_name, self.n_parameters)
         if dtype == "int8" and self.device.type != "cpu":
             raise UserError(f"--dtype int8 plays on the CPU alone, not on {self.device}; "
                             "add -d cpu, or take bf16")
-        model, vocabulary, self.metadata = load_model(path, self.device)
-        self.n_parameters = model.n_parameters()  # before its layers are packed
-        self.model: PooledTransformer = for_inference(model, dtype)
+        self.model: PooledTransformer = for_inference(model.to(self.device), dtype)
         self.tokenizer = MidiTokenizerPooled(vocabulary)
         self.hash = file_hash(path)
         has_controls = model.config.controls

@@ -114,7 +114,7 @@ def test_parts_that_are_none(text, message):
 
 def test_a_misspelt_part_has_a_suggestion():
     assert part_name("e-bass", VOCABULARY) == "bass"
-    with pytest.raises(UserError, match="unknown part 'pianno'; .*did you mean 'piano'"):
+    with pytest.raises(UserError, match=r"unknown part 'pianno'; .*did you mean 'piano'"):
         part_name("pianno", VOCABULARY)
 
 
