@@ -40,7 +40,16 @@ from backline.common.settings import config_to_dict
 from backline.evaluation.copy_index import WINDOW, CopyCheck
 from backline.generation.config import DTYPES, GenConfig, Reading
 from backline.generation.given_song import parts_on_used_channels, prompt_file
-from backline.generation.options import asked_of, check_rules_matter, gen_config, make_wish
+from backline.generation.keeping import hear
+from backline.generation.options import (
+    FEELS,
+    asked_of,
+    check_rules_matter,
+    gen_config,
+    key_notices,
+    make_wish,
+    with_part_names,
+)
 from backline.generation.output_files import describe, log_run, write_song
 from backline.generation.prompt import Prompt, open_prompt, read_prompt
 from backline.generation.reading import Asked
@@ -122,12 +131,21 @@ def add_prompt_options(group: argparse._ArgumentGroup) -> None:
                        "this repository)")
     group.add_argument("-d", "--device",
                        default="auto",
-                       help="auto, cuda, mps or cpu (default: %(default)s)")
+                       help="auto, cuda, mps or cpu; auto takes mps for models of 30 M parameters "
+                       "or more, which the CPU plays slower (default: %(default)s)")
     group.add_argument("--dtype",
                        choices=DTYPES,
                        default=DTYPES[0],
                        help="type of the weights: smaller is faster and less exact "
                        "(default: %(default)s)")
+    group.add_argument("--feel",
+                       choices=FEELS,
+                       help="play safer, with fewer surprises, or wilder, with more")
+    group.add_argument("--temperature",
+                       type=float,
+                       metavar="T",
+                       help="how far to stray from what is likely: 1.1 strays more, 0.9 less "
+                       f"(default: {GenConfig.temperature[0]:g})")
     group.add_argument("--genconfig",
                        type=Path,
                        help="JSON with sampling settings (default: those "
@@ -231,11 +249,21 @@ def add_control_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--chords",
                        metavar="CHORDS",
                        help='one chord a bar, repeated: "Am F C G"; '
-                       "F:2 lasts two bars, F:.5 half a bar, Am/C has C in the bass, - is none")
+                       "F:2 lasts two bars, F:.5 half a bar, Am/C has C in the bass, - is none, "
+                       "? leaves it open. keep: those of the prompt, of the same bars with --given "
+                       "or --fill, else of its last eight again")
     group.add_argument("--density",
                        metavar="PART=LEVEL",
                        help="how many notes each part plays: "
                        "drums=busy,piano=3; sparse, medium, busy or 1 to 8")
+    group.add_argument("--rests",
+                       metavar="PART=LEVEL",
+                       help="how often a part rests: piano=often,bass=1; never, sometimes, often, "
+                       "mostly or 1 to 4")
+    group.add_argument("--repeats",
+                       metavar="PART=LEVEL",
+                       help="how much of a bar comes back four and eight bars later: drums=exactly; "
+                       "hardly, partly, mostly, exactly or 1 to 4")
     group.add_argument("--ending",
                        choices=("yes", "no"),
                        help="whether the song ends with its last bar "
@@ -244,13 +272,18 @@ def add_control_options(group: argparse._ArgumentGroup) -> None:
 
 def add_rule_options(group: argparse._ArgumentGroup) -> None:
     """The common fields of `RuleConfig`."""
-    group.add_argument("--key", help="tonic for all parts but drums: C, F#, Bb")
-    group.add_argument("--scale", help="major, minor, dorian, ... (default: major)")
+    group.add_argument("--key",
+                       help="key of all parts but drums: C, F#m, Bb, \"D dorian\"; keep: that of the "
+                       "prompt")
+    group.add_argument("--scale",
+                       help="major, minor, dorian, ..., or how it begins: min (default: the key's "
+                       "own, or major)")
     group.add_argument("--pitches",
                        action="append",
                        default=[],
                        metavar="PART=PITCHES",
-                       help="what a part may play: bass=28-52, drums=kick,snare,42")
+                       help="what a part may play: bass=E1-E3 or bass=28-52, drums=kick,snare,42; "
+                       "C4 is 60, which some DAWs call C3")
     group.add_argument("--mono", metavar="PARTS", help="parts that play one note at a time")
     group.add_argument("--no-empty-bars", action="store_true", help="put a note in every bar")
 
@@ -367,9 +400,9 @@ class Outputs:
         if self.print_events:
             for events in tokenizer.tokens_to_events(song.notes):
                 print(" ".join(events))
-        contents = describe(rows, len(song.notes), tokenizer)
-        line = (f"{whole}: {contents}, "
-                f"{session.prompt.tempo:g} BPM, {song.seconds:.1f} s")
+        tempo = session.prompt.tempo
+        contents = describe(rows, len(song.notes), tokenizer, tempo)
+        line = f"{whole}: {contents}, {tempo:g} BPM"
         said = (line, song.told, song.score, song.copied)
         print("; ".join(filter(None, said)))
         return int(whole.stem)
@@ -436,6 +469,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     opened = open_prompt(args.prompt) if args.prompt else None
     loaded = open_model(args.model_path, args.device, args.dtype)
     copy_check = copy_check_of(args, loaded)
+    config = with_part_names(config, loaded.vocabulary)
     setup = Setup(args, config, loaded, copy_check, asked_of(args, config, loaded.vocabulary))
     if args.watch:
         return watch_folder(setup, outputs)
@@ -492,7 +526,9 @@ def play(setup: Setup, prompt: Prompt, outputs: Outputs) -> int:
     session = open_session(setup.loaded, wish, setup.config, prompt, reading)
     session = dataclasses.replace(session, copy_check=setup.copy_check)
     check_rules_matter(args, session.task.made, vocabulary)
-    notices = [*check_controls(setup.config, session.task), *notices_about(session)]
+    notices = [*key_notices(args, session.config.rules),
+               *check_controls(session.config, session.task),
+               *notices_about(session)]
     outputs.check()
     for notice in [] if args.quiet else notices:
         print(f"notice: {notice}", file=sys.stderr)
@@ -503,6 +539,9 @@ def notices_about(session: Session) -> list[str]:
     """What becomes of the prompt, where people may not expect it."""
     task, wish = session.task, session.wish
     notices = [*session.prompt.notices, *notices_about_bars(session)]
+    if len(session.prompt.rows):
+        heard = hear(wish, session.prompt.rows, session.loaded.vocabulary).describe()
+        notices += [f"heard: {heard}"] * bool(heard)
     block_size = session.loaded.model.config.block_size
     if len(task.prompt) >= block_size:
         notices.append(f"the prompt has {len(task.prompt)} notes, more than the model sees at once "

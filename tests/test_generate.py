@@ -539,6 +539,45 @@ def test_flags_come_before_the_rules_of_genconfig_and_leave_the_others(tmp_path)
     assert rules_of("--key", "", "--mono", "").monophonic == () and rules_of("--key", "").key == ""
 
 
+@pytest.mark.parametrize(("arguments", "key", "scale"), [
+    (["--key", "Am"], "A", "minor"), (["--key", "am", "--scale", "dor"], "A", "dorian"), (["--key", "F"], "F", "minor"),
+    (["--key", "F major"], "F", "major"), (["--scale", "maj"], "C", "major"), (["--key", "B flat"], "Bb", "minor")])
+def test_keys_and_scales_in_the_words_of_musicians(tmp_path, arguments, key, scale):
+    (tmp_path / "rules.json").write_text(json.dumps({"rules": {"key": "Cm"}}))
+    parse = generate.build_parser().parse_args
+    rules = generate.gen_config(parse(["--genconfig", str(tmp_path / "rules.json"), *arguments])).rules
+    assert (rules.key, rules.scale) == (key, scale)
+
+
+def test_parts_in_the_words_of_musicians_are_those_of_the_vocabulary():
+    args = generate.build_parser().parse_args([
+        "--pitches", "Kit=kick", "--mono", "Keys, bass guitar", "--density", "KEYS=busy", "--rests", "e-bass=1"])
+    config = generate.with_part_names(generate.gen_config(args), TOKENIZER.vocabulary)
+    assert config.rules.pitches == {"drums": "kick"} and config.rules.monophonic == ("bass", "piano")
+    assert config.controls.density == {"piano": "busy"} and config.controls.rests == {"bass": "1"}
+    assert config == generate.with_part_names(config, TOKENIZER.vocabulary)
+
+
+def test_feel_and_temperature_are_settings_of_sampling():
+    def settings(*arguments: str) -> GenConfig:
+        return generate.gen_config(generate.build_parser().parse_args(arguments))
+
+    assert settings("--temperature", "1.1").temperature == (1.1,) * 4
+    safer, plain, wilder = settings("--feel", "safer"), settings(), settings("--feel", "wilder")
+    assert safer.temperature <= plain.temperature <= wilder.temperature and safer != plain != wilder
+    assert safer.threshold <= plain.threshold <= wilder.threshold
+
+
+def test_a_prompt_is_heard_and_a_song_has_its_length(run, tmp_path, capsys):
+    song = prompt_file(tmp_path, tempo=120)
+    assert run("-p", song, "--key", "Am", "--scale", "dorian", "-o", "out", "--seed", 1) == 0
+    out, err = capsys.readouterr()
+    assert re.search(r"^notice: heard: .*bars 1-2: ", err, re.M)
+    assert "notice: --key Am --scale dorian: the scale is A dorian" in err
+    n_bars, minutes, seconds = map(int, re.search(r"out/0.mid: (\d+) bars, (\d+):(\d\d), ", out).groups())
+    assert 60 * minutes + seconds == 2 * n_bars and "BPM" in out
+
+
 @pytest.mark.parametrize(("settings", "text"), [
     ({"rules": {"scale": "minor"}}, "odd.json: rules.scale minor: needs a --key"),
     ({"top_p": [0.9, 0, 0.9, 0.9]}, r"odd.json: top_p=\[0.9, 0.0, 0.9, 0.9\] must be above 0"),
@@ -843,6 +882,15 @@ def test_bad_arguments(run, tmp_path, capsys, arguments, text):
     (["-p", "song.mid", "-pi", "1", "--same-parts"], "--same-parts: the prompt has no parts;"),
     (["-p", "duo.mid", "--same-parts", "--given", "drums,bass"], "no parts besides those given"),
     (["--scale", "minor"], "--scale minor: needs a --key"), (["--key", "H"], "key 'H'"),
+    (["--key", "Am", "--scale", "major"], "--key Am --scale major: .* name one of them"),
+    (["--key", "keep"], "--key keep: .* give one with -p"), (["--chords", "keep"], "--chords keep: .* with -p"),
+    (["-p", "song.mid", "--key", "keep", "--scale", "minor"], "--key keep: keeps the scale, too"),
+    (["--feel", "safer", "--temperature", "1.1"], "--feel safer sets the temperature itself"),
+    (["--feel", "safest"], "did you mean 'safer'"), (["--temprature", "1.1"], "did you mean '--temperature'"),
+    (["--temperature", "0"], "above 0"), (["--temperature", "nan"], "above 0"), (["--temperature", "hot"], "'hot'"),
+    (["--make", "pianno"], "did you mean 'piano'"), (["--pitches", "bass=C3-C1"], "'C3-C1': a range goes up"),
+    (["--pitches", "Bass=40", "--pitches", "e-bass=41"], "bass is named before"),
+    (["--rests", "drums"], "rests 'drums': give a part and its level"),
     (["--scale", "minor", "--key", ""], "needs a --key"), (["--key", "A", "--scale", "mayor"], "scale 'mayor'"),
     (["--pitches", "bass"], "--pitches bass: give a part"), (["--pitches", "bass=52-28"], "'52-28'"),
     (["--pitches", "bass="], "names none"), (["--pitches", "banjo=60"], "unknown part 'banjo'"),

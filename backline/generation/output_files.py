@@ -71,8 +71,8 @@ def write_song(folder: Path,
     return folder / f"{number}.mid"
 
 
-def describe(rows: np.ndarray, n_new: int, tokenizer: MidiTokenizerPooled) -> str:
-    """Bars, notes and notes per part of a song, on one line."""
+def describe(rows: np.ndarray, n_new: int, tokenizer: MidiTokenizerPooled, tempo: float) -> str:
+    """Bars, minutes, notes and notes per part of a song, on one line."""
     v = tokenizer.vocabulary
     part_of_note = v.part_of_id[rows[:, PITCH_INSTRUMENT]]  # (N,)
     counts = np.bincount(part_of_note, minlength=len(v.parts))
@@ -84,7 +84,14 @@ def describe(rows: np.ndarray, n_new: int, tokenizer: MidiTokenizerPooled) -> st
     new = ""
     if n_new < len(rows):
         new = f", {n_new} of them new"
-    return f"{n_bars} bars, {len(rows)} notes{new} ({parts})"
+    lasts = minutes(QUARTERS_PER_BAR * n_bars * 60 / tempo)
+    return f"{n_bars} bars, {lasts}, {len(rows)} notes{new} ({parts})"
+
+
+def minutes(seconds: float) -> str:
+    """A time as clocks show it: "0:32" of half a minute."""
+    whole = round(seconds)
+    return f"{whole // 60}:{whole % 60:02}"
 
 
 def log_run(folder: Path, record: dict[str, Any]) -> None:

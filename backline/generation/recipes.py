@@ -35,6 +35,8 @@ BEGINNING = f'{{"format":"{RECIPE_FORMAT}"'  # of the text event
 # Settings that are off unless a recipe names them.
 SWITCHES = ("start_at_once", "all_bars", "all_parts", "go_on", "whole_bars")
 
+LATER_CONTROLS = ("rests", "repeats")  # that earlier recipes with controls did not know
+
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
@@ -81,6 +83,9 @@ def recipe_to_dict(recipe: Recipe) -> dict[str, Any]:
     for name in SWITCHES:
         if not genconfig[name]:
             del genconfig[name]
+    for name in LATER_CONTROLS:
+        if not genconfig["controls"][name]:
+            del genconfig["controls"][name]
     if recipe.genconfig.controls == ControlConfig():
         del genconfig["controls"]
     if recipe.reading is None:

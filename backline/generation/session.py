@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +22,7 @@ from backline.common.surroundings import song_surroundings
 from backline.evaluation.copy_index import CopyCheck, CopyIndex, read_index, split_digest
 from backline.generation.config import DTYPES, GenConfig, Reading
 from backline.generation.given_song import Made, files_beside
+from backline.generation.keeping import keep_heard
 from backline.generation.output_files import song_bytes
 from backline.generation.prompt import Prompt
 from backline.generation.recipes import Recipe, recipe_text
@@ -59,18 +59,19 @@ class LoadedModel:
         """
         # These bring torch, and wrong arguments need not wait for it.
         from backline.layers.packed import for_inference
-        from backline.layers.torch_io import pick_device
+        from backline.layers.torch_io import pick_device, playing_device
         from backline.training.checkpoints import load_model
 
         self.path = path
-        self.device = pick_device(device_name)
         self.dtype = dtype
+        pick_device(device_name)  # a wrong name is an error before the model is loaded
+        model, vocabulary, self.metadata = load_model(path)
+        self.n_parameters = model.n_parameters()  # before its layers are packed
+        self.device = playing_device(device_name, self.n_parameters)
         if dtype == "int8" and self.device.type != "cpu":
             raise UserError(f"--dtype int8 plays on the CPU alone, not on {self.device}; "
                             "add -d cpu, or take bf16")
-        model, vocabulary, self.metadata = load_model(path, self.device)
-        self.n_parameters = model.n_parameters()  # before its layers are packed
-        self.model: PooledTransformer = for_inference(model, dtype)
+        self.model: PooledTransformer = for_inference(model.to(self.device), dtype)
         self.tokenizer = MidiTokenizerPooled(vocabulary)
         self.hash = file_hash(path)
         has_controls = model.config.controls
@@ -159,7 +160,6 @@ class GeneratedSong:
     notes: (N, F) int64 ids.
     surprisals: (N,) in nats, see `sampler.Sampled`.
     batch: the seeds of the songs that were made together with it.
-    seconds: its share of the batch's time.
     cut: see `sampler.Sampled`.
     is_copy: whether it shares more notes with training songs than it may.
     told, copied, score: for people: what it was told to play, what it shares with training songs,
@@ -170,7 +170,6 @@ class GeneratedSong:
     surprisals: np.ndarray
     seed: int
     batch: tuple[int, ...]
-    seconds: float
     cut: int = 0
     is_copy: bool = False
     told: str = ""
@@ -237,9 +236,7 @@ class Session:
 
     def _sample(self, seeds: Sequence[int]) -> Iterator[GeneratedSong]:
         """The song of each seed, good or not, in one batch."""
-        began = time.monotonic()
         sampled = self.loaded.make(self.task, self.config, seeds)
-        seconds = (time.monotonic() - began) / len(seeds)
         for seed, song in zip(seeds, sampled, strict=True):
             told = self.loaded.told(self.task, self.config, seed)
             generated = GeneratedSong(
@@ -247,7 +244,6 @@ class Session:
                 song.surprisals,
                 seed,
                 batch=tuple(seeds),
-                seconds=seconds,
                 cut=song.cut,
                 told=describe_told(told, self.task) if told else "",
             )
@@ -330,6 +326,7 @@ def open_session(loaded: LoadedModel,
                  reading: Reading | None = None) -> Session:
     """Raises UserError if the model was not trained for the wish, or the prompt does not fit it."""
     loaded.check(wish, config)
+    config = keep_heard(config, wish, prompt.rows, loaded.vocabulary)
     task = make_task(wish, prompt.rows, loaded.vocabulary, config, prompt.clip)
     return Session(loaded, wish, config, prompt, task, reading)
 

@@ -135,16 +135,47 @@ def _count(n: int, what: str) -> str:
 # ---------------------------------------------------------------- chunks
 
 
+def tracks_held(data: bytes) -> tuple[int, int]:
+    """How many whole tracks the bytes of a MIDI file hold, and how many its header promises.
+
+    While a file is being written there are fewer; of nothing, or half a header, one is expected.
+    (0, 0) for what is no MIDI file.
+    """
+    data = data[max(data.find(b"MThd"), 0):]
+    if len(data) < 14:
+        is_beginning = data[:4] == b"MThd"[:len(data)]
+        return 0, int(is_beginning)
+    if not data.startswith(b"MThd"):
+        return 0, 0
+    n_tracks, = struct.unpack(">H", data[10:12])
+    bodies, _, _ = _walk(data, n_tracks)
+    return len(bodies), n_tracks
+
+
 def _track_bodies(data: bytes,
                   n_tracks: int,
                   where: str) -> tuple[list[bytes], list[str]]:
     """What the track chunks hold, and notices.
 
-    Chunks of other kinds are skipped, as are bytes after the last track.
     The header's count of tracks is often wrong. A file with fewer is taken as whole if it ends with
     the end of a track: one that was cut off ends there only by a rare chance.
 
     Raises UserError if a track is cut off, or missing: what is left is no whole song.
+    """
+    bodies, place, n_wrong = _walk(data, n_tracks)
+    _check_whole(data, place, bodies, n_tracks, where)
+    notices = []
+    if len(bodies) != n_tracks:
+        notices.append(f"header promised {_count(n_tracks, 'track')}, file holds {len(bodies)}")
+    if n_wrong:
+        notices.append(f"{_count(n_wrong, 'track')} of another length than given")
+    return bodies, notices
+
+
+def _walk(data: bytes, n_tracks: int) -> tuple[list[bytes], int, int]:
+    """What whole track chunks hold, where the last chunk ends, and how many lengths were wrong.
+
+    Chunks of other kinds are skipped, as are bytes after the last track.
     """
     bodies: list[bytes] = []
     n_wrong = 0
@@ -168,13 +199,7 @@ def _track_bodies(data: bytes,
         if is_track:
             bodies.append(data[place + 8:end])
         place = end
-    _check_whole(data, place, bodies, n_tracks, where)
-    notices = []
-    if len(bodies) != n_tracks:
-        notices.append(f"header promised {_count(n_tracks, 'track')}, file holds {len(bodies)}")
-    if n_wrong:
-        notices.append(f"{_count(n_wrong, 'track')} of another length than given")
-    return bodies, notices
+    return bodies, place, n_wrong
 
 
 def _first_chunk(data: bytes) -> int:

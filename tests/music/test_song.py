@@ -71,10 +71,10 @@ def test_bars_of_four_quarters_are_playable(signatures):
 
 
 @pytest.mark.parametrize(("signatures", "message"), [
-    ([(0, 3, 2)], "bar 0 is in 3/4"),
-    ([(0, 4, 2), (0, 3, 2)], "bar 0 is in 3/4"),   # replaces 4/4 at once
-    ([(0, 4, 2), (384, 5, 2)], "bar 1 is in 5/4"),
-    ([(0, 2, 2), (96, 4, 2)], "bar 0 is in 2/4"),
+    ([(0, 3, 2)], "bar 1 is in 3/4"),
+    ([(0, 4, 2), (0, 3, 2)], "bar 1 is in 3/4"),   # replaces 4/4 at once
+    ([(0, 4, 2), (384, 5, 2)], "bar 2 is in 5/4"),
+    ([(0, 2, 2), (96, 4, 2)], "bar 1 is in 2/4"),
 ])
 def test_other_bars_are_named(signatures, message):
     with pytest.raises(UserError, match=f"x: {message}"):
