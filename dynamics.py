@@ -29,7 +29,7 @@ from backline.common.files import check_file, check_writable
 from backline.folders import workers
 from backline.folders.inputs import Listing, song_of_piece
 from backline.music.choices import DROP, Choices
-from backline.music.dynamics import FACT
+from backline.music.dynamics import FACT, dynamics_fact
 from backline.music.dynamics_learning import Played, learn, played
 from backline.music.midi_reader import MIDI_SUFFIXES
 from backline.music.midi_tracks import read_tracks, song_of_tracks
@@ -135,7 +135,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.model.suffix != ".safetensors":
         raise UserError(f"{args.model}: not a .safetensors; make one of it with release.py")
     _, vocabulary, metadata = load_model(args.model)
-    if metadata.get(FACT) and not args.force:
+    if dynamics_fact(metadata) and not args.force:
         raise UserError(f"{args.model}: already has a table of dynamics; --force replaces it")
     held_out = held_out_by_name(metadata)
     files = list(midi_files(args.inputs))

@@ -33,7 +33,8 @@ def gen_config(args: argparse.Namespace) -> GenConfig:
         raise UserError(f"{args.genconfig}: top_p={list(config.top_p)} must be above 0; "
                         "a nucleus of mass 0 holds nothing")
     controls = control_config(args, config.controls)
-    return dataclasses.replace(config, rules=rules, controls=controls)
+    dynamics = args.dynamics or config.dynamics
+    return dataclasses.replace(config, rules=rules, controls=controls, dynamics=dynamics)
 
 
 def rule_config(args: argparse.Namespace, config: RuleConfig) -> RuleConfig:

@@ -11,6 +11,7 @@ from backline.common.errors import UserError
 from backline.common.files import file_hash
 from backline.music.bars import check_playable
 from backline.music.midi_reader import read_song
+from backline.music.note_velocities import UNKNOWN, file_velocities
 from backline.music.song import DEFAULT_TEMPO, Song
 from backline.music.vocab import FIELDS
 from tokenizer import MidiTokenizerPooled, TokenFile, note_rows, open_token_file
@@ -22,6 +23,7 @@ class Prompt:
 
     rows: np.ndarray  # (N, F) note ids in order; N = 0 for none
     tempo: float  # quarters per minute
+    velocities: np.ndarray  # (N,) of the rows; 0 where unknown, as in token files
     path: str = ""
     hash: str = ""  # SHA-256 of the file
     n_rows: int = 0  # kept of the file; 0: all
@@ -47,7 +49,7 @@ def read_prompt(opened: Song | TokenFile | None,
     """
     if opened is None:
         nothing = np.zeros((0, len(FIELDS)), np.int64)
-        return Prompt(nothing, DEFAULT_TEMPO)
+        return Prompt(nothing, DEFAULT_TEMPO, np.zeros(0, np.int64))
     if isinstance(opened, Song):
         tempo = opened.main_tempo()
         rows = tokenizer.song_rows(opened, str(path))
@@ -58,4 +60,7 @@ def read_prompt(opened: Song | TokenFile | None,
     if not len(rows) and n_rows != 1:
         raise UserError(f"{path}: has no notes to continue; give another prompt, "
                         "or more of its rows with -pi")
-    return Prompt(rows, tempo, str(path), file_hash(path), n_rows)
+    velocities = np.full(len(rows), UNKNOWN)
+    if isinstance(opened, Song):
+        velocities = file_velocities(path, rows, tokenizer.vocabulary)
+    return Prompt(rows, tempo, velocities, str(path), file_hash(path), n_rows)

@@ -21,12 +21,14 @@ from backline.common.files import check_file, file_hash
 from backline.common.paths import BUNDLED_MODEL
 from backline.common.surroundings import song_surroundings
 from backline.evaluation.copy_index import CopyCheck, CopyIndex, read_index, split_digest
-from backline.generation.config import DTYPES, GenConfig
+from backline.generation.config import DTYPES, FLAT, GenConfig
 from backline.generation.output_files import song_bytes
 from backline.generation.prompt import Prompt
 from backline.generation.recipes import Recipe
 from backline.generation.task import SOON, Task, Wish, ends_soon, lacking_parts, make_task
 from backline.generation.telling import Told, describe_told, tell
+from backline.music.dynamics import dynamics_table, given_dynamics, made_velocities
+from backline.music.midi_writer import VELOCITY
 from backline.music.sheet_table import sheet_table
 from backline.music.vocab import Vocabulary
 from tokenizer import MidiTokenizerPooled
@@ -71,6 +73,7 @@ class LoadedModel:
         self.model: PooledTransformer = for_inference(model, dtype)
         self.tokenizer = MidiTokenizerPooled(vocabulary)
         self.hash = file_hash(path)
+        self.dynamics = dynamics_table(self.metadata, vocabulary, path)
         has_controls = model.config.controls
         self.sheets = sheet_table(self.metadata, vocabulary, path) if has_controls else None
 
@@ -279,7 +282,27 @@ class Session:
     def files(self, new: np.ndarray, recipe: Recipe) -> dict[str, bytes]:
         """The MIDI files of the song with (N, F) `new` notes, named as by `song_bytes`."""
         rows = self.task.song(new)
-        return song_bytes(rows, self.loaded.tokenizer, self.prompt.tempo, recipe, self.task.n_bars)
+        velocities = self.velocities(rows, new, recipe.seed)
+        return song_bytes(rows, self.loaded.tokenizer, self.prompt.tempo, recipe, self.task.n_bars,
+                          velocities)
+
+    def velocities(self, rows: np.ndarray, new: np.ndarray, seed: int) -> np.ndarray | None:
+        """(N,) of the (N, F) rows of a song, of which those in (M, F) `new` are made; None if flat.
+
+        Notes of the prompt have their own velocities.
+        """
+        table = self.loaded.dynamics
+        if not table or self.config.dynamics == FLAT:
+            return None
+        vocabulary = self.loaded.vocabulary
+        prompt = self.prompt
+        given = given_dynamics(prompt.rows, prompt.velocities, vocabulary, table)
+        made = made_velocities(new, vocabulary, table, seed, given)
+        known = np.concatenate([prompt.rows, new]).tolist()
+        velocities = np.concatenate([prompt.velocities, made]).tolist()
+        of_row = dict(zip(map(tuple, known), velocities, strict=True))
+        found = [of_row.get(tuple(row)) or VELOCITY for row in rows.tolist()]
+        return np.array(found, np.int64)
 
     def recipe(self, song: GeneratedSong) -> Recipe:
         """What it takes to make the song again."""

@@ -152,12 +152,17 @@ class DynamicsTable:
         return table
 
 
+def dynamics_fact(metadata: dict[str, Any]) -> Any:
+    """The table as JSON data; None where what a model's file says of its training holds none."""
+    of_training = metadata.get("facts", {})
+    return metadata.get(FACT) or of_training.get(FACT)
+
+
 def dynamics_table(metadata: dict[str, Any],
                    vocabulary: Vocabulary,
                    where: Path) -> DynamicsTable | None:
     """The table in what a model's file says of its training; None where there is none."""
-    of_training = metadata.get("facts", {})
-    data = metadata.get(FACT) or of_training.get(FACT)
+    data = dynamics_fact(metadata)
     return DynamicsTable.from_dict(data, vocabulary, where) if data else None
 
 

@@ -25,7 +25,8 @@ from backline.music.dynamics import (
 from backline.music.vocab import Vocabulary
 
 ENOUGH_NOTES = 8  # of a kind, for a song to say something of it
-ENOUGH_SONGS = 20  # for a kind to be in the table
+ENOUGH_SONGS = 3  # for a kind to be in the table
+ENOUGH_PAIRS = 20  # songs with two kinds, to say how alike these are played
 PRIOR = 5.0  # songs without any effect, as which a place begins
 SWEEPS = 6  # of fitting one factor's effects after another
 
@@ -91,7 +92,7 @@ def _agreement(ranks: list[np.ndarray]) -> float:
     for i, one in enumerate(ranks):
         for other in ranks[:i]:
             both = ~np.isnan(one + other)
-            if both.sum() >= ENOUGH_SONGS:
+            if both.sum() >= ENOUGH_PAIRS:
                 found.append(np.corrcoef(one[both], other[both])[0, 1])
     mean = float(np.mean(found)) if found else 0.0
     return round(float(np.clip(np.nan_to_num(mean), 0, 1)), 3)
