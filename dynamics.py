@@ -142,14 +142,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     paths = [path for name, path in files if not is_among(name, held_out)]
     songs, left_out = observe_all(paths, vocabulary, args)
     left_out[HELD_OUT] = len(files) - len(paths)
-    if held_out and not left_out[HELD_OUT]:
-        print(f"notice: none of the {len(held_out)} songs held out from {args.model} is among these "
-              "files; are they what its songs were made of?", file=sys.stderr)
     counts = ", ".join(f"{n} {reason}" for reason, n in left_out.most_common() if n)
     if not songs:
         raise UserError(f"{args.inputs[0]}: no song to learn dynamics from ({counts}); give raw "
                         "MIDI with velocities")
     table = learn(songs, vocabulary)
+    if held_out and not left_out[HELD_OUT]:
+        print(f"notice: none of the {len(held_out)} songs held out from {args.model} is among these "
+              "files; are they what its songs were made of?", file=sys.stderr)
     write_fact(args.model, FACT, table.to_dict())
     size = len(json.dumps(table.to_dict()))
     print(f"{args.model}: dynamics of {table.n_songs} songs ({', '.join(table.parts)}), "

@@ -148,7 +148,7 @@ class DynamicsTable:
                                 f"{vocabulary.steps_per_bar}")
         except UserError as err:
             raise UserError(f"{where}: its table of dynamics is damaged ({err}); make it again "
-                            f"with dynamics.py --force, or play without: --dynamics flat") from None
+                            f"with dynamics.py --force") from None
         return table
 
 

@@ -21,12 +21,13 @@ from random_songs import random_song
 
 from backline.common.errors import UserError
 from backline.common.surroundings import differences, song_surroundings
-from backline.generation.config import DTYPES, GenConfig, RuleConfig
+from backline.generation.config import DTYPES, DYNAMICS, GenConfig, RuleConfig
 from backline.generation.output_files import song_bytes
 from backline.generation.recipes import (
+    BEFORE,
     RECIPE_FORMAT,
     RECIPE_VERSION,
-    BEFORE,
+    SWITCHES,
     Recipe,
     read_recipe,
     recipe_from_dict,
@@ -89,7 +90,7 @@ def test_a_recipe_of_before_there_were_switches_means_what_it_did_and_keeps_its_
     recipe = recipe_from_dict(old, "song.mid")
     assert (recipe.genconfig.num_bars, recipe.genconfig.max_steps) == (32, 512)
     assert {name: getattr(recipe.genconfig, name) for name in BEFORE} == BEFORE
-    assert not any(recipe.genconfig.__dict__[name] for name in SWITCHES) and recipe.genconfig.dynamics == "flat"
+    assert not any(BEFORE[name] for name in SWITCHES) and BEFORE["dynamics"] == "flat"
     assert json.dumps(recipe_to_dict(recipe)) == json.dumps(old)
 
 
