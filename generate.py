@@ -38,7 +38,7 @@ from backline.common.files import check_writable, make_folder
 from backline.common.paths import BUNDLED_COPIES, BUNDLED_MODEL
 from backline.common.settings import config_to_dict
 from backline.evaluation.copy_index import WINDOW, CopyCheck
-from backline.generation.config import DTYPES, GenConfig, Reading
+from backline.generation.config import DTYPES, DYNAMICS, PLAYED, GenConfig, Reading
 from backline.generation.given_song import parts_on_used_channels, prompt_file
 from backline.generation.keeping import hear
 from backline.generation.options import (
@@ -179,6 +179,10 @@ def add_part_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--loop",
                        action="store_true",
                        help="let no new note ring on past the last bar, so the file loops")
+    group.add_argument("--dynamics",
+                       choices=DYNAMICS,
+                       help="velocities of new notes: as the model's songs are played, or all alike "
+                       f"(default: {GenConfig.dynamics})")
 
 
 def add_choice_options(group: argparse._ArgumentGroup) -> None:
@@ -468,6 +472,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = gen_config(args)
     opened = open_prompt(args.prompt) if args.prompt else None
     loaded = open_model(args.model_path, args.device, args.dtype)
+    if args.dynamics == PLAYED and not loaded.dynamics:
+        raise UserError(f"--dynamics {PLAYED}: {args.model_path} has not learned how songs are played; "
+                        "let it with dynamics.py, or leave the option out")
     copy_check = copy_check_of(args, loaded)
     config = with_part_names(config, loaded.vocabulary)
     setup = Setup(args, config, loaded, copy_check, asked_of(args, config, loaded.vocabulary))

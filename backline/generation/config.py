@@ -15,6 +15,8 @@ SAMPLING_FNS = ("top_k", "top_p", "min_p", "none")
 DTYPES = ("fp32", "bf16", "int8")
 ENDINGS = ("", "yes", "no")
 KEEP = "keep"  # instead of chords or a key: those of the prompt, see `keeping.py`
+PLAYED, FLAT = "played", "flat"
+DYNAMICS = (PLAYED, FLAT)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,6 +134,8 @@ class GenConfig:
     num_bars: how many from scratch; after a prompt, the rest of its last bar and at most so many
         more.
     max_steps: most new notes; 0: as many as the bars need.
+    dynamics: "played": made notes have velocities as in the table that the model's file carries
+        (`music.dynamics`), "flat": all have one, as published; so they do without a table.
 
     What people expect without asking. Each can be switched off, for songs as the model plays them:
 
@@ -147,6 +151,7 @@ class GenConfig:
     temperature: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0)
     num_bars: int = 16
     max_steps: int = 0
+    dynamics: str = PLAYED
     sampling_fn: str = "top_p"
     threshold: tuple[float, ...] = (0.99, 0.99, 0.99, 0.98)
     top_p: tuple[float, ...] = ()
@@ -180,6 +185,8 @@ class GenConfig:
                                 "or []")
         if not 0 <= self.variety < math.inf:
             raise UserError(f"variety={self.variety} must be at least 0")
+        if self.dynamics not in DYNAMICS:
+            raise UserError(f"dynamics={self.dynamics!r} must be one of {', '.join(DYNAMICS)}")
         if self.num_bars < 1:
             raise UserError(f"num_bars={self.num_bars} must be at least 1")
         if self.max_steps < 0:

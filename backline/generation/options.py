@@ -47,7 +47,8 @@ def gen_config(args: argparse.Namespace) -> GenConfig:
     if rules.key == KEEP and (args.scale or rules.scale != RuleConfig.scale):
         raise UserError("--key keep: keeps the scale, too; leave out --scale")
     controls = control_config(args, config.controls)
-    config = dataclasses.replace(config, rules=rules, controls=controls)
+    dynamics = args.dynamics or config.dynamics
+    config = dataclasses.replace(config, rules=rules, controls=controls, dynamics=dynamics)
     check_keeps(config, bool(args.prompt or args.watch))
     return config
 

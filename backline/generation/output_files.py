@@ -24,15 +24,22 @@ def song_bytes(rows: np.ndarray,
                tokenizer: MidiTokenizerPooled,
                tempo: float,
                recipe: Recipe,
-               n_bars: int = 0) -> dict[str, bytes]:
+               n_bars: int = 0,
+               velocities: np.ndarray | None = None) -> dict[str, bytes]:
     """The MIDI files of (N, F) note ids, by name ending: "" for the whole, "-drums" for a stem.
 
     Every track of every file lasts the same whole bars: until the last note has ended, and `n_bars`
     at least. Imported into a DAW, or looped there, they stay together.
+
+    `velocities`: (N,) of the notes; None: all are `VELOCITY`.
     """
     v = tokenizer.vocabulary
-    parts = [end_at_next_onset(part)
-             for part in tokenizer.rows_to_parts(rows, TICKS_PER_QUARTER)]
+    parts = tokenizer.rows_to_parts(rows, TICKS_PER_QUARTER)
+    if velocities is not None:
+        part_of_note = v.part_of_id[rows[:, PITCH_INSTRUMENT]]
+        parts = [np.column_stack([part, velocities[part_of_note == p]])  # (N, 4)
+                 for p, part in enumerate(parts)]
+    parts = [end_at_next_onset(part) for part in parts]
     last_ticks = (part[:, 1].max(initial=0) for part in parts)
     last_tick = int(max(last_ticks))
     ticks_per_bar = QUARTERS_PER_BAR * TICKS_PER_QUARTER

@@ -30,6 +30,7 @@ from backline.music.casting import Assignment, assign_parts, check_clear, nobody
 from backline.music.choices import CUT, SKIP
 from backline.music.midi_edits import KeepNote, cut_file, with_tempo, without_texts
 from backline.music.midi_tracks import Event, MidiTracks, Voice, song_of_tracks
+from backline.music.note_velocities import row_velocities, strikes_of_parts
 from backline.music.parts import fit_range
 from backline.music.vocab import BAR, FIRST_ID, PITCH_INSTRUMENT, QUARTERS_PER_BAR, START_POS, Vocabulary
 from tokenizer import parts_to_rows
@@ -60,6 +61,7 @@ class Heard(NamedTuple):
 
     rows: (N, F) note ids in order.
     tempo: the song's main one, in quarters per minute.
+    velocities: (N,) of the rows; 0 for notes that are heard at another pitch.
     notices: what people may not expect, a line each.
     """
 
@@ -67,6 +69,7 @@ class Heard(NamedTuple):
     clip: Clip
     given: GivenSong
     tempo: float
+    velocities: np.ndarray
     notices: tuple[str, ...]
 
 
@@ -310,7 +313,14 @@ class _Hearing:
         clip = Clip(n_bars, self.first_bar, self.goes_on, given.sounding())
         heard = self.describe_casting()
         notices = [*self.song.notices, heard, *self.notices]
-        return Heard(rows, clip, given, tempo, tuple(f"{self.path.name}: {text}" for text in notices))
+        lines = tuple(f"{self.path.name}: {text}" for text in notices)
+        return Heard(rows, clip, given, tempo, self._velocities(rows, given.origin), lines)
+
+    def _velocities(self, rows: np.ndarray, origin: int) -> np.ndarray:
+        """(N,) of (N, F) rows."""
+        strikes = strikes_of_parts(self.midi, self.voices, self.casting)
+        from_origin = [own - np.array([origin, 0, 0]) for own in strikes]
+        return row_velocities(rows, from_origin, self.song.ticks_per_quarter, self.vocabulary)
 
 
 def _is_among(given: GivenSong, places: set[tuple[int, int, int]], limit: int) -> KeepNote:

@@ -55,8 +55,8 @@ class Synthesizer:
     def wav(self, midi: bytes) -> bytes:
         """A song as a WAV file, stereo, 16 bits, up to its last end of track: whole bars stay whole.
 
-        It is as loud as it can be, since all notes of a song have one velocity. The same song gives
-        the same bytes with the same FluidSynth.
+        It is as loud as it can be, whatever the velocities. The same song gives the same bytes with
+        the same FluidSynth.
 
         Raises UserError if FluidSynth cannot read the SoundFont.
         """

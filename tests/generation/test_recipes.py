@@ -21,9 +21,10 @@ from random_songs import random_song
 
 from backline.common.errors import UserError
 from backline.common.surroundings import differences, song_surroundings
-from backline.generation.config import DTYPES, GenConfig, RuleConfig
+from backline.generation.config import DTYPES, DYNAMICS, GenConfig, RuleConfig
 from backline.generation.output_files import song_bytes
 from backline.generation.recipes import (
+    BEFORE,
     RECIPE_FORMAT,
     RECIPE_VERSION,
     SWITCHES,
@@ -84,11 +85,12 @@ def test_a_recipe_comes_back_as_it_was(recipe, tmp_path):
 
 def test_a_recipe_of_before_there_were_switches_means_what_it_did_and_keeps_its_bytes():
     old = recipe_to_dict(dataclasses.replace(PLAIN_RECIPE, genconfig=GenConfig(num_bars=32, max_steps=512)))
-    for name in SWITCHES:
+    for name in BEFORE:
         del old["genconfig"][name]
     recipe = recipe_from_dict(old, "song.mid")
     assert (recipe.genconfig.num_bars, recipe.genconfig.max_steps) == (32, 512)
-    assert not any(getattr(recipe.genconfig, name) for name in SWITCHES)
+    assert {name: getattr(recipe.genconfig, name) for name in BEFORE} == BEFORE
+    assert not any(BEFORE[name] for name in SWITCHES) and BEFORE["dynamics"] == "flat"
     assert json.dumps(recipe_to_dict(recipe)) == json.dumps(old)
 
 
@@ -99,9 +101,9 @@ def test_settings_that_generate_refuses_by_now_are_read_in_a_recipe():
     assert config.top_p[1] == 0 and (config.rules.key, config.rules.scale) == ("", "minor")
 
 
-@pytest.mark.parametrize("switch", SWITCHES)
-def test_each_switch_comes_back_on_and_off(switch):
-    for on in (True, False):
+@pytest.mark.parametrize(("switch", "values"), [*((name, (True, False)) for name in SWITCHES), ("dynamics", DYNAMICS)])
+def test_each_switch_comes_back_on_and_off(switch, values):
+    for on in values:
         recipe = dataclasses.replace(PLAIN_RECIPE, genconfig=dataclasses.replace(GenConfig(), **{switch: on}))
         assert recipe_from_dict(recipe_to_dict(recipe), "song.mid") == recipe
 
