@@ -13,7 +13,7 @@ import numpy as np
 
 from backline.common.errors import UserError
 from backline.generation.config import Reading
-from backline.generation.given_song import MADE_MARK, GivenSong
+from backline.generation.given_song import MADE_MARK, PLAYERS_BEGINNING, GivenSong
 from backline.generation.recipes import BEGINNING
 from backline.generation.task import Clip
 from backline.music.bars import (
@@ -26,10 +26,11 @@ from backline.music.bars import (
     pickup_ticks,
     without_pickup,
 )
-from backline.music.choices import CUT, SKIP
+from backline.music.choices import CUT, SKIP, Choices
 from backline.music.midi_edits import KeepNote, cut_file, with_tempo, without_texts
 from backline.music.midi_tracks import Event, MidiTracks, Voice, song_of_tracks
 from backline.music.parts import Assignment, assign_parts, fit_range
+from backline.music.song import Song
 from backline.music.vocab import BAR, FIRST_ID, PITCH_INSTRUMENT, QUARTERS_PER_BAR, START_POS, Vocabulary
 from tokenizer import parts_to_rows
 
@@ -85,6 +86,11 @@ def hear(midi: MidiTracks,
     return hearing.result(rows)
 
 
+def cast(song: Song, vocabulary: Vocabulary, choices: Choices) -> Assignment:
+    """Who plays what in a song that somebody gives, or puts on a page."""
+    return assign_parts(song, vocabulary, dict(choices.tracks))
+
+
 class _Hearing:
     """One song on its way from a file to what the model hears."""
 
@@ -99,7 +105,7 @@ class _Hearing:
         self.reading = asked.reading
         self.vocabulary = vocabulary
         self.notices: list[str] = []
-        self.midi = without_texts(midi, (MADE_MARK, BEGINNING.encode()))
+        self.midi = without_texts(midi, (MADE_MARK, PLAYERS_BEGINNING, BEGINNING.encode()))
         self._read()
         check_notes(self.song, self.where)
 
@@ -175,7 +181,7 @@ class _Hearing:
 
     def cast(self) -> None:
         """Find out who plays what."""
-        self.casting: Assignment = assign_parts(self.song, self.vocabulary, dict(self.reading.tracks))
+        self.casting = cast(self.song, self.vocabulary, self.reading)
         if not any(self.casting.tracks.values()):
             names = ", ".join(self.vocabulary.part_names)
             raise UserError(f"{self.where}: no track fills any of {names}; choose with --part")
