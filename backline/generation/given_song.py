@@ -7,6 +7,8 @@ of the song does that it belongs to.
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -21,6 +23,8 @@ from backline.music.midi_edits import (
     free_channels,
     only_voices,
     sound_of,
+    text_of,
+    tracks_without,
     used_channels,
     with_hole,
     without_voices,
@@ -38,6 +42,8 @@ from backline.music.song import NO_NOTES
 from backline.music.vocab import QUARTERS_PER_BAR, Part, Vocabulary
 
 MADE_MARK = b"made by Backline"  # a text event at the beginning of each made track
+PLAYERS_FORMAT = "pooled-players"
+PLAYERS_BEGINNING = f'{{"format":"{PLAYERS_FORMAT}"'.encode()  # of the text that says who plays what
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,7 +136,8 @@ def files_beside(given: GivenSong, made: Made, recipe: bytes) -> dict[str, bytes
     tracks = made_tracks(given, made)
     dropped = [voice for name in made.dropped for voice in given.voices[name]]
     whole = _with_tracks(without_voices(kept, dropped), list(tracks.values()))
-    files = {"": _finished(_with_recipe(whole, recipe), end_tick)}
+    players = players_text(_players(given, kept, made, tracks))
+    files = {"": _finished(_with_texts(whole, [recipe, players]), end_tick)}
     for part in given.vocabulary.parts:
         own: tuple[Voice, ...] = ()
         if part.name not in made.dropped:
@@ -140,7 +147,7 @@ def files_beside(given: GivenSong, made: Made, recipe: bytes) -> dict[str, bytes
         if track is None and not own:
             track = (_name_event(part.name),)
         stem = _with_tracks(stem, [track] if track else [])
-        files[f"-{part.name}"] = _finished(_with_recipe(stem, recipe), end_tick)
+        files[f"-{part.name}"] = _finished(_with_texts(stem, [recipe]), end_tick)
     return files
 
 
@@ -162,11 +169,11 @@ def _with_tracks(midi: MidiTracks, tracks: Sequence[tuple[Event, ...]]) -> MidiT
     )
 
 
-def _with_recipe(midi: MidiTracks, recipe: bytes) -> MidiTracks:
-    """The file with a text at the beginning of its first track."""
+def _with_texts(midi: MidiTracks, texts: Sequence[bytes]) -> MidiTracks:
+    """The file with texts at the beginning of its first track."""
     first, *others = midi.tracks
-    text = Event(0, meta_message(TEXT, recipe))
-    return dataclasses.replace(midi, tracks=((text, *first), *others))
+    events = [Event(0, meta_message(TEXT, text)) for text in texts]
+    return dataclasses.replace(midi, tracks=((*events, *first), *others))
 
 
 def with_made_hole(given: GivenSong, made: Made) -> MidiTracks:
@@ -188,6 +195,47 @@ def end_of_song(given: GivenSong, made: Made) -> int:
     ends = (int(given.ticks(notes[:, 1]).max(initial=0)) for notes in made.notes)
     n_bars = math.ceil(max(ends, default=0) / given.bar_ticks)
     return given.origin + given.bar_ticks * max(n_bars, made.n_bars)
+
+
+# ---------------------------------------------------------------- who plays what
+
+
+def _players(given: GivenSong,
+             kept: MidiTracks,
+             made: Made,
+             tracks: Mapping[str, tuple[Event, ...]]) -> dict[str, list[Voice]]:
+    """By the part's name, what plays it in the file that is written."""
+    dropped = [voice for name in made.dropped for voice in given.voices[name]]
+    numbers = {before: number for number, before in enumerate(tracks_without(kept, dropped))}
+    players = {name: [Voice(numbers[voice.track], voice.channel) for voice in voices]
+               for name, voices in given.voices.items()
+               if name not in made.dropped}
+    channels = made_channels(given, made.parts)
+    for number, name in enumerate(tracks, len(numbers)):
+        players.setdefault(name, []).append(Voice(number, channels[name]))
+    return players
+
+
+def players_text(players: Mapping[str, Sequence[Voice]]) -> bytes:
+    """The text event of a song that says who plays what: names of parts, [track, channel] from 0.
+
+    What was said by a person, or by the name of the given file, is nowhere else in the song.
+    """
+    data = {"format": PLAYERS_FORMAT, "version": 1, "players": players}
+    return json.dumps(data, separators=(",", ":")).encode()
+
+
+def read_players(midi: MidiTracks) -> dict[str, list[Voice]] | None:
+    """What `players_text` says in a file; None where nothing says it, or not of this file."""
+    events = itertools.chain.from_iterable(midi.tracks)
+    texts = [text for text in map(text_of, events) if text.startswith(PLAYERS_BEGINNING)]
+    try:
+        data = json.loads(texts[0])
+        players = {str(name): [Voice(int(track), int(channel)) for track, channel in voices]
+                   for name, voices in data["players"].items()}
+    except (IndexError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+    return players
 
 
 # ---------------------------------------------------------------- made tracks

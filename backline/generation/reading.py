@@ -13,7 +13,7 @@ import numpy as np
 
 from backline.common.errors import UserError
 from backline.generation.config import Reading
-from backline.generation.given_song import MADE_MARK, GivenSong
+from backline.generation.given_song import MADE_MARK, PLAYERS_BEGINNING, GivenSong
 from backline.generation.recipes import BEGINNING
 from backline.generation.task import Clip
 from backline.music.bars import (
@@ -27,11 +27,12 @@ from backline.music.bars import (
     without_pickup,
 )
 from backline.music.casting import Assignment, assign_parts, check_clear, nobody
-from backline.music.choices import CUT, SKIP
+from backline.music.choices import CUT, SKIP, Choices
 from backline.music.midi_edits import KeepNote, cut_file, with_tempo, without_texts
 from backline.music.midi_tracks import Event, MidiTracks, Voice, song_of_tracks
 from backline.music.note_velocities import row_velocities, strikes_of_parts
 from backline.music.parts import fit_range
+from backline.music.song import Song
 from backline.music.vocab import BAR, FIRST_ID, PITCH_INSTRUMENT, QUARTERS_PER_BAR, START_POS, Vocabulary
 from tokenizer import parts_to_rows
 
@@ -91,6 +92,14 @@ def hear(midi: MidiTracks,
     return hearing.result(rows)
 
 
+def cast(song: Song,
+         vocabulary: Vocabulary,
+         choices: Choices,
+         file_name: str = "") -> Assignment:
+    """Who plays what in a song that somebody gives, or puts on a page."""
+    return assign_parts(song, vocabulary, dict(choices.tracks), choices.join, file_name)
+
+
 class _Hearing:
     """One song on its way from a file to what the model hears."""
 
@@ -105,7 +114,7 @@ class _Hearing:
         self.reading = asked.reading
         self.vocabulary = vocabulary
         self.notices: list[str] = []
-        self.midi = without_texts(midi, (MADE_MARK, BEGINNING.encode()))
+        self.midi = without_texts(midi, (MADE_MARK, PLAYERS_BEGINNING, BEGINNING.encode()))
         self._read()
         check_notes(self.song, self.where)
 
@@ -181,13 +190,7 @@ class _Hearing:
 
     def cast(self) -> None:
         """Find out who plays what."""
-        self.casting: Assignment = assign_parts(
-            self.song,
-            self.vocabulary,
-            dict(self.reading.tracks),
-            join=self.reading.join,
-            file_name=self.path.name,
-        )
+        self.casting = cast(self.song, self.vocabulary, self.reading, self.path.name)
         needed = [name for name in self.vocabulary.part_names if name not in self.asked.made]
         check_clear(self.song, self.casting, needed, self.where)
         if not any(self.casting.tracks.values()):

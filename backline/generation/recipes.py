@@ -25,7 +25,7 @@ from backline.common.settings import config_from_dict, config_to_dict
 from backline.generation.config import DTYPES, FLAT, ControlConfig, GenConfig, Reading
 from backline.generation.task import Wish
 from backline.music.midi_edits import text_of
-from backline.music.midi_tracks import read_tracks
+from backline.music.midi_tracks import MidiTracks, read_tracks
 
 RECIPE_FORMAT = "pooled-recipe"
 RECIPE_VERSION = 1
@@ -133,14 +133,25 @@ def read_recipe(path: Path) -> Recipe:
     """The recipe in a MIDI file. Raises UserError if there is none."""
     check_file(path)
     try:
-        tracks = read_tracks(path).tracks
+        midi = read_tracks(path)
     except UserError as err:
         raise UserError(f"{err}; give a song of generate.py") from None
-    events = itertools.chain.from_iterable(tracks)
+    recipe = find_recipe(midi, path)
+    if recipe is None:
+        raise UserError(f"{path}: holds no recipe; give a song of generate.py")
+    return recipe
+
+
+def find_recipe(midi: MidiTracks, path: Path) -> Recipe | None:
+    """The recipe in a MIDI file that is read already, None for none.
+
+    Raises UserError about a recipe that is damaged, or of another version.
+    """
+    events = itertools.chain.from_iterable(midi.tracks)
     texts = [text_of(event) for event in events]
     recipes = [text for text in texts if text.startswith(BEGINNING.encode())]
     if not recipes:
-        raise UserError(f"{path}: holds no recipe; give a song of generate.py")
+        return None
     try:
         data = json.loads(recipes[0])
     except (ValueError, RecursionError):

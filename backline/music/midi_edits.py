@@ -52,17 +52,22 @@ def without_voices(midi: MidiTracks, voices: Collection[Voice]) -> MidiTracks:
 
     What a track says of the whole song (tempo, meter, key, markers, lyrics) stays.
     """
-    tracks = []
-    ends = []
-    for index, (events, end) in enumerate(zip(midi.tracks, midi.ends, strict=True)):
+    left = tracks_without(midi, voices)
+    ends = [midi.ends[index] for index in left]
+    return dataclasses.replace(midi, tracks=tuple(left.values()), ends=tuple(ends))
+
+
+def tracks_without(midi: MidiTracks, voices: Collection[Voice]) -> dict[int, tuple[Event, ...]]:
+    """The tracks of `without_voices`, by the numbers that they have in `midi`."""
+    left = {}
+    for index, events in enumerate(midi.tracks):
         channels = {voice.channel for voice in voices if voice.track == index}
         kept = [event for event in events if event.channel not in channels]
         if channels and not any(event.channel >= 0 for event in kept):
             kept = [event for event in kept if event.meta not in ABOUT_TRACK]
         if kept or not channels:
-            tracks.append(tuple(kept))
-            ends.append(end)
-    return dataclasses.replace(midi, tracks=tuple(tracks), ends=tuple(ends))
+            left[index] = tuple(kept)
+    return left
 
 
 def only_voices(midi: MidiTracks, voices: Collection[Voice]) -> MidiTracks:

@@ -11,6 +11,46 @@ const PATIENCE = 2000; // milliseconds until it is said that no sound comes
 const START_DELAY = 0.06; // seconds, so that the first notes are not late
 const REMEMBERED = 4096; // scheduled notes kept for whoever looks (tests)
 
+/** The tempo map of a song: beats as seconds, as it runs by itself. `tempos`: [beat, beats per minute], the first at 0. */
+class TimeLine {
+  constructor(tempos) {
+    let seconds = 0;
+    this.changes = tempos.map(([beat, tempo], i) => {
+      if (i) seconds += (beat - tempos[i - 1][0]) * 60 / tempos[i - 1][1];
+      return { beat, tempo, seconds };
+    });
+  }
+
+  seconds(beat) {
+    const change = this.last((one) => one.beat <= beat);
+    return change.seconds + (beat - change.beat) * 60 / change.tempo;
+  }
+
+  beat(seconds) {
+    const change = this.last((one) => one.seconds <= seconds);
+    return change.beat + (seconds - change.seconds) * change.tempo / 60;
+  }
+
+  /** The last change that is so, by halving, as a song may have thousands; the first if none is. */
+  last(isSo) {
+    let [low, high] = [0, this.changes.length];
+    while (high - low > 1) {
+      const middle = (low + high) >> 1;
+      if (isSo(this.changes[middle])) low = middle;
+      else high = middle;
+    }
+    return this.changes[low];
+  }
+
+  /** From the slowest to the fastest tempo, for people. */
+  range() {
+    const round = (tempo) => Math.round(tempo * 10) / 10;
+    const tempos = this.changes.map((change) => change.tempo);
+    const [slowest, fastest] = [round(tempos.reduce((a, b) => Math.min(a, b))), round(tempos.reduce((a, b) => Math.max(a, b)))];
+    return slowest === fastest ? String(slowest) : `${slowest}–${fastest}`;
+  }
+}
+
 class Player {
   /**
    * `parts`: [{name, drum, program}]. `onChange` is called whenever what the page shows may have changed, `onSilence`
@@ -19,7 +59,6 @@ class Player {
   constructor(parts, onChange, onSilence) {
     this.parts = parts;
     this.onSilence = onSilence;
-    this.instruments = parts.map(instrumentOf);
     this.onChange = onChange;
     this.audio = null; // made at the first touch: browsers allow no sound before
     this.desk = null;
@@ -32,7 +71,7 @@ class Player {
     this.tempos = new Map(); // of the ideas whose tempo was changed
     this.scheduled = [];
     this.restPosition = 0;
-    this.marks = []; // {time, beat, tempo}: how the song runs from `time` on, the newest last
+    this.marks = []; // {time, beat, speed}: how the song runs from `time` on, the newest last
     this.until = 0; // beat up to which notes are handed over
   }
 
@@ -40,6 +79,11 @@ class Player {
 
   tempo(idea = this.idea) {
     return this.tempos.get(idea) ?? idea.tempo;
+  }
+
+  /** How much faster than by itself an idea plays, with all its tempos. */
+  speed(idea = this.idea) {
+    return this.tempo(idea) / idea.tempo;
   }
 
   /** 1 where a part is heard, else 0. Solos win over mutes. */
@@ -53,12 +97,23 @@ class Player {
     const heard = this.audio.currentTime - (this.audio.outputLatency || 0);
     while (this.marks.length > 1 && this.marks[1].time <= heard) this.marks.shift();
     const mark = this.marks[0];
-    return Math.min(mark.beat + Math.max(heard - mark.time, 0) * mark.tempo / 60, this.idea.beats);
+    return Math.min(this.beatAt(mark, Math.max(heard, mark.time)), this.idea.beats);
   }
 
   timeOf(beat) {
     const mark = this.marks[this.marks.length - 1];
-    return mark.time + (beat - mark.beat) * 60 / mark.tempo;
+    return mark.time + this.between(mark.beat, beat) / mark.speed;
+  }
+
+  /** The beat at a time on the audio clock, as the song runs since `mark`. */
+  beatAt(mark, time) {
+    const line = this.idea.time;
+    return line.beat(line.seconds(mark.beat) + (time - mark.time) * mark.speed);
+  }
+
+  /** Seconds from one beat to another, as the song runs by itself. */
+  between(from, to) {
+    return this.idea.time.seconds(to) - this.idea.time.seconds(from);
   }
 
   // ---------------------------------------------------------- commands
@@ -114,7 +169,7 @@ class Player {
   /** Takes effect after the notes that are handed over already, a quarter of a second later. */
   setTempo(tempo) {
     this.tempos.set(this.idea, tempo);
-    if (this.playing && this.marks.length) this.marks.push({ time: this.timeOf(this.until), beat: this.until, tempo });
+    if (this.playing && this.marks.length) this.marks.push({ time: this.timeOf(this.until), beat: this.until, speed: this.speed() });
     this.onChange();
   }
 
@@ -141,11 +196,10 @@ class Player {
     this.release(); // of a song whose last notes ring on
     this.desk = mixingDesk(this.audio, this.gains(), this.volume);
     this.scheduled = [];
-    this.marks = [{ time: this.audio.currentTime + START_DELAY, beat, tempo: this.tempo() }];
+    this.marks = [{ time: this.audio.currentTime + START_DELAY, beat, speed: this.speed() }];
     this.until = beat;
     for (const note of this.idea.notes) { // chords that would sound here
-      const drum = this.parts[note.part].drum;
-      if (!drum && note.onset < beat && note.end > beat + 0.1) this.hand(note, this.marks[0].time, note.end - beat);
+      if (!note.drum && note.onset < beat && note.fade > beat + 0.1) this.hand(note, this.marks[0].time, beat);
     }
     this.wake();
     this.timer = setInterval(() => this.wake(), WAKE);
@@ -178,27 +232,28 @@ class Player {
       return;
     }
     if (!ended && this.timeOf(this.until) < now) { // the computer slept: go on from here, and not with all it missed at once
-      this.marks.push({ time: now + START_DELAY, beat: this.until, tempo: this.tempo() });
+      this.marks.push({ time: now + START_DELAY, beat: this.until, speed: this.speed() });
     }
     while (this.until < this.idea.beats || this.loop) {
       if (this.until >= this.idea.beats) {
-        this.marks.push({ time: this.timeOf(this.idea.beats), beat: 0, tempo: this.tempo() });
+        this.marks.push({ time: this.timeOf(this.idea.beats), beat: 0, speed: this.speed() });
         this.until = 0;
       }
       const mark = this.marks[this.marks.length - 1];
-      const end = Math.min(mark.beat + (horizon - mark.time) * mark.tempo / 60, this.idea.beats);
+      const end = Math.min(this.beatAt(mark, horizon), this.idea.beats);
       if (end <= this.until) break;
       for (const note of this.idea.notes) {
-        if (note.onset >= this.until && note.onset < end) this.hand(note, this.timeOf(note.onset), note.end - note.onset);
+        if (note.onset >= this.until && note.onset < end) this.hand(note, this.timeOf(note.onset));
       }
       this.until = end;
       if (end < this.idea.beats) break;
     }
   }
 
-  hand(note, time, beats) {
-    const seconds = beats * 60 / this.tempo();
-    this.instruments[note.part](this.desk, this.desk.faders[note.part], time, note.pitch, seconds);
+  /** Let a note sound at `time`, from `beat` on if that is not its beginning. */
+  hand(note, time, beat = note.onset) {
+    const seconds = this.between(beat, note.fade) / this.speed();
+    note.instrument(this.desk, touch(this.desk, note.part, note.velocity), time, note.pitch, seconds);
     this.scheduled.push({ part: note.part, pitch: note.pitch, onset: note.onset, time, seconds });
     if (this.scheduled.length > REMEMBERED) this.scheduled.shift();
   }
@@ -217,9 +272,10 @@ class Player {
 async function render(player, idea, seconds) {
   const audio = new OfflineAudioContext(1, Math.ceil(seconds * 22050), 22050);
   const desk = mixingDesk(audio, player.gains(), player.volume);
-  const beat = 60 / player.tempo(idea);
-  for (const { part, pitch, onset, end } of idea.notes) {
-    if (onset * beat < seconds) player.instruments[part](desk, desk.faders[part], onset * beat, pitch, (end - onset) * beat);
+  const timeOf = (beat) => idea.time.seconds(beat) / player.speed(idea);
+  for (const { instrument, part, velocity, pitch, onset, fade } of idea.notes) {
+    const time = timeOf(onset);
+    if (time < seconds) instrument(desk, touch(desk, part, velocity), time, pitch, timeOf(fade) - time);
   }
   return (await audio.startRendering()).getChannelData(0);
 }
