@@ -13,7 +13,7 @@ import numpy as np
 
 from backline.common.errors import UserError
 from backline.generation.config import Reading
-from backline.generation.given_song import MADE_MARK, PLAYERS_BEGINNING, GivenSong
+from backline.generation.given_song import MADE_MARK, GivenSong
 from backline.generation.recipes import BEGINNING
 from backline.generation.task import Clip
 from backline.music.bars import (
@@ -29,9 +29,10 @@ from backline.music.bars import (
 from backline.music.casting import Assignment, assign_parts, check_clear, nobody
 from backline.music.choices import CUT, SKIP, Choices
 from backline.music.midi_edits import KeepNote, cut_file, with_tempo, without_texts
-from backline.music.midi_tracks import Event, MidiTracks, Voice, song_of_tracks
+from backline.music.midi_tracks import Event, MidiTracks, song_of_tracks
 from backline.music.note_velocities import row_velocities, strikes_of_parts
 from backline.music.parts import fit_range
+from backline.music.players import PLAYERS_BEGINNING, Voice
 from backline.music.song import Song
 from backline.music.vocab import BAR, FIRST_ID, PITCH_INSTRUMENT, QUARTERS_PER_BAR, START_POS, Vocabulary
 from tokenizer import parts_to_rows
@@ -39,6 +40,10 @@ from tokenizer import parts_to_rows
 OFF_GRID = 0.1  # share of onsets off the grid from which on a line says so
 FAR_OFF = 0.2  # of a step: from how far off a note counts as off the grid
 ROOM_BEFORE = 0.5  # share of the bars heard of a long song that lie before those made anew
+
+
+# Text events of songs that this program wrote; the next one has its own.
+OWN_TEXTS = (MADE_MARK, PLAYERS_BEGINNING, BEGINNING.encode())
 
 
 class Asked(NamedTuple):
@@ -114,7 +119,7 @@ class _Hearing:
         self.reading = asked.reading
         self.vocabulary = vocabulary
         self.notices: list[str] = []
-        self.midi = without_texts(midi, (MADE_MARK, PLAYERS_BEGINNING, BEGINNING.encode()))
+        self.midi = midi
         self._read()
         check_notes(self.song, self.where)
 
@@ -302,7 +307,8 @@ class _Hearing:
         voices = {name: tuple(self.voices[i] for i in indices)
                   for name, indices in self.casting.tracks.items()}
         start = self.origin + self.first_bar * self.bar_ticks
-        return GivenSong(self.midi, voices, tuple(self.casting.notes), start, self.vocabulary)
+        midi = without_texts(self.midi, OWN_TEXTS)
+        return GivenSong(midi, voices, tuple(self.casting.notes), start, self.vocabulary)
 
     def result(self, rows: np.ndarray) -> Heard:
         """What all this came to."""

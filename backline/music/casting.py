@@ -56,11 +56,12 @@ def assign_parts(song: Song,
                  file_name: str = "") -> Assignment:
     """Find which tracks play each part of the vocabulary.
 
-    A part that is `wanted` from certain tracks takes those. Any other part takes, of what follows,
-    the first that there is: tracks that bear exactly its name; tracks named so by a word; tracks
-    whose program it accepts; the track that is played so. The first drum part takes all of these
-    together, with every track on the drum channel. Of several tracks another part takes the one
-    with the most notes, or with `join` all that bear its name, or are of one family of programs.
+    A part that is `wanted` from certain tracks takes those, else those that the file itself says
+    (see `players.py`). Any other part takes, of what follows, the first that there is: tracks that
+    bear exactly its name; tracks named so by a word; tracks whose program it accepts; the track
+    that is played so. The first drum part takes all of these together, with every track on the
+    drum channel. Of several tracks another part takes the one with the most notes, or with `join`
+    all that bear its name, or are of one family of programs.
 
     The file's name counts as the track's where a single track plays and has no telling name.
     A track plays one part: of two that want it, the first gets it.
@@ -72,6 +73,8 @@ def assign_parts(song: Song,
         if which and which not in (ALL, MOST_NOTES):
             asked = _asked_for(which, song)
             casting.give(part, asked, f"asked for: {which}")
+        elif song.players.get(part.name):
+            casting.give(part, list(song.players[part.name]), "the file says so")
     for part in vocabulary.parts:
         if part.name in casting.tracks:
             continue

@@ -20,7 +20,7 @@ import numpy as np
 
 from backline.common.errors import UserError
 from backline.common.settings import config_from_dict, config_to_dict
-from backline.music.midi_writer import VELOCITY
+from backline.music.song import VELOCITY
 from backline.music.theory import DRUM_KIT, OCTAVE
 from backline.music.vocab import (
     BAR,

@@ -20,6 +20,7 @@ from backline.common.errors import UserError
 from backline.common.files import read_input
 from backline.music.midi_events import END_OF_TRACK, LATE_TICKS, N_PITCHES, is_readable, mend
 from backline.music.midi_writer import PartsMidiFile
+from backline.music.players import PLAYERS_BEGINNING
 from backline.music.song import (
     NO_NOTES,
     Song,
@@ -97,6 +98,10 @@ def read_song(path: str | Path, data: bytes | None = None) -> Song:
     Raises UserError, as `open_chunks` does.
     """
     ticks_per_quarter, bodies, notices = open_chunks(path, data)
+    if any(PLAYERS_BEGINNING in body for body in bodies):
+        from backline.music.midi_tracks import read_tracks, song_of_tracks  # which import this one
+
+        return song_of_tracks(read_tracks(path, data), str(path))[0]
     song = _song_of_tracks(ticks_per_quarter, bodies, _are_readable(bodies), notices, str(path))
     if song is None:
         none_readable = [False] * len(bodies)

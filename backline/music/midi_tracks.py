@@ -37,6 +37,7 @@ from backline.music.midi_events import (
     number_at,
 )
 from backline.music.midi_reader import check_times, first_release, open_chunks
+from backline.music.players import Voice, read_players
 from backline.music.song import (
     MICROSECONDS_PER_MINUTE,
     Song,
@@ -45,6 +46,8 @@ from backline.music.song import (
     rounded_tempo,
     time_signature,
 )
+
+TEXT = 0x01  # a kind of meta event
 
 
 class Event(NamedTuple):
@@ -94,13 +97,6 @@ class MidiTracks:
     tracks: tuple[tuple[Event, ...], ...]
     ends: tuple[int, ...]
     notices: tuple[str, ...] = ()
-
-
-class Voice(NamedTuple):
-    """What plays notes in a file: one channel of one of its tracks, both counted from 0."""
-
-    track: int
-    channel: int
 
 
 # ---------------------------------------------------------------- reading
@@ -242,6 +238,11 @@ def meta_message(kind: int, value: bytes) -> bytes:
     return bytes([META, kind]) + _variable_length(len(value)) + value
 
 
+def text_of(event: Event) -> bytes:
+    """What a text event says; nothing for other events."""
+    return meta_value(event.message) if event.meta == TEXT else b""
+
+
 def meta_value(message: bytes) -> bytes:
     """What a meta message holds behind its length."""
     size, start = number_at(message, 2)
@@ -303,6 +304,8 @@ def song_of_tracks(midi: MidiTracks, where: str) -> tuple[Song, tuple[Voice, ...
     notices = [*midi.notices, *meter_notices(as_written)]
     if n_unended:
         notices.append(f"{n_unended} note{'s' * (n_unended != 1)} never switched off")
+    texts = [text for events in midi.tracks for text in map(text_of, events) if text]
+    players = read_players(texts, len(midi.tracks))
     song = Song(
         midi.ticks_per_quarter,
         tuple(tracks),
@@ -310,6 +313,8 @@ def song_of_tracks(midi: MidiTracks, where: str) -> tuple[Song, tuple[Voice, ...
         tuple(sorted(signatures, key=lambda signature: signature.tick)),
         tuple(notices),
         last_end_of_track=max(midi.ends, default=0),
+        players={name: tuple(voices.index(voice) for voice in own if voice in voices)
+                 for name, own in players.items()},
     )
     check_times(song.end_tick, song.ticks_per_quarter, where)
     return song, tuple(voices)

@@ -11,10 +11,8 @@ import miditoolkit
 import numpy as np
 import symusic
 
-from backline.music.song import DEFAULT_TEMPO, NO_NOTES
+from backline.music.song import DEFAULT_TEMPO, NO_NOTES, VELOCITY
 from backline.music.vocab import QUARTERS_PER_BAR, Part, Vocabulary
-
-VELOCITY = 100
 
 
 def end_at_next_onset(notes: np.ndarray) -> np.ndarray:

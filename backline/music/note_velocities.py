@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from backline.music.bars import quantize_onsets
-from backline.music.midi_tracks import MidiTracks, Voice, read_tracks, song_of_tracks
+from backline.music.midi_tracks import MidiTracks, read_tracks, song_of_tracks
 from backline.music.parts import Assignment, assign_parts
+from backline.music.players import Voice
 from backline.music.vocab import BAR, FIRST_ID, PITCH_INSTRUMENT, START_POS, Vocabulary
 
 UNKNOWN = 0  # no note has this velocity: it is how MIDI switches notes off

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import numbers
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,6 +22,7 @@ FASTEST = MICROSECONDS_PER_MINUTE
 TICKS_PER_QUARTER = 96  # of songs made from tokens
 MAX_TICKS_PER_QUARTER = 0x7FFF  # 15 bits of a MIDI header
 LARGEST_POWER = 7  # of two, in a time signature that is meant: 128ths
+VELOCITY = 100  # of notes whose velocity nobody says
 NO_NOTES = np.zeros((0, 3), np.int64)
 
 
@@ -84,6 +85,7 @@ class Song:
 
     `tempos` are (tick, beats per minute) pairs; both lists are sorted by tick.
     `notices` say what was odd about the file, and read all the same; an ordinary file has none.
+    `players` are, by the part's name, indices of the tracks that the file itself says play it.
     `last_end_of_track` is the tick at which the longest track ends, where that is known.
     """
 
@@ -93,6 +95,7 @@ class Song:
     time_signatures: tuple[TimeSignature, ...] = ()
     notices: tuple[str, ...] = ()
     last_end_of_track: int = 0
+    players: Mapping[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
 
     @property
     def end_tick(self) -> int:
