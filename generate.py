@@ -31,8 +31,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from backline.common.errors import Parser, UserError, reports_user_errors
 from backline.common.files import check_writable, make_folder, write_bytes
 from backline.common.paths import BUNDLED_COPIES, BUNDLED_MODEL
@@ -58,6 +56,7 @@ from backline.generation.task import check_has_song, parse_bars, resting_parts
 from backline.generation.telling import check_controls
 from backline.generation.watch import Watcher, folder_beside, watch
 from backline.listening.ideas_page import PAGE_NAME, check_page, write_page
+from backline.listening.song_view import view_song
 from backline.listening.wav import Synthesizer, find_synthesizer
 from backline.music import choices as song_choices
 from backline.music.choices import Choices
@@ -364,7 +363,7 @@ class Outputs:
             write_bytes(path, prompt_bytes(session))
         if self.png:
             title = f"{whole.name}, seed {song.seed}"
-            png = picture(rows, session, title)
+            png = picture(files[""], whole, session.loaded.vocabulary, title)
             write_bytes(whole.with_suffix(".png"), png)
         if self.wav:
             sound = self.wav.wav(files[""])
@@ -412,13 +411,12 @@ def prompt_bytes(session: Session) -> bytes:
     return parts_to_bytes(parts, tokenizer.vocabulary, TICKS_PER_QUARTER, prompt.tempo)
 
 
-def picture(rows: np.ndarray, session: Session, title: str) -> bytes:
-    """(N, F) rows of a song as a piano roll, PNG."""
+def picture(midi: bytes, path: Path, vocabulary: Vocabulary, title: str) -> bytes:
+    """The song in a MIDI file, which is or will be at `path`, as a piano roll, PNG."""
     from backline.listening.piano_roll import piano_roll
 
-    task = session.task
-    given = task.was_there(rows) if len(task.given) else None
-    return piano_roll(rows, session.loaded.vocabulary, len(task.prompt), title, given)
+    view, _ = view_song(path, vocabulary, midi)
+    return piano_roll(view, vocabulary, title)
 
 
 # ---------------------------------------------------------------- command

@@ -41,12 +41,12 @@ def in_quarters(idea: dict) -> list[tuple]:
     """(part, onset, end, pitch) of an idea on a page."""
     ticks = idea["ticks_per_quarter"]
     return sorted((p, round(onset / ticks, 4), round(end / ticks, 4), pitch)
-                  for p, part in enumerate(idea["notes"]) for onset, end, pitch, _ in part)
+                  for p, part in enumerate(idea["notes"]) for onset, end, pitch, *_ in part)
 
 
 def old_pairs(idea: dict) -> set[tuple[int, int, int]]:
     """(part, onset, pitch) of the notes that a page shows as there before."""
-    return {(p, onset, pitch) for p, part in enumerate(idea["notes"]) for onset, _, pitch, old in part if old}
+    return {(p, onset, pitch) for p, part in enumerate(idea["notes"]) for onset, _, pitch, old, *_ in part if old}
 
 
 def onset_pairs(rows: np.ndarray) -> set[tuple[int, int, int]]:
@@ -150,7 +150,7 @@ def test_parts_that_were_given_are_old(tmp_path):
     for name in V.part_names:
         shutil.copy(EXAMPLES / f"given/{name}.mid", tmp_path / f"{V.part_names.index(name)}.mid")
     for made, idea in enumerate(shown(tmp_path)):
-        assert [{old for *_, old in part} for part in idea["notes"]] == [{int(p != made)} for p in range(len(V.parts))]
+        assert [{old for _, _, _, old, *_ in part} for part in idea["notes"]] == [{int(p != made)} for p in range(len(V.parts))]
         assert idea["fresh"] is None
         assert idea["asked"].startswith(f"{V.part_names[made]} to given ")
 
