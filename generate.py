@@ -31,8 +31,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from backline.common.errors import Parser, UserError, reports_user_errors
 from backline.common.files import check_writable, make_folder
 from backline.common.paths import BUNDLED_COPIES, BUNDLED_MODEL
@@ -67,6 +65,7 @@ from backline.generation.task import check_has_song, parse_bars, resting_parts
 from backline.generation.telling import check_controls
 from backline.generation.watch import Watcher, folder_beside, watch
 from backline.listening.ideas_page import PAGE_NAME, check_page, write_page
+from backline.listening.song_view import view_song
 from backline.listening.wav import Synthesizer, find_synthesizer
 from backline.music import choices as song_choices
 from backline.music.choices import Choices
@@ -394,7 +393,8 @@ class Outputs:
         if self.save_prompt:
             beside["-prompt.mid"] = prompt_bytes(session)
         if self.png:
-            beside[".png"] = picture(rows, session, f"seed {song.seed}")
+            title = f"seed {song.seed}"
+            beside[".png"] = picture(files[""], self.folder, session.loaded.vocabulary, title)
         if self.wav:
             beside[".wav"] = self.wav.wav(files[""])
         number = index if self.force else None
@@ -445,13 +445,12 @@ def prompt_bytes(session: Session) -> bytes:
     return parts_to_bytes(parts, tokenizer.vocabulary, TICKS_PER_QUARTER, prompt.tempo)
 
 
-def picture(rows: np.ndarray, session: Session, title: str) -> bytes:
-    """(N, F) rows of a song as a piano roll, PNG."""
+def picture(midi: bytes, folder: Path, vocabulary: Vocabulary, title: str) -> bytes:
+    """The song in a MIDI file, which will be in `folder`, as a piano roll, PNG."""
     from backline.listening.piano_roll import piano_roll
 
-    task = session.task
-    given = task.was_there(rows) if len(task.given) else None
-    return piano_roll(rows, session.loaded.vocabulary, len(task.prompt), title, given)
+    view, _ = view_song(folder / "song.mid", vocabulary, midi)
+    return piano_roll(view, vocabulary, title)
 
 
 # ---------------------------------------------------------------- command

@@ -22,6 +22,7 @@ from backline.music.song import NO_NOTES, Song, Track
 from backline.music.vocab import Part, Vocabulary
 
 FAMILY = 8  # programs of General MIDI: pianos, organs, guitars and so on
+MOST_LISTED = 6  # tracks that a question names
 MOST_CHANNELS = 2  # that one name may name a part for: a title may stand on all of them
 BASS_HIGHEST = 60  # a track whose middle pitch is higher is no question of a bass
 
@@ -281,7 +282,9 @@ def check_clear(song: Song,
     for name in needed:
         indices = assignment.questions.get(name)
         if indices:
-            tracks = ", ".join(texts[i] for i in indices)
+            tracks = ", ".join(texts[i] for i in indices[:MOST_LISTED])
+            if len(indices) > MOST_LISTED:
+                tracks += f" and {len(indices) - MOST_LISTED} more"
             number = numbers.index(indices[0]) + 1
             raise UserError(f"{where}: which track plays the {name} is not clear: {tracks}; say so "
                             f"with --part '{name}=#{number}', or --part {name}={NO_TRACK}")

@@ -288,8 +288,9 @@ def test_a_mute_is_heard_while_it_plays(shown):
 def test_drums_sound_like_what_they_are(shown, drum, low, high):
     """The middle of the spectrum of a kick, a snare and a hat, in hertz."""
     middle = shown.js(f"""(async () => {{
-      const player = {{ instruments: page.player.instruments, gains: () => [1, 0, 0], tempo: () => 120, volume: 1 }};
-      const idea = {{ notes: [{{ part: 0, pitch: {drum}, onset: 0, end: 0.1 }}] }};
+      const player = {{ gains: () => [1, 0, 0], speed: () => 1, volume: 1 }};
+      const note = {{ part: 0, instrument: drums, velocity: 100, pitch: {drum}, onset: 0, fade: 0.1 }};
+      const idea = {{ time: new TimeLine([[0, 120]]), notes: [note] }};
       const samples = (await render(player, idea, 0.2)).slice(0, 2048), power = [];
       for (let k = 1; k < 1024; k++) {{
         const turn = 2 * Math.PI * k / 2048;

@@ -40,7 +40,7 @@ class Roll {
 
   gutter() {
     const labels = this.lanes.map((lane) => element("div", {
-      class: "lane-label", style: `top: ${lane.top}px; height: ${lane.height}px; --color: var(${colorOf(lane)})`, title: lane.name },
+      class: lane.other ? "lane-label other" : "lane-label", style: `top: ${lane.top}px; height: ${lane.height}px; --color: var(${colorOf(lane)})`, title: lane.name },
     lane.name));
     return element("div", { class: "gutter", "aria-hidden": "true" }, ...labels);
   }
