@@ -396,7 +396,8 @@ def test_where_no_clock_runs_it_stops_and_says_so(shown):
     shown.js("(window.silent = 0, page.player.onSilence = () => { silent += 1; }, 0)")
     shown.press("space")
     shown.wait("page.player.position() > 0.1")
-    shown.js("(made[0].stopped = made[0].currentTime, setInterval(() => made.forEach((a) => { a.stopped ??= 0; }), 5), 0)")
+    shown.js("(made[0].stopped = made[0].currentTime, 0)")
+    shown.js("(setInterval(() => made.forEach((a) => { a.stopped ??= 0; }), 5), 0)")
     shown.wait("silent === 1 && !page.player.playing")
     assert shown.js("made.length") == 2
     assert shown.errors == []
