@@ -20,10 +20,10 @@ from backline.music.sheet import PART_CONTROLS, parse_levels
 from backline.music.theory import parse_key, scale_in_key
 from backline.music.vocab import FIELDS, Vocabulary
 
-# What safer and wilder mean, measured in benchmarks/README.md.
+# What safer and wilder mean; benchmarks/README.md has what they do.
 FEELS: dict[str, dict[str, Any]] = {
-    "safer": {"sampling_fn": "top_p", "threshold": (0.97,) * len(FIELDS), "temperature": (0.9,) * len(FIELDS)},
-    "wilder": {"sampling_fn": "top_p", "threshold": (1.0,) * len(FIELDS), "temperature": (1.1,) * len(FIELDS)},
+    "safer": {"sampling_fn": "top_p", "threshold": (0.97, 0.97, 0.97, 0.95), "temperature": (1.0,) * len(FIELDS)},
+    "wilder": {"sampling_fn": "top_p", "threshold": GenConfig.threshold, "temperature": (1.1,) * len(FIELDS)},
 }
 
 

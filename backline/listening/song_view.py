@@ -24,10 +24,9 @@ from backline.generation.task import Wish
 from backline.music.bars import check_meters, clip_length, pickup_ticks, without_pickup
 from backline.music.midi_edits import CONTROL_CHANGE, SUSTAIN
 from backline.music.midi_tracks import Event, MidiTracks, note_pairs, read_tracks, song_of_tracks, text_of
-from backline.music.midi_writer import VELOCITY
 from backline.music.players import Voice
-from backline.music.song import DEFAULT_TEMPO, NO_NOTES, Song, Track
-from backline.music.vocab import QUARTERS_PER_BAR, Vocabulary
+from backline.music.song import DEFAULT_TEMPO, NO_NOTES, TICKS_PER_QUARTER, VELOCITY, Song, Track
+from backline.music.vocab import PITCH_INSTRUMENT, QUARTERS_PER_BAR, Vocabulary
 from tokenizer import MidiTokenizerPooled
 
 PEDAL_DOWN = 64  # least value of a pedal that is down
@@ -241,6 +240,17 @@ def view_of_notes(time_line: Song,
         _tempos(time_line, 0),
         tuple(lanes),
     )
+
+
+def view_of_rows(rows: np.ndarray,
+                 vocabulary: Vocabulary,
+                 given: np.ndarray | None = None) -> SongView:
+    """A song of (N, F) rows; `given`, (N,) bool, are those that were there before it was made."""
+    parts = MidiTokenizerPooled(vocabulary).rows_to_parts(rows, TICKS_PER_QUARTER)
+    is_old = np.zeros(len(rows), bool) if given is None else given
+    part_of_row = vocabulary.part_of_id[rows[:, PITCH_INSTRUMENT]]
+    old_of_parts = [is_old[part_of_row == p] for p in range(len(parts))]
+    return view_of_notes(Song(TICKS_PER_QUARTER, ()), parts, old_of_parts, vocabulary)
 
 
 # ---------------------------------------------------------------- old and new

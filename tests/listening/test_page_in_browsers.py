@@ -364,3 +364,57 @@ def test_blind_pairs_ask_and_export_votes(tab, tmp_path, monkeypatch):
     tab.press("space")
     tab.wait("page.player.position() > 0.2")
     assert tab.errors == []
+
+
+# ---------------------------------------------------------------- clocks that stand still, and too many voices
+
+# A context whose clock can be stopped, as Safari's is after a switch of tabs, while it says that it runs.
+STOPPABLE = """(window.made = [], window.AudioContext = class extends AudioContext {
+  constructor(options) { super(options); made.push(this); }
+  get currentTime() { return this.stopped ?? super.currentTime; }
+}, 0)"""
+
+
+def test_a_clock_that_stands_still_is_replaced_and_the_song_goes_on(shown):
+    if shown.name != "chromium":
+        pytest.skip("its clock is one of this test file")
+    shown.js(STOPPABLE)
+    shown.js("page.player.setTempo(60)")
+    shown.press("space")
+    shown.wait("page.player.position() > 0.3")
+    beat = shown.js("(made[0].stopped = made[0].currentTime, page.player.position())")
+    shown.wait("made.length === 2 && page.player.position() > 1")
+    assert shown.js("[page.player.playing, page.player.audio === made[1], made[0].state]") == [True, True, "closed"]
+    assert shown.js("page.player.marks[0].beat") == pytest.approx(beat, abs=0.5)
+    shown.press("space")
+    assert shown.errors == []
+
+
+def test_where_no_clock_runs_it_stops_and_says_so(shown):
+    if shown.name != "chromium":
+        pytest.skip("its clock is one of this test file")
+    shown.js(STOPPABLE)
+    shown.js("(window.silent = 0, page.player.onSilence = () => { silent += 1; }, 0)")
+    shown.press("space")
+    shown.wait("page.player.position() > 0.1")
+    shown.js("(made[0].stopped = made[0].currentTime, 0)")
+    shown.js("(setInterval(() => made.forEach((a) => { a.stopped ??= 0; }), 5), 0)")
+    shown.wait("silent === 1 && !page.player.playing")
+    assert shown.js("made.length") == 2
+    assert shown.errors == []
+
+
+def test_the_oldest_of_too_many_voices_makes_room(shown):
+    shown.press("space")
+    shown.wait("page.player.desk !== null && page.player.marks.length > 0")
+    found = shown.js("""(() => {
+      const player = page.player, now = player.audio.currentTime;
+      player.voices = [];
+      const given = [...Array(100)].map((_, i) => player.voice(0, now + 0.001 * i, 9));
+      const kept = player.voices.map((voice) => voice.gain);
+      player.voice(0, now + 20, 1);  // all others have ended
+      return [kept.length, kept[0] === given[36], kept[63] === given[99], player.voices.length];
+    })()""")
+    assert found == [64, True, True, 1]
+    shown.press("space")
+    assert shown.errors == []

@@ -7,6 +7,8 @@
 const AHEAD = 0.25; // seconds that are handed over in advance
 const AHEAD_HIDDEN = 2.5; // in a tab out of sight, where browsers let timers run once a second
 const WAKE = 50; // milliseconds
+const STANDSTILL = 1000; // milliseconds until a clock that should run is taken for broken
+const MOST_VOICES = 64; // notes that sound at once; with hundreds, phones and Safari crackle
 const PATIENCE = 2000; // milliseconds until it is said that no sound comes
 const START_DELAY = 0.06; // seconds, so that the first notes are not late
 const REMEMBERED = 4096; // scheduled notes kept for whoever looks (tests)
@@ -73,6 +75,9 @@ class Player {
     this.restPosition = 0;
     this.marks = []; // {time, beat, speed}: how the song runs from `time` on, the newest last
     this.until = 0; // beat up to which notes are handed over
+    this.voices = []; // {gain, end}: notes handed over, the oldest first
+    this.ticked = { time: 0, at: 0 }; // the audio clock, and the computer's, when the first last moved
+    this.renewed = false; // whether the context is one in place of another that stood still
   }
 
   // ---------------------------------------------------------- what is so
@@ -135,10 +140,54 @@ class Player {
     this.marks = [];
     this.onChange();
     const waiting = setTimeout(() => this.onSilence(), PATIENCE);
-    await this.audio.resume();
+    await this.resume();
     clearTimeout(waiting);
+    this.renewed = false;
     if (!this.playing || this.idea !== idea || this.marks.length) return; // stopped while the device woke up
     this.begin(this.restPosition < idea.beats ? this.restPosition : 0);
+  }
+
+  /** Wait for the audio clock. A context that was interrupted may never wake up: then a new one takes its place. */
+  async resume() {
+    const isOld = this.audio.currentTime > 0;
+    const woken = this.audio.resume();
+    if (!isOld) return woken;
+    const late = new Promise((resolve) => setTimeout(resolve, STANDSTILL));
+    await Promise.race([woken.catch(() => {}), late]);
+    if (this.audio.state === "running") return undefined;
+    this.renew();
+    return this.audio.resume();
+  }
+
+  /** A new context in place of one whose clock stands still, as Safari's may after a switch of tabs. */
+  renew() {
+    this.release();
+    this.audio.close().catch(() => {}); // it may be closed already
+    this.audio = new AudioContext({ latencyHint: "playback" });
+  }
+
+  /** Whether the clock of the audio stands still though it should run. */
+  standsStill() {
+    const at = performance.now();
+    const time = this.audio.currentTime;
+    if (time !== this.ticked.time || document.hidden) this.ticked = { time, at };
+    return at - this.ticked.at > STANDSTILL;
+  }
+
+  /** Go on in a new context; if that stands still as well, say so. */
+  async revive() {
+    if (this.renewed) {
+      this.pause();
+      this.onSilence();
+      return;
+    }
+    const beat = this.position();
+    const idea = this.idea;
+    clearInterval(this.timer);
+    this.renew();
+    this.renewed = true;
+    await this.audio.resume();
+    if (this.playing && this.idea === idea) this.begin(beat);
   }
 
   stop() {
@@ -196,6 +245,7 @@ class Player {
     this.release(); // of a song whose last notes ring on
     this.desk = mixingDesk(this.audio, this.gains(), this.volume);
     this.scheduled = [];
+    this.ticked = { time: this.audio.currentTime, at: performance.now() };
     this.marks = [{ time: this.audio.currentTime + START_DELAY, beat, speed: this.speed() }];
     this.until = beat;
     for (const note of this.idea.notes) { // chords that would sound here
@@ -220,10 +270,15 @@ class Player {
     main.gain.setTargetAtTime(0, this.audio.currentTime, 0.01); // cutting the sound off would click
     setTimeout(() => main.disconnect(), 100);
     this.desk = null;
+    this.voices = [];
   }
 
   /** Hand over the notes up to the horizon, over the end of the song and on from its start in a loop. */
   wake() {
+    if (this.standsStill()) {
+      this.revive();
+      return;
+    }
     const now = this.audio.currentTime;
     const horizon = now + (document.hidden ? AHEAD_HIDDEN : AHEAD);
     const ended = this.until >= this.idea.beats && !this.loop;
@@ -253,9 +308,23 @@ class Player {
   /** Let a note sound at `time`, from `beat` on if that is not its beginning. */
   hand(note, time, beat = note.onset) {
     const seconds = this.between(beat, note.fade) / this.speed();
-    note.instrument(this.desk, touch(this.desk, note.part, note.velocity), time, note.pitch, seconds);
+    note.instrument(this.desk, this.voice(note, time, seconds), time, note.pitch, seconds);
     this.scheduled.push({ part: note.part, pitch: note.pitch, onset: note.onset, time, seconds });
     if (this.scheduled.length > REMEMBERED) this.scheduled.shift();
+  }
+
+  /** A gain for a note. Beyond MOST_VOICES the oldest note makes room. */
+  voice(note, time, seconds) {
+    const gain = this.audio.createGain();
+    gain.connect(touch(this.desk, note.part, note.velocity));
+    this.voices = this.voices.filter((voice) => voice.end > time);
+    if (this.voices.length >= MOST_VOICES) {
+      const oldest = this.voices.shift().gain;
+      oldest.gain.setTargetAtTime(0, time, 0.005); // cutting the sound off would click
+      setTimeout(() => oldest.disconnect(), 1000 * (time - this.audio.currentTime) + 50); // costs nothing from then on
+    }
+    this.voices.push({ gain, end: time + seconds });
+    return gain;
   }
 
   /** The end, where last notes may ring on. */
