@@ -234,7 +234,8 @@ def read_players(midi: MidiTracks) -> dict[str, list[Voice]] | None:
                    for name, voices in data["players"].items()}
     except (IndexError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
-    return players
+    numbers = [voice.track for voices in players.values() for voice in voices]
+    return players if max(numbers, default=-1) < len(midi.tracks) else None
 
 
 # ---------------------------------------------------------------- made tracks
