@@ -21,6 +21,7 @@ from backline.generation.config import GenConfig, RuleConfig
 from backline.generation.output_files import song_bytes, write_song
 from backline.generation.recipes import STARS_FORMAT, read_originals, recipe_from_dict
 from backline.generation.task import Wish
+from backline.listening import ideas_page
 from backline.listening.blind_page import excerpt
 from backline.listening.votes import read_votes
 from backline.music.midi_writer import parts_to_bytes
@@ -80,6 +81,20 @@ def test_notes_tempo_and_bars_are_those_of_the_midi(tmp_path):
         assert in_quarters(idea) == notes_by_pretty_midi(path)
         assert idea["tempo"] == TEMPO and idea["hash"] == file_hash(path)
         assert idea["bars"] == whole_bars(path)
+
+
+def test_songs_that_other_runs_write_meanwhile_are_shown_and_those_that_go_are_not(tmp_path, monkeypatch):
+    def idea_data(path: Path, *arguments: object) -> dict:
+        if path.name == "2.mid":
+            write_idea(tmp_path, 3)
+            path.unlink()
+        return plain(path, *arguments)
+
+    plain = ideas_page.idea_data
+    monkeypatch.setattr(ideas_page, "idea_data", idea_data)
+    for number in (0, 2):
+        write_idea(tmp_path, number)
+    assert [idea["file"] for idea in shown(tmp_path)] == ["0.mid", "3.mid"]
 
 
 def test_recipe_links_and_parts(tmp_path):
@@ -145,7 +160,7 @@ def test_tracks_of_other_parts_have_lanes_of_their_own(tmp_path, capsys):
         rows = random_song(number, 200, 4, BAND)
         write_song(tmp_path, number, song_bytes(rows, band, TEMPO, RECIPE))
     for idea in shown(tmp_path):
-        assert [other["name"] for other in idea["others"]] == ["shaker", "guitar", "strings", "lead"]
+        assert [other["name"] for other in idea["others"]] == ["guitar", "strings", "lead"]  # the shaker joins the drums
         notes = pretty_midi.PrettyMIDI(str(tmp_path / idea["file"])).instruments
         assert sum(map(len, idea["notes"])) == sum(len(track.notes) for track in notes)
     assert page_data(tmp_path / "index.html")["parts"][-1]["name"] == "other"

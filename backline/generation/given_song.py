@@ -7,22 +7,19 @@ of the song does that it belongs to.
 from __future__ import annotations
 
 import dataclasses
-import itertools
-import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from backline.music.bars import quantize_onsets
+from backline.music.channels import DRUM_CHANNEL
 from backline.music.midi_edits import (
-    TEXT,
+    all_voices,
     ending_at,
     free_channels,
-    only_voices,
     sound_of,
-    text_of,
     tracks_without,
     used_channels,
     with_hole,
@@ -30,20 +27,18 @@ from backline.music.midi_edits import (
 )
 from backline.music.midi_events import N_CHANNELS, NAME, NOTE_OFF, NOTE_ON, PROGRAM_CHANGE
 from backline.music.midi_tracks import (
-    DRUM_CHANNEL,
+    TEXT,
     Event,
     MidiTracks,
-    Voice,
     meta_message,
     tracks_to_bytes,
 )
 from backline.music.midi_writer import end_at_next_onset
+from backline.music.players import Voice, players_text
 from backline.music.song import NO_NOTES
 from backline.music.vocab import QUARTERS_PER_BAR, Part, Vocabulary
 
 MADE_MARK = b"made by Backline"  # a text event at the beginning of each made track
-PLAYERS_FORMAT = "pooled-players"
-PLAYERS_BEGINNING = f'{{"format":"{PLAYERS_FORMAT}"'.encode()  # of the text that says who plays what
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,25 +124,38 @@ def files_beside(given: GivenSong, made: Made, recipe: bytes) -> dict[str, bytes
     """The song and its stems as MIDI, by name ending: "" for the whole, "-drums" for a stem.
 
     All tracks end with the same bar line, or with the last note where that rings on. The stem of a
-    part is what the song gives of it, with what is made. `recipe` is a text for the whole.
+    part is what the song gives of it, with what is made. `recipe` is a text for each of them.
     """
     kept = with_made_hole(given, made)
     end_tick = end_of_song(given, made)
     tracks = made_tracks(given, made)
+    left = {name: () if name in made.dropped else voices
+            for name, voices in given.voices.items()}
     dropped = [voice for name in made.dropped for voice in given.voices[name]]
-    whole = _with_tracks(without_voices(kept, dropped), list(tracks.values()))
-    players = players_text(_players(given, kept, made, tracks))
-    files = {"": _finished(_with_texts(whole, [recipe, players]), end_tick)}
-    for part in given.vocabulary.parts:
-        own: tuple[Voice, ...] = ()
-        if part.name not in made.dropped:
-            own = given.voices[part.name]
-        stem = only_voices(kept, own)
-        track = tracks.get(part.name)
-        if track is None and not own:
-            track = (_name_event(part.name),)
-        files[f"-{part.name}"] = _finished(_with_tracks(stem, [track] if track else []), end_tick)
-    return files
+    files = {"": _file(kept, dropped, left, tracks, recipe)}
+    for name, voices in left.items():
+        own = {name: tracks[name]} if name in tracks else {}
+        if not voices and not own:
+            own = {name: (_name_event(name),)}
+        others = [voice for voice in all_voices(kept) if voice not in voices]
+        files[f"-{name}"] = _file(kept, others, {name: voices}, own, recipe)
+    return {ending: _finished(midi, end_tick) for ending, midi in files.items()}
+
+
+def _file(kept: MidiTracks,
+          gone: Collection[Voice],
+          voices: Mapping[str, Sequence[Voice]],
+          made: Mapping[str, tuple[Event, ...]],
+          recipe: bytes) -> MidiTracks:
+    """What is kept but the voices that are `gone`, with made tracks; who plays what, and the recipe."""
+    numbers = {before: number for number, before in enumerate(tracks_without(kept, gone))}
+    players = {name: [Voice(numbers[voice.track], voice.channel) for voice in own]
+               for name, own in voices.items()}
+    for number, (name, events) in enumerate(made.items(), len(numbers)):
+        channels = {event.channel for event in events if event.is_onset}
+        players[name] += [Voice(number, channel) for channel in channels]
+    midi = _with_tracks(without_voices(kept, gone), list(made.values()))
+    return _with_texts(midi, [recipe, players_text(players, len(midi.tracks))])
 
 
 def prompt_file(given: GivenSong, n_bars: int) -> bytes:
@@ -196,48 +204,6 @@ def end_of_song(given: GivenSong, made: Made) -> int:
     return given.origin + given.bar_ticks * max(n_bars, made.n_bars)
 
 
-# ---------------------------------------------------------------- who plays what
-
-
-def _players(given: GivenSong,
-             kept: MidiTracks,
-             made: Made,
-             tracks: Mapping[str, tuple[Event, ...]]) -> dict[str, list[Voice]]:
-    """By the part's name, what plays it in the file that is written."""
-    dropped = [voice for name in made.dropped for voice in given.voices[name]]
-    numbers = {before: number for number, before in enumerate(tracks_without(kept, dropped))}
-    players = {name: [Voice(numbers[voice.track], voice.channel) for voice in voices]
-               for name, voices in given.voices.items()
-               if name not in made.dropped}
-    channels = made_channels(given, made.parts)
-    for number, name in enumerate(tracks, len(numbers)):
-        players.setdefault(name, []).append(Voice(number, channels[name]))
-    return players
-
-
-def players_text(players: Mapping[str, Sequence[Voice]]) -> bytes:
-    """The text event of a song that says who plays what: names of parts, [track, channel] from 0.
-
-    What was said by a person, or by the name of the given file, is nowhere else in the song.
-    """
-    data = {"format": PLAYERS_FORMAT, "version": 1, "players": players}
-    return json.dumps(data, separators=(",", ":")).encode()
-
-
-def read_players(midi: MidiTracks) -> dict[str, list[Voice]] | None:
-    """What `players_text` says in a file; None where nothing says it, or not of this file."""
-    events = itertools.chain.from_iterable(midi.tracks)
-    texts = [text for text in map(text_of, events) if text.startswith(PLAYERS_BEGINNING)]
-    try:
-        data = json.loads(texts[0])
-        players = {str(name): [Voice(int(track), int(channel)) for track, channel in voices]
-                   for name, voices in data["players"].items()}
-    except (IndexError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return None
-    numbers = [voice.track for voices in players.values() for voice in voices]
-    return players if max(numbers, default=-1) < len(midi.tracks) else None
-
-
 # ---------------------------------------------------------------- made tracks
 
 
@@ -251,8 +217,9 @@ def made_tracks(given: GivenSong, made: Made) -> dict[str, tuple[Event, ...]]:
             channel = channels[part.name]
             sound = _sound(given, part, channel, first_tick)
             notes = _in_ticks(given, made, index)
+            name = f"{part.name} (new)" if given.voices[part.name] else part.name
             tracks[part.name] = (
-                _name_event(part.name),
+                _name_event(name),
                 Event(0, meta_message(TEXT, MADE_MARK)),
                 *(Event(0, bytes([message[0] | channel]) + message[1:]) for message in sound),
                 *_note_events(notes, made.velocities[index], channel),

@@ -6,6 +6,7 @@ pages and the player of notebooks are made of the same pieces.
 
 from __future__ import annotations
 
+import contextlib
 import html
 import re
 import sys
@@ -26,6 +27,7 @@ from backline.music.vocab import FIELDS, QUARTERS_PER_BAR, Vocabulary
 
 PAGE_NAME = "index.html"
 PAGE_MARK = "pooled ideas page"  # by which our own page is known, and may be replaced
+PAGE_TRIES = 5  # to write a page of all songs, while other runs write more
 SCRIPTS = ("elements.js", "sound.js", "player.js", "roll.js", "cards.js", "dock.js", "blind.js",
            "page.js")
 OTHERS = "other"  # all tracks that play no part, which one mutes together
@@ -83,21 +85,34 @@ def write_page(folder: Path, vocabulary: Vocabulary) -> Path:
     """
     path = folder / PAGE_NAME
     check_page(path)
-    songs = [song
-             for song in folder.iterdir()
-             if re.fullmatch(r"\d+\.mid", song.name)]
-    songs.sort(key=lambda song: (int(song.stem), song.name))
-    ideas = _readable(songs, vocabulary)
+    for _ in range(PAGE_TRIES):
+        songs = _numbered_songs(folder)
+        ideas = _readable(list(songs), vocabulary)
+        if ideas:
+            plural = "s" if len(ideas) > 1 else ""
+            summary = f"{len(ideas)} idea{plural}"
+            data = common_data(folder.resolve().name, summary, vocabulary)
+            if any(idea["others"] for idea in ideas):
+                data["parts"].append({"name": OTHERS, "other": True})
+            write_bytes(path, page_bytes(data | {"ideas": ideas}))
+        if _numbered_songs(folder) == songs:
+            break
+        # Another run wrote a song meanwhile, and maybe a page with it, which this one replaced.
     if not ideas:
         raise UserError(f"{folder}: no numbered songs in it that can be shown (0.mid, 1.mid, …); "
                         f"make some with generate.py -o {folder}")
-    plural = "s" if len(ideas) > 1 else ""
-    summary = f"{len(ideas)} idea{plural}"
-    data = common_data(folder.resolve().name, summary, vocabulary)
-    if any(idea["others"] for idea in ideas):
-        data["parts"].append({"name": OTHERS, "other": True})
-    write_bytes(path, page_bytes(data | {"ideas": ideas}))
     return path
+
+
+def _numbered_songs(folder: Path) -> dict[Path, int]:
+    """The songs of a folder by number, and when they were last changed, in nanoseconds."""
+    found = {}
+    for path in folder.iterdir():
+        if re.fullmatch(r"\d+\.mid", path.name):
+            with contextlib.suppress(FileNotFoundError):  # gone since it was listed
+                found[path] = path.stat().st_mtime_ns
+    in_order = sorted(found, key=lambda path: (int(path.stem), path.name))
+    return {path: found[path] for path in in_order}
 
 
 def _readable(paths: Sequence[Path], vocabulary: Vocabulary) -> list[dict[str, Any]]:
@@ -108,6 +123,8 @@ def _readable(paths: Sequence[Path], vocabulary: Vocabulary) -> list[dict[str, A
             ideas.append(idea_data(path, vocabulary))
         except UserError as err:
             print(f"notice: not on the page: {err}", file=sys.stderr)
+        except FileNotFoundError:  # gone since it was listed
+            pass
     return ideas
 
 

@@ -16,22 +16,17 @@ import numpy as np
 from backline.common.errors import UserError
 from backline.common.files import file_hash
 from backline.generation.config import Reading
-from backline.generation.given_song import MADE_MARK, read_players
+from backline.generation.given_song import MADE_MARK
 from backline.generation.prompt import read_rows_alone
 from backline.generation.reading import cast
 from backline.generation.recipes import Recipe, find_recipe
 from backline.generation.task import Wish
 from backline.music.bars import check_meters, clip_length, pickup_ticks, without_pickup
-from backline.music.midi_edits import CONTROL_CHANGE, SUSTAIN, text_of
-from backline.music.midi_tracks import (
-    Event,
-    MidiTracks,
-    Voice,
-    note_pairs,
-    read_tracks,
-    song_of_tracks,
-)
+from backline.music.choices import NO_TRACK
+from backline.music.midi_edits import CONTROL_CHANGE, SUSTAIN
+from backline.music.midi_tracks import Event, MidiTracks, note_pairs, read_tracks, song_of_tracks, text_of
 from backline.music.midi_writer import VELOCITY
+from backline.music.players import Voice
 from backline.music.song import DEFAULT_TEMPO, NO_NOTES, Song, Track
 from backline.music.vocab import QUARTERS_PER_BAR, Vocabulary
 from tokenizer import MidiTokenizerPooled
@@ -97,7 +92,7 @@ def view_song(path: Path,
     check_meters(without_pickup(song), str(path))
     pickup = pickup_ticks(song)
     origin = pickup - QUARTERS_PER_BAR * song.ticks_per_quarter if pickup else 0
-    players = _players(midi, song, voices, vocabulary, recipe)
+    players = _players(song, voices, vocabulary, recipe)
     tracks = dict(zip(voices, _heard_tracks(midi, song, voices), strict=True))
     view = SongView(
         song.ticks_per_quarter,
@@ -113,17 +108,18 @@ def view_song(path: Path,
     return view, recipe
 
 
-def _players(midi: MidiTracks,
-             song: Song,
+def _players(song: Song,
              voices: Sequence[Voice],
              vocabulary: Vocabulary,
              recipe: Recipe | None) -> dict[str, list[Voice]]:
-    """By the part's name, what plays it: as the file says, else as a prompt would be read."""
-    written = read_players(midi)
-    if written is not None:
-        return {name: [voice for voice in written.get(name, ()) if voice in voices]
-                for name in vocabulary.part_names}
+    """By the part's name, what plays it, as a prompt would be read.
+
+    What the file says goes before the recipe, whose choices are about the tracks of the prompt.
+    """
     reading = recipe.reading if recipe else None
+    if song.players:
+        silent = [name for name, own in song.players.items() if not own]
+        reading = Reading(tracks=tuple((name, NO_TRACK) for name in silent))
     casting = cast(song, vocabulary, reading or Reading())
     return {name: [voices[i] for i in indices]
             for name, indices in casting.tracks.items()}

@@ -60,8 +60,8 @@ class Synthesizer:
     def wav(self, midi: bytes) -> bytes:
         """A song as a WAV file, stereo, 16 bits, up to its last end of track: whole bars stay whole.
 
-        Silence at its end that `clip_length` does not count is left out. The loudest sample is as
-        loud as can be. The same song gives the same bytes with the same FluidSynth.
+        Silence at its end that `clip_length` does not count is left out. It is as loud as it can be,
+        whatever the velocities. The same song gives the same bytes with the same FluidSynth.
 
         Raises UserError if FluidSynth cannot read the SoundFont.
         """

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Collection, Sequence
 
+from backline.music.channels import DRUM_CHANNEL
 from backline.music.midi_events import (
     CHANNEL_PRESSURE,
     KEY,
@@ -18,15 +19,8 @@ from backline.music.midi_events import (
     SYSEX,
     TEMPO,
 )
-from backline.music.midi_tracks import (
-    DRUM_CHANNEL,
-    Event,
-    MidiTracks,
-    Voice,
-    meta_message,
-    meta_value,
-    note_pairs,
-)
+from backline.music.midi_tracks import Event, MidiTracks, meta_message, note_pairs, text_of
+from backline.music.players import Voice
 from backline.music.song import MICROSECONDS_PER_MINUTE
 
 CONTROL_CHANGE = 0xB0
@@ -38,7 +32,6 @@ BANK, VOLUME, PAN, EXPRESSION, FINE_BANK, REVERB, CHORUS = 0, 7, 10, 11, 32, 91,
 SOUND_CONTROLLERS = (BANK, FINE_BANK, VOLUME, PAN, EXPRESSION, REVERB, CHORUS)
 # Meta messages that say something about their track alone: number, name, instrument, channel, port.
 ABOUT_TRACK = (0x00, NAME, 0x04, 0x20, 0x21)
-TEXT = 0x01
 STATES = (TEMPO, SIGNATURE, KEY)  # meta messages that hold until the next of their kind
 Track = Sequence[Event]
 KeepNote = Callable[[int, Event], bool]  # of a track's index and a note-on
@@ -70,15 +63,13 @@ def tracks_without(midi: MidiTracks, voices: Collection[Voice]) -> dict[int, tup
     return left
 
 
-def only_voices(midi: MidiTracks, voices: Collection[Voice]) -> MidiTracks:
-    """What these voices play, with all that the file says of the whole song."""
-    others = []
+def all_voices(midi: MidiTracks) -> list[Voice]:
+    """Each channel of each track that any message is for."""
+    voices = []
     for index, events in enumerate(midi.tracks):
         channels = {event.channel for event in events if event.channel >= 0}
-        others += [Voice(index, channel)
-                   for channel in sorted(channels)
-                   if Voice(index, channel) not in voices]
-    return without_voices(midi, others)
+        voices += [Voice(index, channel) for channel in sorted(channels)]
+    return voices
 
 
 def used_channels(midi: MidiTracks) -> set[int]:
@@ -299,8 +290,3 @@ def without_texts(midi: MidiTracks, beginnings: tuple[bytes, ...]) -> MidiTracks
     tracks = [tuple(event for event in events if not text_of(event).startswith(beginnings))
               for events in midi.tracks]
     return dataclasses.replace(midi, tracks=tuple(tracks))
-
-
-def text_of(event: Event) -> bytes:
-    """What a text event says; nothing for other events."""
-    return meta_value(event.message) if event.meta == TEXT else b""

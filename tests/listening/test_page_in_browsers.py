@@ -12,6 +12,7 @@ import json
 import shutil
 
 import mido
+import numpy as np
 import pytest
 from browsers import Browser, browser
 from commands import succeeds
@@ -23,7 +24,7 @@ from backline.generation.recipes import read_originals
 from backline.listening.notebook_player import player
 from backline.listening.votes import read_votes
 from backline.music.song import TICKS_PER_QUARTER
-from backline.music.vocab import NOTE_DUR
+from backline.music.vocab import BAR, FIRST_ID, NOTE_DUR, START_POS
 
 # Instead of a download, which would end up in somebody's folder: the file's name and text in `window.saved`.
 CATCH_FILES = """(URL.createObjectURL = (blob) => { window.blob = blob; return "#"; }, window.saved = 0,
@@ -51,9 +52,17 @@ def folder(tmp_path_factory):
     """Three songs and their page."""
     made = tmp_path_factory.mktemp("songs")
     for number in range(3):
-        write_idea(made, number)
+        write_idea(made, number, within_bars(random_song(number, 60, 4), 4))
     succeeds(page.main, [made])
     return made
+
+
+def within_bars(rows: np.ndarray, n_bars: int) -> np.ndarray:
+    """The rows without a note that rings on past these bars: so many the song lasts."""
+    onset = (rows[:, BAR] - FIRST_ID) * V.steps_per_bar + rows[:, START_POS] - FIRST_ID
+    most = n_bars * V.steps_per_bar - onset
+    rows[:, NOTE_DUR] = np.minimum(rows[:, NOTE_DUR], FIRST_ID + most - 1)
+    return rows
 
 
 @pytest.fixture
@@ -174,9 +183,7 @@ def test_it_stops_at_the_end_and_goes_back(shown):
 
 
 def test_a_loop_goes_on_without_a_gap(tab, tmp_path):
-    rows = random_song(1, 20, 1)
-    rows[:, NOTE_DUR] = rows[:, NOTE_DUR].clip(max=8)
-    path = write_idea(tmp_path, 0, rows)
+    path = write_idea(tmp_path, 0, within_bars(random_song(1, 20, 1), 1))
     succeeds(page.main, [tmp_path])
     opened(tab, tmp_path / "index.html")
     tab.js("page.player.setTempo(240)")
@@ -318,11 +325,12 @@ def theirs(tab, tmp_path) -> Browser:
     conductor = mido.MidiTrack([mido.MetaMessage("set_tempo", tempo=1_000_000),
                                 mido.MetaMessage("set_tempo", tempo=500_000, time=400)])
     tracks = [conductor]
-    for name, program, velocity in (("piano", 0, 50), ("Strings", 48, 100)):
+    for channel, (name, program, velocity) in enumerate([("piano", 0, 50), ("Strings", 48, 100)]):
         tracks.append(mido.MidiTrack([
-            mido.MetaMessage("track_name", name=name), mido.Message("program_change", channel=program % 15, program=program),
-            mido.Message("control_change", channel=program % 15, control=64, value=127 if program == 0 else 0),
-            *(mido.Message(kind, channel=program % 15, note=60, velocity=velocity, time=time)
+            mido.MetaMessage("track_name", name=name),
+            mido.Message("program_change", channel=channel, program=program),
+            mido.Message("control_change", channel=channel, control=64, value=0 if channel else 127),
+            *(mido.Message(kind, channel=channel, note=60, velocity=velocity, time=time)
               for kind, time in (("note_on", 200), ("note_off", 100), ("note_on", 300), ("note_off", 100)))]))
     tracks.append(mido.MidiTrack([mido.MetaMessage("end_of_track", time=800)]))
     mido.MidiFile(tracks=tracks, ticks_per_beat=100).save(tmp_path / "0.mid")
@@ -331,11 +339,12 @@ def theirs(tab, tmp_path) -> Browser:
 
 
 def test_tempos_are_followed_and_stretched_together(theirs):
-    assert theirs.js("page.cards[0].root.querySelector('.names p').textContent").count("60–120")
+    assert "60–120\u00a0BPM" in theirs.js("page.cards[0].root.querySelector('.names p').textContent")
     theirs.js("page.player.setTempo(4 * page.ideas[0].tempo)")
     theirs.press("space")
     theirs.wait("page.player.position() > 6.5")
-    notes = theirs.js("page.player.scheduled.filter((note) => note.part === V)".replace("V", str(V.part_names.index("piano"))))
+    piano = V.part_names.index("piano")
+    notes = theirs.js(f"page.player.scheduled.filter((note) => note.part === {piano})")
     onsets = [note["onset"] for note in notes]
     assert onsets == [2, 6]
     own = (4 - 2) * 60 / 60 + 2 * 60 / 120  # seconds from the one to the other

@@ -11,19 +11,13 @@ import numpy as np
 from pages import RECIPE, V
 
 from backline.generation.config import Reading
-from backline.generation.given_song import (
-    MADE_MARK,
-    GivenSong,
-    Made,
-    files_beside,
-    players_text,
-    read_players,
-)
+from backline.generation.given_song import MADE_MARK, GivenSong, Made, files_beside
 from backline.generation.recipes import recipe_text
 from backline.generation.task import Wish
 from backline.listening.ideas_page import music_data
 from backline.listening.song_view import SongView, view_song
-from backline.music.midi_tracks import Voice, read_tracks, song_of_tracks
+from backline.music.midi_tracks import read_tracks, song_of_tracks
+from backline.music.players import Voice, players_text
 
 TPQ = 100
 BAR = 4 * TPQ
@@ -125,7 +119,7 @@ def test_every_tempo_is_there_and_a_pickup_ends_bar_1():
 
 def test_tracks_on_one_part_are_joined_as_the_song_says():
     voices = {"piano": [Voice(1, 0), Voice(2, 1)]}
-    text = mido.MetaMessage("text", text=players_text(voices).decode())
+    text = mido.MetaMessage("text", text=players_text(voices, n_tracks=3).decode())
     data = midi(track("Left", 0, *note(0, 90, 40, 80), program=33),
                 track("Right", 1, *note(0, 90, 70, 70), program=33), before=(text,))
     view = seen(data)
@@ -133,18 +127,15 @@ def test_tracks_on_one_part_are_joined_as_the_song_says():
     assert len(view.lanes) == len(V.parts)
 
 
-def test_who_plays_what_is_nonsense_in_some_files():
-    for value in ('{"format":"pooled-players"', '{"format":"pooled-players","players":[]}',
-                  '{"format":"pooled-players","players":{"bass":[[1]]}}'):
-        data = midi(track("bass", 0, *note(0, 90, 40, 80)), before=(mido.MetaMessage("text", text=value),))
-        assert read_players(read_tracks("x", data)) is None
+def test_who_plays_what_is_guessed_where_the_song_says_nothing_or_nonsense():
+    elsewhere = players_text({"bass": [Voice(1, 3)]}, n_tracks=9).decode()  # as after another program took some away
+    for text in (elsewhere, *(f'{{"format":"backline-players"{rest}' for rest in (
+            "", ',"players":[]}', ',"tracks":2,"players":{"bass":[[1]]}}'))):
+        data = midi(track("bass", 0, *note(0, 90, 40, 80)), before=(mido.MetaMessage("text", text=text),))
         assert len(seen(data).lanes[BASS].notes) == 1
-    elsewhere = '{"format":"pooled-players","players":{"bass":[[70,3]]}}'  # as after another program's reordering
-    data = midi(track("bass", 0, *note(0, 90, 40, 80)), before=(mido.MetaMessage("text", text=elsewhere),))
-    assert len(seen(data).lanes[BASS].notes) == 1
 
 
-def written(dropped: tuple[str, ...] = (), **wish: tuple) -> bytes:
+def written(dropped: tuple[str, ...] = (), tracks: tuple = (), **wish: tuple) -> bytes:
     """A song with a made piano beside it."""
     given_midi = read_tracks("x", band())
     song, voices = song_of_tracks(given_midi, "x")
@@ -155,7 +146,7 @@ def written(dropped: tuple[str, ...] = (), **wish: tuple) -> bytes:
     steps = V.steps_per_quarter
     made = Made([nothing, nothing, np.array([[steps, 2 * steps, 60]])], [np.zeros(0), np.zeros(0), np.array([77])],
                 ("piano",), dropped=dropped, n_bars=2)
-    recipe = dataclasses.replace(RECIPE, wish=Wish(**wish), reading=Reading())
+    recipe = dataclasses.replace(RECIPE, wish=Wish(**wish), reading=Reading(tracks=tracks))
     return files_beside(given, made, recipe_text(recipe))[""]
 
 
@@ -166,17 +157,20 @@ def test_made_tracks_are_new_and_all_others_old():
     assert view.fresh is None
 
 
-def test_a_song_says_who_plays_what_when_tracks_before_are_dropped():
-    """By name and channel, "Kit" would be the drums; dropped, it moves the numbers of all others."""
-    data = written(dropped=("drums",))
-    midi_tracks = read_tracks("x", data)
-    assert sum(MADE_MARK in message for events in midi_tracks.tracks for _, message in events) == 1
-    players = read_players(midi_tracks)
-    assert "drums" not in players
-    _, voices = song_of_tracks(midi_tracks, "x")
-    assert players == {"bass": [voices[0]], "piano": [voices[2]]}
+def test_what_a_person_said_of_the_prompt_is_not_asked_of_the_song():
+    """A drums track is dropped, and #2 of the prompt is #1 of the song; the made piano is no "Rhodes"."""
+    data = written(dropped=("drums",), tracks=(("bass", "#2"), ("piano", "Rhodes")))
+    texts = [message for events in read_tracks("x", data).tracks for _, message in events]
+    assert sum(MADE_MARK in text for text in texts) == 1
     view = seen(data)
     assert [lane.name for lane in view.lanes if len(lane.notes)] == ["bass", "piano", "Strings"]
+
+
+def test_a_part_that_nobody_plays_is_not_guessed_again():
+    silent = {"bass": [Voice(1, 0)], "piano": [], "drums": []}
+    text = mido.MetaMessage("text", text=players_text(silent, n_tracks=3).decode())
+    data = midi(track("bass", 0, *note(0, 90, 40, 80)), track("piano", 1, *note(0, 90, 70, 80)), before=(text,))
+    assert [len(lane.notes) for lane in seen(data).lanes] == [0, 1, 0, 1]
 
 
 def test_a_song_that_goes_on_is_new_from_its_first_made_note():
