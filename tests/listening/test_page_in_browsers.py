@@ -176,10 +176,11 @@ def test_playing_moves_the_cursor_and_schedules_the_notes_of_the_midi(shown, fol
 
 def test_it_stops_at_the_end_and_goes_back(shown):
     shown.js("page.player.setTempo(240)")
-    shown.js("page.player.seek(14)")
+    n_beats = 4 * shown.js("page.player.idea.bars")
+    shown.js(f"page.player.seek({n_beats - 2})")
     shown.press("space")
     shown.wait("!page.player.playing")
-    assert shown.js("[page.player.position(), page.player.until]") == [0, 16]
+    assert shown.js("[page.player.position(), page.player.until]") == [0, n_beats]
 
 
 def test_a_loop_goes_on_without_a_gap(tab, tmp_path):
@@ -214,8 +215,9 @@ def test_the_tempo_may_change_while_it_plays(shown, folder):
 
 def test_seeking_by_click_and_keys(shown, folder):
     shown.click(".sheet")  # its middle
-    assert shown.js("page.player.position()") == pytest.approx(8, abs=0.05)
-    for key, beat in (("right", 12), ("left", 8), ("left", 4), ("home", 0), ("left", 0)):
+    middle = 2 * shown.js("page.player.idea.bars")
+    assert shown.js("page.player.position()") == pytest.approx(middle, abs=0.05)
+    for key, beat in (("right", middle + 4), ("left", middle), ("left", middle - 4), ("home", 0), ("left", 0)):
         shown.press(key)
         assert shown.js("page.player.position()") == beat
     shown.press("right")
@@ -502,9 +504,9 @@ def test_the_oldest_of_too_many_voices_makes_room(shown):
     found = shown.js("""(() => {
       const player = page.player, now = player.audio.currentTime;
       player.voices = [];
-      const given = [...Array(100)].map((_, i) => player.voice(0, now + 0.001 * i, 9));
+      const given = [...Array(100)].map((_, i) => player.voice({ part: 0, velocity: 100 }, now + 0.001 * i, 9));
       const kept = player.voices.map((voice) => voice.gain);
-      player.voice(0, now + 20, 1);  // all others have ended
+      player.voice({ part: 0, velocity: 100 }, now + 20, 1);  // all others have ended
       return [kept.length, kept[0] === given[36], kept[63] === given[99], player.voices.length];
     })()""")
     assert found == [64, True, True, 1]
