@@ -57,7 +57,7 @@ def piano_roll(view: SongView, vocabulary: Vocabulary, title: str = "") -> bytes
     for lane, axes, drawing in zip(lanes, panels, drawings, strict=True):
         _lane_panel(axes, lane, drawing)
         axes.set_xlim(0, view.n_bars)
-        _bar_axis(axes, 0, view.n_bars)
+        _bar_axis(axes, view.n_bars)
         axes.set_axisbelow(True)
         if ground_end is not None:
             axes.axvspan(0, ground_end, color=PROMPT_GREY, zorder=0)
@@ -72,8 +72,8 @@ def prompt_end(view: SongView) -> float | None:
         return None
     start, end = view.fresh
     goes_on = end == view.n_bars * view.bar_ticks
-    n_parts_old = [lane.notes[lane.is_old, 0].max(initial=0) for lane in view.lanes]
-    return start / view.bar_ticks if goes_on and max(n_parts_old) < start else None
+    last_old = max(lane.notes[lane.is_old, 0].max(initial=0) for lane in view.lanes)
+    return start / view.bar_ticks if goes_on and last_old < start else None
 
 
 def _drawing(lane: Lane,
@@ -121,25 +121,24 @@ def _meaning(view: SongView, ground_end: float | None) -> str:
     return " (pale: what was given)" if is_any_old else ""
 
 
-def _bar_axis(axes: Axes, first: int, last: int) -> None:
+def _bar_axis(axes: Axes, n_bars: int) -> None:
     """A line where each bar begins, with its number; beats too where bars are few.
 
     Where bars are many, only every fourth or sixteenth is numbered.
     """
-    n_bars = last - first
     every = 16
     if n_bars <= MANY_BARS:
         every = 1
     elif n_bars <= 4 * MANY_BARS:
         every = 4
-    bars = range(first, last)
+    bars = range(n_bars)
     numbers = [f"{bar + 1}" if bar % every == 0 else "" for bar in bars]
     axes.set_xticks(bars, numbers, fontsize=9)
     axes.grid(axis="x", alpha=0.5)
     if n_bars <= FEW_BARS:
         n_beats = QUARTERS_PER_BAR * n_bars
         beats = [beat for beat in range(n_beats) if beat % QUARTERS_PER_BAR]
-        places = [first + beat / QUARTERS_PER_BAR for beat in beats]
+        places = [beat / QUARTERS_PER_BAR for beat in beats]
         axes.set_xticks(places, minor=True)
         axes.tick_params(which="minor", length=0)
         axes.grid(axis="x",
