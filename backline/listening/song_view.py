@@ -22,6 +22,7 @@ from backline.generation.reading import cast
 from backline.generation.recipes import Recipe, find_recipe
 from backline.generation.task import Wish
 from backline.music.bars import check_meters, clip_length, pickup_ticks, without_pickup
+from backline.music.choices import NO_TRACK
 from backline.music.midi_edits import CONTROL_CHANGE, SUSTAIN
 from backline.music.midi_tracks import Event, MidiTracks, note_pairs, read_tracks, song_of_tracks, text_of
 from backline.music.players import Voice
@@ -110,8 +111,14 @@ def _players(song: Song,
              voices: Sequence[Voice],
              vocabulary: Vocabulary,
              recipe: Recipe | None) -> dict[str, list[Voice]]:
-    """By the part's name, what plays it, as a prompt would be read."""
+    """By the part's name, what plays it, as a prompt would be read.
+
+    What the file says goes before the recipe, whose choices are about the tracks of the prompt.
+    """
     reading = recipe.reading if recipe else None
+    if song.players:
+        silent = [name for name, own in song.players.items() if not own]
+        reading = Reading(tracks=tuple((name, NO_TRACK) for name in silent))
     casting = cast(song, vocabulary, reading or Reading())
     return {name: [voices[i] for i in indices]
             for name, indices in casting.tracks.items()}
