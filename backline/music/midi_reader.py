@@ -29,6 +29,7 @@ from backline.music.midi_events import (
     track_chunk,
 )
 from backline.music.midi_writer import PartsMidiFile
+from backline.music.names import printable
 from backline.music.song import NO_NOTES, Song, TimeSignature, Track, rounded_tempo
 
 MIDI_SUFFIXES = (".mid", ".midi", ".kar", ".rmi")
@@ -351,9 +352,8 @@ def _tracks(score: Any, notes: np.ndarray, n_notes: list[int]) -> tuple[Track, .
     ends = np.cumsum(n_notes)
     for track, n, end in zip(score.tracks, n_notes, ends, strict=True):
         if n:
-            name = track.name.replace("\0", " ").strip()  # old sequencers fill up names with zeros
             own = notes[end - n:end]
-            tracks.append(Track(name, track.program, track.is_drum, own))
+            tracks.append(Track(printable(track.name), track.program, track.is_drum, own))
     return tuple(tracks)
 
 

@@ -35,6 +35,7 @@ from backline.music.midi_events import (
     number_at,
 )
 from backline.music.midi_reader import check_times, first_release, open_chunks
+from backline.music.names import decoded_name
 from backline.music.song import MICROSECONDS_PER_MINUTE, Song, TimeSignature, Track, rounded_tempo
 
 DRUM_CHANNEL = 9  # counted from 0
@@ -303,8 +304,7 @@ def _track_name(events: Iterable[Event]) -> str:
     """The first name that a track gives itself."""
     for event in events:
         if event.meta == NAME:
-            text = meta_value(event.message).decode("utf-8", "replace")
-            return text.replace("\0", " ").strip()
+            return decoded_name(meta_value(event.message))
     return ""
 
 

@@ -1,0 +1,71 @@
+"""Files as people's programs leave them: what is heard of each, what is kept, and what is said."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from found_files import BAR, FOUND, QUARTER
+
+from backline.generation.reading import Asked, Heard, hear
+from backline.music.midi_reader import read_song
+from backline.music.midi_tracks import MidiTracks, read_tracks
+from backline.music.names import decoded_name
+from backline.music.vocab import load_vocabulary
+
+VOCABULARY = load_vocabulary()
+
+
+def heard(which: str, asked: Asked | None = None) -> Heard:
+    """What the model hears of a found file."""
+    path = Path(f"{which}.mid")
+    return hear(read_tracks(path, FOUND[which]()), path, asked or Asked(), VOCABULARY)
+
+
+def told(which: str) -> list[str]:
+    return [line.removeprefix(f"{which}.mid: ") for line in heard(which).notices]
+
+
+def events_of(midi: MidiTracks) -> Counter:
+    """Every event and its place, in quarters."""
+    return Counter((event.tick / midi.ticks_per_quarter, event.message)
+                   for events in midi.tracks
+                   for event in events)
+
+
+@pytest.mark.parametrize("which", FOUND)
+def test_every_given_event_is_kept(which):
+    given = events_of(read_tracks(which, FOUND[which]()))
+    assert given.total() > 50
+    assert not given - events_of(heard(which).given.midi)
+
+
+# ---------------------------------------------------------------- names
+
+
+@pytest.mark.parametrize(("data", "text"), [
+    (b"Drums", "Drums"),
+    ("Gitarre für Übung".encode(), "Gitarre für Übung"),
+    ("Flûte à bec, Pédale".encode("latin-1"), "Flûte à bec, Pédale"),
+    ("ドラム 1".encode("shift-jis"), "ドラム 1"),
+    ("Bass".encode("utf-16"), "Bass"),
+    (b"Pad\0\0\0", "Pad"),
+    (b"\x1b]0;title\x07\x1b[2J", "]0;title [2J"),
+    (b"Bass\r\nerror: all is lost", "Bass error: all is lost"),
+    (b"\x9b2J", "2J"),
+    (b"", ""),
+])
+def test_names_in_any_encoding_are_one_printable_line(data, text):
+    assert decoded_name(data) == text
+
+
+def test_no_name_writes_to_the_terminal_what_it_likes():
+    assert all(line.isprintable() for line in heard("unsafe_names").notices)
+    assert any("Bass/\\:*? error: all is lost" in line for line in told("unsafe_names"))
+    song = read_song("unsafe_names.mid", FOUND["unsafe_names"]())
+    assert all(track.name.isprintable() for track in song.tracks)
+
+
+def test_japanese_names_can_be_read():
+    assert "drums: ドラム; bass: ベース; piano: ピアノ" in told("japanese_names")
