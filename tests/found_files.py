@@ -124,7 +124,8 @@ def mpe() -> bytes:
         channel = 1 + i % 14
         channel += channel >= DRUM_CHANNEL
         onset = i * QUARTER // 3
-        events += [(onset, bytes([0xE0 | channel, 0, 64 + i % 8])), *_note(onset, onset + QUARTER, 60 + i % 12, channel),
+        events += [(onset, bytes([0xE0 | channel, 0, 64 + i % 8])),
+                   *_note(onset, onset + QUARTER, 60 + i % 12, channel),
                    (onset + 40, bytes([0xD0 | channel, 30 + i]))]
     return midi_file(*_three()[:1], events, division=QUARTER)
 

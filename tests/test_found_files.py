@@ -6,7 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from found_files import BAR, FOUND, QUARTER
+from found_files import FOUND
 
 from backline.generation.reading import Asked, Heard, hear
 from backline.music.midi_reader import read_song
@@ -69,3 +69,19 @@ def test_no_name_writes_to_the_terminal_what_it_likes():
 
 def test_japanese_names_can_be_read():
     assert "drums: ドラム; bass: ベース; piano: ピアノ" in told("japanese_names")
+
+
+# ---------------------------------------------------------------- what no track holds
+
+
+@pytest.mark.parametrize(("which", "line"), [
+    ("yamaha_xf", "left out, as it is no track: XFKM"),
+    ("riff_wrapped", "left out, as it is no track: LIST"),
+    ("end_of_track_twice", "13 bytes left out that a track holds behind its end"),
+])
+def test_what_is_left_out_is_said(which, line):
+    assert line in told(which)
+
+
+def test_a_line_break_behind_the_tracks_is_nothing_left_out():
+    assert not any("left out" in line for line in told("crlf_behind"))

@@ -109,7 +109,9 @@ def read_tracks(path: str | Path, data: bytes | None = None) -> MidiTracks:
     tracks = []
     ends = []
     notices = list(chunks.notices)
-    n_clipped = n_strange = 0
+    if chunks.others:
+        notices.append(f"left out, as it is no track: {', '.join(chunks.others)}")
+    n_clipped = n_strange = n_behind = 0
     for body in chunks.bodies:
         reading = _Reading(body)
         try:
@@ -122,6 +124,11 @@ def read_tracks(path: str | Path, data: bytes | None = None) -> MidiTracks:
         ends.append(reading.tick)
         n_clipped += reading.n_clipped
         n_strange += reading.n_strange
+        rest = body[reading.place:]
+        n_behind += len(rest) if any(rest) else 0
+    if n_behind:
+        notices.append(f"{n_behind} byte{'s' * (n_behind != 1)} left out that a track holds behind "
+                       f"its end")
     if n_clipped:
         notices.append(f"{n_clipped} data byte{'s' * (n_clipped != 1)} over 127 clipped")
     if n_strange:
