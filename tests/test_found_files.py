@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
-from found_files import FOUND
+from found_files import BAR, FOUND, N_BARS, QUARTER
+from midi_bytes import midi_file, name, note
 
 from backline.generation.reading import Asked, Heard, hear
+from backline.music.midi_edits import with_releases
 from backline.music.midi_reader import read_song
 from backline.music.midi_tracks import MidiTracks, read_tracks
 from backline.music.names import decoded_name
 from backline.music.vocab import load_vocabulary
 
 VOCABULARY = load_vocabulary()
+PIANO = VOCABULARY.part_names.index("piano")
 
 
 def heard(which: str, asked: Asked | None = None) -> Heard:
@@ -85,3 +89,49 @@ def test_what_is_left_out_is_said(which, line):
 
 def test_a_line_break_behind_the_tracks_is_nothing_left_out():
     assert not any("left out" in line for line in told("crlf_behind"))
+
+
+# ---------------------------------------------------------------- notes never switched off
+
+
+def ends_of(which: str, pitch: int) -> list[float]:
+    """Where the notes of a pitch are switched off, in quarters."""
+    return sorted(event.tick / QUARTER
+                  for events in heard(which).given.midi.tracks
+                  for event in events
+                  if event.is_release and event.message[1] == pitch)
+
+
+def test_keys_that_are_down_when_the_recorder_stops_go_up_there():
+    assert "4 notes never switched off: note-offs added where their tracks end" in told("never_released")
+    assert ends_of("never_released", 72) == [4 * N_BARS - 1 - 10 / QUARTER] * 2
+
+
+def test_a_controller_that_silences_a_channel_ends_its_notes():
+    assert "12 notes switched off by a controller alone: note-offs added there" in told("all_notes_off")
+    assert ends_of("all_notes_off", 60) == [3, 7]
+    piano = heard("all_notes_off").given.notes[PIANO]
+    assert set(piano[:, 1] - piano[:, 0]) == {3 * QUARTER}
+
+
+def test_a_note_with_a_note_off_of_its_own_keeps_it():
+    """Many programs silence every channel where they stop, and write the note-offs behind that."""
+    events = [name("Piano"), *note(0, BAR, 60), (BAR // 2, b"\xb0\x7b\x00"), *note(0, BAR, 64)]
+    midi = read_tracks("a.mid", midi_file(events, division=QUARTER))
+    assert with_releases(midi) == (midi, 0, 0)
+
+
+# ---------------------------------------------------------------- ticks
+
+
+def test_ticks_too_few_for_made_notes_get_finer():
+    given = heard("one_tick_a_quarter").given
+    assert given.midi.ticks_per_quarter == 96
+    assert len(set(given.ticks(np.arange(8)))) == 8
+    assert "its 1 tick a quarter hold no made notes: written with 96, everything where it was" in (
+        told("one_tick_a_quarter"))
+
+
+@pytest.mark.parametrize(("which", "ticks"), [("odd_resolution", 70), ("fine_resolution", 15360)])
+def test_other_ticks_stay(which, ticks):
+    assert heard(which).given.midi.ticks_per_quarter == ticks
