@@ -28,7 +28,14 @@ from backline.music.bars import (
 )
 from backline.music.casting import Assignment, assign_parts, check_clear, nobody
 from backline.music.choices import CUT, SKIP, Choices
-from backline.music.midi_edits import KeepNote, cut_file, with_tempo, without_texts
+from backline.music.midi_edits import (
+    KeepNote,
+    cut_file,
+    with_finer_ticks,
+    with_releases,
+    with_tempo,
+    without_texts,
+)
 from backline.music.midi_tracks import Event, MidiTracks, song_of_tracks
 from backline.music.note_velocities import row_velocities, strikes_of_parts
 from backline.music.parts import fit_range
@@ -37,6 +44,8 @@ from backline.music.song import Song
 from backline.music.vocab import BAR, FIRST_ID, PITCH_INSTRUMENT, QUARTERS_PER_BAR, START_POS, Vocabulary
 from tokenizer import parts_to_rows
 
+FEWEST_TICKS = 24  # per quarter: MIDI's own clock; with fewer, made notes would be out of time
+FINE_TICKS = 96  # per quarter, at least, in their place
 OFF_GRID = 0.1  # share of onsets off the grid from which on a line says so
 FAR_OFF = 0.2  # of a step: from how far off a note counts as off the grid
 ROOM_BEFORE = 0.5  # share of the bars heard of a long song that lie before those made anew
@@ -120,12 +129,33 @@ class _Hearing:
         self.vocabulary = vocabulary
         self.notices: list[str] = []
         self.midi = midi
+        self._refine()
+        self._release()
         self._read()
         check_notes(self.song, self.where)
 
     def _read(self) -> None:
         self.song, self.voices = song_of_tracks(self.midi, self.where)
         self.bar_ticks = QUARTERS_PER_BAR * self.song.ticks_per_quarter
+
+    def _refine(self) -> None:
+        """Give a song whose ticks are too few for the model's grid more of them."""
+        given = self.midi.ticks_per_quarter
+        if given >= FEWEST_TICKS:
+            return
+        self.midi = with_finer_ticks(self.midi, -(-FINE_TICKS // given))
+        self.notices.append(f"its {given} tick{'s' * (given != 1)} a quarter hold no made notes: "
+                            f"written with {self.midi.ticks_per_quarter}, everything where it was")
+
+    def _release(self) -> None:
+        """End notes that are never switched off, so that none rings on through what is made."""
+        self.midi, n_by_controller, n_by_track = with_releases(self.midi)
+        if n_by_controller:
+            self.notices.append(f"{n_by_controller} note{'s' * (n_by_controller != 1)} switched off "
+                                f"by a controller alone: note-offs added there")
+        if n_by_track:
+            self.notices.append(f"{n_by_track} note{'s' * (n_by_track != 1)} never switched off: "
+                                f"note-offs added where their tracks end")
 
     # ------------------------------------------------------------ bars
 

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Collection, Sequence
+from typing import NamedTuple
 
 from backline.music.channels import DRUM_CHANNEL
 from backline.music.midi_events import (
     CHANNEL_PRESSURE,
     KEY,
     N_CHANNELS,
+    N_PITCHES,
     NAME,
+    NOTE_OFF,
     PROGRAM_CHANGE,
     SIGNATURE,
     SYSEX,
@@ -25,6 +28,7 @@ from backline.music.song import MICROSECONDS_PER_MINUTE
 
 CONTROL_CHANGE = 0xB0
 PITCH_BEND = 0xE0
+ALL_OFF = (120, 123)  # all sound off, all notes off
 SUSTAIN, SOSTENUTO, SOFT = 64, 66, 67
 PEDALS = (SUSTAIN, SOSTENUTO, SOFT)
 CENTRE = bytes([0, 64])  # values of a pitch bend that bends nothing
@@ -119,6 +123,83 @@ def _state_name(event: Event) -> tuple[int, int]:
     """What an event sets: its kind, and the number of a controller."""
     number = event.message[1] if event.kind == CONTROL_CHANGE else 0
     return event.kind, number
+
+
+# ---------------------------------------------------------------- notes never switched off
+
+
+class Released(NamedTuple):
+    """A file in which each note has its note-off; how many it lacked, and where they are now.
+
+    n_by_controller: those that a controller ended; the other `n_by_track` last as long as their track.
+    """
+
+    midi: MidiTracks
+    n_by_controller: int
+    n_by_track: int
+
+
+def with_releases(midi: MidiTracks) -> Released:
+    """The file with a note-off for each note that lacks one.
+
+    Left on, such a note would sound through all that is made behind it. One of the controllers that
+    silence a channel ends a note, unless a note-off of its own follows; else the end of its track.
+    """
+    n_by_controller = n_by_track = 0
+    tracks = []
+    for events, end in zip(midi.tracks, midi.ends, strict=True):
+        places: dict[int, list[Event]] = {}  # where each new event goes: before which one
+        for channel in {event.channel for event in events if event.is_onset}:
+            for place, off in _missing_offs(events, channel, end):
+                places.setdefault(place, []).append(off)
+        n_at_end = len(places.get(len(events), []))
+        n_by_track += n_at_end
+        n_by_controller += sum(map(len, places.values())) - n_at_end
+        whole = list(events)
+        for place in sorted(places, reverse=True):
+            whole[place:place] = places[place]
+        tracks.append(tuple(whole))
+    return Released(dataclasses.replace(midi, tracks=tuple(tracks)), n_by_controller, n_by_track)
+
+
+def _missing_offs(events: Track, channel: int, end: int) -> list[tuple[int, Event]]:
+    """Note-offs that a channel lacks, each with the index of the event that it goes before."""
+    own = [i for i, event in enumerate(events) if event.channel == channel]
+    has_own: dict[int, bool] = {}  # by pitch: whether a note-off is the next that is said of it
+    silenced: dict[int, set[int]] = {}  # by index of a controller: pitches with no note-off behind
+    for i in reversed(own):
+        event = events[i]
+        if event.is_onset or event.is_release:
+            has_own[event.message[1]] = event.is_release
+        elif _silences(event):
+            silenced[i] = {pitch for pitch in range(N_PITCHES) if not has_own.get(pitch, False)}
+    sounding: dict[int, int] = {}  # by pitch: how many notes
+    offs = []
+    for i in own:
+        event = events[i]
+        if _silences(event):
+            for pitch in sorted(sounding.keys() & silenced[i]):
+                n_notes = sounding.pop(pitch)
+                offs += [(i, _off(event.tick, channel, pitch))] * n_notes
+            continue
+        if event.is_onset:
+            pitch = event.message[1]
+            sounding[pitch] = sounding.get(pitch, 0) + 1
+        elif event.is_release and sounding.get(event.message[1]):
+            pitch = event.message[1]
+            sounding[pitch] -= 1
+    for pitch, n_notes in sorted(sounding.items()):
+        offs += [(len(events), _off(end, channel, pitch))] * n_notes
+    return offs
+
+
+def _silences(event: Event) -> bool:
+    """Whether it switches off all notes of its channel."""
+    return event.kind == CONTROL_CHANGE and event.message[1] in ALL_OFF
+
+
+def _off(tick: int, channel: int, pitch: int) -> Event:
+    return Event(tick, bytes([NOTE_OFF | channel, pitch, 0]))
 
 
 # ---------------------------------------------------------------- bars made anew
@@ -276,6 +357,18 @@ def with_tempo(midi: MidiTracks, tempo: float) -> MidiTracks:
               for events in midi.tracks]
     tracks[0] = _inserted(tracks[0], [Event(0, message)])
     return dataclasses.replace(midi, tracks=tuple(map(tuple, tracks)))
+
+
+def with_finer_ticks(midi: MidiTracks, factor: int) -> MidiTracks:
+    """The file with so many times the ticks per quarter, and everything where it was."""
+    tracks = [tuple(Event(event.tick * factor, event.message) for event in events)
+              for events in midi.tracks]
+    return dataclasses.replace(
+        midi,
+        ticks_per_quarter=midi.ticks_per_quarter * factor,
+        tracks=tuple(tracks),
+        ends=tuple(end * factor for end in midi.ends),
+    )
 
 
 def ending_at(midi: MidiTracks, tick: int) -> MidiTracks:

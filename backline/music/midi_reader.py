@@ -48,11 +48,15 @@ MAX_FAST_TRACKS = 500  # each gets OFFS: a hostile file could fill memory with t
 
 
 class Chunks(NamedTuple):
-    """The track chunks of a MIDI file that can be read."""
+    """The track chunks of a MIDI file that can be read.
+
+    others: names of the chunks that are no tracks, as Yamaha's XF and RIFF have them.
+    """
 
     ticks_per_quarter: int
     bodies: list[bytes]
     notices: list[str]
+    others: tuple[str, ...]
 
 
 def open_chunks(path: str | Path, data: bytes | None = None) -> Chunks:
@@ -83,11 +87,11 @@ def open_chunks(path: str | Path, data: bytes | None = None) -> Chunks:
         raise UserError(f"{path}: truncated MIDI file (its header is cut off); export it again")
     midi_format, n_tracks, division = struct.unpack(">HHH", data[8:14])
     _check_header(data, midi_format, division, str(path))
-    bodies, notices = _track_bodies(data, n_tracks, str(path))
+    bodies, notices, others = _track_bodies(data, n_tracks, str(path))
     if midi_format == 2 and len(bodies) > 1:
         raise UserError(f"{path}: holds {len(bodies)} independent patterns (format 2), not one "
                         f"song; export each of them, or the arrangement, as format 1")
-    return Chunks(division, bodies, notices)
+    return Chunks(division, bodies, notices, tuple(others))
 
 
 def read_song(path: str | Path, data: bytes | None = None) -> Song:
@@ -97,7 +101,7 @@ def read_song(path: str | Path, data: bytes | None = None) -> Song:
 
     Raises UserError, as `open_chunks` does.
     """
-    ticks_per_quarter, bodies, notices = open_chunks(path, data)
+    ticks_per_quarter, bodies, notices, _ = open_chunks(path, data)
     if any(PLAYERS_BEGINNING in body for body in bodies):
         from backline.music.midi_tracks import read_tracks, song_of_tracks  # which import this one
 
@@ -153,36 +157,38 @@ def tracks_held(data: bytes) -> tuple[int, int]:
     if not data.startswith(b"MThd"):
         return 0, 0
     n_tracks, = struct.unpack(">H", data[10:12])
-    bodies, _, _ = _walk(data, n_tracks)
+    bodies, _, _, _ = _walk(data, n_tracks)
     return len(bodies), n_tracks
 
 
 def _track_bodies(data: bytes,
                   n_tracks: int,
-                  where: str) -> tuple[list[bytes], list[str]]:
-    """What the track chunks hold, and notices.
+                  where: str) -> tuple[list[bytes], list[str], list[str]]:
+    """What the track chunks hold, notices, and the names of other chunks.
 
     The header's count of tracks is often wrong. A file with fewer is taken as whole if it ends with
     the end of a track: one that was cut off ends there only by a rare chance.
 
     Raises UserError if a track is cut off, or missing: what is left is no whole song.
     """
-    bodies, place, n_wrong = _walk(data, n_tracks)
+    bodies, place, n_wrong, others = _walk(data, n_tracks)
     _check_whole(data, place, bodies, n_tracks, where)
     notices = []
     if len(bodies) != n_tracks:
         notices.append(f"header promised {_count(n_tracks, 'track')}, file holds {len(bodies)}")
     if n_wrong:
         notices.append(f"{_count(n_wrong, 'track')} of another length than given")
-    return bodies, notices
+    return bodies, notices, others
 
 
-def _walk(data: bytes, n_tracks: int) -> tuple[list[bytes], int, int]:
-    """What whole track chunks hold, where the last chunk ends, and how many lengths were wrong.
+def _walk(data: bytes, n_tracks: int) -> tuple[list[bytes], int, int, list[str]]:
+    """What whole track chunks hold, where the last chunk ends, how many lengths were wrong, and the
+    names of other chunks.
 
     Chunks of other kinds are skipped, as are bytes after the last track.
     """
     bodies: list[bytes] = []
+    others: list[str] = []
     n_wrong = 0
     may_walk = not _as_text(data)
     place = _first_chunk(data)
@@ -203,8 +209,17 @@ def _walk(data: bytes, n_tracks: int) -> tuple[list[bytes], int, int]:
             break
         if is_track:
             bodies.append(data[place + 8:end])
+        else:
+            others += _chunk_name(data, place)
         place = end
-    return bodies, place, n_wrong
+    others += _chunk_name(data, place)
+    return bodies, place, n_wrong, others
+
+
+def _chunk_name(data: bytes, place: int) -> list[str]:
+    """The name of the chunk at `place`; none if its first bytes are no name."""
+    name = data[place:place + 4]
+    return [name.decode()] if len(name) == 4 and name.isalnum() else []
 
 
 def _first_chunk(data: bytes) -> int:

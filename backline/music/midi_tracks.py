@@ -37,6 +37,7 @@ from backline.music.midi_events import (
     number_at,
 )
 from backline.music.midi_reader import check_times, first_release, open_chunks
+from backline.music.names import decoded_name
 from backline.music.players import Voice, read_players
 from backline.music.song import (
     MICROSECONDS_PER_MINUTE,
@@ -111,7 +112,9 @@ def read_tracks(path: str | Path, data: bytes | None = None) -> MidiTracks:
     tracks = []
     ends = []
     notices = list(chunks.notices)
-    n_clipped = n_strange = 0
+    if chunks.others:
+        notices.append(f"left out, as it is no track: {', '.join(chunks.others)}")
+    n_clipped = n_strange = n_behind = 0
     for body in chunks.bodies:
         reading = _Reading(body)
         try:
@@ -124,6 +127,11 @@ def read_tracks(path: str | Path, data: bytes | None = None) -> MidiTracks:
         ends.append(reading.tick)
         n_clipped += reading.n_clipped
         n_strange += reading.n_strange
+        rest = body[reading.place:]
+        n_behind += len(rest) if any(rest) else 0
+    if n_behind:
+        notices.append(f"{n_behind} byte{'s' * (n_behind != 1)} left out that a track holds behind "
+                       f"its end")
     if n_clipped:
         notices.append(f"{n_clipped} data byte{'s' * (n_clipped != 1)} over 127 clipped")
     if n_strange:
@@ -324,8 +332,7 @@ def _track_name(events: Iterable[Event]) -> str:
     """The first name that a track gives itself."""
     for event in events:
         if event.meta == NAME:
-            text = meta_value(event.message).decode("utf-8", "replace")
-            return text.replace("\0", " ").strip()
+            return decoded_name(meta_value(event.message))
     return ""
 
 

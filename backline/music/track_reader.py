@@ -24,6 +24,7 @@ from backline.music.midi_events import (
     mend,
     track_chunk,
 )
+from backline.music.names import printable
 from backline.music.song import Track
 
 OFFS_PER_PITCH = 2  # more notes of one pitch left sounding are rare; their tracks are walked
@@ -149,7 +150,7 @@ def song_tracks(chunks: Sequence[TrackChunk], notes: np.ndarray) -> tuple[Track,
                 others = [*chunks[:index], *chunks[index + 1:]]
                 program = _program_elsewhere(voice, others)
             tracks.append(Track(
-                track.name.replace("\0", " ").strip(),  # old sequencers fill up names with zeros
+                printable(track.name),
                 program or 0,
                 is_drum,
                 notes[start:end],

@@ -1,0 +1,137 @@
+"""Files as people's programs leave them: what is heard of each, what is kept, and what is said."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from found_files import BAR, FOUND, N_BARS, QUARTER
+from midi_bytes import midi_file, name, note
+
+from backline.generation.reading import Asked, Heard, hear
+from backline.music.midi_edits import with_releases
+from backline.music.midi_reader import read_song
+from backline.music.midi_tracks import MidiTracks, read_tracks
+from backline.music.names import decoded_name
+from backline.music.vocab import load_vocabulary
+
+VOCABULARY = load_vocabulary()
+PIANO = VOCABULARY.part_names.index("piano")
+
+
+def heard(which: str, asked: Asked | None = None) -> Heard:
+    """What the model hears of a found file."""
+    path = Path(f"{which}.mid")
+    return hear(read_tracks(path, FOUND[which]()), path, asked or Asked(), VOCABULARY)
+
+
+def told(which: str) -> list[str]:
+    return [line.removeprefix(f"{which}.mid: ") for line in heard(which).notices]
+
+
+def events_of(midi: MidiTracks) -> Counter:
+    """Every event and its place, in quarters."""
+    return Counter((event.tick / midi.ticks_per_quarter, event.message)
+                   for events in midi.tracks
+                   for event in events)
+
+
+@pytest.mark.parametrize("which", FOUND)
+def test_every_given_event_is_kept(which):
+    given = events_of(read_tracks(which, FOUND[which]()))
+    assert given.total() > 50
+    assert not given - events_of(heard(which).given.midi)
+
+
+# ---------------------------------------------------------------- names
+
+
+@pytest.mark.parametrize(("data", "text"), [
+    (b"Drums", "Drums"),
+    ("Gitarre für Übung".encode(), "Gitarre für Übung"),
+    ("Flûte à bec, Pédale".encode("latin-1"), "Flûte à bec, Pédale"),
+    ("ドラム 1".encode("shift-jis"), "ドラム 1"),
+    ("Bass".encode("utf-16"), "Bass"),
+    (b"Pad\0\0\0", "Pad"),
+    (b"\x1b]0;title\x07\x1b[2J", "]0;title [2J"),
+    (b"Bass\r\nerror: all is lost", "Bass error: all is lost"),
+    (b"\x9b2J", "2J"),
+    (b"", ""),
+])
+def test_names_in_any_encoding_are_one_printable_line(data, text):
+    assert decoded_name(data) == text
+
+
+def test_no_name_writes_to_the_terminal_what_it_likes():
+    assert all(line.isprintable() for line in heard("unsafe_names").notices)
+    assert any("Bass/\\:*? error: all is lost" in line for line in told("unsafe_names"))
+    song = read_song("unsafe_names.mid", FOUND["unsafe_names"]())
+    assert all(track.name.isprintable() for track in song.tracks)
+
+
+def test_japanese_names_can_be_read():
+    assert "drums: ドラム; bass: ベース; piano: ピアノ" in told("japanese_names")
+
+
+# ---------------------------------------------------------------- what no track holds
+
+
+@pytest.mark.parametrize(("which", "line"), [
+    ("yamaha_xf", "left out, as it is no track: XFKM"),
+    ("riff_wrapped", "left out, as it is no track: LIST"),
+    ("end_of_track_twice", "13 bytes left out that a track holds behind its end"),
+])
+def test_what_is_left_out_is_said(which, line):
+    assert line in told(which)
+
+
+def test_a_line_break_behind_the_tracks_is_nothing_left_out():
+    assert not any("left out" in line for line in told("crlf_behind"))
+
+
+# ---------------------------------------------------------------- notes never switched off
+
+
+def ends_of(which: str, pitch: int) -> list[float]:
+    """Where the notes of a pitch are switched off, in quarters."""
+    return sorted(event.tick / QUARTER
+                  for events in heard(which).given.midi.tracks
+                  for event in events
+                  if event.is_release and event.message[1] == pitch)
+
+
+def test_keys_that_are_down_when_the_recorder_stops_go_up_there():
+    assert "4 notes never switched off: note-offs added where their tracks end" in told("never_released")
+    assert ends_of("never_released", 72) == [4 * N_BARS - 1 - 10 / QUARTER] * 2
+
+
+def test_a_controller_that_silences_a_channel_ends_its_notes():
+    assert "12 notes switched off by a controller alone: note-offs added there" in told("all_notes_off")
+    assert ends_of("all_notes_off", 60) == [3, 7]
+    piano = heard("all_notes_off").given.notes[PIANO]
+    assert set(piano[:, 1] - piano[:, 0]) == {3 * QUARTER}
+
+
+def test_a_note_with_a_note_off_of_its_own_keeps_it():
+    """Many programs silence every channel where they stop, and write the note-offs behind that."""
+    events = [name("Piano"), *note(0, BAR, 60), (BAR // 2, b"\xb0\x7b\x00"), *note(0, BAR, 64)]
+    midi = read_tracks("a.mid", midi_file(events, division=QUARTER))
+    assert with_releases(midi) == (midi, 0, 0)
+
+
+# ---------------------------------------------------------------- ticks
+
+
+def test_ticks_too_few_for_made_notes_get_finer():
+    given = heard("one_tick_a_quarter").given
+    assert given.midi.ticks_per_quarter == 96
+    assert len(set(given.ticks(np.arange(8)))) == 8
+    assert "its 1 tick a quarter hold no made notes: written with 96, everything where it was" in (
+        told("one_tick_a_quarter"))
+
+
+@pytest.mark.parametrize(("which", "ticks"), [("odd_resolution", 70), ("fine_resolution", 15360)])
+def test_other_ticks_stay(which, ticks):
+    assert heard(which).given.midi.ticks_per_quarter == ticks
