@@ -78,16 +78,19 @@ def write_song(folder: Path,
     return folder / f"{number}.mid"
 
 
-def describe(rows: np.ndarray, n_new: int, tokenizer: MidiTokenizerPooled, tempo: float) -> str:
-    """Bars, minutes, notes and notes per part of a song, on one line."""
+def describe(rows: np.ndarray,
+             n_new: int,
+             tokenizer: MidiTokenizerPooled,
+             tempo: float,
+             n_bars: int) -> str:
+    """Bars, minutes, notes and notes per part of a song of at least `n_bars`, on one line."""
     v = tokenizer.vocabulary
     part_of_note = v.part_of_id[rows[:, PITCH_INSTRUMENT]]  # (N,)
     counts = np.bincount(part_of_note, minlength=len(v.parts))
     parts = ", ".join(f"{name} {count}"
                       for name, count in zip(v.part_names, counts, strict=True))
-    n_bars = 0
     if len(rows):
-        n_bars = int(rows[-1, BAR]) - FIRST_ID + 1
+        n_bars = max(n_bars, int(rows[-1, BAR]) - FIRST_ID + 1)
     new = ""
     if n_new < len(rows):
         new = f", {n_new} of them new"
