@@ -217,7 +217,8 @@ def made_tracks(given: GivenSong, made: Made) -> dict[str, tuple[Event, ...]]:
             channel = channels[part.name]
             sound = _sound(given, part, channel, first_tick)
             notes = _in_ticks(given, made, index)
-            name = f"{part.name} (new)" if given.voices[part.name] else part.name
+            has_own = bool(given.voices[part.name]) and part.name not in made.dropped
+            name = f"{part.name} (new)" if has_own else part.name
             tracks[part.name] = (
                 _name_event(name),
                 Event(0, meta_message(TEXT, MADE_MARK)),
