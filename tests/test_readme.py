@@ -68,7 +68,7 @@ def checkout(script, tmp_path_factory):
     save_release(folder / "models/bundled.safetensors", tiny, load_vocabulary(), facts)  # in its place, for speed
     random, tokenizer = np.random.default_rng(0), MidiTokenizerPooled()
     (folder / "my_midi").mkdir()
-    for i in range(3):
+    for i in range(6):
         rows = np.stack([random.integers(4, 36, 600), random.integers(4, 36, 600), random.integers(4, 20, 600),
                          np.concatenate([random.integers(4, 51, 200), random.integers(60, 90, 200),
                                          random.integers(150, 200, 200)])], axis=1)
