@@ -41,7 +41,8 @@ CENTRE = bytes([0, 64])  # values of a pitch bend that bends nothing
 BANK, VOLUME, PAN, EXPRESSION, FINE_BANK, REVERB, CHORUS = 0, 7, 10, 11, 32, 91, 93
 SOUND_CONTROLLERS = (BANK, FINE_BANK, VOLUME, PAN, EXPRESSION, REVERB, CHORUS)
 # Meta messages that say something about their track alone: number, name, instrument, channel, port.
-ABOUT_TRACK = (0x00, NAME, 0x04, 0x20, 0x21)
+PORT = 0x21
+ABOUT_TRACK = (0x00, NAME, 0x04, 0x20, PORT)
 TEXT = 0x01
 STATES = (TEMPO, SIGNATURE, KEY)  # meta messages that hold until the next of their kind
 Track = Sequence[Event]
@@ -80,20 +81,39 @@ def only_voices(midi: MidiTracks, voices: Collection[Voice]) -> MidiTracks:
     return without_voices(midi, others)
 
 
-def used_channels(midi: MidiTracks) -> set[int]:
-    """Channels that any message of the file is for."""
-    return {event.channel
-            for events in midi.tracks
+class Place(NamedTuple):
+    """Where the notes of a track go: a channel of a port, both counted from 0."""
+
+    port: int
+    channel: int
+
+
+def ports(midi: MidiTracks) -> list[int]:
+    """The port of each track: programs with more than 16 instruments number several."""
+    found = []
+    for events in midi.tracks:
+        values = [meta_value(event.message) for event in events if event.meta == PORT]
+        found.append(values[0][0] if values and values[0] else 0)
+    return found
+
+
+def used_places(midi: MidiTracks) -> set[Place]:
+    """Places that any message of the file is for."""
+    return {Place(port, event.channel)
+            for port, events in zip(ports(midi), midi.tracks, strict=True)
             for event in events
             if event.channel >= 0}
 
 
-def free_channels(midi: MidiTracks) -> list[int]:
-    """Channels that the file leaves free, that of drums left out."""
-    used = used_channels(midi)
-    return [channel
-            for channel in range(N_CHANNELS)
-            if channel not in used and channel != DRUM_CHANNEL]
+def free_places(midi: MidiTracks) -> list[Place]:
+    """Places of the file's ports that it leaves free, channels of drums left out."""
+    used = used_places(midi)
+    every = (Place(port, channel)
+             for port in sorted(set(ports(midi)))
+             for channel in range(N_CHANNELS))
+    return [place
+            for place in every
+            if place not in used and place.channel != DRUM_CHANNEL]
 
 
 def sound_of(midi: MidiTracks, voice: Voice, tick: int) -> list[bytes]:
