@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from found_files import BAR, BASS, FOUND, N_BARS, QUARTER
-from midi_bytes import DRUM_CHANNEL, meta, midi_file, name, note
+from midi_bytes import DRUM_CHANNEL, meta, midi_file, name, note, program
 
 from backline.generation.given_song import Made, made_places, made_tracks, parts_on_used_channels
 from backline.generation.reading import Asked, Heard, hear
@@ -164,3 +164,26 @@ def test_a_song_of_one_port_says_none():
     notes = [np.array([[0, 8, 60]]) for _ in VOCABULARY.parts]
     tracks = made_tracks(given, Made(notes, [np.array([100])] * len(notes), ("piano",)))
     assert not any(event.meta == 0x21 for event in tracks["piano"])
+
+
+def test_a_track_of_many_channels_is_named_once():
+    """An MPE keyboard's has one for each note that sounds."""
+    line, = [line for line in told("mpe") if line.startswith("piano")]
+    assert line == "piano: Seaboard Piano; kept, but not heard by the model: Seaboard Piano (13 channels)"
+
+
+# ---------------------------------------------------------------- key switches
+
+
+def test_key_switches_are_kept_and_not_heard():
+    song = heard("keyswitches")
+    assert "4 of 20 bass notes are below A0, as key switches are: kept, but not heard" in song.notices[-1]
+    plain = heard("crlf_behind")
+    assert song.rows.tolist() == plain.rows.tolist()
+
+
+def test_a_part_of_low_notes_alone_is_heard():
+    low = midi_file([name("Drums"), *note(0, QUARTER, 38, DRUM_CHANNEL)],
+                    [name("Bass"), program(BASS), *note(0, QUARTER, 14)], division=QUARTER)
+    rows = hear(read_tracks("low.mid", low), Path("low.mid"), Asked(), VOCABULARY).rows
+    assert len(rows) == 2
