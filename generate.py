@@ -31,17 +31,24 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from backline.common.errors import Parser, UserError, reports_user_errors
-from backline.common.files import check_writable, make_folder, write_bytes
+from backline.common.files import check_writable, make_folder
 from backline.common.paths import BUNDLED_COPIES, BUNDLED_MODEL
 from backline.common.settings import config_to_dict
 from backline.evaluation.copy_index import WINDOW, CopyCheck
-from backline.generation.config import DTYPES, GenConfig, Reading
+from backline.generation.config import DTYPES, DYNAMICS, PLAYED, GenConfig, Reading
 from backline.generation.given_song import parts_on_used_channels, prompt_file
-from backline.generation.options import asked_of, check_rules_matter, gen_config, make_wish
-from backline.generation.output_files import describe, log_run, next_number, remove_song, write_song
+from backline.generation.keeping import hear
+from backline.generation.options import (
+    FEELS,
+    asked_of,
+    check_rules_matter,
+    gen_config,
+    key_notices,
+    make_wish,
+    with_part_names,
+)
+from backline.generation.output_files import describe, log_run, write_song
 from backline.generation.prompt import Prompt, open_prompt, read_prompt
 from backline.generation.reading import Asked
 from backline.generation.recipes import read_originals
@@ -58,6 +65,7 @@ from backline.generation.task import check_has_song, parse_bars, resting_parts
 from backline.generation.telling import check_controls
 from backline.generation.watch import Watcher, folder_beside, watch
 from backline.listening.ideas_page import PAGE_NAME, check_page, write_page
+from backline.listening.song_view import view_song
 from backline.listening.wav import Synthesizer, find_synthesizer
 from backline.music import choices as song_choices
 from backline.music.choices import Choices
@@ -122,12 +130,21 @@ def add_prompt_options(group: argparse._ArgumentGroup) -> None:
                        "this repository)")
     group.add_argument("-d", "--device",
                        default="auto",
-                       help="auto, cuda, mps or cpu (default: %(default)s)")
+                       help="auto, cuda, mps or cpu; auto takes mps for models of 30 M parameters "
+                       "or more, which the CPU plays slower (default: %(default)s)")
     group.add_argument("--dtype",
                        choices=DTYPES,
                        default=DTYPES[0],
                        help="type of the weights: smaller is faster and less exact "
                        "(default: %(default)s)")
+    group.add_argument("--feel",
+                       choices=FEELS,
+                       help="play safer, with fewer surprises, or wilder, with more")
+    group.add_argument("--temperature",
+                       type=float,
+                       metavar="T",
+                       help="how far to stray from what is likely: 1.1 strays more, 0.9 less "
+                       f"(default: {GenConfig.temperature[0]:g})")
     group.add_argument("--genconfig",
                        type=Path,
                        help="JSON with sampling settings (default: those "
@@ -161,6 +178,10 @@ def add_part_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--loop",
                        action="store_true",
                        help="let no new note ring on past the last bar, so the file loops")
+    group.add_argument("--dynamics",
+                       choices=DYNAMICS,
+                       help="velocities of new notes: as the model's songs are played, or all alike "
+                       f"(default: {GenConfig.dynamics})")
 
 
 def add_choice_options(group: argparse._ArgumentGroup) -> None:
@@ -199,7 +220,7 @@ def add_output_options(group: argparse._ArgumentGroup) -> None:
                        help="folder (default: generated; with --watch, FOLDER-generated)")
     group.add_argument("--force",
                        action="store_true",
-                       help="number songs from 0 and overwrite those that exist")
+                       help="number songs from 0 and replace those that have these numbers")
     group.add_argument("-sp", "--save_prompt",
                        action="store_true",
                        help="also write the prompt as NUMBER-prompt.mid")
@@ -231,11 +252,21 @@ def add_control_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--chords",
                        metavar="CHORDS",
                        help='one chord a bar, repeated: "Am F C G"; '
-                       "F:2 lasts two bars, F:.5 half a bar, Am/C has C in the bass, - is none")
+                       "F:2 lasts two bars, F:.5 half a bar, Am/C has C in the bass, - is none, "
+                       "? leaves it open. keep: those of the prompt, of the same bars with --given "
+                       "or --fill, else of its last eight again")
     group.add_argument("--density",
                        metavar="PART=LEVEL",
                        help="how many notes each part plays: "
                        "drums=busy,piano=3; sparse, medium, busy or 1 to 8")
+    group.add_argument("--rests",
+                       metavar="PART=LEVEL",
+                       help="how often a part rests: piano=often,bass=1; never, sometimes, often, "
+                       "mostly or 1 to 4")
+    group.add_argument("--repeats",
+                       metavar="PART=LEVEL",
+                       help="how much of a bar comes back four and eight bars later: drums=exactly; "
+                       "hardly, partly, mostly, exactly or 1 to 4")
     group.add_argument("--ending",
                        choices=("yes", "no"),
                        help="whether the song ends with its last bar "
@@ -244,13 +275,18 @@ def add_control_options(group: argparse._ArgumentGroup) -> None:
 
 def add_rule_options(group: argparse._ArgumentGroup) -> None:
     """The common fields of `RuleConfig`."""
-    group.add_argument("--key", help="tonic for all parts but drums: C, F#, Bb")
-    group.add_argument("--scale", help="major, minor, dorian, ... (default: major)")
+    group.add_argument("--key",
+                       help="key of all parts but drums: C, F#m, Bb, \"D dorian\"; keep: that of the "
+                       "prompt")
+    group.add_argument("--scale",
+                       help="major, minor, dorian, ..., or how it begins: min (default: the key's "
+                       "own, or major)")
     group.add_argument("--pitches",
                        action="append",
                        default=[],
                        metavar="PART=PITCHES",
-                       help="what a part may play: bass=28-52, drums=kick,snare,42")
+                       help="what a part may play: bass=E1-E3 or bass=28-52, drums=kick,snare,42; "
+                       "C4 is 60, which some DAWs call C3")
     group.add_argument("--mono", metavar="PARTS", help="parts that play one note at a time")
     group.add_argument("--no-empty-bars", action="store_true", help="put a note in every bar")
 
@@ -345,38 +381,35 @@ class Outputs:
         if self.page:
             check_page(self.folder / PAGE_NAME)
 
-    def first_number(self) -> int:
-        """That of the next song."""
-        return 0 if self.force else next_number(self.folder)
+    def write(self, song: GeneratedSong, session: Session, index: int) -> int:
+        """Write a song and what goes beside it, and print a line about it; returns its number.
 
-    def write(self, song: GeneratedSong, session: Session, number: int) -> None:
-        """Write a song and what goes beside it, and print a line about it."""
+        `index`: how many songs this run wrote before; the song's number under --force.
+        """
         tokenizer = session.loaded.tokenizer
         rows = session.task.song(song.notes)
-        remove_song(self.folder, number)  # under --force: the one that had this number
-        recipe = session.recipe(song)
-        files = session.files(song.notes, recipe)
-        whole = write_song(self.folder, number, files)
+        files = session.files(song.notes, session.recipe(song))
+        beside = {}
+        if self.save_prompt:
+            beside["-prompt.mid"] = prompt_bytes(session)
+        if self.png:
+            title = f"seed {song.seed}"
+            beside[".png"] = picture(files[""], self.folder, session.loaded.vocabulary, title)
+        if self.wav:
+            beside[".wav"] = self.wav.wav(files[""])
+        number = index if self.force else None
+        whole = write_song(self.folder, number, files, beside)
         if not len(song.notes):
             print(f"notice: {whole} is the prompt alone: no more notes fit", file=sys.stderr)
-        if self.save_prompt:
-            path = self.folder / f"{number}-prompt.mid"
-            write_bytes(path, prompt_bytes(session))
-        if self.png:
-            title = f"{whole.name}, seed {song.seed}"
-            png = picture(rows, session, title)
-            write_bytes(whole.with_suffix(".png"), png)
-        if self.wav:
-            sound = self.wav.wav(files[""])
-            write_bytes(whole.with_suffix(".wav"), sound)
         if self.print_events:
             for events in tokenizer.tokens_to_events(song.notes):
                 print(" ".join(events))
-        contents = describe(rows, len(song.notes), tokenizer)
-        line = (f"{whole}: {contents}, "
-                f"{session.prompt.tempo:g} BPM, {song.seconds:.1f} s")
+        tempo = session.prompt.tempo
+        contents = describe(rows, len(song.notes), tokenizer, tempo, session.task.n_bars)
+        line = f"{whole}: {contents}, {tempo:g} BPM"
         said = (line, song.told, song.score, song.copied)
         print("; ".join(filter(None, said)))
+        return int(whole.stem)
 
     def write_page(self, vocabulary: Vocabulary) -> None:
         """Write the page of the folder, if it is to have one, and print where it is."""
@@ -412,13 +445,12 @@ def prompt_bytes(session: Session) -> bytes:
     return parts_to_bytes(parts, tokenizer.vocabulary, TICKS_PER_QUARTER, prompt.tempo)
 
 
-def picture(rows: np.ndarray, session: Session, title: str) -> bytes:
-    """(N, F) rows of a song as a piano roll, PNG."""
+def picture(midi: bytes, folder: Path, vocabulary: Vocabulary, title: str) -> bytes:
+    """The song in a MIDI file, which will be in `folder`, as a piano roll, PNG."""
     from backline.listening.piano_roll import piano_roll
 
-    task = session.task
-    given = task.was_there(rows) if len(task.given) else None
-    return piano_roll(rows, session.loaded.vocabulary, len(task.prompt), title, given)
+    view, _ = view_song(folder / "song.mid", vocabulary, midi)
+    return piano_roll(view, vocabulary, title)
 
 
 # ---------------------------------------------------------------- command
@@ -439,7 +471,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = gen_config(args)
     opened = open_prompt(args.prompt) if args.prompt else None
     loaded = open_model(args.model_path, args.device, args.dtype)
+    if args.dynamics == PLAYED and not loaded.dynamics:
+        raise UserError(f"--dynamics {PLAYED}: {args.model_path} has not learned how songs are played; "
+                        "let it with dynamics.py, or leave the option out")
     copy_check = copy_check_of(args, loaded)
+    config = with_part_names(config, loaded.vocabulary)
     setup = Setup(args, config, loaded, copy_check, asked_of(args, config, loaded.vocabulary))
     if args.watch:
         return watch_folder(setup, outputs)
@@ -496,7 +532,9 @@ def play(setup: Setup, prompt: Prompt, outputs: Outputs) -> int:
     session = open_session(setup.loaded, wish, setup.config, prompt, reading)
     session = dataclasses.replace(session, copy_check=setup.copy_check)
     check_rules_matter(args, session.task.made, vocabulary)
-    notices = [*check_controls(setup.config, session.task), *notices_about(session)]
+    notices = [*key_notices(args, session.config.rules),
+               *check_controls(session.config, session.task),
+               *notices_about(session)]
     outputs.check()
     for notice in [] if args.quiet else notices:
         print(f"notice: {notice}", file=sys.stderr)
@@ -507,6 +545,9 @@ def notices_about(session: Session) -> list[str]:
     """What becomes of the prompt, where people may not expect it."""
     task, wish = session.task, session.wish
     notices = [*session.prompt.notices, *notices_about_bars(session)]
+    if len(session.prompt.rows):
+        heard = hear(wish, session.prompt.rows, session.loaded.vocabulary).describe()
+        notices += [f"heard: {heard}"] * bool(heard)
     block_size = session.loaded.model.config.block_size
     if len(task.prompt) >= block_size:
         notices.append(f"the prompt has {len(task.prompt)} notes, more than the model sees at once "
@@ -545,18 +586,18 @@ def write_songs(args: argparse.Namespace,
     if seed is None:
         seed = secrets.randbelow(SEEDS)
     n_made = args.best_of or args.num_samples
-    first = outputs.first_number()
     record = run_record(args, session, seed)
     try:
         songs = session.songs(seed, n_made)
         if args.best_of:
             songs = iter(best_songs(list(songs), args.num_samples, session))
-        for number, song in enumerate(songs, first):
-            outputs.write(song, session, number)
+        for i, song in enumerate(songs):
+            number = outputs.write(song, session, i)
             record["songs"].append(song_record(song, number))
     finally:  # also when interrupted: what is written can be made again
         if record["songs"]:
             log_run(outputs.folder, record)
+            first = Path(record["songs"][0]["file"]).stem
             names = [f"{first}-{name}.mid" for name in vocabulary.part_names]
             stems = ", ".join(names)
             print(f"seed {seed}; stems beside each song: {stems}")

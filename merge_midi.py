@@ -1,184 +1,250 @@
 """Join stems, one MIDI file per part, into one song that tokenizer.py and generate.py read.
 
-Input    .mid files with the name of a part in their own ("My Bass 2.mid"), in any letter case;
-         a part may have no file, or several, which are joined
-Output   OUT_DIR/NAME: one Type-1 .mid with a track for each part, at the tempo of the first stem
-         that has one
+Input    .mid files with a word for a part in their name ("My Bass 2.mid", "Rhodes.mid"), in any
+         letter case; a part may have no file, or several
+Output   OUT_DIR/NAME: one Type-1 .mid in whole bars. It holds every event of every stem, in tracks
+         and on channels of their own (drums on channel 10); its tempo, meter and key are those of
+         the first stem that has one
 Example  python merge_midi.py OUT_DIR drums.mid bass.mid piano.mid -n merged.mid
+         python merge_midi.py OUT_DIR 808.mid lead.mid --part bass=808.mid --part piano=lead.mid
 
-All tracks of a stem count, whatever their names and programs. Nothing is written unless every stem
-can be read.
+All tracks of a stem count, whatever their names and programs. Ranges, long songs and other meters
+need no choice here, as nothing is left out: tokenizer.py and generate.py have --ranges,
+--long-songs and --meters for what they hear of the song. Nothing is written unless every stem can
+be read.
 """
 
 from __future__ import annotations
 
 import argparse
-import math
-import re
+import fnmatch
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
 from backline.common.errors import Parser, UserError, reports_user_errors
 from backline.common.files import check_new, check_writable, write_bytes
-from backline.music.bars import check_playable
-from backline.music.midi_reader import MIDI_SUFFIXES, read_song
-from backline.music.midi_writer import end_at_next_onset, parts_to_bytes
-from backline.music.song import DEFAULT_TEMPO, MAX_TICKS_PER_QUARTER, NO_NOTES, Song
-from backline.music.vocab import Vocabulary, load_vocabulary
+from backline.music.bars import (
+    check_notes,
+    clip_length,
+    four_quarter_stretches,
+    is_four_quarters,
+    meters,
+    pickup_ticks,
+    without_pickup,
+)
+from backline.music.joining import Stem, join_stems
+from backline.music.midi_edits import ending_at, with_tempo
+from backline.music.midi_reader import MIDI_SUFFIXES
+from backline.music.midi_tracks import MidiTracks, read_tracks, song_of_tracks, tracks_to_bytes
+from backline.music.roles import names_other_instrument, part_asked_for, parts_named
+from backline.music.song import DEFAULT_TEMPO, Song, check_tempo
+from backline.music.vocab import QUARTERS_PER_BAR, Vocabulary, load_vocabulary
 
-MAX_TICK = 0xFFFFFFF  # 28 bits of a MIDI delta time: later notes could not be written
+LONGEST_NAME = 40  # characters of a track's name that a line shows
 
 
-class Stem(NamedTuple):
-    """A stem's song, and the index of its part in the vocabulary."""
+class StemFile(NamedTuple):
+    """A stem as it was read: its events, its notes, and the index of its part."""
 
     path: Path
+    midi: MidiTracks
     song: Song
     part: int
 
 
+# ---------------------------------------------------------------- which part a stem is
+
+
 def find_part(path: Path, vocabulary: Vocabulary) -> int:
-    """Index of the part whose name occurs in the file's name.
+    """Index of the part that the file's name tells, by the part's name or a word for it.
 
-    Spaces and hyphens count as underscores.
-    A name inside a longer one does not count ("synth_lead.mid" is no "lead"), but it does beside
-    it.
+    Where no word does, a part's name inside a word counts: "mybass.mid", but not "bassoon.mid".
 
-    Raises:
-        UserError: no part's name, or more than one, with the list of parts.
+    Raises UserError if it tells none, or more than one, with the list of parts.
     """
     names = vocabulary.part_names
-    plain_names = [_plain(name) for name in names]
-    places = _occurrences(_plain(path.stem), plain_names)
-    found = sorted({place.part
-                    for place in places
-                    if not _is_inside_another(place, places)})
+    named = parts_named(path.stem, vocabulary)
+    found = [name for name in names if name in named]
+    if not found and not names_other_instrument(path.stem, vocabulary):
+        found = [name for name in names if name.casefold() in path.stem.casefold()]
     if len(found) == 1:
-        return found[0]
-    holds = "no part's name"
-    if found:
-        holds = " and ".join(names[p] for p in found)
-    raise UserError(f"{path}: its file name holds {holds}; rename it to hold one of the parts: "
+        return names.index(found[0])
+    holds = " and ".join(found) or "no part's name"
+    raise UserError(f"{path}: its file name holds {holds}; choose with --part "
+                    f"PART={_quoted(path.name)}, or rename it to hold one of the parts: "
                     f"{', '.join(names)}")
 
 
-class Occurrence(NamedTuple):
-    """Where in a text the name of a part stands: from `start` to before `end`."""
-
-    start: int
-    end: int
-    part: int
+def _quoted(text: str) -> str:
+    """As a shell takes it."""
+    return f'"{text}"' if " " in text else text
 
 
-def _occurrences(text: str, names: Sequence[str]) -> list[Occurrence]:
-    """Every place of every name, also where they overlap."""
-    found = []
-    for part, name in enumerate(names):
-        anywhere = f"(?={re.escape(name)})"
-        for match in re.finditer(anywhere, text):
-            start = match.start()
-            found.append(Occurrence(start, start + len(name), part))
-    return found
+def asked_parts(texts: Sequence[str],
+                paths: Sequence[Path],
+                vocabulary: Vocabulary) -> dict[Path, int]:
+    """The parts that --part gives to stems, as indices.
 
-
-def _is_inside_another(place: Occurrence, places: Sequence[Occurrence]) -> bool:
-    length = place.end - place.start
-    around = [other
-              for other in places
-              if other.start <= place.start and place.end <= other.end]
-    lengths = (other.end - other.start for other in around)
-    return any(other > length for other in lengths)
-
-
-def _plain(name: str) -> str:
-    folded = name.casefold()
-    return re.sub(r"[\s-]", "_", folded)
-
-
-def read_stem(path: Path, vocabulary: Vocabulary) -> Stem:
-    """Read one stem.
-
-    Raises UserError: unreadable, without notes, bars that are not four quarters long, no part.
+    Raises UserError for what is no part, no stem, or a stem that is given two parts.
     """
-    song = read_song(path)
-    check_playable(song, str(path))
-    part = find_part(path, vocabulary)
-    return Stem(path, song, part)
+    asked: dict[Path, int] = {}
+    for text in texts:
+        word, _, which = text.partition("=")
+        name = part_asked_for(word, vocabulary)
+        if name is None or not which:
+            raise UserError(f"--part {text}: must be PART=STEM, PART one of "
+                            f"{', '.join(vocabulary.part_names)}")
+        part = vocabulary.part_names.index(name)
+        found = [path for path in paths if _is_meant(path, which)]
+        if not found:
+            raise UserError(f"--part {text}: no stem has this name; they are "
+                            f"{', '.join(path.name for path in paths)}")
+        for path in found:
+            if asked.setdefault(path, part) != part:
+                raise UserError(f"--part {text}: {path} has another part already; give it one")
+    return asked
 
 
-def common_ticks_per_quarter(resolutions: Sequence[int]) -> int:
-    """The least common multiple, in which every stem is exact, or else the finest.
-
-    MIDI cannot hold every multiple.
-    """
-    multiple = math.lcm(*resolutions)
-    if multiple > MAX_TICKS_PER_QUARTER:
-        return max(resolutions)
-    return multiple
+def _is_meant(path: Path, which: str) -> bool:
+    """Whether a stem has this path, or this name, with or without its ending, or pattern of one."""
+    names = [path.name.casefold(), path.stem.casefold()]
+    pattern = which.casefold()
+    return path == Path(which) or pattern in names or fnmatch.fnmatchcase(names[0], pattern)
 
 
-def rescale(notes: np.ndarray, old: int, new: int) -> np.ndarray:
-    """A copy of (N, 3) notes in `new` ticks per quarter instead of `old`.
-
-    Times go to the nearest tick, a tie down. No note gets length zero as long as `new` is not the
-    coarser one.
-    """
-    ticks = notes[:, :2]
-    scaled = notes.copy()
-    numerator = old - 2 * new * ticks
-    scaled[:, :2] = -(numerator // (2 * old))
-    return scaled
+# ---------------------------------------------------------------- stems
 
 
-def join(stems: Sequence[Stem], vocabulary: Vocabulary) -> tuple[list[np.ndarray], int]:
-    """Notes of each part, as a MIDI file can hold them, and their ticks per quarter.
-
-    Raises UserError if a note would end later than a MIDI file can say.
-    """
-    resolutions = [stem.song.ticks_per_quarter for stem in stems]
-    new = common_ticks_per_quarter(resolutions)
-    of_parts = [[NO_NOTES] for _ in vocabulary.parts]
-    for stem in stems:
-        old = stem.song.ticks_per_quarter
-        if stem.song.end_tick * new > MAX_TICK * old:
-            last_quarter = stem.song.end_tick // old
-            raise UserError(f"{stem.path}: its last note ends at quarter {last_quarter}, too late "
-                            f"for a file with {new} ticks per quarter; cut the stem, or export all "
-                            f"with the same ticks")
-        of_parts[stem.part] += [rescale(track.notes, old, new)
-                                for track in stem.song.tracks]
-    joined = [np.concatenate(notes) for notes in of_parts]
-    return [end_at_next_onset(notes) for notes in joined], new
+def read_stem(path: Path, part: int) -> StemFile:
+    """Read one stem. Raises UserError: unreadable, without notes or bars of four quarters."""
+    midi = read_tracks(path)
+    song, _ = song_of_tracks(midi, str(path))
+    check_notes(song, str(path))
+    check_meters(song, path)
+    return StemFile(path, midi, song, part)
 
 
-def choose_tempo(stems: Sequence[Stem]) -> float:
-    """Main tempo of the first stem that has one, in beats per minute."""
-    for stem in stems:
-        if stem.song.tempos:
-            return stem.song.main_tempo()
-    return DEFAULT_TEMPO
+def check_meters(song: Song, path: Path) -> None:
+    """Raise UserError if no bar with music is four quarters long: no command could play to it."""
+    whole = without_pickup(song)
+    if not four_quarter_stretches(whole, min_bars=1):
+        signature = meters(whole)[-1][1]
+        raise UserError(f"{path}: all of it is in {signature.numerator}/{signature.denominator}, "
+                        f"or bars of other lengths; nothing can be played to it: export a song "
+                        f"with bars of four quarters (4/4, 2/2)")
 
 
-def notices(stems: Sequence[Stem],
-            vocabulary: Vocabulary,
-            tempo: float) -> list[str]:
-    """What the user may not have meant: stems that share a part, or that have another tempo."""
+def describe_stem(stem: StemFile, vocabulary: Vocabulary) -> str:
+    """What a stem was read as: its part, its notes, and its tracks by name."""
+    tracks = [track for track in stem.song.tracks if len(track.notes)]
+    n_notes = stem.song.n_notes
+    line = f"{stem.path}: {vocabulary.part_names[stem.part]}, {_count(n_notes, 'note')}"
+    names = [track.name[:LONGEST_NAME] or "unnamed" for track in tracks]
+    if len(tracks) > 1 or tracks[0].name:
+        line = f"{line}, {_count(len(tracks), 'track')}: {', '.join(names)}"
+    return line
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"
+
+
+def notices_of(stems: Sequence[StemFile], vocabulary: Vocabulary) -> list[str]:
+    """A line for each stem; for what was odd about it; for stems that share a part."""
     lines = []
-    for p, name in enumerate(vocabulary.part_names):
-        sharing = [str(stem.path) for stem in stems if stem.part == p]
-        if len(sharing) > 1:
-            paths = " and ".join(sharing)
-            lines.append(f"{paths} are joined into one part, {name}")
     for stem in stems:
-        own_tempo = stem.song.main_tempo()
-        if stem.song.tempos and own_tempo != tempo:
-            lines.append(f"{stem.path}: its tempo {own_tempo:g} is left out, the song's is "
-                         f"{tempo:g}")
+        lines.append(describe_stem(stem, vocabulary))
+        lines += [f"{stem.path}: {notice}" for notice in stem.song.notices]
+        drums = [track.name or "unnamed" for track in stem.song.tracks if track.is_drum]
+        is_mixed = 0 < len(drums) < len(stem.song.tracks)
+        if is_mixed and not vocabulary.parts[stem.part].is_drum:
+            lines.append(f"{stem.path}: its drums ({', '.join(drums)}) count as "
+                         f"{vocabulary.part_names[stem.part]} too; take them out of it if they "
+                         f"are none")
+    for part, name in enumerate(vocabulary.part_names):
+        sharing = [str(stem.path) for stem in stems if stem.part == part]
+        if len(sharing) > 1:
+            lines.append(f"{' and '.join(sharing)} are joined into one part, {name}")
     return lines
+
+
+# ---------------------------------------------------------------- the song
+
+
+class Merged(NamedTuple):
+    """The song, and what people may not expect of it, a line each."""
+
+    midi: MidiTracks
+    notices: list[str]
+
+
+def merge(stems: Sequence[StemFile],
+          vocabulary: Vocabulary,
+          name: str,
+          tempo: float | None = None) -> Merged:
+    """Join stems into the song that messages call `name`, with `tempo` in place of their maps.
+
+    Raises UserError where a MIDI file cannot hold them together.
+    """
+    joined = join_stems([Stem(str(stem.path), _at_tempo(stem.midi, tempo), stem.part)
+                         for stem in stems],
+                        vocabulary)
+    notices = [*notices_of(stems, vocabulary), *joined.notices]
+    if not joined.names_tempo:
+        notices.append(f"{name}: names no tempo: plays at {DEFAULT_TEMPO:g} BPM; another with "
+                       f"--tempo")
+    notices += pickup_notices(stems)
+    song, _ = song_of_tracks(joined.midi, name)
+    end, n_silent = end_of(song)
+    if n_silent:
+        notices.append(f"{name}: {n_silent} bars of silence at its end do not count")
+    if odd := odd_meter(song):
+        notices.append(f"{name}: has bars in {odd}, which are kept, but not heard by the model; "
+                       f"generate.py and tokenizer.py need --meters cut for the others")
+    return Merged(ending_at(joined.midi, end), notices)
+
+
+def _at_tempo(midi: MidiTracks, tempo: float | None) -> MidiTracks:
+    return with_tempo(midi, tempo) if tempo else midi
+
+
+def pickup_notices(stems: Sequence[StemFile]) -> list[str]:
+    """A line if some stems begin with a pickup and others, that name a meter, do not."""
+    with_meter = [stem for stem in stems if stem.song.time_signatures]
+    by_pickup: dict[float, list[str]] = {}
+    for stem in with_meter:
+        quarters = pickup_ticks(stem.song) / stem.song.ticks_per_quarter
+        by_pickup.setdefault(quarters, []).append(str(stem.path))
+    if len(by_pickup) < 2:
+        return []
+    texts = [f"{' and '.join(paths)}: {quarters:g}" for quarters, paths in by_pickup.items()]
+    return [f"the stems' pickups differ, in quarters ({'; '.join(texts)}); notes keep their times "
+            f"from the beginning: export all from the same bar if they should not"]
+
+
+def odd_meter(song: Song) -> str:
+    """The first meter with music in it of which bars are not four quarters long; "" for none."""
+    last_onset = song.last_onset_tick
+    for stretch, signature in meters(without_pickup(song)):
+        if not is_four_quarters(signature) and stretch.start <= last_onset:
+            return f"{signature.numerator}/{signature.denominator}"
+    return ""
+
+
+def end_of(song: Song) -> tuple[int, int]:
+    """The tick of the last bar line, and the bars of silence behind it that do not count.
+
+    A song in several meters ends where its stems do.
+    """
+    if odd_meter(song):
+        return max(song.end_tick, song.last_end_of_track), 0
+    bar_ticks = QUARTERS_PER_BAR * song.ticks_per_quarter
+    pickup = pickup_ticks(song)
+    origin = pickup - bar_ticks if pickup else 0
+    n_bars, n_silent = clip_length(song, origin)
+    return origin + n_bars * bar_ticks, n_silent
 
 
 def output_path(folder: Path, name: str) -> Path:
@@ -209,7 +275,21 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("-n", "--name",
                         default="merged.mid",
                         help="file name of the song (default: %(default)s)")
+    parser.add_argument("--part",
+                        action="append",
+                        default=[],
+                        dest="parts",
+                        metavar="PART=STEM",
+                        help="the part of a stem, by its file name or a pattern ('*lead*'), in "
+                             "place of what its name says; once for each")
+    parser.add_argument("--tempo",
+                        type=float,
+                        metavar="BPM",
+                        help="in place of the stems' tempos and their changes")
     parser.add_argument("--vocab", type=Path, help="vocabulary JSON (default: configs/vocab.json)")
+    parser.add_argument("--quiet",
+                        action="store_true",
+                        help="no notices: of what was read as what, and what people may not expect")
     parser.add_argument("--force", action="store_true", help="overwrite a song that exists")
     return parser
 
@@ -220,17 +300,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     vocabulary = load_vocabulary(args.vocab)
     out = output_path(args.out_dir, args.name)
-    stems = [read_stem(path, vocabulary) for path in args.stems]
-    notes, ticks_per_quarter = join(stems, vocabulary)
-    tempo = choose_tempo(stems)
+    if args.tempo is not None:
+        check_tempo(args.tempo, "--tempo")
+    asked = asked_parts(args.parts, args.stems, vocabulary)
+    stems = []
+    for path in args.stems:
+        part = asked[path] if path in asked else find_part(path, vocabulary)
+        stems.append(read_stem(path, part))
+    merged = merge(stems, vocabulary, out.name, args.tempo)
     check_new([out], args.force, args.stems)
     check_writable(args.out_dir)
-    for line in notices(stems, vocabulary, tempo):
+    for line in [] if args.quiet else merged.notices:
         print(f"notice: {line}", file=sys.stderr)
-    midi = parts_to_bytes(notes, vocabulary, ticks_per_quarter, tempo)
-    write_bytes(out, midi)
-    counts = [f"{name} {len(rows)}"
-              for name, rows in zip(vocabulary.part_names, notes, strict=True)]
+    write_bytes(out, tracks_to_bytes(merged.midi))
+    counts = []
+    for part, name in enumerate(vocabulary.part_names):
+        n_notes = sum(stem.song.n_notes for stem in stems if stem.part == part)
+        counts.append(f"{name} {n_notes}")
     print(f"{out}: {', '.join(counts)} notes")
     return 0
 

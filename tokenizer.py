@@ -117,9 +117,9 @@ def parts_to_rows(parts: Sequence[np.ndarray],
                         f"move it")
     late = start[start >= vocabulary.bars * vocabulary.steps_per_bar]
     if len(late):
-        bar = late.min() // vocabulary.steps_per_bar
+        bar = 1 + late.min() // vocabulary.steps_per_bar
         raise UserError(f"{where}: bar {bar} is past the last bar this vocabulary holds "
-                        f"({vocabulary.bars - 1}); shorten the song, --long-songs cut, or give a "
+                        f"({vocabulary.bars}); shorten the song, --long-songs cut, or give a "
                         f"vocabulary with more bars")
     lowest = np.array([part.lowest_pitch for part in vocabulary.parts])
     id_of_pitch_0 = np.array(vocabulary.first_pitch_ids) - lowest
@@ -142,7 +142,7 @@ def _check_range(part: Part,
     first = np.argmin(outside[:, 0])
     onset, _, pitch = outside[first]
     step = quantize_onsets(onset, ticks_per_quarter, vocabulary.steps_per_quarter)
-    bar = step // vocabulary.steps_per_bar
+    bar = 1 + step // vocabulary.steps_per_bar
     allowed = f"{part.lowest_pitch} to {part.highest_pitch}"
     raise UserError(f"{where}: bar {bar}: {part.name} pitch {pitch} is outside {allowed} "
                     f"({len(outside)} of {len(notes)} notes); move or delete such notes, or "

@@ -26,6 +26,7 @@ from backline.common.errors import Parser, UserError, reports_user_errors
 from backline.common.files import check_file, check_writable, read_json_object
 from backline.common.settings import config_from_dict
 from backline.layers.config import ModelConfig
+from backline.music.dynamics import FACT, dynamics_fact
 from backline.music.vocab import load_vocabulary
 from backline.training.config import BEST, CONTROLS, LAST, LOSSES, TrainingSettings
 from backline.training.distributed import Processes, joined
@@ -125,6 +126,8 @@ def new_run(args: argparse.Namespace, processes: Processes, command: Sequence[st
         levels = sheets.levels if sheets else None
         controls = ControlTables.of(dataset, len(split.held_out_songs), folder, processes, levels)
         metadata["controls"] = controls.table.to_facts()
+    if table := dynamics_fact(known):
+        metadata[FACT] = table  # a fine-tuned model plays as its start does, until it learns its own
     songs = TrainingSongs(dataset, split, controls)
     run = Run(RunFolder(folder, metadata, processes), settings, model, songs, processes)
     run.began = began

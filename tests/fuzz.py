@@ -46,10 +46,12 @@ from backline.generation.prompt import open_prompt, read_prompt
 from backline.generation.reading import Asked
 from backline.music.choices import ALL, CUT, MOST_NOTES, NO_TRACK, RANGES, SKIP, Choices
 from backline.music.midi_reader import read_song
+from backline.music.midi_tracks import tracks_to_bytes
 from backline.music.midi_writer import parts_to_bytes
 from backline.music.song import Song
 from clean_midi import Cleaning, CleanSong
-from merge_midi import choose_tempo, join, read_stem
+from merge_midi import find_part, read_stem
+from merge_midi import merge as merge_stems
 from prepare import ReadSong
 from tokenizer import MidiTokenizerPooled, SongTokens, read_tokens
 
@@ -201,9 +203,8 @@ def try_choices(tried: Tried, song: Song, where: str, choices: Choices, k: int) 
 def merge(path: Path) -> bytes:
     """What merge_midi.py does with this stem and another, without writing it."""
     vocabulary = tokenizer().vocabulary
-    stems = [read_stem(path, vocabulary), read_stem(path.parent / "bass.mid", vocabulary)]
-    notes, ticks_per_quarter = join(stems, vocabulary)
-    merged = parts_to_bytes(notes, vocabulary, ticks_per_quarter, choose_tempo(stems))
+    stems = [read_stem(stem, find_part(stem, vocabulary)) for stem in (path, path.parent / "bass.mid")]
+    merged = tracks_to_bytes(merge_stems(stems, vocabulary, "merged.mid").midi)
     read_song(path, merged)
     return merged
 

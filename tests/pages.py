@@ -58,7 +58,7 @@ def notes_of_idea(idea: dict[str, Any], old: bool | None = None) -> list[tuple[i
     """(part, onset, end, pitch) of an idea on a page, times in its ticks, sorted; perhaps of old or of new notes alone.
     """
     return sorted((p, onset, end, pitch) for p, part in enumerate(idea["notes"])
-                  for onset, end, pitch, was_there in part if old in (None, bool(was_there)))
+                  for onset, end, pitch, was_there, *_ in part if old in (None, bool(was_there)))
 
 
 def notes_of_rows(rows: np.ndarray) -> list[tuple[int, int, int, int]]:

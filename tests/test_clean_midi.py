@@ -194,7 +194,7 @@ def test_skip_leaves_the_song_out(tmp_path):
     path.write_bytes(raw_song([36] * 99 + [82], [40], [60]))
     row = clean(path, tmp_path / "out", "--ranges", "skip")
     assert row["verdict"] == "dropped"
-    assert row["reason"].startswith("bar 24: drums pitch 82 is outside 35 to 81 (1 of 100 notes)")
+    assert row["reason"].startswith("bar 25: drums pitch 82 is outside 35 to 81 (1 of 100 notes)")
     assert "--ranges drop" in row["reason"]
     assert clean(path, tmp_path / "out", "--ranges", "drop")["verdict"] == "kept"
 
@@ -234,7 +234,7 @@ def test_names_and_folders_are_kept_and_every_input_has_a_row(tmp_path, capsys):
     assert [(str(Path(row["source"]).relative_to(tmp_path)), row["verdict"]) for row in rows] == [
         ("two/bad.mid", "dropped"), ("one/song.mid", "kept"), ("two/song.mid", "kept"), ("two/waltz.midi", "dropped"),
         ("one/deep/x.KAR", "kept")]
-    assert rows[3]["reason"].startswith("bar 0 is in 3/4")
+    assert rows[3]["reason"].startswith("bar 1 is in 3/4")
     captured = capsys.readouterr()
     assert captured.out.startswith(f"3 of 5 files cleaned into {out}\n") and captured.err == ""
     assert captured.out in (out / "logs.txt").read_text()

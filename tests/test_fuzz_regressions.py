@@ -124,7 +124,7 @@ def test_many_stretches_take_time_linear_in_the_file(tmp_path):
     signatures = [(384 * i, meta(0x58, bytes([4 - i % 2, 2, 24, 8]))) for i in range(20_000)]
     notes = [event for i in range(40_000) for event in note(190 * i, 190 * i + 90, 60)]
     result = fuzz.Tried()
-    song = read_song("song.mid", midi_file(signatures, notes))
+    song = read_song("song.mid", midi_file(signatures, [(0, meta(3, b"piano")), *notes]))
     job = SongTokens(MidiTokenizerPooled(), Choices(meters=CUT, ranges=DROP, min_stretch_bars=1), False)
     converted = result.attempt("tokenizer", "song.mid", job, song, "song.mid")
     assert len(converted.files) > 9000

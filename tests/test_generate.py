@@ -110,6 +110,33 @@ def test_force_leaves_nothing_of_the_song_that_had_the_number(run, tmp_path):
     assert {"1-prompt.mid", "1.png", "0.mid"} <= names
 
 
+def test_files_of_people_are_kept_and_the_numbers_said_are_those_taken(run, tmp_path, capsys, monkeypatch):
+    out = tmp_path / "out"
+    out.mkdir()
+    for name in ("0-my_idea.mid", "1.wav"):
+        (out / name).write_bytes(b"mine")
+    writes = []
+
+    def put_between(*arguments):
+        """A person saves a file between the two songs."""
+        if writes:
+            (out / "3.wav").write_bytes(b"mine")
+        writes.append(write_song(*arguments))
+        return writes[-1]
+
+    write_song = generate.write_song
+    monkeypatch.setattr(generate, "write_song", put_between)
+    run("-o", "out", "-n", 2, "--seed", 5)
+    said = capsys.readouterr().out.replace(os.sep, "/")
+    assert "out/2.mid: " in said and "out/4.mid: " in said and "each song: 2-drums.mid, 2-bass.mid" in said
+    log = (out / "genconfigs.txt").read_text()
+    assert re.findall(r'"file": "(.*)"', log) == ["2.mid", "4.mid"]
+    assert all((out / name).read_bytes() == b"mine" for name in ("0-my_idea.mid", "1.wav", "3.wav"))
+    run("-o", "out", "--force", "-n", 2)
+    assert all((out / name).read_bytes() == b"mine" for name in ("0-my_idea.mid", "3.wav"))
+    assert (out / "0.mid").exists() and not (out / "1.wav").exists()
+
+
 def test_png_is_drawn(run, tmp_path):
     run("-o", "out", "--png")
     assert (tmp_path / "out/0.png").read_bytes().startswith(b"\x89PNG")
@@ -294,7 +321,7 @@ def test_parts_are_made_for_given_ones_which_stay_note_for_note(play, tmp_path, 
     assert read_song(tmp_path / "out/0.mid").main_tempo() == 97
     captured = capsys.readouterr()
     dropped = ", ".join(part for part in PARTS if part not in given)
-    assert captured.err.startswith(f"notice: left out of the prompt: {dropped}\n")  # and perhaps of songs passed over
+    assert f"notice: left out of the prompt: {dropped}\n" in captured.err
     assert f"{len(whole)} notes, {len(new)} of them new" in captured.out
     assert json.loads(recipe_text(tmp_path / "out/0.mid"))["wish"] == {
         "given": list(given), "make": list(make), "fill": [], "bars": 0, "loop": False}
@@ -510,6 +537,45 @@ def test_flags_come_before_the_rules_of_genconfig_and_leave_the_others(tmp_path)
     assert ruled.pitches == {"bass": "40", "drums": "kick"}
     assert rules_of("--scale", "dorian").scale == "dorian"
     assert rules_of("--key", "", "--mono", "").monophonic == () and rules_of("--key", "").key == ""
+
+
+@pytest.mark.parametrize(("arguments", "key", "scale"), [
+    (["--key", "Am"], "A", "minor"), (["--key", "am", "--scale", "dor"], "A", "dorian"), (["--key", "F"], "F", "minor"),
+    (["--key", "F major"], "F", "major"), (["--scale", "maj"], "C", "major"), (["--key", "B flat"], "Bb", "minor")])
+def test_keys_and_scales_in_the_words_of_musicians(tmp_path, arguments, key, scale):
+    (tmp_path / "rules.json").write_text(json.dumps({"rules": {"key": "Cm"}}))
+    parse = generate.build_parser().parse_args
+    rules = generate.gen_config(parse(["--genconfig", str(tmp_path / "rules.json"), *arguments])).rules
+    assert (rules.key, rules.scale) == (key, scale)
+
+
+def test_parts_in_the_words_of_musicians_are_those_of_the_vocabulary():
+    args = generate.build_parser().parse_args([
+        "--pitches", "Kit=kick", "--mono", "Keys, bass guitar", "--density", "KEYS=busy", "--rests", "e-bass=1"])
+    config = generate.with_part_names(generate.gen_config(args), TOKENIZER.vocabulary)
+    assert config.rules.pitches == {"drums": "kick"} and config.rules.monophonic == ("bass", "piano")
+    assert config.controls.density == {"piano": "busy"} and config.controls.rests == {"bass": "1"}
+    assert config == generate.with_part_names(config, TOKENIZER.vocabulary)
+
+
+def test_feel_and_temperature_are_settings_of_sampling():
+    def settings(*arguments: str) -> GenConfig:
+        return generate.gen_config(generate.build_parser().parse_args(arguments))
+
+    assert settings("--temperature", "1.1").temperature == (1.1,) * 4
+    safer, plain, wilder = settings("--feel", "safer"), settings(), settings("--feel", "wilder")
+    assert safer.temperature <= plain.temperature <= wilder.temperature and safer != plain != wilder
+    assert safer.threshold <= plain.threshold <= wilder.threshold
+
+
+def test_a_prompt_is_heard_and_a_song_has_its_length(run, tmp_path, capsys):
+    song = prompt_file(tmp_path, tempo=120)
+    assert run("-p", song, "--key", "Am", "--scale", "dorian", "-o", "out", "--seed", 1) == 0
+    out, err = capsys.readouterr()
+    assert re.search(r"^notice: heard: .*bars 1-2: ", err, re.M)
+    assert "notice: --key Am --scale dorian: the scale is A dorian" in err
+    n_bars, minutes, seconds = map(int, re.search(r"out/0.mid: (\d+) bars, (\d+):(\d\d), ", out).groups())
+    assert 60 * minutes + seconds == 2 * n_bars and "BPM" in out
 
 
 @pytest.mark.parametrize(("settings", "text"), [
@@ -735,7 +801,7 @@ def test_recipe_and_log_say_what_was_asked_for(play, tmp_path, given_path):
 
 
 def test_a_generated_song_is_a_prompt_like_any_other(play):
-    play("--bars", 2, "-o", "out", "--seed", 3)
+    play("--bars", 2, "--loop", "-o", "out", "--seed", 3)  # its last note ends with bar 2
     assert play("-p", "out/0.mid", "--bars", 2, "-o", "out", "--seed", 3) == 0
     first, second = notes("out/0.mid"), notes("out/1.mid")
     assert list(map(onset, second[:len(first)])) == list(map(onset, first)) and bar_of(second[-1]) == 4
@@ -807,7 +873,7 @@ def test_bad_arguments(run, tmp_path, capsys, arguments, text):
     (["--fill", "2-3"], "--fill needs a song to play to; give one with -p"),
     (["--given", "bass"], "--given needs a song to play to; give one with -p"),
     (["--bars", "0"], "--bars 0"), (["--bars", "-4"], "--bars -4"), (["--bars", "257"], "256 bars are left"),
-    (["-p", "song.mid", "--bars", "253"], "252 bars are left"),
+    (["-p", "song.mid", "--bars", "256"], "255 bars are left"),
     (["-p", "song.mid", "--bars", "2", "--fill", "2"], "--bars is for new bars"),
     (["-p", "song.mid", "--bars", "2", "--given", "bass"], "--bars is for new bars"),
     (["--loop"], "--loop: .* with --bars"), (["-p", "song.mid", "--loop"], "--loop: .* with --bars"),
@@ -816,6 +882,15 @@ def test_bad_arguments(run, tmp_path, capsys, arguments, text):
     (["-p", "song.mid", "-pi", "1", "--same-parts"], "--same-parts: the prompt has no parts;"),
     (["-p", "duo.mid", "--same-parts", "--given", "drums,bass"], "no parts besides those given"),
     (["--scale", "minor"], "--scale minor: needs a --key"), (["--key", "H"], "key 'H'"),
+    (["--key", "Am", "--scale", "major"], "--key Am --scale major: .* name one of them"),
+    (["--key", "keep"], "--key keep: .* give one with -p"), (["--chords", "keep"], "--chords keep: .* with -p"),
+    (["-p", "song.mid", "--key", "keep", "--scale", "minor"], "--key keep: keeps the scale, too"),
+    (["--feel", "safer", "--temperature", "1.1"], "--feel safer sets the temperature itself"),
+    (["--feel", "safest"], "did you mean 'safer'"), (["--temprature", "1.1"], "did you mean '--temperature'"),
+    (["--temperature", "0"], "above 0"), (["--temperature", "nan"], "above 0"), (["--temperature", "hot"], "'hot'"),
+    (["--make", "pianno"], "did you mean 'piano'"), (["--pitches", "bass=C3-C1"], "'C3-C1': a range goes up"),
+    (["--pitches", "Bass=40", "--pitches", "e-bass=41"], "bass is named before"),
+    (["--rests", "drums"], "rests 'drums': give a part and its level"),
     (["--scale", "minor", "--key", ""], "needs a --key"), (["--key", "A", "--scale", "mayor"], "scale 'mayor'"),
     (["--pitches", "bass"], "--pitches bass: give a part"), (["--pitches", "bass=52-28"], "'52-28'"),
     (["--pitches", "bass="], "names none"), (["--pitches", "banjo=60"], "unknown part 'banjo'"),

@@ -12,14 +12,15 @@ from fractions import Fraction
 from pathlib import Path
 
 import mido
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 import merge_midi
 from backline.common.errors import EXIT_USER_ERROR, UserError
+from backline.music.joining import common_ticks_per_quarter, rescale_tick
 from backline.music.midi_reader import read_song
+from backline.music.song import MAX_TICKS_PER_QUARTER
 from backline.music.vocab import load_vocabulary
 
 ROOT = Path(merge_midi.__file__).parent
@@ -67,7 +68,8 @@ def mido_notes(path: Path) -> dict[str, Notes]:
             else:
                 notes.append((sounding.pop(message.note), now, message.note))
         assert not sounding
-        found[track.name] = sorted(notes)
+        if notes:
+            found[track.name] = sorted(found.get(track.name, []) + notes)
     return found
 
 
@@ -109,7 +111,8 @@ def test_merged_song_holds_the_notes_of_its_stems(tmp_path, stems, capsys):
     path = merged(tmp_path, *stems)
     captured = capsys.readouterr()
     assert captured.out == f"{path}: drums 2, bass 2, piano 3 notes\n"
-    assert captured.err == ""
+    assert captured.err == "".join(f"notice: {stem}: {what}\n" for stem, what in
+                                   zip(stems, ["drums, 2 notes", "bass, 2 notes", "piano, 3 notes"], strict=True))
     expected = {name: song_notes(stem)[""] for name, stem in zip(PARTS, stems, strict=True)}
     assert song_notes(path) == expected
     assert mido_notes(path) == expected
@@ -119,7 +122,8 @@ def test_tracks_have_names_channels_and_programs_of_the_vocabulary(tmp_path, ste
     midi = mido.MidiFile(merged(tmp_path, *stems))
     assert midi.type == 1
     assert midi.ticks_per_beat == 480
-    for part, track in zip(load_vocabulary().parts, midi.tracks, strict=True):
+    assert midi.tracks[0].name == ""  # what is said of the whole song
+    for part, track in zip(load_vocabulary().parts, midi.tracks[1:], strict=True):
         assert track.name == part.name
         assert {m.program for m in track if m.type == "program_change"} == {part.program}
         assert all((m.channel == 9) == part.is_drum for m in track if not m.is_meta)
@@ -139,7 +143,10 @@ def test_stems_need_not_be_all_parts(tmp_path, stems, capsys):
 def test_stem_gives_all_its_tracks_whatever_their_names(tmp_path):
     first, second = [(0, 480, 60), (960, 1440, 62)], [(480, 960, 60), (480, 960, 72)]
     stem = write_stem(tmp_path / "piano.mid", first, second, names=["bass", "Grand"], channel=3)
-    assert mido_notes(merged(tmp_path, stem))["piano"] == sorted(first + second)
+    path = merged(tmp_path, stem)
+    assert mido_notes(path) == {"piano": sorted(first + second)}
+    instruments = [m.name for track in mido.MidiFile(path).tracks for m in track if m.type == "instrument_name"]
+    assert instruments == ["bass", "Grand"]  # what the tracks were called
 
 
 def test_drums_of_any_channel_become_drums(tmp_path):
@@ -151,14 +158,14 @@ def test_stems_of_one_part_are_joined_with_a_notice(tmp_path, stems, capsys):
     more = write_stem(tmp_path / "bass two.mid", [(0, 200, 40), (480, 960, 45), (960, 1000, 43)])
     path = merged(tmp_path, *stems, more)
     captured = capsys.readouterr()
-    assert captured.err == f"notice: {stems[1]} and {more} are joined into one part, bass\n"
-    assert mido_notes(path)["bass"] == [(0, 400, 40), (480, 960, 45), (960, 1200, 43)]  # repeats: the longest stays
-    assert "bass 3," in captured.out
+    assert f"notice: {stems[1]} and {more} are joined into one part, bass\n" in captured.err
+    assert mido_notes(path)["bass"] == sorted(mido_notes(stems[1])[""] + mido_notes(more)[""])  # repeats too
+    assert "bass 5," in captured.out
 
 
-def test_overlapping_notes_of_one_pitch_end_at_the_next_onset(tmp_path):
+def test_overlapping_notes_of_one_pitch_stay(tmp_path):
     stem = write_stem(tmp_path / "piano.mid", [(0, 960, 60)], [(480, 1440, 60)])
-    assert mido_notes(merged(tmp_path, stem))["piano"] == [(0, 480, 60), (480, 1440, 60)]
+    assert mido_notes(merged(tmp_path, stem))["piano"] == [(0, 960, 60), (480, 1440, 60)]
 
 
 def test_inputs_stay_unchanged(tmp_path, stems):
@@ -183,7 +190,7 @@ def test_highest_resolution_where_the_common_multiple_is_too_large(tmp_path):
     drums = write_stem(tmp_path / "drums.mid", [(0, 1, 36), (241, 482, 38)], tpq=241)
     bass = write_stem(tmp_path / "bass.mid", [(1, 961, 40)], tpq=960)
     path = merged(tmp_path, drums, bass)
-    assert math.lcm(241, 960) > merge_midi.MAX_TICKS_PER_QUARTER
+    assert math.lcm(241, 960) > MAX_TICKS_PER_QUARTER
     assert mido.MidiFile(path).ticks_per_beat == 960
     assert mido_notes(path)["drums"] == [(0, 4, 36), (960, 1920, 38)]  # 1/241 quarter is 3.98 ticks
     assert mido_notes(path)["bass"] == [(1, 961, 40)]
@@ -193,32 +200,21 @@ def test_highest_resolution_where_the_common_multiple_is_too_large(tmp_path):
     ([480], 480), ([96, 96], 96), ([96, 480, 120], 480), ([220, 96], 5280),
     ([1, 32767], 32767), ([32767, 2], 32767), ([32766, 16383], 32766), ([960, 961], 961)])
 def test_common_ticks_per_quarter(resolutions, expected):
-    assert merge_midi.common_ticks_per_quarter(resolutions) == expected
+    assert common_ticks_per_quarter(resolutions) == expected
 
 
-def note_arrays() -> st.SearchStrategy[np.ndarray]:
-    note = st.tuples(st.integers(0, 2**31), st.integers(0, 2**31), st.integers(0, 127))
-    return st.lists(note, min_size=1, max_size=20).map(
-        lambda rows: np.array([(min(a, b), max(a, b), pitch) for a, b, pitch in rows], np.int64))
-
-
-@given(note_arrays(), st.integers(1, 32767), st.integers(1, 32767))
-def test_rescaling_is_the_nearest_tick(notes, old, new):
-    before = notes.copy()
-    scaled = merge_midi.rescale(notes, old, new)
-    assert (notes == before).all()
-    assert (scaled[:, 2] == notes[:, 2]).all()
-    for ticks, result in zip(notes[:, :2].ravel().tolist(), scaled[:, :2].ravel().tolist(), strict=True):
-        assert result == math.ceil(Fraction(ticks * new, old) - Fraction(1, 2))
+@given(st.integers(0, 2**31), st.integers(1, 32767), st.integers(1, 32767))
+def test_rescaling_is_the_nearest_tick(tick, old, new):
+    assert rescale_tick(tick, old, new) == math.ceil(Fraction(tick * new, old) - Fraction(1, 2))
     if new >= old:
-        assert ((scaled[:, 0] < scaled[:, 1]) == (notes[:, 0] < notes[:, 1])).all()
+        assert rescale_tick(tick, old, new) < rescale_tick(tick + 1, old, new)
 
 
-@given(note_arrays(), st.integers(1, 1000), st.integers(1, 32))
-def test_rescaling_to_a_multiple_loses_nothing(notes, old, factor):
-    scaled = merge_midi.rescale(notes, old, old * factor)
-    assert (scaled[:, :2] == notes[:, :2] * factor).all()
-    assert (merge_midi.rescale(scaled, old * factor, old) == notes).all()
+@given(st.integers(0, 2**31), st.integers(1, 1000), st.integers(1, 32))
+def test_rescaling_to_a_multiple_loses_nothing(tick, old, factor):
+    scaled = rescale_tick(tick, old, old * factor)
+    assert scaled == tick * factor
+    assert rescale_tick(scaled, old * factor, old) == tick
 
 
 @st.composite
@@ -253,7 +249,7 @@ def test_tempo_is_that_of_the_first_stem_that_has_one(tmp_path, capsys):
     slow = write_stem(tmp_path / "bass.mid", [(0, 60, 40)], tempo=80)
     fast = write_stem(tmp_path / "piano.mid", [(0, 60, 60)], tempo=150)
     assert read_song(merged(tmp_path, silent, slow, fast)).main_tempo() == 80
-    assert capsys.readouterr().err == f"notice: {fast}: its tempo 150 is left out, the song's is 80\n"
+    assert f"notice: {fast}: its tempo 150 is left out, the song's is 80\n" in capsys.readouterr().err
     assert read_song(merged(tmp_path, fast, slow, silent, options=["--force"])).main_tempo() == 150
 
 
@@ -268,6 +264,19 @@ def test_tempo_is_120_where_no_stem_has_one(tmp_path):
 @pytest.mark.parametrize("name", ["bass", "BASS", "my Bass line 2", "01-bass.final", "contrabass"])
 def test_part_is_found_in_the_file_name(name):
     assert PARTS[merge_midi.find_part(Path("drums and piano") / f"{name}.mid", load_vocabulary())] == "bass"
+
+
+@pytest.mark.parametrize(("name", "part"), [
+    ("Bass Drum", "drums"), ("808 bass", "bass"), ("Rhodes keys", "piano"), ("EZdrummer 2", "drums"),
+    ("mybass2", "bass")])
+def test_words_for_a_part_name_it(name, part):
+    assert PARTS[merge_midi.find_part(Path(f"{name}.mid"), load_vocabulary())] == part
+
+
+@pytest.mark.parametrize("name", ["Bassoon", "Steel Drums", "Drum & Bass", "808", "Track 1"])
+def test_what_names_no_part_or_two_is_refused(name):
+    with pytest.raises(UserError, match=r"drums, bass, piano$"):
+        merge_midi.find_part(Path(f"{name}.mid"), load_vocabulary())
 
 
 @pytest.mark.parametrize(("name", "part"), [
@@ -291,7 +300,7 @@ def test_another_vocabulary_needs_a_json_only(tmp_path, capsys):
     synth = write_stem(tmp_path / "synth_lead.mid", [(0, 60, 2)])
     path = merged(tmp_path, lead, synth, options=["--vocab", str(vocab)])
     assert capsys.readouterr().out == f"{path}: lead 1, synth_lead 1, kit 0 notes\n"
-    assert mido_notes(path) == {"lead": [(0, 60, 1)], "synth_lead": [(0, 60, 2)], "kit": []}
+    assert mido_notes(path) == {"lead": [(0, 60, 1)], "synth_lead": [(0, 60, 2)]}
 
 
 # ---------------------------------------------------------------- refusals
@@ -340,7 +349,7 @@ def test_note_too_late_for_the_common_ticks_is_refused(tmp_path, capsys):
     assert mido_notes(merged(tmp_path, drums, fine))["drums"][0][0] == late * math.lcm(96, 339)
     fine = write_stem(tmp_path / "bass.mid", [(0, 60, 40)], tpq=331)
     text = refused([tmp_path / "late", drums, fine], drained(capsys))
-    assert f"{drums}: its last note ends at quarter {late}" in text
+    assert f"{drums}: its last event is at quarter {late}" in text
 
 
 def drained(capsys: pytest.CaptureFixture[str]) -> pytest.CaptureFixture[str]:

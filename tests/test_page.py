@@ -7,7 +7,9 @@ import re
 import shutil
 from pathlib import Path
 
+import mido
 import numpy as np
+import pretty_midi
 import pytest
 from commands import fails, help_without, succeeds
 from pages import RECIPE, TEMPO, TOKENIZER, V, notes_by_pretty_midi, page_data, write_idea
@@ -19,6 +21,7 @@ from backline.generation.config import GenConfig, RuleConfig
 from backline.generation.output_files import song_bytes, write_song
 from backline.generation.recipes import STARS_FORMAT, read_originals, recipe_from_dict
 from backline.generation.task import Wish
+from backline.listening import ideas_page
 from backline.listening.blind_page import excerpt
 from backline.listening.votes import read_votes
 from backline.music.midi_writer import parts_to_bytes
@@ -41,17 +44,25 @@ def in_quarters(idea: dict) -> list[tuple]:
     """(part, onset, end, pitch) of an idea on a page."""
     ticks = idea["ticks_per_quarter"]
     return sorted((p, round(onset / ticks, 4), round(end / ticks, 4), pitch)
-                  for p, part in enumerate(idea["notes"]) for onset, end, pitch, _ in part)
+                  for p, part in enumerate(idea["notes"]) for onset, end, pitch, *_ in part)
 
 
 def old_pairs(idea: dict) -> set[tuple[int, int, int]]:
     """(part, onset, pitch) of the notes that a page shows as there before."""
-    return {(p, onset, pitch) for p, part in enumerate(idea["notes"]) for onset, _, pitch, old in part if old}
+    return {(p, onset, pitch) for p, part in enumerate(idea["notes"]) for onset, _, pitch, old, *_ in part if old}
 
 
 def onset_pairs(rows: np.ndarray) -> set[tuple[int, int, int]]:
     parts = TOKENIZER.rows_to_parts(rows, TICKS_PER_QUARTER)
     return {(p, onset, pitch) for p, part in enumerate(parts) for onset, _, pitch in part.tolist()}
+
+
+def whole_bars(path: Path) -> int:
+    """The bars that a song of ours lasts: its tracks end with the last."""
+    song = mido.MidiFile(path)
+    ticks = max(sum(message.time for message in track) for track in song.tracks)
+    assert ticks % (4 * song.ticks_per_beat) == 0
+    return ticks // (4 * song.ticks_per_beat)
 
 
 def prompt_file(path: Path, rows: np.ndarray) -> Path:
@@ -68,7 +79,22 @@ def test_notes_tempo_and_bars_are_those_of_the_midi(tmp_path):
     assert [idea["file"] for idea in ideas] == ["0.mid", "2.mid", "11.mid"]  # by number, not by letter
     for idea, path in zip(ideas, paths, strict=True):
         assert in_quarters(idea) == notes_by_pretty_midi(path)
-        assert idea["tempo"] == TEMPO and idea["bars"] == 4 and idea["hash"] == file_hash(path)
+        assert idea["tempo"] == TEMPO and idea["hash"] == file_hash(path)
+        assert idea["bars"] == whole_bars(path)
+
+
+def test_songs_that_other_runs_write_meanwhile_are_shown_and_those_that_go_are_not(tmp_path, monkeypatch):
+    def idea_data(path: Path, *arguments: object) -> dict:
+        if path.name == "2.mid":
+            write_idea(tmp_path, 3)
+            path.unlink()
+        return plain(path, *arguments)
+
+    plain = ideas_page.idea_data
+    monkeypatch.setattr(ideas_page, "idea_data", idea_data)
+    for number in (0, 2):
+        write_idea(tmp_path, number)
+    assert [idea["file"] for idea in shown(tmp_path)] == ["0.mid", "3.mid"]
 
 
 def test_recipe_links_and_parts(tmp_path):
@@ -127,20 +153,24 @@ def test_another_vocabulary_shows_its_parts(tmp_path):
     assert in_quarters(data["ideas"][0]) == notes_by_pretty_midi(tmp_path / "out/0.mid")
 
 
-def test_tracks_of_other_parts_are_told_of(tmp_path, capsys):
+def test_tracks_of_other_parts_have_lanes_of_their_own(tmp_path, capsys):
     """As when page.py is run again, without --vocab, on songs of a model of seven parts."""
     band = MidiTokenizerPooled(BAND)
     for number in range(2):
         rows = random_song(number, 200, 4, BAND)
         write_song(tmp_path, number, song_bytes(rows, band, TEMPO, RECIPE))
-    assert len(shown(tmp_path)) == 2
-    assert capsys.readouterr().err == (
-        "notice: tracks 'shaker', 'guitar', 'strings', 'lead' are not on the page: no part of this vocabulary plays "
-        f"them; page.py {tmp_path} --vocab shows them with the vocabulary of their model\n")
+    for idea in shown(tmp_path):
+        # The shaker joins the drums.
+        assert [other["name"] for other in idea["others"]] == ["guitar", "strings", "lead"]
+        notes = pretty_midi.PrettyMIDI(str(tmp_path / idea["file"])).instruments
+        assert sum(map(len, idea["notes"])) == sum(len(track.notes) for track in notes)
+    assert page_data(tmp_path / "index.html")["parts"][-1]["name"] == "other"
     (tmp_path / "band.json").write_text(json.dumps(BAND.to_dict()))
     succeeds(page.main, [tmp_path, "--vocab", tmp_path / "band.json"])
     assert capsys.readouterr().err == ""
-    assert all(map(len, page_data(tmp_path / "index.html")["ideas"][0]["notes"]))
+    data = page_data(tmp_path / "index.html")
+    assert all(map(len, data["ideas"][0]["notes"])) and not data["ideas"][0]["others"]
+    assert len(data["parts"]) == len(BAND.parts)
 
 
 # ---------------------------------------------------------------- what was there before
@@ -150,7 +180,8 @@ def test_parts_that_were_given_are_old(tmp_path):
     for name in V.part_names:
         shutil.copy(EXAMPLES / f"given/{name}.mid", tmp_path / f"{V.part_names.index(name)}.mid")
     for made, idea in enumerate(shown(tmp_path)):
-        assert [{old for *_, old in part} for part in idea["notes"]] == [{int(p != made)} for p in range(len(V.parts))]
+        is_old = [{old for _, _, _, old, *_ in part} for part in idea["notes"]]
+        assert is_old == [{int(p != made)} for p in range(len(V.parts))]
         assert idea["fresh"] is None
         assert idea["asked"].startswith(f"{V.part_names[made]} to given ")
 
@@ -182,7 +213,7 @@ def test_the_new_music_begins_where_the_prompt_ends(tmp_path, kept):
     (idea,) = shown(tmp_path / "out")
     assert old_pairs(idea) == onset_pairs(ROWS[:n_old])
     first_new = min(onset for _, onset, _ in onset_pairs(ROWS[n_old:]))
-    assert idea["fresh"] == [first_new, 6 * BAR_TICKS]
+    assert idea["fresh"] == [first_new, whole_bars(tmp_path / "out/0.mid") * BAR_TICKS]
 
 
 @pytest.mark.parametrize("change", ["gone", "edited", "damaged"])

@@ -210,11 +210,12 @@ def test_the_command_drops_a_song_that_is_not_and_says_why(tmp_path, capsys):
 
 def test_an_option_goes_before_the_file(tmp_path):
     data = song().replace(b"\x03\x04bass", b"\x03\x04else").replace(b"\x03\x05piano", b"\x03\x05other")
-    assert cleaned(tmp_path, data, meters="cut")["reason"].startswith("no bass;")
-    row = cleaned(tmp_path, data, "--part", "bass=else", tracks=[["bass", "none"]])
-    assert row["parts"]["bass"] == ["#2 else (program 0, 16 notes)"]  # and of the file's choices nothing stays
+    reason = cleaned(tmp_path, data, meters="cut")["reason"]
+    assert reason.startswith("which track plays the bass is not clear: #2 else")
+    row = cleaned(tmp_path, data, "--part", "bass=else", "--part", "piano=other", tracks=[["bass", "none"]])
+    assert row["parts"]["bass"] == ["#2 else (no program, 16 notes)"]  # and of the file's choices nothing stays
     row = cleaned(tmp_path, data, tracks=[["bass", "else"], ["piano", "other"]])
-    assert (row["verdict"], row["parts"]["piano"]) == ("kept", ["#3 other (program 0, 16 notes)"])
+    assert (row["verdict"], row["parts"]["piano"]) == ("kept", ["#3 other (no program, 16 notes)"])
 
 
 @pytest.mark.parametrize(("content", "message"), [

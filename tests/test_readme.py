@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import itertools
 import json
 import re
 import shlex
@@ -71,7 +72,10 @@ def checkout(script, tmp_path_factory):
         rows = np.stack([random.integers(4, 36, 600), random.integers(4, 36, 600), random.integers(4, 20, 600),
                          np.concatenate([random.integers(4, 51, 200), random.integers(60, 90, 200),
                                          random.integers(150, 200, 200)])], axis=1)
-        tokenizer.create_midi_from_tokens(rows).dump(folder / f"my_midi/{i}.mid")
+        midi = tokenizer.create_midi_from_tokens(rows)
+        for note in itertools.chain.from_iterable(instrument.notes for instrument in midi.instruments):
+            note.velocity = int(random.integers(40, 120))
+        midi.dump(folder / f"my_midi/{i}.mid")
     for name, changes in (("training_args", {"num_epochs": 1}), ("training_finetune", {"num_epochs": 1}),
                           ("genconfig", {"max_steps": 20}),
                           ("model_config", {"n_layers": 3, "d_model": 32, "emb_sizes": [8, 8, 8, 8]})):

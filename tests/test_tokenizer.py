@@ -177,7 +177,7 @@ def test_the_quantized_onset_decides_about_the_last_bar(onset, accepted):
     if accepted:
         assert piano((onset, onset + 12, 60))[1][:2] == (259, 35)
     else:
-        with pytest.raises(UserError, match=r"MIDI object: bar 256 is past the last bar .*\(255\); shorten"):
+        with pytest.raises(UserError, match=r"MIDI object: bar 257 is past the last bar .*\(256\); shorten"):
             piano((0, 12, 60), (onset, onset + 12, 60), (onset + 800, onset + 900, 60))
 
 
@@ -191,7 +191,7 @@ def test_all_pitches_of_a_part_are_taken_and_the_next_ones_named(part):
     assert [row[3] for row in events_of(ids)] == [f"pitch{pitch}_{limits.name}" for pitch in pitches]
     for pitch in (limits.lowest_pitch - 1, limits.highest_pitch + 1):
         notes[part] = np.array([(1000, 1012, pitch), (384, 396, pitch), (0, 12, limits.lowest_pitch)])
-        with pytest.raises(UserError, match=f"bar 1: {limits.name} pitch {pitch} is outside {limits.lowest_pitch} to "
+        with pytest.raises(UserError, match=f"bar 2: {limits.name} pitch {pitch} is outside {limits.lowest_pitch} to "
                                             rf"{limits.highest_pitch} \(2 of 3 notes\); .*--ranges drop"):
             TOKENIZER(parts_to_midi(notes, VOCABULARY, 96))
 
@@ -488,7 +488,7 @@ def test_a_folder_gives_a_token_file_per_song_and_a_reason_for_the_others(corpus
     rows = {str(Path(row["source"]).relative_to(corpus)): row for row in rows_of_report(out)}
     assert [source for source, row in rows.items() if row["verdict"] == "dropped"] == ["bad.mid", "a/three-four.mid"]
     assert rows["bad.mid"]["reason"].startswith("not a MIDI file")
-    assert rows["a/three-four.mid"]["reason"].startswith("bar 0 is in 3/4")
+    assert rows["a/three-four.mid"]["reason"].startswith("bar 1 is in 3/4")
     for source, pitch in {"a/song.mid": 50, "b/song.MID": 51, "a/song.kar": 54}.items():
         row = rows[source]
         tokens = orjson.loads((out / row["outputs"][0]).read_bytes())
@@ -526,7 +526,7 @@ def test_what_fills_no_part_is_named_in_the_report(tmp_path):
     assert main([str(tmp_path / "song.mid"), "-td", str(tmp_path / "out")]) == 0
     row, = rows_of_report(tmp_path / "out")
     assert row["left_out"] == ["#2 Strings (program 48, 1 notes)"]
-    assert row["parts"] == {"drums": [], "bass": [], "piano": ["#1 piano (program 0, 1 notes)"]}
+    assert row["parts"] == {"drums": [], "bass": [], "piano": ["#1 piano (no program, 1 notes)"]}
     assert row["why"] == {"piano": "named so"}
     assert row["lost"][NO_PART] == sum(row["lost"].values()) == 1
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import functools
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
 EXIT_USER_ERROR = 2
@@ -18,10 +19,21 @@ class UserError(Exception):
     """Something the user can fix: its text is the whole message (what, where, remedy)."""
 
 
+def suggestion(word: str, known: Iterable[str]) -> str:
+    """The end of an error, such as "; did you mean 'minor'?"; "" if no known word is near.
+
+    Letter case does not matter.
+    """
+    by_folded = {each.casefold(): each for each in known}
+    close = difflib.get_close_matches(word.casefold(), by_folded, n=1)
+    return f"; did you mean {by_folded[close[0]]!r}?" if close else ""
+
+
 class Parser(argparse.ArgumentParser):
     """Parser of a command line.
 
     The script's docstring is its help, options are not abbreviated, and an error is a UserError.
+    A misspelt option or choice is answered with the nearest one there is.
     """
 
     def __init__(self, description: str = "", **settings: Any) -> None:
@@ -32,9 +44,37 @@ class Parser(argparse.ArgumentParser):
         }
         super().__init__(**defaults | settings)
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """First looks for misspelt options: one that is not known may explain all other errors."""
+        typed = list(sys.argv[1:] if args is None else args)
+        if self._subparsers is None:  # else each of its commands looks at its own
+            self._check_spelling(typed)
+        return super().parse_known_args(typed, namespace)
+
+    def _check_spelling(self, typed: Sequence[str]) -> None:
+        """Raise UserError about the first long option that is not known, if one is near it."""
+        known = [option for option in self._option_string_actions if option.startswith("--")]
+        for text in typed:
+            if text == "--":  # what follows are no options
+                return
+            option = text.partition("=")[0]
+            if not option.startswith("--") or " " in option or option in known:
+                continue
+            if nearest := suggestion(option, known):
+                raise UserError(f"unknown option {option}{nearest}")
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """As argparse does, with the nearest choice in the error."""
+        try:
+            super()._check_value(action, value)
+        except argparse.ArgumentError as err:
+            err.message += suggestion(str(value), map(str, action.choices or ()))
+            raise
+
     def error(self, message: str) -> NoReturn:
         """Say what is wrong in one line, without the whole usage before it."""
-        raise UserError(f"{message}; --help says what there is")
+        remedy = "" if message.endswith("?") else "; --help says what there is"
+        raise UserError(f"{message}{remedy}")
 
 
 def reports_user_errors(main: Callable[..., int]) -> Callable[..., int]:

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import math
 import os
+import secrets
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from backline.common.errors import UserError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]  # the hints know no system without it
 
 CHECKPOINTS = ("best.pth", "last.pth")  # in a training run's folder; the one to take first
 
@@ -24,8 +31,8 @@ def replacing(path: Path,
     """Open a temporary file beside `path`, and rename it into place when the block ends well.
 
     A run that is killed, or a disk that fills, leaves the old file as it was, and at most the
-    temporary file. Its name is always the same, so that the next try replaces it. `durable` files
-    survive a power cut too, at the cost of waiting for the disk.
+    temporary file. Of several processes that write `path`, each has a temporary file of its own.
+    `durable` files survive a power cut too, at the cost of waiting for the disk.
     """
     path = Path(path)
     if make_parents:
@@ -33,21 +40,82 @@ def replacing(path: Path,
     # A hash of the name, since a long name must not become too long.
     name = os.fsencode(path.name)
     mark = hashlib.blake2b(name, digest_size=8).hexdigest()
-    temporary = path.with_name(f".{mark}.part")
+    start = path.with_name(f".{mark}")
     try:
-        with open(temporary, "wb") as file:
+        with _temporary_file(start) as file:
             yield file
             if durable:
                 file.flush()
                 os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException as err:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        names = (None, str(temporary))  # that a full disk's error may have
-        if isinstance(err, OSError) and err.filename in names:
+            file.close()
+            Path(file.name).replace(path)
+    except OSError as err:
+        # A full disk's error has no name, or a temporary one.
+        if err.filename is None or str(err.filename).startswith(str(start)):
             raise OSError(err.errno, err.strerror, str(path)) from err
         raise
+
+
+@contextlib.contextmanager
+def _temporary_file(start: Path) -> Iterator[BinaryIO]:
+    """Open a file that no other process writes, with a name that begins like `start`.
+
+    The name is mostly the same, so that the next try replaces what a killed run left. If the block
+    fails, the file is deleted.
+    """
+    path = start.with_name(f"{start.name}.part")
+    lock = _lock(path)
+    opener = None
+    if lock is None:
+        path = start.with_name(f"{start.name}-{secrets.token_hex(4)}.part")
+    else:
+        # Network drives let nobody write past a lock: through the same descriptor, then.
+        opener = functools.partial(_copy_of, lock)
+    try:
+        with open(path, "wb", opener=opener) as file:
+            yield file
+    except BaseException:
+        with contextlib.suppress(OSError):
+            path.unlink()
+        raise
+    finally:
+        if lock is not None:
+            os.close(lock)
+
+
+def _copy_of(descriptor: int, *_: object) -> int:
+    return os.dup(descriptor)
+
+
+def _lock(path: Path) -> int | None:
+    """Make an empty file and lock it until all descriptors like the returned one are closed.
+
+    A kill closes them too. Returns None if another process has it locked, or without locks.
+    """
+    if fcntl is None:
+        return None
+    lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    is_ours = False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Whoever had it locked may have renamed it since it was opened.
+        is_ours = _is_open_at(lock, path)
+    except BlockingIOError:
+        pass
+    except OSError:  # a file system without locks: nobody writes under this name there
+        path.unlink(missing_ok=True)
+    if is_ours:
+        os.ftruncate(lock, 0)  # what a killed run left
+        return lock
+    os.close(lock)
+    return None
+
+
+def _is_open_at(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
 
 
 def write_bytes(path: Path, data: bytes, make_parents: bool = True) -> None:

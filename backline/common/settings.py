@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
 import types
 import typing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from backline.common.errors import UserError
+from backline.common.errors import UserError, suggestion
 from backline.common.files import read_json_object
 
 if TYPE_CHECKING:
@@ -39,8 +38,8 @@ def config_from_dict(cls: type[C], data: dict[str, Any], where: str) -> C:
     values = {}
     for key, value in data.items():
         if key not in known:
-            hint = _hint(key, known)
-            raise UserError(f"{where}: unknown key {key!r}; {hint}")
+            hint = suggestion(key, known) or f"; known keys: {', '.join(known)}"
+            raise UserError(f"{where}: unknown key {key!r}{hint}")
         values[key] = _checked(value, hints[key], f"{where}: {key}")
     for field in fields:  # after the loop: a misspelt key explains one that is missing
         if _is_needed(field) and field.name not in data:
@@ -49,14 +48,6 @@ def config_from_dict(cls: type[C], data: dict[str, Any], where: str) -> C:
         return cls(**values)
     except UserError as err:
         raise UserError(f"{where}: {err}") from None
-
-
-def _hint(key: str, known: list[str]) -> str:
-    """What the user may have meant by a key that is not known."""
-    close = difflib.get_close_matches(key, known, n=1)
-    if close:
-        return f"did you mean {close[0]!r}?"
-    return f"known keys: {', '.join(known)}"
 
 
 def _is_needed(field: dataclasses.Field) -> bool:

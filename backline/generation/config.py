@@ -8,21 +8,25 @@ import math
 from backline.common.errors import UserError
 from backline.music.choices import BY_OCTAVE, CUT, Choices
 from backline.music.song import check_tempo
-from backline.music.theory import pitch_set, scale_pitch_classes
+from backline.music.theory import SCALES, pitch_set, scale_in_key, scale_name
 from backline.music.vocab import FIELDS
 
 SAMPLING_FNS = ("top_k", "top_p", "min_p", "none")
 DTYPES = ("fp32", "bf16", "int8")
 ENDINGS = ("", "yes", "no")
+KEEP = "keep"  # instead of chords or a key: those of the prompt, see `keeping.py`
+PLAYED, FLAT = "played", "flat"
+DYNAMICS = (PLAYED, FLAT)
 
 
 @dataclasses.dataclass(frozen=True)
 class RuleConfig:
     """Rules that a song keeps, besides being valid. Parts go by their names.
 
-    key, scale: the tonic (F#, Bb) and the scale (`theory.SCALES`) of all parts but drums; without a
-        key there is no such rule.
-    pitches: what a part may play: "28-52", or of a drum kit "kick, snare, 42-46".
+    key, scale: the tonic (F#, Bb) and the scale (`theory.scale_name`) of all parts but drums;
+        without a key there is no such rule. A key may name its scale itself (Am, "D dorian"), which
+        goes before the default. "keep" is the key of the prompt.
+    pitches: what a part may play: "28-52", "E1-E3", or of a drum kit "kick, snare, 42-46".
     monophonic: parts that play one note at a time.
     max_chord, max_per_bar: the most notes that a part begins together, and in a bar.
     no_empty_bars: each bar up to the last has a note.
@@ -37,7 +41,7 @@ class RuleConfig:
     no_empty_bars: bool = False
 
     def __post_init__(self) -> None:
-        scale_pitch_classes(self.key or "C", self.scale)
+        self._read_key()
         for text in self.pitches.values():
             pitch_set(text)
         for name in ("max_chord", "max_per_bar"):
@@ -46,13 +50,29 @@ class RuleConfig:
                     raise UserError(f"{name}: {part} {most} must be at least 1; "
                                     "to leave a part out, do not make it")
 
+    def _read_key(self) -> None:
+        """Split a key that names its scale; what is plain stays as it was typed, as in old recipes."""
+        if self.scale not in SCALES:
+            object.__setattr__(self, "scale", scale_name(self.scale))
+        if self.key in ("", KEEP):
+            return
+        named = "" if self.scale == RuleConfig.scale else self.scale
+        tonic, scale = scale_in_key(self.key, named)
+        object.__setattr__(self, "scale", scale)
+        if self.key.strip().capitalize() != tonic:
+            object.__setattr__(self, "key", tonic)
+
 
 @dataclasses.dataclass(frozen=True)
 class ControlConfig:
     """What a model with controls is told to play. Parts go by their names.
 
-    chords: one a bar, again and again: "Am F C G"; see `chords.parse_chords`.
+    chords: one a bar, again and again: "Am F C G"; see `chords.parse_chords`. "keep": those of the
+        prompt.
     density: how many notes a part plays: sparse, medium, busy, or 1 to 8.
+    rests: in how many bars a part rests: never, sometimes, often, mostly, or 1 to 4.
+    repeats: how much of a part's bar comes back four and eight bars later: hardly, partly, mostly,
+        exactly, or 1 to 4.
     ending: "yes" leads to an end in the last bar, "no" goes on; "" is yes from scratch, and no if
         the song loops, continues a prompt or plays to one.
     draw: from scratch, controls not named are drawn from the songs that the model was trained on;
@@ -63,10 +83,17 @@ class ControlConfig:
     density: dict[str, str] = dataclasses.field(default_factory=dict)
     ending: str = ""
     draw: bool = True
+    rests: dict[str, str] = dataclasses.field(default_factory=dict)
+    repeats: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.ending not in ENDINGS:
             raise UserError(f"ending={self.ending!r} must be yes or no")
+
+    @property
+    def levels(self) -> dict[str, dict[str, str]]:
+        """What is said of parts one by one: by the column's name, the level of each part."""
+        return {"density": self.density, "rests": self.rests, "repeats": self.repeats}
 
     @property
     def told(self) -> list[str]:
@@ -77,6 +104,8 @@ class ControlConfig:
         options = {
             "--chords": self.chords,
             "--density": self.density,
+            "--rests": self.rests,
+            "--repeats": self.repeats,
             "--ending": self.ending == "yes",
         }
         return [option for option, value in options.items() if value]
@@ -105,6 +134,8 @@ class GenConfig:
     num_bars: how many from scratch; after a prompt, the rest of its last bar and at most so many
         more.
     max_steps: most new notes; 0: as many as the bars need.
+    dynamics: "played": made notes have velocities as in the table that the model's file carries
+        (`music.dynamics`), "flat": all have one, as published; so they do without a table.
 
     What people expect without asking. Each can be switched off, for songs as the model plays them:
 
@@ -120,6 +151,7 @@ class GenConfig:
     temperature: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0)
     num_bars: int = 16
     max_steps: int = 0
+    dynamics: str = PLAYED
     sampling_fn: str = "top_p"
     threshold: tuple[float, ...] = (0.99, 0.99, 0.99, 0.98)
     top_p: tuple[float, ...] = ()
@@ -153,6 +185,8 @@ class GenConfig:
                                 "or []")
         if not 0 <= self.variety < math.inf:
             raise UserError(f"variety={self.variety} must be at least 0")
+        if self.dynamics not in DYNAMICS:
+            raise UserError(f"dynamics={self.dynamics!r} must be one of {', '.join(DYNAMICS)}")
         if self.num_bars < 1:
             raise UserError(f"num_bars={self.num_bars} must be at least 1")
         if self.max_steps < 0:
@@ -170,6 +204,7 @@ class Reading(Choices):
     ranges: str = BY_OCTAVE
     max_lost: float = 1.0
     long_songs: str = CUT
+    join: bool = True
     n_bars: int = 0
     tempo: float = 0.0
 

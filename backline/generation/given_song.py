@@ -8,35 +8,36 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from backline.music.bars import quantize_onsets
+from backline.music.channels import DRUM_CHANNEL
 from backline.music.midi_edits import (
     PORT,
-    TEXT,
     Place,
+    all_voices,
     ending_at,
     free_places,
-    only_voices,
     ports,
     sound_of,
+    tracks_without,
     used_places,
     with_hole,
     without_voices,
 )
 from backline.music.midi_events import N_CHANNELS, NAME, NOTE_OFF, NOTE_ON, PROGRAM_CHANGE
 from backline.music.midi_tracks import (
-    DRUM_CHANNEL,
+    TEXT,
     Event,
     MidiTracks,
-    Voice,
     meta_message,
     tracks_to_bytes,
 )
 from backline.music.midi_writer import end_at_next_onset
+from backline.music.players import Voice, players_text
 from backline.music.song import NO_NOTES
 from backline.music.vocab import QUARTERS_PER_BAR, Part, Vocabulary
 
@@ -126,24 +127,38 @@ def files_beside(given: GivenSong, made: Made, recipe: bytes) -> dict[str, bytes
     """The song and its stems as MIDI, by name ending: "" for the whole, "-drums" for a stem.
 
     All tracks end with the same bar line, or with the last note where that rings on. The stem of a
-    part is what the song gives of it, with what is made. `recipe` is a text for the whole.
+    part is what the song gives of it, with what is made. `recipe` is a text for each of them.
     """
     kept = with_made_hole(given, made)
     end_tick = end_of_song(given, made)
     tracks = made_tracks(given, made)
+    left = {name: () if name in made.dropped else voices
+            for name, voices in given.voices.items()}
     dropped = [voice for name in made.dropped for voice in given.voices[name]]
-    whole = _with_tracks(without_voices(kept, dropped), list(tracks.values()))
-    files = {"": _finished(_with_recipe(whole, recipe), end_tick)}
-    for part in given.vocabulary.parts:
-        own: tuple[Voice, ...] = ()
-        if part.name not in made.dropped:
-            own = given.voices[part.name]
-        stem = only_voices(kept, own)
-        track = tracks.get(part.name)
-        if track is None and not own:
-            track = (_name_event(part.name),)
-        files[f"-{part.name}"] = _finished(_with_tracks(stem, [track] if track else []), end_tick)
-    return files
+    files = {"": _file(kept, dropped, left, tracks, recipe)}
+    for name, voices in left.items():
+        own = {name: tracks[name]} if name in tracks else {}
+        if not voices and not own:
+            own = {name: (_name_event(name),)}
+        others = [voice for voice in all_voices(kept) if voice not in voices]
+        files[f"-{name}"] = _file(kept, others, {name: voices}, own, recipe)
+    return {ending: _finished(midi, end_tick) for ending, midi in files.items()}
+
+
+def _file(kept: MidiTracks,
+          gone: Collection[Voice],
+          voices: Mapping[str, Sequence[Voice]],
+          made: Mapping[str, tuple[Event, ...]],
+          recipe: bytes) -> MidiTracks:
+    """What is kept but the voices that are `gone`, with made tracks; who plays what, and the recipe."""
+    numbers = {before: number for number, before in enumerate(tracks_without(kept, gone))}
+    players = {name: [Voice(numbers[voice.track], voice.channel) for voice in own]
+               for name, own in voices.items()}
+    for number, (name, events) in enumerate(made.items(), len(numbers)):
+        channels = {event.channel for event in events if event.is_onset}
+        players[name] += [Voice(number, channel) for channel in channels]
+    midi = _with_tracks(without_voices(kept, gone), list(made.values()))
+    return _with_texts(midi, [recipe, players_text(players, len(midi.tracks))])
 
 
 def prompt_file(given: GivenSong, n_bars: int) -> bytes:
@@ -164,11 +179,11 @@ def _with_tracks(midi: MidiTracks, tracks: Sequence[tuple[Event, ...]]) -> MidiT
     )
 
 
-def _with_recipe(midi: MidiTracks, recipe: bytes) -> MidiTracks:
-    """The file with a text at the beginning of its first track."""
+def _with_texts(midi: MidiTracks, texts: Sequence[bytes]) -> MidiTracks:
+    """The file with texts at the beginning of its first track."""
     first, *others = midi.tracks
-    text = Event(0, meta_message(TEXT, recipe))
-    return dataclasses.replace(midi, tracks=((text, *first), *others))
+    events = [Event(0, meta_message(TEXT, text)) for text in texts]
+    return dataclasses.replace(midi, tracks=((*events, *first), *others))
 
 
 def with_made_hole(given: GivenSong, made: Made) -> MidiTracks:
@@ -206,8 +221,10 @@ def made_tracks(given: GivenSong, made: Made) -> dict[str, tuple[Event, ...]]:
             channel = place.channel
             sound = _sound(given, part, place, first_tick)
             notes = _in_ticks(given, made, index)
+            has_own = bool(given.voices[part.name]) and part.name not in made.dropped
+            name = f"{part.name} (new)" if has_own else part.name
             tracks[part.name] = (
-                _name_event(part.name),
+                _name_event(name),
                 Event(0, meta_message(TEXT, MADE_MARK)),
                 *_port_event(place),
                 *(Event(0, bytes([message[0] | channel]) + message[1:]) for message in sound),

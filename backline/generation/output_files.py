@@ -1,17 +1,16 @@
-"""The files of generated songs: their numbers, the song, its stems and the log."""
+"""The files of generated songs: the song, its stems and the log."""
 
 from __future__ import annotations
 
 import datetime
 import json
 import math
-import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from backline.common.files import write_bytes
+from backline.generation.claims import write_new, write_over
 from backline.generation.recipes import Recipe, with_recipe
 from backline.music.midi_writer import end_at_next_onset, parts_to_bytes
 from backline.music.song import TICKS_PER_QUARTER
@@ -21,40 +20,26 @@ from tokenizer import MidiTokenizerPooled
 LOG_NAME = "genconfigs.txt"
 
 
-def song_number(path: Path) -> int:
-    """The number of the song that a file in the output folder belongs to; −1 for none."""
-    match = re.fullmatch(r"(\d+)(-\w+\.mid|\.mid|\.png|\.wav)", path.name)
-    if not match:
-        return -1
-    return int(match[1])
-
-
-def next_number(folder: Path) -> int:
-    """One more than the highest song number in `folder`, 0 in an empty one."""
-    numbers = map(song_number, folder.iterdir())
-    return max(numbers, default=-1) + 1
-
-
-def remove_song(folder: Path, number: int) -> None:
-    """Delete all files of the song with this number."""
-    for path in folder.glob(f"{number}*"):
-        if song_number(path) == number:
-            path.unlink()
-
-
 def song_bytes(rows: np.ndarray,
                tokenizer: MidiTokenizerPooled,
                tempo: float,
                recipe: Recipe,
-               n_bars: int = 0) -> dict[str, bytes]:
+               n_bars: int = 0,
+               velocities: np.ndarray | None = None) -> dict[str, bytes]:
     """The MIDI files of (N, F) note ids, by name ending: "" for the whole, "-drums" for a stem.
 
     Every track of every file lasts the same whole bars: until the last note has ended, and `n_bars`
     at least. Imported into a DAW, or looped there, they stay together.
+
+    `velocities`: (N,) of the notes; None: all are `VELOCITY`.
     """
     v = tokenizer.vocabulary
-    parts = [end_at_next_onset(part)
-             for part in tokenizer.rows_to_parts(rows, TICKS_PER_QUARTER)]
+    parts = tokenizer.rows_to_parts(rows, TICKS_PER_QUARTER)
+    if velocities is not None:
+        part_of_note = v.part_of_id[rows[:, PITCH_INSTRUMENT]]
+        parts = [np.column_stack([part, velocities[part_of_note == p]])  # (N, 4)
+                 for p, part in enumerate(parts)]
+    parts = [end_at_next_onset(part) for part in parts]
     last_ticks = (part[:, 1].max(initial=0) for part in parts)
     last_tick = int(max(last_ticks))
     ticks_per_bar = QUARTERS_PER_BAR * TICKS_PER_QUARTER
@@ -70,34 +55,61 @@ def song_bytes(rows: np.ndarray,
     return files
 
 
-def write_song(folder: Path, number: int, files: dict[str, bytes]) -> Path:
-    """Write what `song_bytes` made, the whole song last; returns the path of that."""
-    for name, data in reversed(files.items()):
-        path = folder / f"{number}{name}.mid"
-        write_bytes(path, data)
-    return path
+def write_song(folder: Path,
+               number: int | None,
+               files: dict[str, bytes],
+               beside: dict[str, bytes] | None = None) -> Path:
+    """Write a song, its stems and what goes beside it; returns the path of the whole song.
+
+    All other files are there before the whole song is.
+
+    Args:
+        number: replaces the song of this number; None: takes the next free number.
+        files: what `song_bytes` made.
+        beside: other files, by name ending: ".png".
+    """
+    named = dict(beside or {})
+    for ending, data in reversed(files.items()):
+        named[f"{ending}.mid"] = data
+    if number is None:
+        number = write_new(folder, named)
+    else:
+        write_over(folder, number, named)
+    return folder / f"{number}.mid"
 
 
-def describe(rows: np.ndarray, n_new: int, tokenizer: MidiTokenizerPooled) -> str:
-    """Bars, notes and notes per part of a song, on one line."""
+def describe(rows: np.ndarray,
+             n_new: int,
+             tokenizer: MidiTokenizerPooled,
+             tempo: float,
+             n_bars: int) -> str:
+    """Bars, minutes, notes and notes per part of a song of at least `n_bars`, on one line."""
     v = tokenizer.vocabulary
     part_of_note = v.part_of_id[rows[:, PITCH_INSTRUMENT]]  # (N,)
     counts = np.bincount(part_of_note, minlength=len(v.parts))
     parts = ", ".join(f"{name} {count}"
                       for name, count in zip(v.part_names, counts, strict=True))
-    n_bars = 0
     if len(rows):
-        n_bars = int(rows[-1, BAR]) - FIRST_ID + 1
+        n_bars = max(n_bars, int(rows[-1, BAR]) - FIRST_ID + 1)
     new = ""
     if n_new < len(rows):
         new = f", {n_new} of them new"
-    return f"{n_bars} bars, {len(rows)} notes{new} ({parts})"
+    lasts = minutes(QUARTERS_PER_BAR * n_bars * 60 / tempo)
+    return f"{n_bars} bars, {lasts}, {len(rows)} notes{new} ({parts})"
+
+
+def minutes(seconds: float) -> str:
+    """A time as clocks show it: "0:32" of half a minute."""
+    whole = round(seconds)
+    return f"{whole // 60}:{whole % 60:02}"
 
 
 def log_run(folder: Path, record: dict[str, Any]) -> None:
     """Append to genconfigs.txt what a run did."""
     line = "=" * 80
     stamp = datetime.datetime.now().isoformat(sep=" ", timespec="seconds")
-    with open(folder / LOG_NAME, "a", encoding="utf-8") as file:
-        text = json.dumps(record, indent=2)
-        file.write(f"{line}\n{stamp}\n{line}\n{text}\n\n")
+    text = json.dumps(record, indent=2)
+    entry = f"{line}\n{stamp}\n{line}\n{text}\n\n"
+    # In one write, so that entries of several runs do not mix.
+    with open(folder / LOG_NAME, "ab", buffering=0) as file:
+        file.write(entry.encode())

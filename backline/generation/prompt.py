@@ -15,6 +15,7 @@ from backline.generation.task import Clip, clip_of_rows
 from backline.music.bars import check_playable
 from backline.music.midi_reader import read_song
 from backline.music.midi_tracks import MidiTracks, read_tracks
+from backline.music.note_velocities import UNKNOWN
 from backline.music.song import DEFAULT_TEMPO
 from backline.music.vocab import FIELDS
 from tokenizer import MidiTokenizerPooled, TokenFile, note_rows, open_token_file
@@ -30,17 +31,24 @@ class Prompt:
     n_rows: how many of its rows are kept; 0: all.
     clip: what it is besides its rows; None for none, and for songs of earlier versions.
     given: the song as its file has it, which is kept; None for token files, and as above.
+    velocities: (N,) of the rows; 0 where unknown, as in token files.
     notices: what people may not expect of it, a line each.
     """
 
     rows: np.ndarray
     tempo: float
+    velocities: np.ndarray
     path: str = ""
     hash: str = ""
     n_rows: int = 0
     clip: Clip | None = None
     given: GivenSong | None = None
     notices: tuple[str, ...] = ()
+
+
+def unknown(rows: np.ndarray) -> np.ndarray:
+    """(N,) velocities of rows whose file says none."""
+    return np.full(len(rows), UNKNOWN)
 
 
 def open_prompt(path: Path) -> MidiTracks | TokenFile:
@@ -60,21 +68,22 @@ def read_prompt(opened: MidiTracks | TokenFile | None,
     """
     if opened is None:
         nothing = np.zeros((0, len(FIELDS)), np.int64)
-        return Prompt(nothing, asked.reading.tempo or DEFAULT_TEMPO)
+        return Prompt(nothing, asked.reading.tempo or DEFAULT_TEMPO, unknown(nothing))
     if isinstance(opened, TokenFile):
         ids = opened.checked_ids(tokenizer)
         rows = note_rows(ids[:asked.n_rows] if asked.n_rows else ids)
         _check_has_notes(rows, path, asked.n_rows)
         if asked.reading.n_bars:
             raise UserError(f"{path}: --prompt-bars is for MIDI; give -pi with a token file")
-        clip = clip_of_rows(rows, tokenizer.vocabulary)
+        clip = clip_of_rows(rows, tokenizer.vocabulary, goes_on=asked.n_rows > 0)
         tempo = asked.reading.tempo or opened.tempo
-        return Prompt(rows, tempo, str(path), file_hash(path), asked.n_rows, clip)
+        return Prompt(rows, tempo, unknown(rows), str(path), file_hash(path), asked.n_rows, clip)
     heard = hear(opened, path, asked, tokenizer.vocabulary)
     _check_has_notes(heard.rows, path, asked.n_rows)
     return Prompt(
         heard.rows,
         heard.tempo,
+        heard.velocities,
         str(path),
         file_hash(path),
         asked.n_rows,
@@ -100,7 +109,7 @@ def read_rows_alone(path: Path, n_rows: int, tokenizer: MidiTokenizerPooled) -> 
         ids = np.array(tokenizer.rows_to_ids(tokenizer.song_rows(song, str(path))))
     rows = note_rows(ids[:n_rows] if n_rows else ids)
     _check_has_notes(rows, path, n_rows)
-    return Prompt(rows, tempo, str(path), file_hash(path), n_rows)
+    return Prompt(rows, tempo, unknown(rows), str(path), file_hash(path), n_rows)
 
 
 def _check_has_notes(rows: np.ndarray, path: Path, n_rows: int) -> None:

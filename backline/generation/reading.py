@@ -26,7 +26,8 @@ from backline.music.bars import (
     pickup_ticks,
     without_pickup,
 )
-from backline.music.choices import CUT, SKIP
+from backline.music.casting import Assignment, assign_parts, check_clear, nobody
+from backline.music.choices import CUT, SKIP, Choices
 from backline.music.midi_edits import (
     KeepNote,
     cut_file,
@@ -35,17 +36,24 @@ from backline.music.midi_edits import (
     with_tempo,
     without_texts,
 )
-from backline.music.midi_tracks import Event, MidiTracks, Voice, song_of_tracks
-from backline.music.parts import Assignment, assign_parts, fit_range
+from backline.music.midi_tracks import Event, MidiTracks, song_of_tracks
+from backline.music.note_velocities import row_velocities, strikes_of_parts
+from backline.music.parts import fit_range
+from backline.music.players import PLAYERS_BEGINNING, Voice
+from backline.music.song import Song
 from backline.music.vocab import BAR, FIRST_ID, PITCH_INSTRUMENT, QUARTERS_PER_BAR, START_POS, Vocabulary
 from tokenizer import parts_to_rows
 
 FEWEST_TICKS = 24  # per quarter: MIDI's own clock; with fewer, made notes would be out of time
 FINE_TICKS = 96  # per quarter, at least, in their place
-LOWEST_NOTE = 21  # A0, a piano's lowest key
+LOWEST_NOTE = 16  # E0, an octave below a bass's lowest string
 OFF_GRID = 0.1  # share of onsets off the grid from which on a line says so
 FAR_OFF = 0.2  # of a step: from how far off a note counts as off the grid
 ROOM_BEFORE = 0.5  # share of the bars heard of a long song that lie before those made anew
+
+
+# Text events of songs that this program wrote; the next one has its own.
+OWN_TEXTS = (MADE_MARK, PLAYERS_BEGINNING, BEGINNING.encode())
 
 
 class Asked(NamedTuple):
@@ -54,12 +62,14 @@ class Asked(NamedTuple):
     n_rows: only its first rows, the row of BOS counted; 0: all.
     fill: first and last bar that are made anew, from 1; () for none.
     n_new: how many bars are added behind it.
+    made: parts that are made to others, so that nobody in the prompt has to play them.
     """
 
     reading: Reading = Reading()
     n_rows: int = 0
     fill: tuple[int, ...] = ()
     n_new: int = 0
+    made: tuple[str, ...] = ()
 
 
 class Heard(NamedTuple):
@@ -67,6 +77,7 @@ class Heard(NamedTuple):
 
     rows: (N, F) note ids in order.
     tempo: the song's main one, in quarters per minute.
+    velocities: (N,) of the rows; 0 for notes that are heard at another pitch.
     notices: what people may not expect, a line each.
     """
 
@@ -74,6 +85,7 @@ class Heard(NamedTuple):
     clip: Clip
     given: GivenSong
     tempo: float
+    velocities: np.ndarray
     notices: tuple[str, ...]
 
 
@@ -95,6 +107,14 @@ def hear(midi: MidiTracks,
     return hearing.result(rows)
 
 
+def cast(song: Song,
+         vocabulary: Vocabulary,
+         choices: Choices,
+         file_name: str = "") -> Assignment:
+    """Who plays what in a song that somebody gives, or puts on a page."""
+    return assign_parts(song, vocabulary, dict(choices.tracks), choices.join, file_name)
+
+
 class _Hearing:
     """One song on its way from a file to what the model hears."""
 
@@ -109,7 +129,7 @@ class _Hearing:
         self.reading = asked.reading
         self.vocabulary = vocabulary
         self.notices: list[str] = []
-        self.midi = without_texts(midi, (MADE_MARK, BEGINNING.encode()))
+        self.midi = midi
         self._refine()
         self._release()
         self._read()
@@ -206,7 +226,9 @@ class _Hearing:
 
     def cast(self) -> None:
         """Find out who plays what."""
-        self.casting: Assignment = assign_parts(self.song, self.vocabulary, dict(self.reading.tracks))
+        self.casting = cast(self.song, self.vocabulary, self.reading, self.path.name)
+        needed = [name for name in self.vocabulary.part_names if name not in self.asked.made]
+        check_clear(self.song, self.casting, needed, self.where)
         if not any(self.casting.tracks.values()):
             names = ", ".join(self.vocabulary.part_names)
             raise UserError(f"{self.where}: no track fills any of {names}; choose with --part")
@@ -246,7 +268,7 @@ class _Hearing:
             raise UserError(f"{self.where}: {self.n_bars} bars, and the model holds {room}; "
                             f"give --long-songs {CUT}")
         if self.asked.n_new:
-            self.first_bar = min(needed - room, self.n_bars)
+            self.first_bar = min(needed - room, self.n_bars - 1)
         elif self.asked.fill:
             before = self.asked.fill[0] - 1 - int(room * ROOM_BEFORE)
             self.first_bar = min(max(before, 0), self.n_bars - room)
@@ -275,12 +297,12 @@ class _Hearing:
         return rows
 
     def _without_switches(self, name: str, notes: np.ndarray) -> np.ndarray:
-        """Notes without those below a piano's keys, if others are left: they choose how a sampler plays."""
+        """Notes without the lowest, if others are left: they choose how a sampler plays."""
         is_note = notes[:, 2] >= LOWEST_NOTE
         n_switches = int((~is_note).sum())
         if not n_switches or not is_note.any():
             return notes
-        self.notices.append(f"{n_switches} of {len(notes)} {name} notes are below A0, as key switches "
+        self.notices.append(f"{n_switches} of {len(notes)} {name} notes are below E0, as key switches "
                             f"are: kept, but not heard")
         return notes[is_note]
 
@@ -318,8 +340,10 @@ class _Hearing:
         end = self.origin + (self.first_bar + self.n_bars) * self.bar_ticks
         self.midi = cut_file(self.midi, 0, max(end, 0), _is_among(given, places, limit))
         self._read()
-        if len(kept):
+        if self.song.n_notes:
             self.cast()
+        else:
+            self.casting = nobody(self.vocabulary)
         self.goes_on = True
         self.notices.append(f"-pi {self.asked.n_rows} leaves out {n_before - self.song.n_notes} of "
                             f"{n_before} notes")
@@ -331,7 +355,8 @@ class _Hearing:
         voices = {name: tuple(self.voices[i] for i in indices)
                   for name, indices in self.casting.tracks.items()}
         start = self.origin + self.first_bar * self.bar_ticks
-        return GivenSong(self.midi, voices, tuple(self.casting.notes), start, self.vocabulary)
+        midi = without_texts(self.midi, OWN_TEXTS)
+        return GivenSong(midi, voices, tuple(self.casting.notes), start, self.vocabulary)
 
     def result(self, rows: np.ndarray) -> Heard:
         """What all this came to."""
@@ -345,7 +370,14 @@ class _Hearing:
         clip = Clip(n_bars, self.first_bar, self.goes_on, given.sounding())
         heard = self.describe_casting()
         notices = [*self.song.notices, heard, *self.notices]
-        return Heard(rows, clip, given, tempo, tuple(f"{self.path.name}: {text}" for text in notices))
+        lines = tuple(f"{self.path.name}: {text}" for text in notices)
+        return Heard(rows, clip, given, tempo, self._velocities(rows, given.origin), lines)
+
+    def _velocities(self, rows: np.ndarray, origin: int) -> np.ndarray:
+        """(N,) of (N, F) rows."""
+        strikes = strikes_of_parts(self.midi, self.voices, self.casting)
+        from_origin = [own - np.array([origin, 0, 0]) for own in strikes]
+        return row_velocities(rows, from_origin, self.song.ticks_per_quarter, self.vocabulary)
 
 
 def _is_among(given: GivenSong, places: set[tuple[int, int, int]], limit: int) -> KeepNote:

@@ -22,10 +22,9 @@ import mido
 from backline.common.errors import UserError
 from backline.common.files import check_file, file_hash, read_json_object
 from backline.common.settings import config_from_dict, config_to_dict
-from backline.generation.config import DTYPES, ControlConfig, GenConfig, Reading
+from backline.generation.config import DTYPES, FLAT, ControlConfig, GenConfig, Reading
 from backline.generation.task import Wish
-from backline.music.midi_edits import text_of
-from backline.music.midi_tracks import read_tracks
+from backline.music.midi_tracks import MidiTracks, read_tracks, text_of
 
 RECIPE_FORMAT = "pooled-recipe"
 RECIPE_VERSION = 1
@@ -34,6 +33,9 @@ STARS_VERSION = 1
 BEGINNING = f'{{"format":"{RECIPE_FORMAT}"'  # of the text event
 # Settings that are off unless a recipe names them.
 SWITCHES = ("start_at_once", "all_bars", "all_parts", "go_on", "whole_bars")
+# What settings are that a recipe does not name.
+BEFORE = {**dict.fromkeys(SWITCHES, False), "dynamics": FLAT}
+LATER_CONTROLS = ("rests", "repeats")  # that earlier recipes with controls did not know
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,14 +75,17 @@ class Recipe:
 def recipe_to_dict(recipe: Recipe) -> dict[str, Any]:
     """The recipe as JSON data, which `recipe_from_dict` reads back.
 
-    Switches that are off and controls that say nothing are left out. So recipes from before there
-    were any come back the same, and with them the bytes of their songs.
+    Settings that are as before there were any (`BEFORE`) and controls that say nothing are left
+    out. So older recipes come back the same, and with them the bytes of their songs.
     """
     data = config_to_dict(recipe)
     genconfig = data["genconfig"]
-    for name in SWITCHES:
-        if not genconfig[name]:
+    for name, value in BEFORE.items():
+        if genconfig[name] == value:
             del genconfig[name]
+    for name in LATER_CONTROLS:
+        if not genconfig["controls"][name]:
+            del genconfig["controls"][name]
     if recipe.genconfig.controls == ControlConfig():
         del genconfig["controls"]
     if recipe.reading is None:
@@ -97,7 +102,7 @@ def recipe_from_dict(data: dict[str, Any], where: str) -> Recipe:
                 for key, value in data.items()
                 if key not in ("format", "version")}
     if isinstance(settings.get("genconfig"), dict):
-        settings["genconfig"] = dict.fromkeys(SWITCHES, False) | settings["genconfig"]
+        settings["genconfig"] = BEFORE | settings["genconfig"]
     return config_from_dict(Recipe, settings, f"{where}: recipe")
 
 
@@ -127,14 +132,25 @@ def read_recipe(path: Path) -> Recipe:
     """The recipe in a MIDI file. Raises UserError if there is none."""
     check_file(path)
     try:
-        tracks = read_tracks(path).tracks
+        midi = read_tracks(path)
     except UserError as err:
         raise UserError(f"{err}; give a song of generate.py") from None
-    events = itertools.chain.from_iterable(tracks)
+    recipe = find_recipe(midi, path)
+    if recipe is None:
+        raise UserError(f"{path}: holds no recipe; give a song of generate.py")
+    return recipe
+
+
+def find_recipe(midi: MidiTracks, path: Path) -> Recipe | None:
+    """The recipe in a MIDI file that is read already, None for none.
+
+    Raises UserError about a recipe that is damaged, or of another version.
+    """
+    events = itertools.chain.from_iterable(midi.tracks)
     texts = [text_of(event) for event in events]
     recipes = [text for text in texts if text.startswith(BEGINNING.encode())]
     if not recipes:
-        raise UserError(f"{path}: holds no recipe; give a song of generate.py")
+        return None
     try:
         data = json.loads(recipes[0])
     except (ValueError, RecursionError):

@@ -12,7 +12,7 @@ from backline.common.errors import UserError
 from backline.common.files import file_hash
 from backline.common.surroundings import differences, song_surroundings
 from backline.generation.config import Reading
-from backline.generation.output_files import next_number, write_song
+from backline.generation.output_files import write_song
 from backline.generation.prompt import Prompt, open_prompt, read_prompt, read_rows_alone
 from backline.generation.reading import Asked
 from backline.generation.recipes import Original, Recipe
@@ -64,7 +64,8 @@ def _read_prompt(recipe: Recipe, path: Path, tokenizer: MidiTokenizerPooled) -> 
         return read_rows_alone(path, recipe.prompt_rows, tokenizer)
     wish = recipe.wish
     n_new = 0 if wish.needs_given else wish.bars or recipe.genconfig.num_bars
-    asked = Asked(recipe.reading or Reading(), recipe.prompt_rows, wish.fill, n_new)
+    made = wish.make if wish.given else ()
+    asked = Asked(recipe.reading or Reading(), recipe.prompt_rows, wish.fill, n_new, made)
     opened = open_prompt(path) if recipe.prompt else None
     return read_prompt(opened, path, asked, tokenizer)
 
@@ -94,7 +95,7 @@ def make_again(job: Job, folder: Path, batches: dict[str, list[Sampled]]) -> boo
         batches[shared] = loaded.make(session.task, recipe.genconfig, recipe.batch)
     song = batches[shared][recipe.batch.index(recipe.seed)]
     files = session.files(song.notes, recipe)
-    whole = write_song(folder, next_number(folder), files)
+    whole = write_song(folder, None, files)
     hashes = [hashlib.sha256(data).hexdigest() for data in files.values()]
     if job.original.hash in hashes:
         print(f"{whole}: the same bytes as {name}")

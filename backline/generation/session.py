@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,16 +20,18 @@ from backline.common.files import check_file, file_hash
 from backline.common.paths import BUNDLED_MODEL
 from backline.common.surroundings import song_surroundings
 from backline.evaluation.copy_index import CopyCheck, CopyIndex, read_index, split_digest
-from backline.generation.config import DTYPES, GenConfig, Reading
+from backline.generation.config import DTYPES, FLAT, GenConfig, Reading
 from backline.generation.given_song import Made, files_beside
+from backline.generation.keeping import keep_heard
 from backline.generation.output_files import song_bytes
 from backline.generation.prompt import Prompt
 from backline.generation.recipes import Recipe, recipe_text
 from backline.generation.task import SOON, Task, Wish, ends_soon, lacking_parts, make_task
 from backline.generation.telling import Told, describe_told, tell
+from backline.music.dynamics import dynamics_table, given_dynamics, made_velocities
 from backline.music.midi_writer import VELOCITY
 from backline.music.sheet_table import sheet_table
-from backline.music.vocab import Vocabulary
+from backline.music.vocab import PITCH_INSTRUMENT, Vocabulary
 from tokenizer import MidiTokenizerPooled
 
 if TYPE_CHECKING:
@@ -59,20 +60,22 @@ class LoadedModel:
         """
         # These bring torch, and wrong arguments need not wait for it.
         from backline.layers.packed import for_inference
-        from backline.layers.torch_io import pick_device
+        from backline.layers.torch_io import pick_device, playing_device
         from backline.training.checkpoints import load_model
 
         self.path = path
-        self.device = pick_device(device_name)
         self.dtype = dtype
+        pick_device(device_name)  # a wrong name is an error before the model is loaded
+        model, vocabulary, self.metadata = load_model(path)
+        self.n_parameters = model.n_parameters()  # before its layers are packed
+        self.device = playing_device(device_name, self.n_parameters)
         if dtype == "int8" and self.device.type != "cpu":
             raise UserError(f"--dtype int8 plays on the CPU alone, not on {self.device}; "
                             "add -d cpu, or take bf16")
-        model, vocabulary, self.metadata = load_model(path, self.device)
-        self.n_parameters = model.n_parameters()  # before its layers are packed
-        self.model: PooledTransformer = for_inference(model, dtype)
+        self.model: PooledTransformer = for_inference(model.to(self.device), dtype)
         self.tokenizer = MidiTokenizerPooled(vocabulary)
         self.hash = file_hash(path)
+        self.dynamics = dynamics_table(self.metadata, vocabulary, path)
         has_controls = model.config.controls
         self.sheets = sheet_table(self.metadata, vocabulary, path) if has_controls else None
 
@@ -159,7 +162,6 @@ class GeneratedSong:
     notes: (N, F) int64 ids.
     surprisals: (N,) in nats, see `sampler.Sampled`.
     batch: the seeds of the songs that were made together with it.
-    seconds: its share of the batch's time.
     cut: see `sampler.Sampled`.
     is_copy: whether it shares more notes with training songs than it may.
     told, copied, score: for people: what it was told to play, what it shares with training songs,
@@ -170,7 +172,6 @@ class GeneratedSong:
     surprisals: np.ndarray
     seed: int
     batch: tuple[int, ...]
-    seconds: float
     cut: int = 0
     is_copy: bool = False
     told: str = ""
@@ -237,9 +238,7 @@ class Session:
 
     def _sample(self, seeds: Sequence[int]) -> Iterator[GeneratedSong]:
         """The song of each seed, good or not, in one batch."""
-        began = time.monotonic()
         sampled = self.loaded.make(self.task, self.config, seeds)
-        seconds = (time.monotonic() - began) / len(seeds)
         for seed, song in zip(seeds, sampled, strict=True):
             told = self.loaded.told(self.task, self.config, seed)
             generated = GeneratedSong(
@@ -247,7 +246,6 @@ class Session:
                 song.surprisals,
                 seed,
                 batch=tuple(seeds),
-                seconds=seconds,
                 cut=song.cut,
                 told=describe_told(told, self.task) if told else "",
             )
@@ -283,20 +281,43 @@ class Session:
     def files(self, new: np.ndarray, recipe: Recipe) -> dict[str, bytes]:
         """The MIDI files of the song with (N, F) `new` notes, named as by `song_bytes`."""
         if self.prompt.given:
-            made = self._made(new)
+            made = self._made(new, recipe.seed)
             return files_beside(self.prompt.given, made, recipe_text(recipe))
         rows = self.task.song(new)
-        return song_bytes(rows, self.loaded.tokenizer, self.prompt.tempo, recipe, self.task.n_bars)
+        velocities = self.velocities(rows, new, recipe.seed)
+        return song_bytes(rows, self.loaded.tokenizer, self.prompt.tempo, recipe, self.task.n_bars,
+                          velocities)
 
-    def _made(self, new: np.ndarray) -> Made:
+    def velocities(self, rows: np.ndarray, new: np.ndarray, seed: int) -> np.ndarray:
+        """(N,) of the (N, F) rows of a song, of which those in (M, F) `new` are made.
+
+        Notes of the prompt have their own velocities.
+        """
+        known = np.concatenate([self.prompt.rows, new]).tolist()
+        velocities = [*self.prompt.velocities.tolist(), *self.made_velocities(new, seed).tolist()]
+        of_row = dict(zip(map(tuple, known), velocities, strict=True))
+        found = [of_row.get(tuple(row)) or VELOCITY for row in rows.tolist()]
+        return np.array(found, np.int64)
+
+    def made_velocities(self, new: np.ndarray, seed: int) -> np.ndarray:
+        """(M,) velocities of (M, F) made notes, at the level of what is given."""
+        table = self.loaded.dynamics
+        if not table or self.config.dynamics == FLAT:
+            return np.full(len(new), VELOCITY)
+        vocabulary = self.loaded.vocabulary
+        given = given_dynamics(self.prompt.rows, self.prompt.velocities, vocabulary, table)
+        return made_velocities(new, vocabulary, table, seed, given)
+
+    def _made(self, new: np.ndarray, seed: int) -> Made:
         """What (N, F) `new` notes are beside the given song."""
         task = self.task
         vocabulary = self.loaded.vocabulary
-        notes = self.loaded.tokenizer.rows_to_parts(new, vocabulary.steps_per_quarter)
+        part_of_note = vocabulary.part_of_id[new[:, PITCH_INSTRUMENT]]
+        velocities = self.made_velocities(new, seed)
         clip = self.prompt.clip
         return Made(
-            notes,
-            [np.full(len(part), VELOCITY) for part in notes],
+            self.loaded.tokenizer.rows_to_parts(new, vocabulary.steps_per_quarter),
+            [velocities[part_of_note == p] for p in range(len(vocabulary.parts))],
             task.made,
             task.first_bar * vocabulary.steps_per_bar,
             task.rules.end if self.wish.fill else 0,
@@ -330,6 +351,7 @@ def open_session(loaded: LoadedModel,
                  reading: Reading | None = None) -> Session:
     """Raises UserError if the model was not trained for the wish, or the prompt does not fit it."""
     loaded.check(wish, config)
+    config = keep_heard(config, wish, prompt.rows, loaded.vocabulary)
     task = make_task(wish, prompt.rows, loaded.vocabulary, config, prompt.clip)
     return Session(loaded, wish, config, prompt, task, reading)
 

@@ -20,10 +20,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from backline.common.errors import UserError
+from backline.common.errors import UserError, suggestion
 from backline.generation.config import GenConfig
 from backline.generation.rules import Passage, Rules
 from backline.music.chords import CHORD_FIELDS, HALVES_PER_BAR, UNKNOWN, parse_chords
+from backline.music.roles import part_asked_for
 from backline.music.song import NO_NOTES
 from backline.music.vocab import (
     BAR,
@@ -100,12 +101,19 @@ class Clip:
     sounding: np.ndarray = dataclasses.field(default_factory=lambda: NO_NOTES)
 
 
-def clip_of_rows(rows: np.ndarray, vocabulary: Vocabulary) -> Clip:
-    """What (N, F) rows alone say of a prompt."""
+def clip_of_rows(rows: np.ndarray, vocabulary: Vocabulary, goes_on: bool) -> Clip:
+    """What (N, F) rows alone say of a prompt: it lasts until the last note has ended, in whole bars.
+
+    As in `bars.clip_length`, what sounds up to a 32nd past a bar line does not count.
+    """
     onset = (rows[:, BAR] - FIRST_ID) * vocabulary.steps_per_bar + rows[:, START_POS] - FIRST_ID
     end = onset + rows[:, NOTE_DUR] - FIRST_ID + 1
     sounding = np.stack([onset, end, rows[:, PITCH_INSTRUMENT]], axis=1)
-    return Clip(_n_bars(rows), goes_on=True, sounding=sounding)
+    if goes_on:
+        return Clip(_n_bars(rows), goes_on=True, sounding=sounding)
+    late = vocabulary.steps_per_quarter // 8
+    n_bars = -((late - int(end.max(initial=0))) // vocabulary.steps_per_bar)
+    return Clip(max(n_bars, _n_bars(rows)), sounding=sounding)
 
 
 def _is_range(bars: tuple[int, ...]) -> bool:
@@ -194,23 +202,30 @@ def parse_bars(text: str) -> tuple[int, int]:
     return first, last
 
 
-def split_names(text: str) -> tuple[str, ...]:
-    """The names in "bass, piano", each once."""
-    names = re.split(r"[,\s]+", text)
-    different = dict.fromkeys(filter(None, names))
-    return tuple(different)
-
-
 def parse_parts(text: str, vocabulary: Vocabulary) -> tuple[str, ...]:
-    """Names of parts in "bass,piano", in the order of the vocabulary. Raises UserError."""
-    names = split_names(text)
+    """Names of parts in "Bass, keys", in the order of the vocabulary. Raises UserError."""
     known = vocabulary.part_names
-    if not names:
+    found: set[str] = set()
+    for item in filter(None, map(str.strip, text.split(","))):
+        several_words = part_asked_for(item, vocabulary)  # "bass guitar"
+        found.update([several_words] if several_words else
+                     [part_name(word, vocabulary) for word in item.split()])
+    if not found:
         raise UserError(f"{text!r} names no part; the model plays {', '.join(known)}")
-    for name in names:
-        if name not in known:
-            raise UserError(f"unknown part {name!r}; the model plays {', '.join(known)}")
-    return tuple(name for name in known if name in names)
+    return tuple(name for name in known if name in found)
+
+
+def part_name(text: str, vocabulary: Vocabulary) -> str:
+    """The part that somebody means by its name or a synonym, in any letter case.
+
+    Raises UserError.
+    """
+    name = part_asked_for(text, vocabulary)
+    if name is None:
+        known = vocabulary.part_names
+        raise UserError(f"unknown part {text!r:.40}; the model plays {', '.join(known)}"
+                        f"{suggestion(text, known)}")
+    return name
 
 
 def check_has_song(given: bool, fill: bool, has_song: bool) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -29,22 +30,21 @@ from backline.music.chords import (
 )
 from backline.music.controls import bars_left, fields
 from backline.music.sheet import (
-    DENSITY,
     MODES,
     N_PART_FIELDS,
+    PART_CONTROLS,
     PLAYS,
     WINDOW_BARS,
     describe_sheet,
     key_column,
-    parse_density,
+    part_levels,
     sheet_of,
 )
 from backline.music.sheet_table import SheetTable
-from backline.music.theory import SCALES, pitch_class, scale_pitch_classes
+from backline.music.theory import MINOR_THIRD, SCALES, pitch_class, scale_pitch_classes
 from backline.music.vocab import BAR, FIRST_ID, Vocabulary
 
 FAR = 255  # bars left where no end is in sight
-MINOR_THIRD = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,17 +88,18 @@ def tell(task: Task,
     from_scratch = not len(task.kept)
     if from_scratch and not controls.draw and not controls.told and not config.rules.key:
         return told
-    density = parse_density(_density_text(config), vocabulary) if controls.density else {}
+    asked = _asked_of_parts(config, vocabulary)
     if not from_scratch:
         sheet = _estimated(task, table)
     elif controls.draw:
-        playing = task.made if config.all_parts else tuple(density)
-        sheet = _drawn(playing, density, table, vocabulary, np.random.default_rng(seed))
+        named = dict.fromkeys(each.part for each in asked)
+        playing = task.made if config.all_parts else tuple(named)
+        sheet = _drawn(playing, asked, table, vocabulary, np.random.default_rng(seed))
     else:
         sheet = told.by_bar[0, :-1].copy()
     if from_scratch and controls.chords:
         sheet[key_column(vocabulary)] = UNKNOWN  # that of another song
-    _say_parts(sheet, task, density)
+    _say_parts(sheet, task, asked)
     if config.rules.key:
         sheet[key_column(vocabulary)] = _key_id(config)
     told.by_bar[:, :-1] = sheet
@@ -107,9 +108,20 @@ def tell(task: Task,
     return told
 
 
-def _density_text(config: GenConfig) -> str:
-    return ", ".join(f"{part}={level}"
-                     for part, level in config.controls.density.items())
+class Asked(NamedTuple):
+    """A level that somebody asks for."""
+
+    control: str  # of PART_CONTROLS
+    part: str
+    columns: tuple[int, ...]  # of the part, that hold the level
+    level: int  # as an id
+
+
+def _asked_of_parts(config: GenConfig, vocabulary: Vocabulary) -> list[Asked]:
+    """What is asked of single parts. Raises UserError about parts and levels there are not."""
+    return [Asked(control, part, PART_CONTROLS[control].columns, FIRST_VALUE + level - 1)
+            for control, typed in config.controls.levels.items()
+            for part, level in part_levels(control, typed, vocabulary).items()]
 
 
 def _columns(part: int) -> slice:
@@ -118,11 +130,11 @@ def _columns(part: int) -> slice:
 
 
 def _drawn(playing: Sequence[str],
-           density: dict[str, int],
+           asked: Sequence[Asked],
            table: SheetTable,
            vocabulary: Vocabulary,
            random: np.random.Generator) -> np.ndarray:
-    """(S,) the sheet of a song in which all of `playing` play, as near to `density` as there is."""
+    """(S,) the sheet of a song in which all of `playing` play, as near to `asked` as there is."""
     sheets = table.sheets  # (n_songs, S)
     first_columns = {name: p * N_PART_FIELDS
                      for p, name in enumerate(vocabulary.part_names)}
@@ -131,9 +143,9 @@ def _drawn(playing: Sequence[str],
     all_play = plays.all(1)
     if all_play.any():
         sheets = sheets[all_play]
-    wanted = np.array([FIRST_VALUE + level - 1 for level in density.values()])
-    density_columns = [first_columns[name] + DENSITY for name in density]
-    found = sheets[:, density_columns].astype(int)
+    columns = [first_columns[each.part] + column for each in asked for column in each.columns]
+    wanted = np.array([each.level for each in asked for _ in each.columns])
+    found = sheets[:, columns].astype(int)
     distance = np.abs(found - wanted).sum(1)
     nearest = np.flatnonzero(distance == distance.min())
     drawn = random.choice(nearest)
@@ -157,15 +169,14 @@ def _estimated(task: Task, table: SheetTable) -> np.ndarray:
     return sheet
 
 
-def _say_parts(sheet: np.ndarray, task: Task, density: dict[str, int]) -> None:
-    """Write into a sheet (S,) which parts are silent, and the densities asked for."""
-    for p, name in enumerate(task.rules.vocabulary.part_names):
-        part_fields = sheet[_columns(p)]  # a view
-        if name in task.silent:
-            part_fields[:] = NONE
-        if name in density:
-            part_fields[PLAYS] = FIRST_VALUE
-            part_fields[DENSITY] = FIRST_VALUE + density[name] - 1
+def _say_parts(sheet: np.ndarray, task: Task, asked: Sequence[Asked]) -> None:
+    """Write into a sheet (S,) which parts are silent, and what is asked of others."""
+    names = task.rules.vocabulary.part_names
+    for name in task.silent:
+        sheet[_columns(names.index(name))] = NONE
+    for each in asked:
+        part_fields = sheet[_columns(names.index(each.part))]  # a view
+        part_fields[[PLAYS, *each.columns]] = [FIRST_VALUE] + [each.level] * len(each.columns)
 
 
 def _key_id(config: GenConfig) -> int:
@@ -206,11 +217,11 @@ def check_controls(config: GenConfig, task: Task) -> list[str]:
     """Notices about the controls asked for. Raises UserError if they cannot be followed."""
     vocabulary = task.rules.vocabulary
     controls = config.controls
-    if controls.density:
-        for name in parse_density(_density_text(config), vocabulary):
-            if name not in task.made:
-                raise UserError(f"a density for {name}, which is not made; leave it out, "
-                                f"or make {name} too")
+    for each in _asked_of_parts(config, vocabulary):
+        if each.part not in task.made:
+            article = "a " if each.control == "density" else ""
+            raise UserError(f"{article}{each.control} for {each.part}, which is not made; "
+                            f"leave it out, or make {each.part} too")
     lines: list[str] = []
     if controls.chords:
         progression = parse_chords(controls.chords)

@@ -2,7 +2,8 @@
 
 The folder is polled, which works on every system and network drive, where change events do not. A
 file is taken once two looks in a row find the same size and time of change: until then it may still
-be written.
+be written. A file that holds fewer tracks than its header promises may be written as well; it gets
+PATIENCE seconds to grow.
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from backline.common.errors import UserError
-from backline.common.files import file_hash, size_and_mtime
+from backline.common.files import file_hash, read_input, size_and_mtime
+from backline.generation.claims import song_of
 from backline.generation.recipes import read_recipe
-from backline.music.midi_reader import MIDI_SUFFIXES
+from backline.music.midi_reader import LARGEST_FILE, MIDI_SUFFIXES, open_chunks, tracks_held
 
 SECONDS_BETWEEN_LOOKS = 0.5
+PATIENCE = 10.0  # seconds that a file may stay as it is, and lack tracks
 
 Stamp = tuple[int, int]  # bytes, and time of change in nanoseconds
 Play = Callable[[Path, Path], object]  # makes the songs for a file in a folder
@@ -30,12 +33,18 @@ class Watcher:
     so are hidden ones, such as those that macOS puts beside files on foreign disks.
     """
 
-    def __init__(self, folder: Path, output: Path, play: Play) -> None:
+    def __init__(self,
+                 folder: Path,
+                 output: Path,
+                 play: Play,
+                 clock: Callable[[], float] = time.monotonic) -> None:
+        self.clock = clock
         self.folder = folder
         self.output = output
         self.play = play
         self.seen: dict[Path, Stamp] = {}  # at the last look
         self.done: dict[Path, Stamp] = {}  # when last played, or found to be bad
+        self.waits: dict[Path, tuple[Stamp, float]] = {}  # since when for which tracks
 
     def pass_over_done(self) -> int:
         """Count files as done that have songs, made of the same bytes; returns how many."""
@@ -50,11 +59,28 @@ class Watcher:
         self.done = {path: stamp
                      for path, stamp in self.done.items()
                      if path in found}
+        self.waits = {path: wait
+                      for path, wait in self.waits.items()
+                      if path in found}
         for path, stamp in found.items():
-            if self.seen.get(path) == stamp != self.done.get(path):
+            is_new = self.seen.get(path) == stamp != self.done.get(path)
+            if is_new and not self.waits_for_tracks(path, stamp):
                 self.done[path] = stamp  # a bad file is not tried again before it changes, either
                 self.try_to_play(path)
         self.seen = found
+
+    def waits_for_tracks(self, path: Path, stamp: Stamp) -> bool:
+        """Whether a file lacks tracks, and has not lacked them for long."""
+        try:
+            held, promised = tracks_held(read_input(path, LARGEST_FILE))
+        except (UserError, OSError):  # gone, or no song: said when it is played
+            return False
+        now = self.clock()
+        last_stamp, since = self.waits.get(path, (stamp, now))
+        if last_stamp != stamp:
+            since = now
+        self.waits[path] = stamp, since
+        return held < promised and now - since < PATIENCE
 
     def try_to_play(self, path: Path) -> None:
         """Play a file; an error is one line, and the watch goes on."""
@@ -63,6 +89,7 @@ class Watcher:
             if output.resolve() == self.folder.resolve():
                 raise UserError(f"{path}: its songs would go into the watched folder, "
                                 "and be played to in turn; give another -o")
+            check_tracks(path)
             self.play(path, output)
         except UserError as err:
             text = str(err)
@@ -95,9 +122,21 @@ def stamps(folder: Path) -> dict[Path, Stamp]:
     return found
 
 
+def check_tracks(path: Path) -> None:
+    """Raise UserError if a file lacks tracks that its header promises."""
+    data = read_input(path, LARGEST_FILE)
+    held, promised = tracks_held(data)
+    if held < promised:
+        open_chunks(path, data)  # raises what is cut off, if anything is
+        raise UserError(f"{path}: holds {held} of the {promised} tracks that its header promises; "
+                        "save it again, or give it with -p")
+
+
 def was_prompt(path: Path, folder: Path) -> bool:
     """Whether `folder` has a song that was made for the file `path`, byte for byte as it is now."""
     for song in folder.glob("*.mid"):
+        if not song_of(song).exists():  # a stem, whose run was killed before the song was there
+            continue
         try:
             if read_recipe(song).prompt_hash == file_hash(path):
                 return True

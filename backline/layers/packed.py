@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
+from backline.common.errors import UserError
 from backline.layers.attention import Dropout, KeysValues
 from backline.layers.cache import KeyValueCache
 
@@ -119,11 +120,30 @@ class PackedLinear(nn.Module):
         return residual + self(x)
 
 
+def pick_engine() -> None:
+    """Have torch compute with 8-bit weights by its own choice of engine, or else by any that is there.
+
+    On some machines, as on Apple Silicon, torch has chosen none. Raises UserError if it has none.
+    """
+    chosen = torch.backends.quantized
+    there = [engine for engine in chosen.supported_engines if engine != "none"]
+    if not there:
+        raise UserError("--dtype int8: this build of torch has no engine for 8-bit weights; take "
+                        "bf16 or fp32")
+    if chosen.engine not in there:
+        chosen.engine = there[0]
+
+
 class ByteLinear(nn.Module):
-    """A linear layer with 8-bit weights and a scale for each output; inputs are rounded as they come."""
+    """A linear layer with 8-bit weights and a scale for each output; inputs are rounded as they come.
+
+    `pick_engine` comes before the first.
+    """
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
+        # Else sums may saturate on a CPU without VNNI; qnnpack ignores it, with a warning.
+        self.reduce_range = torch.backends.quantized.engine != "qnnpack"
         weight = linear.weight.detach().float()
         largest = weight.abs().amax(1).clamp(min=SMALLEST_WEIGHT)
         scales = (largest / MOST_INT8).double()
@@ -137,8 +157,7 @@ class ByteLinear(nn.Module):
 
     def forward(self, x: Tensor, activation: str = "none") -> Tensor:
         """(…, n_out) from (…, n_in); `activation` is "none" or "gelu"."""
-        reduce_range = True  # or sums may saturate on a CPU without VNNI
-        out = torch.ops.quantized.linear_dynamic(x, self.packed, reduce_range)
+        out = torch.ops.quantized.linear_dynamic(x, self.packed, self.reduce_range)
         return nn.functional.gelu(out) if activation == "gelu" else out
 
     def added_to(self, residual: Tensor, x: Tensor) -> Tensor:
@@ -326,8 +345,10 @@ def for_inference(model: PooledTransformer, dtype: str) -> PooledTransformer:
     """`model`, changed in place, with weights of `dtype`, one of `generation.config.DTYPES`.
 
     "bf16" computes in bfloat16. "int8", on a CPU only, rounds the weights of linear layers to 8 bits
-    and keeps keys and values in bfloat16.
+    and keeps keys and values in bfloat16. Raises UserError if torch cannot compute with those.
     """
+    if dtype == "int8":
+        pick_engine()
     model.eval().requires_grad_(False)
     on_cpu = model.in_norm.weight.device.type == "cpu"
     numbers = torch.bfloat16 if dtype == "bf16" else torch.float32

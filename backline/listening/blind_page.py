@@ -5,6 +5,7 @@ Nothing that one can see says which song is of which folder.
 
 from __future__ import annotations
 
+import dataclasses
 import random
 import re
 import sys
@@ -16,8 +17,10 @@ import numpy as np
 
 from backline.common.errors import UserError
 from backline.common.files import file_hash
-from backline.listening.ideas_page import common_data, music_data, page_bytes, read_parts
+from backline.listening.ideas_page import common_data, music_data, page_bytes
+from backline.listening.song_view import Lane, view_song
 from backline.music.midi_reader import MIDI_SUFFIXES
+from backline.music.midi_writer import VELOCITY
 from backline.music.vocab import QUARTERS_PER_BAR, Vocabulary
 
 QUESTIONS = ("prefer", "real")
@@ -32,7 +35,8 @@ def blind_page(folders: Sequence[Path],
     """A page of pairs, shuffled.
 
     Both songs of a pair play at the tempo of the second folder's song and stop after `most_bars`.
-    The model knows no tempo and has lengths of its own, which would give its songs away.
+    The model knows no tempo and has lengths of its own, which would give its songs away. So would
+    velocities, pedals, changes of tempo and tracks that play no part: they are not heard.
 
     Args:
         folders: two; the second is what the first is compared with.
@@ -102,16 +106,25 @@ def blind_idea(path: Path,
                most_bars: int,
                vocabulary: Vocabulary) -> dict[str, Any]:
     """What the page holds of a song. Raises UserError if it cannot be read or has no notes."""
-    song, parts = read_parts(path, vocabulary)
-    if not any(map(len, parts.notes)):
+    view, _ = view_song(path, vocabulary)
+    n_parts = len(vocabulary.parts)
+    parts = tuple(_flat(lane) for lane in view.lanes[:n_parts])
+    if not any(len(lane.notes) for lane in parts):
         names = ", ".join(vocabulary.part_names)
         raise UserError(f"{path}: no notes of {names}")
-    nothing_old = [np.zeros(len(part), bool) for part in parts.notes]
-    whole = music_data(song, parts.notes, nothing_old)
-    data = excerpt(whole, most_bars)
+    alike = dataclasses.replace(view, tempos=(), lanes=parts, fresh=None)
+    data = excerpt(music_data(alike, n_parts), most_bars)
     return data | {"file": path.as_posix(),
-                   "hash": file_hash(path),
-                   "fresh": None}
+                   "hash": file_hash(path)}
+
+
+def _flat(lane: Lane) -> Lane:
+    """The lane without what a model knows nothing of, and what would give a song away."""
+    return lane._replace(
+        velocities=np.full(len(lane.notes), VELOCITY),
+        fades=lane.notes[:, 1],
+        is_old=np.zeros(len(lane.notes), bool),
+    )
 
 
 def excerpt(data: dict[str, Any], most_bars: int) -> dict[str, Any]:

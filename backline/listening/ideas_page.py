@@ -6,6 +6,7 @@ pages and the player of notebooks are made of the same pieces.
 
 from __future__ import annotations
 
+import contextlib
 import html
 import re
 import sys
@@ -19,28 +20,17 @@ from backline.common.errors import UserError
 from backline.common.files import file_hash, json_bytes, read_input, write_bytes
 from backline.common.paths import WEB
 from backline.generation.config import RuleConfig
-from backline.generation.prompt import read_rows_alone
-from backline.generation.recipes import (
-    BEGINNING,
-    STARS_FORMAT,
-    STARS_VERSION,
-    Recipe,
-    read_recipe,
-    recipe_to_dict,
-)
-from backline.generation.task import Wish
-from backline.music.bars import check_meters
-from backline.music.midi_reader import read_song
-from backline.music.parts import Assignment, assign_parts
-from backline.music.song import Song
+from backline.generation.recipes import STARS_FORMAT, STARS_VERSION, Recipe, recipe_to_dict
+from backline.listening.song_view import Lane, SongView, view_song
+from backline.music.midi_writer import VELOCITY
 from backline.music.vocab import FIELDS, QUARTERS_PER_BAR, Vocabulary
-from tokenizer import MidiTokenizerPooled
 
 PAGE_NAME = "index.html"
 PAGE_MARK = "pooled ideas page"  # by which our own page is known, and may be replaced
+PAGE_TRIES = 5  # to write a page of all songs, while other runs write more
 SCRIPTS = ("elements.js", "sound.js", "player.js", "roll.js", "cards.js", "dock.js", "blind.js",
            "page.js")
-PartNotes = list[np.ndarray]  # for each part (N, 3): onset and end in ticks, pitch
+OTHERS = "other"  # all tracks that play no part, which one mutes together
 
 
 # ---------------------------------------------------------------- the page
@@ -95,64 +85,61 @@ def write_page(folder: Path, vocabulary: Vocabulary) -> Path:
     """
     path = folder / PAGE_NAME
     check_page(path)
-    songs = [song
-             for song in folder.iterdir()
-             if re.fullmatch(r"\d+\.mid", song.name)]
-    songs.sort(key=lambda song: (int(song.stem), song.name))
-    ideas = _readable(songs, vocabulary)
+    for _ in range(PAGE_TRIES):
+        songs = _numbered_songs(folder)
+        ideas = _readable(list(songs), vocabulary)
+        if ideas:
+            plural = "s" if len(ideas) > 1 else ""
+            summary = f"{len(ideas)} idea{plural}"
+            data = common_data(folder.resolve().name, summary, vocabulary)
+            if any(idea["others"] for idea in ideas):
+                data["parts"].append({"name": OTHERS, "other": True})
+            write_bytes(path, page_bytes(data | {"ideas": ideas}))
+        if _numbered_songs(folder) == songs:
+            break
+        # Another run wrote a song meanwhile, and maybe a page with it, which this one replaced.
     if not ideas:
         raise UserError(f"{folder}: no numbered songs in it that can be shown (0.mid, 1.mid, …); "
                         f"make some with generate.py -o {folder}")
-    plural = "s" if len(ideas) > 1 else ""
-    summary = f"{len(ideas)} idea{plural}"
-    data = common_data(folder.resolve().name, summary, vocabulary)
-    write_bytes(path, page_bytes(data | {"ideas": ideas}))
     return path
 
 
-def _readable(paths: Sequence[Path], vocabulary: Vocabulary) -> list[dict[str, Any]]:
-    """The ideas of all songs that can be read.
+def _numbered_songs(folder: Path) -> dict[Path, int]:
+    """The songs of a folder by number, and when they were last changed, in nanoseconds."""
+    found = {}
+    for path in folder.iterdir():
+        if re.fullmatch(r"\d+\.mid", path.name):
+            with contextlib.suppress(FileNotFoundError):  # gone since it was listed
+                found[path] = path.stat().st_mtime_ns
+    in_order = sorted(found, key=lambda path: (int(path.stem), path.name))
+    return {path: found[path] for path in in_order}
 
-    A notice names each of the others, and one more the tracks that no part plays.
-    """
+
+def _readable(paths: Sequence[Path], vocabulary: Vocabulary) -> list[dict[str, Any]]:
+    """The ideas of all songs that can be read; a notice names each of the others."""
     ideas = []
-    unplayed: dict[str, None] = {}  # names of tracks, in the order in which they are met
     for path in paths:
         try:
-            song, parts = read_parts(path, vocabulary)
-            ideas.append(idea_data(path, song, parts.notes, vocabulary))
+            ideas.append(idea_data(path, vocabulary))
         except UserError as err:
             print(f"notice: not on the page: {err}", file=sys.stderr)
-            continue
-        unplayed |= dict.fromkeys(song.tracks[i].name for i in parts.left_out(song))
-    if unplayed:
-        names = ", ".join(f"{name!r:.40}" for name in unplayed)
-        print(f"notice: tracks {names} are not on the page: no part of this vocabulary plays them; "
-              f"page.py {paths[0].parent} --vocab shows them with the vocabulary of their model",
-              file=sys.stderr)
+        except FileNotFoundError:  # gone since it was listed
+            pass
     return ideas
 
 
 # ---------------------------------------------------------------- an idea
 
 
-def idea_data(path: Path,
-              song: Song,
-              notes: PartNotes,
-              vocabulary: Vocabulary) -> dict[str, Any]:
-    """What the page shows of a song. Raises UserError if its recipe cannot be read."""
-    has_recipe = BEGINNING.encode() in read_input(path)
-    recipe = read_recipe(path) if has_recipe else None
-    wish = recipe.wish if recipe else Wish()
-    before = kept_notes(path, recipe, vocabulary) if recipe and recipe.prompt else None
-    old = old_notes(notes, song.ticks_per_quarter, wish, before, vocabulary)
+def idea_data(path: Path, vocabulary: Vocabulary) -> dict[str, Any]:
+    """What the page shows of a song. Raises UserError as `song_view.view_song` does."""
+    view, recipe = view_song(path, vocabulary)
     return {
-        **music_data(song, notes, old),
+        **music_data(view, len(vocabulary.parts)),
         "title": f"Idea {int(path.stem)}",
         "file": path.name,
         "hash": file_hash(path),
         "files": files_of(path, vocabulary),
-        "fresh": fresh_ticks(song, notes, old, wish),
         "asked": asked_for(recipe) if recipe else "",
         "recipe": recipe_to_dict(recipe) if recipe else None,
         "recipe_summary": recipe_summary(recipe) if recipe else "",
@@ -160,36 +147,33 @@ def idea_data(path: Path,
     }
 
 
-def read_parts(path: Path, vocabulary: Vocabulary) -> tuple[Song, Assignment]:
-    """A song, and which tracks play each part. Raises UserError if it is unreadable, or not in 4/4."""
-    song = read_song(path)
-    check_meters(song, str(path))
-    return song, assign_parts(song, vocabulary)
+def music_data(view: SongView, n_parts: int) -> dict[str, Any]:
+    """What is played and drawn of a song whose first `n_parts` lanes are parts. Times are in ticks.
 
-
-def music_data(song: Song,
-               notes: PartNotes,
-               old: Sequence[np.ndarray]) -> dict[str, Any]:
-    """Notes of each part as [onset, end, pitch, whether it is old], and bars up to the last onset.
-
-    Times are in ticks.
+    A note is [onset, end, pitch, whether it is old, velocity, end with pedal]. The last two are left
+    out where they say nothing: a velocity of 100, no pedal that holds the note.
     """
-    rows = []
-    for part, is_old in zip(notes, old, strict=True):
-        rows.append(np.column_stack([part, is_old]).tolist())  # (N, 4)
+    others = [{"name": lane.name,
+               "drum": lane.is_drum,
+               "program": lane.program}
+              for lane in view.lanes[n_parts:]]
     return {
-        "ticks_per_quarter": song.ticks_per_quarter,
-        "tempo": song.main_tempo(),
-        "notes": rows,
-        "bars": n_bars(song, notes),
+        "ticks_per_quarter": view.ticks_per_quarter,
+        "tempo": view.tempo,
+        "tempos": view.tempos,
+        "notes": [_note_rows(lane) for lane in view.lanes],
+        "others": others,
+        "bars": view.n_bars,
+        "fresh": view.fresh,
     }
 
 
-def n_bars(song: Song, notes: PartNotes) -> int:
-    """The number of bars up to that of the last onset, at least 1."""
-    last_onsets = [int(part[:, 0].max()) for part in notes if len(part)]
-    bar = QUARTERS_PER_BAR * song.ticks_per_quarter
-    return max(last_onsets, default=0) // bar + 1
+def _note_rows(lane: Lane) -> list[list[int]]:
+    """The notes of a lane, as `music_data` has them."""
+    rows = np.column_stack([lane.notes, lane.is_old, lane.velocities, lane.fades])  # (N, 6)
+    is_held = lane.fades > lane.notes[:, 1]
+    n_said = np.where(is_held, 6, np.where(lane.velocities == VELOCITY, 4, 5))
+    return [row[:n] for row, n in zip(rows.tolist(), n_said.tolist(), strict=True)]
 
 
 def files_of(path: Path, vocabulary: Vocabulary) -> list[dict[str, Any]]:
@@ -202,97 +186,6 @@ def files_of(path: Path, vocabulary: Vocabulary) -> list[dict[str, Any]]:
     return [{"label": label, "file": file, "part": part}
             for label, file, part in files
             if (path.parent / file).is_file()]
-
-
-# ---------------------------------------------------------------- old and new
-
-
-def kept_notes(path: Path,
-               recipe: Recipe,
-               vocabulary: Vocabulary) -> PartNotes | None:
-    """The notes of the prompt that a song continues, in steps of the grid; None if it is gone.
-
-    The prompt is looked for beside the song, where -sp saves it, then where the recipe says.
-    """
-    source = path.with_name(f"{path.stem}-prompt.mid")
-    n_rows = 0
-    if not source.is_file():
-        source = Path(recipe.prompt)
-        n_rows = recipe.prompt_rows
-        if not source.is_file() or file_hash(source) != recipe.prompt_hash:
-            return None
-    tokenizer = MidiTokenizerPooled(vocabulary)
-    try:
-        prompt = read_rows_alone(source, n_rows, tokenizer)
-    except UserError:
-        return None
-    return tokenizer.rows_to_parts(prompt.rows, vocabulary.steps_per_quarter)
-
-
-def old_notes(notes: PartNotes,
-              ticks_per_quarter: int,
-              wish: Wish,
-              before: PartNotes | None,
-              vocabulary: Vocabulary) -> list[np.ndarray]:
-    """For each part, which of its (N, 3) notes were there before the song was made, (N,) bool.
-
-    Args:
-        before: notes of the prompt in steps of the grid. Only a song that goes on needs them; of
-            given parts and of bars made anew, the wish says enough.
-    """
-    names = vocabulary.part_names
-    if wish.given:
-        return [np.full(len(part), name in wish.given)
-                for part, name in zip(notes, names, strict=True)]
-    if wish.fill:
-        return _outside(notes, ticks_per_quarter, wish, names)
-    if before is None:
-        return [np.zeros(len(part), bool) for part in notes]
-    old = []
-    for part, kept in zip(notes, before, strict=True):
-        # Onsets in a unit that both share: ticks times steps.
-        there = {(onset * ticks_per_quarter, pitch)
-                 for onset, _, pitch in kept.tolist()}
-        steps = vocabulary.steps_per_quarter
-        is_old = [(onset * steps, pitch) in there
-                  for onset, _, pitch in part.tolist()]
-        old.append(np.array(is_old, bool))
-    return old
-
-
-def _outside(notes: PartNotes,
-             ticks_per_quarter: int,
-             wish: Wish,
-             names: Sequence[str],
-             ) -> list[np.ndarray]:
-    """Which notes lie outside the bars that `wish.fill` has made anew, or in parts it leaves."""
-    assert wish.fill
-    first, last = wish.fill
-    outside = []
-    for part, name in zip(notes, names, strict=True):
-        bar = part[:, 0] // (QUARTERS_PER_BAR * ticks_per_quarter) + 1
-        is_left = bool(wish.make and name not in wish.make)
-        outside.append((bar < first) | (bar > last) | is_left)
-    return outside
-
-
-def fresh_ticks(song: Song,
-                notes: PartNotes,
-                old: Sequence[np.ndarray],
-                wish: Wish,
-                ) -> tuple[int, int] | None:
-    """The stretch in which a song is new; None if it is new from end to end, in any part."""
-    bar = QUARTERS_PER_BAR * song.ticks_per_quarter
-    if wish.fill:
-        first, last = wish.fill
-        return (first - 1) * bar, last * bar
-    parts = zip(notes, old, strict=True)
-    new_onsets = [part[~is_old, 0] for part, is_old in parts]
-    first_onsets = [int(onsets.min()) for onsets in new_onsets if len(onsets)]
-    is_any_old = any(is_old.any() for is_old in old)
-    if wish.given or not first_onsets or not is_any_old:
-        return None
-    return min(first_onsets), n_bars(song, notes) * bar
 
 
 # ---------------------------------------------------------------- the recipe in words

@@ -16,6 +16,7 @@ import numpy as np
 from backline.common.errors import UserError
 from backline.generation.task import are_among
 from backline.listening.ideas_page import common_data, music_data, page_bytes
+from backline.listening.song_view import view_of_notes
 from backline.music.song import DEFAULT_TEMPO, TICKS_PER_QUARTER, Song, check_tempo
 from backline.music.vocab import PITCH_INSTRUMENT, Vocabulary
 from tokenizer import MidiTokenizerPooled
@@ -64,7 +65,8 @@ def player(songs: Mapping[str, Any],
         part_of_note = vocabulary.part_of_id[rows[:, PITCH_INSTRUMENT]]
         old = [is_old[part_of_note == p] for p in range(len(vocabulary.parts))]
         notes = tokenizer.rows_to_parts(rows, TICKS_PER_QUARTER)
-        ideas.append({"title": title, "fresh": None, **music_data(time_line, notes, old)})
+        view = view_of_notes(time_line, notes, old, vocabulary)
+        ideas.append({"title": title, **music_data(view, len(vocabulary.parts))})
     data = common_data("Songs", "", vocabulary)
     page = page_bytes(data | {"ideas": ideas, "plain": True})
     return Player(page, FIRST_HEIGHT + FURTHER_HEIGHT * (len(ideas) > 1))

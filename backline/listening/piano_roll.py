@@ -12,24 +12,19 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 
 from backline.common.drawing import png_bytes
+from backline.listening.song_view import Lane, SongView
 from backline.music.theory import DRUM_NAMES, OCTAVE
-from backline.music.vocab import (
-    BAR,
-    FIRST_ID,
-    NOTE_DUR,
-    PITCH_INSTRUMENT,
-    QUARTERS_PER_BAR,
-    START_POS,
-    Part,
-    Vocabulary,
-)
+from backline.music.vocab import QUARTERS_PER_BAR, Vocabulary
 
 # As on the page (web/page.css); they start over after the last.
 PART_COLORS = ("#c4561f", "#3a63c8", "#12826b", "#a3408f",
                "#8a6a00", "#6b4fc0", "#237a99", "#a83a4a")
+OTHER_COLOR = "#8f8c82"  # of tracks that play no part
 PALE = 0.35  # opacity
 PROMPT_GREY = "0.92"
 PANEL_HEIGHT, PIECE_HEIGHT = 2.2, 0.17  # inches: of a part, and of a drum kit's piece
+OTHER_HEIGHT = 1.1  # inches: of a track that plays no part
+MOST_LETTERS = 12  # of a track's name
 BAR_WIDTH, LEAST_WIDTH, MOST_WIDTH = 0.4, 8, 40  # inches
 FEW_BARS, MANY_BARS = 24, 48
 STROKE = 0.05  # width of a drum's stroke, in bars: sixteenths stay apart
@@ -44,81 +39,69 @@ class PartDrawing(NamedTuple):
     colors: Sequence[tuple[float, ...]]
 
 
-def piano_roll(rows: np.ndarray,
-               vocabulary: Vocabulary,
-               n_prompt: int = 0,
-               title: str = "",
-               given: np.ndarray | None = None) -> bytes:
+def piano_roll(view: SongView, vocabulary: Vocabulary, title: str = "") -> bytes:
     """A PNG of a song: a panel for each part, bars along the axis, drums by name.
 
+    Tracks that play no part have low panels in grey. Notes that were there before are pale; where
+    all of them come before the first new one, they stand on a grey ground instead.
+
     Bars are counted from 1, as --fill counts them.
-
-    Args:
-        rows: (N, F) note ids in order.
-        n_prompt: the number of notes, at the beginning, that are the prompt's. They stand on a
-            grey ground, unless there is `given`.
-        given: (N,) bool, which notes are drawn pale, because they were there before.
     """
-    onset = _onset_bars(rows, vocabulary)
-    opacity = np.ones(len(rows))
-    if given is not None:
-        opacity[given] = PALE
-    first = 0
-    last = 1  # bars, exclusive
-    if len(rows):
-        first = int(onset.min())
-        last = int(onset.max()) + 1
-
-    drawings = _part_drawings(rows, vocabulary, opacity)
-    figure, panels = _figure(vocabulary, drawings, last - first)
-    for part, axes, drawing in zip(vocabulary.parts, panels, drawings, strict=True):
-        _part_panel(axes, part, drawing)
-        axes.set_xlim(first, last)
-        _bar_axis(axes, first, last)
+    lanes = [lane
+             for i, lane in enumerate(view.lanes)
+             if i < len(vocabulary.parts) or len(lane.notes)]
+    ground_end = prompt_end(view)
+    drawings = [_drawing(lane, i, view, vocabulary, is_pale=ground_end is None)
+                for i, lane in enumerate(lanes)]
+    figure, panels = _figure(lanes, drawings, view.n_bars, len(vocabulary.parts))
+    for lane, axes, drawing in zip(lanes, panels, drawings, strict=True):
+        _lane_panel(axes, lane, drawing)
+        axes.set_xlim(0, view.n_bars)
+        _bar_axis(axes, view.n_bars)
         axes.set_axisbelow(True)
-        if n_prompt and given is None:
-            prompt_end = onset[min(n_prompt, len(rows) - 1)]
-            axes.axvspan(first, prompt_end, color=PROMPT_GREY, zorder=0)
-    panels[-1].set_xlabel("bar" + _meaning(n_prompt, given))
+        if ground_end is not None:
+            axes.axvspan(0, ground_end, color=PROMPT_GREY, zorder=0)
+    panels[-1].set_xlabel("bar" + _meaning(view, ground_end))
     figure.suptitle(title)
     return png_bytes(figure)
 
 
-def _onset_bars(rows: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
-    """(N,) when each of (N, F) notes begins, in bars, as all times here."""
-    bar = rows[:, BAR] - FIRST_ID
-    step = rows[:, START_POS] - FIRST_ID
-    return bar + step / vocabulary.steps_per_bar
+def prompt_end(view: SongView) -> float | None:
+    """The bar, counted from 0, in which the first new note begins; None if old ones do after it."""
+    if view.fresh is None:
+        return None
+    start, end = view.fresh
+    goes_on = end == view.n_bars * view.bar_ticks
+    last_old = max(lane.notes[lane.is_old, 0].max(initial=0) for lane in view.lanes)
+    return start / view.bar_ticks if goes_on and last_old < start else None
 
 
-def _part_drawings(rows: np.ndarray,
-                   vocabulary: Vocabulary,
-                   opacity: np.ndarray) -> list[PartDrawing]:
-    """What to draw of each part of (N, F) notes, whose `opacity` is (N,)."""
-    onset = _onset_bars(rows, vocabulary)
-    n_steps = rows[:, NOTE_DUR] - FIRST_ID + 1
-    length = n_steps / vocabulary.steps_per_bar
-    ids = rows[:, PITCH_INSTRUMENT]
-    pitch = vocabulary.pitch_of_id[ids]
-    part_of_note = vocabulary.part_of_id[ids]
-    drawings = []
-    for p in range(len(vocabulary.parts)):
-        mine = part_of_note == p
-        color = PART_COLORS[p % len(PART_COLORS)]
-        colors = [to_rgba(color, alpha) for alpha in opacity[mine]]
-        drawing = PartDrawing(onset[mine], length[mine], pitch[mine], colors)
-        drawings.append(drawing)
-    return drawings
+def _drawing(lane: Lane,
+             index: int,
+             view: SongView,
+             vocabulary: Vocabulary,
+             *,
+             is_pale: bool) -> PartDrawing:
+    """What to draw of a lane; `is_pale`: old notes are."""
+    onset = lane.notes[:, 0] / view.bar_ticks
+    end = lane.notes[:, 1] / view.bar_ticks
+    is_part = index < len(vocabulary.parts)
+    color = PART_COLORS[index % len(PART_COLORS)] if is_part else OTHER_COLOR
+    opacity = np.where(lane.is_old & is_pale, PALE, 1.0)
+    colors = [to_rgba(color, alpha) for alpha in opacity.tolist()]
+    return PartDrawing(onset, end - onset, lane.notes[:, 2], colors)
 
 
-def _figure(vocabulary: Vocabulary, drawings: list[PartDrawing], n_bars: int,
-            ) -> tuple[Figure, np.ndarray]:
-    """An empty figure, and a panel for each part: as high as its drum kit needs."""
+def _figure(lanes: Sequence[Lane],
+            drawings: Sequence[PartDrawing],
+            n_bars: int,
+            n_parts: int) -> tuple[Figure, np.ndarray]:
+    """An empty figure, and a panel for each lane: as high as its drum kit needs."""
     heights = []
-    for part, drawing in zip(vocabulary.parts, drawings, strict=True):
-        n_pieces = len(np.unique(drawing.pitch)) if part.is_drum else 0
-        height = max(PANEL_HEIGHT, PIECE_HEIGHT * n_pieces)
-        heights.append(height)
+    for i, (lane, drawing) in enumerate(zip(lanes, drawings, strict=True)):
+        n_pieces = len(np.unique(drawing.pitch)) if lane.is_drum else 0
+        least = PANEL_HEIGHT if i < n_parts else OTHER_HEIGHT
+        heights.append(max(least, PIECE_HEIGHT * n_pieces))
     width = max(LEAST_WIDTH, BAR_WIDTH * n_bars)
     width = min(width, MOST_WIDTH)
     figure = Figure(figsize=(width, sum(heights)), layout="constrained")
@@ -130,32 +113,32 @@ def _figure(vocabulary: Vocabulary, drawings: list[PartDrawing], n_bars: int,
     return figure, panels[:, 0]
 
 
-def _meaning(n_prompt: int, given: np.ndarray | None) -> str:
+def _meaning(view: SongView, ground_end: float | None) -> str:
     """What grey or pale says, for the axis."""
-    if given is not None:
-        return " (pale: what was given)"
-    return " (grey: the prompt)" if n_prompt else ""
+    if ground_end is not None:
+        return " (grey: the prompt)"
+    is_any_old = any(lane.is_old.any() for lane in view.lanes)
+    return " (pale: what was given)" if is_any_old else ""
 
 
-def _bar_axis(axes: Axes, first: int, last: int) -> None:
+def _bar_axis(axes: Axes, n_bars: int) -> None:
     """A line where each bar begins, with its number; beats too where bars are few.
 
     Where bars are many, only every fourth or sixteenth is numbered.
     """
-    n_bars = last - first
     every = 16
     if n_bars <= MANY_BARS:
         every = 1
     elif n_bars <= 4 * MANY_BARS:
         every = 4
-    bars = range(first, last)
+    bars = range(n_bars)
     numbers = [f"{bar + 1}" if bar % every == 0 else "" for bar in bars]
     axes.set_xticks(bars, numbers, fontsize=9)
     axes.grid(axis="x", alpha=0.5)
     if n_bars <= FEW_BARS:
         n_beats = QUARTERS_PER_BAR * n_bars
         beats = [beat for beat in range(n_beats) if beat % QUARTERS_PER_BAR]
-        places = [first + beat / QUARTERS_PER_BAR for beat in beats]
+        places = [beat / QUARTERS_PER_BAR for beat in beats]
         axes.set_xticks(places, minor=True)
         axes.tick_params(which="minor", length=0)
         axes.grid(axis="x",
@@ -165,10 +148,10 @@ def _bar_axis(axes: Axes, first: int, last: int) -> None:
                   linewidth=0.5)
 
 
-def _part_panel(axes: Axes, part: Part, drawing: PartDrawing) -> None:
-    """Draw one part's notes as lying bars, each in its color."""
-    axes.set_ylabel(part.name)
-    if part.is_drum:
+def _lane_panel(axes: Axes, lane: Lane, drawing: PartDrawing) -> None:
+    """Draw one lane's notes as lying bars, each in its color."""
+    axes.set_ylabel(lane.name[:MOST_LETTERS], parse_math=False)
+    if lane.is_drum:
         _drum_rows(axes, drawing)
         return
     _draw_bars(axes, drawing, drawing.pitch, 0.8)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import itertools
 import shutil
 import subprocess
 import tempfile
@@ -19,6 +20,10 @@ import mido
 import numpy as np
 
 from backline.common.errors import UserError
+from backline.music.bars import clip_length, pickup_ticks
+from backline.music.midi_tracks import read_tracks, song_of_tracks
+from backline.music.song import DEFAULT_TEMPO
+from backline.music.vocab import QUARTERS_PER_BAR
 
 FLUIDSYNTH = "fluidsynth"
 SAMPLE_RATE = 44100  # Hz
@@ -55,12 +60,12 @@ class Synthesizer:
     def wav(self, midi: bytes) -> bytes:
         """A song as a WAV file, stereo, 16 bits, up to its last end of track: whole bars stay whole.
 
-        It is as loud as it can be, since all notes of a song have one velocity. The same song gives
-        the same bytes with the same FluidSynth.
+        Silence at its end that `clip_length` does not count is left out. It is as loud as it can be,
+        whatever the velocities. The same song gives the same bytes with the same FluidSynth.
 
         Raises UserError if FluidSynth cannot read the SoundFont.
         """
-        seconds = mido.MidiFile(file=io.BytesIO(midi)).length
+        seconds = seconds_of(midi)
         sound = np.zeros((round(seconds * SAMPLE_RATE), 2), np.float32)  # (samples, channels)
         played = self._play(midi)[:len(sound)]
         sound[:len(played)] = played
@@ -101,6 +106,23 @@ class Synthesizer:
                 raise UserError(f"--wav: FluidSynth cannot play with {self.font}: {reason}; give "
                                 f"another SoundFont with --soundfont, {ANYWAY}")
             return np.fromfile(raw, "<f4").reshape(-1, 2)
+
+
+def seconds_of(midi: bytes) -> float:
+    """How long a song lasts, up to its last end of track, or to the end of its bars before silence."""
+    song, _ = song_of_tracks(read_tracks("the song", midi), "the song")
+    end = song.last_end_of_track
+    pickup = pickup_ticks(song)
+    bar_ticks = QUARTERS_PER_BAR * song.ticks_per_quarter
+    origin = pickup - bar_ticks if pickup else 0
+    n_bars, n_silent = clip_length(song, origin)
+    if n_silent:
+        end = origin + n_bars * bar_ticks
+    ticks = [0, *(min(tick, end) for tick, _ in song.tempos), end]
+    tempos = [DEFAULT_TEMPO, *(tempo for _, tempo in song.tempos)]
+    minutes = sum((after - before) / tempo
+                  for (before, after), tempo in zip(itertools.pairwise(ticks), tempos, strict=True))
+    return 60 * minutes / song.ticks_per_quarter
 
 
 def _wav_file(samples: np.ndarray) -> bytes:

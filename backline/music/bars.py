@@ -66,9 +66,9 @@ def check_meters(song: Song, where: str) -> None:
     for stretch, signature in meters(song):
         if is_four_quarters(signature) or stretch.start > last_onset:
             continue
-        bar = stretch.start // (QUARTERS_PER_BAR * song.ticks_per_quarter)
-        raise UserError(f"{where}: bar {bar} is in {signature.numerator}/{signature.denominator} "
-                        f"(bars count from 0); only bars of four quarters can be represented: cut "
+        bar = 1 + stretch.start // (QUARTERS_PER_BAR * song.ticks_per_quarter)
+        raise UserError(f"{where}: bar {bar} is in {signature.numerator}/{signature.denominator}; "
+                        f"only bars of four quarters can be represented: cut "
                         f"the song to its 4/4 part, or let tokenizer.py --meters cut do it")
 
 

@@ -8,6 +8,7 @@ import re
 from typing import TypeVar
 
 from backline.common.errors import UserError
+from backline.music.roles import part_asked_for
 from backline.music.vocab import Vocabulary
 
 SKIP, DROP, BY_OCTAVE, CUT = "skip", "drop", "octave", "cut"
@@ -16,14 +17,18 @@ KNOWN = {"ranges": RANGES,
          "long_songs": (SKIP, CUT),
          "meters": (SKIP, CUT)}  # values of `Choices`
 PROGRAMS = r"(\d+)(?:-(\d+))?"
+CHANNEL = r"ch(?:annel)? ?(\d+)"
 MAX_PROGRAM = 127
+MAX_CHANNEL = 16  # counted from 1, as people do
 ALL, MOST_NOTES, NO_TRACK = "all", "most-notes", "none"
 
 OPTIONS = """Which tracks play a part (--part NAME=TRACKS, once per part), instead of the rule in DATA.md:
   all, most-notes   all candidates by name and program joined, or the one with the most notes
-  '*strings*'       tracks whose names match this pattern, in any letter case, joined
+  'Track 3'         tracks of this name, or whose names match a pattern such as '*strings*', in any
+                    letter case, joined
   24-31 or 33       the track with the most notes among those with these programs (counted from 0)
   '#3'              the third track with notes, as the report counts them
+  ch10              the tracks on this channel (counted from 1), joined
   none              no track
 Notes outside a part's pitch range (--ranges):
   drop              leave them out; leave out the song if a part would lose more than --max-lost
@@ -41,6 +46,7 @@ class Choices:
     long_songs: str = SKIP  # or CUT: into several, at a bar line
     meters: str = SKIP  # or CUT: keep the stretches in bars of four quarters
     min_stretch_bars: int = 8  # shortest such stretch
+    join: bool = False  # a part is all tracks of its role, not the one with the most notes
 
     def __post_init__(self) -> None:
         if any(len(pair) != 2 for pair in self.tracks):
@@ -93,6 +99,11 @@ def add_options(parser: argparse._ActionsContainer, base: Choices) -> None:
                         metavar="BARS",
                         help=f"shortest stretch that --meters cut keeps "
                              f"(default: {base.min_stretch_bars})")
+    parser.add_argument("--join",
+                        action=argparse.BooleanOptionalAction,
+                        help=f"whether a part is all tracks of its name or family of programs "
+                             f"(two hands, a pair of guitars), or the one with the most notes; "
+                             f"drums are always joined (default: {'' if base.join else 'no-'}join)")
 
 
 def choices_of(args: argparse.Namespace, base: C, vocabulary: Vocabulary) -> C:
@@ -107,7 +118,7 @@ def choices_of(args: argparse.Namespace, base: C, vocabulary: Vocabulary) -> C:
         if value is not None:
             given[field.name] = value
     if "tracks" in given:
-        asked = [tuple(text.partition("=")[::2]) for text in given["tracks"]]
+        asked = [_asked(text, vocabulary) for text in given["tracks"]]
         if len(dict(asked)) < len(asked):
             raise UserError("--part: the same part twice; give each once")
         tracks = dict(base.tracks) | dict(asked)
@@ -124,6 +135,12 @@ def choices_of(args: argparse.Namespace, base: C, vocabulary: Vocabulary) -> C:
     return choices
 
 
+def _asked(text: str, vocabulary: Vocabulary) -> tuple[str, str]:
+    """The part and its tracks in "NAME=TRACKS"; a synonym stands for the part."""
+    name, _, which = text.partition("=")
+    return part_asked_for(name, vocabulary) or name, which
+
+
 def _check_tracks(name: str, which: str, vocabulary: Vocabulary) -> None:
     """Raise UserError if there is no such part, or if `which` cannot mean any track."""
     where = f"--part {name}={which}"
@@ -134,6 +151,9 @@ def _check_tracks(name: str, which: str, vocabulary: Vocabulary) -> None:
         number = which[1:]
         if not number.isdecimal() or not int(number):
             raise UserError(f"{where}: must be a track's number, such as #3")
+    channel = re.fullmatch(CHANNEL, which.casefold())
+    if channel and not 1 <= int(channel[1]) <= MAX_CHANNEL:
+        raise UserError(f"{where}: channels go from 1 to {MAX_CHANNEL}")
     if programs := re.fullmatch(PROGRAMS, which):
         first = int(programs[1])
         last = int(programs[2] or first)

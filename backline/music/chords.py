@@ -12,12 +12,13 @@ Ellis (2003) do.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import re
 from typing import NamedTuple
 
 import numpy as np
 
-from backline.common.errors import UserError
+from backline.common.errors import UserError, suggestion
 from backline.music.theory import OCTAVE, PITCH_CLASSES
 from backline.music.vocab import BAR, FIRST_ID, NOTE_DUR, PITCH_INSTRUMENT, START_POS, Vocabulary
 
@@ -49,7 +50,7 @@ HALVES_PER_BAR = 2
 MOST_BARS = 1024  # of one chord
 CHORD_NAMES = ("a root in capitals (C, F#, Bb), perhaps followed by m, 7, maj7, m7, dim, aug, sus "
                "or another of jazz's qualities (m7b5, 6, 9), and perhaps by a bass (Am/C); or - for "
-               "no chord")
+               "no chord, ? to leave it open")
 
 # Weights of the estimate. They were tuned on 300 songs: by reading the chords beside the notes, and
 # by the share of notes on strong beats that are in the chord.
@@ -276,6 +277,17 @@ def transposed_chords(columns: np.ndarray, semitones: int) -> np.ndarray:
     return moved
 
 
+def progression_text(chords: np.ndarray) -> str:
+    """What `parse_chords` reads as these (n_half_bars, 3) chords: "Am F:.5 ?:1.5".
+
+    Where no chord is, the text leaves it open.
+    """
+    names = ["?" if name == "-" else name for name in map(chord_name, chords)]
+    runs = [(name, len(list(run)) / HALVES_PER_BAR) for name, run in itertools.groupby(names)]
+    items = [name if bars == 1 else f"{name}:{bars:g}".replace(":0.", ":.") for name, bars in runs]
+    return " ".join(items)
+
+
 # ---------------------------------------------------------------- from text
 
 
@@ -295,7 +307,7 @@ class Progression:
 def parse_chords(text: str) -> Progression:
     """Read chords such as "Am F:2 C/E:.5 -".
 
-    A chord lasts one bar, or as many as follow its colon; - is no chord.
+    A chord lasts one bar, or as many as follow its colon; - is no chord, ? any or none.
     Blanks, commas and | separate chords. The library pychord reads their qualities.
     A quality that is not in QUALITIES becomes the nearest, with a notice.
     Raises UserError.
@@ -310,9 +322,9 @@ def parse_chords(text: str) -> Progression:
         name, colon, length = item.partition(":")
         where = f"chord {number}, {item!r:.40}"
         n_halves = _half_bars(length, where) if colon else HALVES_PER_BAR
-        if name == "-":
+        if name in ("-", "?"):
             played = name
-            row = [NONE] * len(CHORD_FIELDS)
+            row = [NONE if name == "-" else UNKNOWN] * len(CHORD_FIELDS)
         else:
             chord, as_written = _read_chord(name, where)
             played = str(chord)
@@ -350,7 +362,8 @@ def _read_chord(name: str, where: str) -> tuple[Chord, bool]:
             raise ValueError
         meant = pychord.Chord(plain)
     except ValueError:
-        raise UserError(f"{where}: no chord; give {CHORD_NAMES}") from None
+        known = [root + suffix for root in PITCH_CLASSES for suffix in SUFFIXES]
+        raise UserError(f"{where}: no chord; give {CHORD_NAMES}{suggestion(name, known)}") from None
     root = note_to_val(meant.root)
     bass = note_to_val(meant.on) if meant.on else root
     intervals = frozenset(interval % OCTAVE for interval in meant.quality.components)

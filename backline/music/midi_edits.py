@@ -9,6 +9,7 @@ import dataclasses
 from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
+from backline.music.channels import DRUM_CHANNEL
 from backline.music.midi_events import (
     CHANNEL_PRESSURE,
     KEY,
@@ -22,14 +23,14 @@ from backline.music.midi_events import (
     TEMPO,
 )
 from backline.music.midi_tracks import (
-    DRUM_CHANNEL,
     Event,
     MidiTracks,
-    Voice,
     meta_message,
     meta_value,
     note_pairs,
+    text_of,
 )
+from backline.music.players import Voice
 from backline.music.song import MICROSECONDS_PER_MINUTE
 
 CONTROL_CHANGE = 0xB0
@@ -43,7 +44,6 @@ SOUND_CONTROLLERS = (BANK, FINE_BANK, VOLUME, PAN, EXPRESSION, REVERB, CHORUS)
 # Meta messages that say something about their track alone: number, name, instrument, channel, port.
 PORT = 0x21
 ABOUT_TRACK = (0x00, NAME, 0x04, 0x20, PORT)
-TEXT = 0x01
 STATES = (TEMPO, SIGNATURE, KEY)  # meta messages that hold until the next of their kind
 Track = Sequence[Event]
 KeepNote = Callable[[int, Event], bool]  # of a track's index and a note-on
@@ -57,28 +57,31 @@ def without_voices(midi: MidiTracks, voices: Collection[Voice]) -> MidiTracks:
 
     What a track says of the whole song (tempo, meter, key, markers, lyrics) stays.
     """
-    tracks = []
-    ends = []
-    for index, (events, end) in enumerate(zip(midi.tracks, midi.ends, strict=True)):
+    left = tracks_without(midi, voices)
+    ends = [midi.ends[index] for index in left]
+    return dataclasses.replace(midi, tracks=tuple(left.values()), ends=tuple(ends))
+
+
+def tracks_without(midi: MidiTracks, voices: Collection[Voice]) -> dict[int, tuple[Event, ...]]:
+    """The tracks of `without_voices`, by the numbers that they have in `midi`."""
+    left = {}
+    for index, events in enumerate(midi.tracks):
         channels = {voice.channel for voice in voices if voice.track == index}
         kept = [event for event in events if event.channel not in channels]
         if channels and not any(event.channel >= 0 for event in kept):
             kept = [event for event in kept if event.meta not in ABOUT_TRACK]
         if kept or not channels:
-            tracks.append(tuple(kept))
-            ends.append(end)
-    return dataclasses.replace(midi, tracks=tuple(tracks), ends=tuple(ends))
+            left[index] = tuple(kept)
+    return left
 
 
-def only_voices(midi: MidiTracks, voices: Collection[Voice]) -> MidiTracks:
-    """What these voices play, with all that the file says of the whole song."""
-    others = []
+def all_voices(midi: MidiTracks) -> list[Voice]:
+    """Each channel of each track that any message is for."""
+    voices = []
     for index, events in enumerate(midi.tracks):
         channels = {event.channel for event in events if event.channel >= 0}
-        others += [Voice(index, channel)
-                   for channel in sorted(channels)
-                   if Voice(index, channel) not in voices]
-    return without_voices(midi, others)
+        voices += [Voice(index, channel) for channel in sorted(channels)]
+    return voices
 
 
 class Place(NamedTuple):
@@ -407,8 +410,3 @@ def without_texts(midi: MidiTracks, beginnings: tuple[bytes, ...]) -> MidiTracks
     tracks = [tuple(event for event in events if not text_of(event).startswith(beginnings))
               for events in midi.tracks]
     return dataclasses.replace(midi, tracks=tuple(tracks))
-
-
-def text_of(event: Event) -> bytes:
-    """What a text event says; nothing for other events."""
-    return meta_value(event.message) if event.meta == TEXT else b""

@@ -17,6 +17,7 @@ N_CHANNELS, N_PITCHES = 16, 128
 NOTE_OFF = 0x80
 NOTE_ON = 0x90
 KEY_PRESSURE = 0xA0
+CONTROL_CHANGE = 0xB0
 PROGRAM_CHANGE = 0xC0
 CHANNEL_PRESSURE = 0xD0
 SYSEX, SYSEX_GOES_ON, META = 0xF0, 0xF7, 0xFF
@@ -105,8 +106,9 @@ def mend(data: bytes, place: int, where: str) -> tuple[bytes, int, int]:
 
     They go to the end of track, or of the data. Every message gets its status byte: running status
     goes on across meta and system messages, as files in the wild have it. Data bytes over 127 are
-    clipped. What no song needs becomes an empty text, and every note left sounding gets its
-    note-off `LATE_TICKS` ticks after the end.
+    clipped. A program change stands before the notes of its tick and channel. What no song needs
+    becomes an empty text, and every note left sounding gets its note-off `LATE_TICKS` ticks after
+    the end.
 
     Returns:
         The track chunk, the place after the last event, and how many data bytes were clipped.
@@ -127,7 +129,7 @@ def mend(data: bytes, place: int, where: str) -> tuple[bytes, int, int]:
     return track_chunk(bytes(out), offs), place, n_clipped
 
 
-def _walk(data: bytes,
+def _walk(data: bytes,  # noqa: PLR0915 (a call for each event would take most of the time)
           place: int,
           out: bytearray,
           sounding: list[int]) -> tuple[int, int]:
@@ -137,12 +139,15 @@ def _walk(data: bytes,
     Raises IndexError for an event that is cut off, ValueError for one that makes no sense.
     """
     tick = status = n_clipped = 0
+    this_tick = _Tick()
     while place < len(data):  # one long loop: function calls would take most of its time
         start = place
         gap = data[place]
         place += 1
         if gap >= 0x80:
             gap, place = number_at(data, start)
+        if gap:
+            this_tick.forget()
         tick += gap
         if tick >= LATE_TICKS:
             raise ValueError(f"at tick {tick}, beyond any song")
@@ -175,15 +180,51 @@ def _walk(data: bytes,
             line = (status & 15) * N_PITCHES + first
             if status >= NOTE_ON and second:
                 sounding[line] += 1
+                this_tick.first_notes.setdefault(status & 15, len(out))
             elif sounding[line]:
                 sounding[line] -= 1
             out += bytes((status, first, second))
         elif PROGRAM_CHANGE <= status < CHANNEL_PRESSURE:
-            out += bytes((status, first))
+            this_tick.write_change(bytes((status, first)), out)
         else:
             out += NOTHING
     out.append(0)  # ticks until the end of track that is missing
     return place, n_clipped
+
+
+class _Tick:
+    """Where the first note of each channel stands in what is written of one tick."""
+
+    def __init__(self) -> None:
+        self.first_notes: dict[int, int] = {}
+        self.changed: set[int] = set()  # channels with a program change put before that note
+
+    def forget(self) -> None:
+        """Another tick begins."""
+        if self.first_notes:
+            self.first_notes.clear()
+            self.changed.clear()
+
+    def write_change(self, change: bytes, out: bytearray) -> None:
+        """Write a program change, before the notes of its channel that stand in this tick.
+
+        Its time stands last in `out`. Of several changes behind a note the last counts.
+        """
+        channel = change[0] & 15
+        place = self.first_notes.get(channel)
+        if place is None:
+            out += change
+            return
+        before = change + b"\0"
+        if channel in self.changed:
+            out[place - len(before):place] = before
+        else:
+            out[place:place] = before
+            self.changed.add(channel)
+            for other, its_place in self.first_notes.items():
+                if its_place >= place:
+                    self.first_notes[other] = its_place + len(before)
+        out += NOTHING
 
 
 def _system(data: bytes, start: int) -> tuple[bytes, int]:

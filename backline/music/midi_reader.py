@@ -7,30 +7,35 @@ misread are mended first (`midi_events.py`). What is odd and read all the same s
 
 from __future__ import annotations
 
+import re
 import struct
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import miditoolkit
 import numpy as np
-import symusic
 
 from backline.common.errors import UserError
 from backline.common.files import read_input
-from backline.music.midi_events import (
-    END_OF_TRACK,
-    LATE_TICKS,
-    N_CHANNELS,
-    N_PITCHES,
-    NOTE_OFF,
-    NOTE_ON,
-    is_readable,
-    mend,
-    track_chunk,
-)
+from backline.music.midi_events import END_OF_TRACK, LATE_TICKS, N_PITCHES, is_readable, mend
 from backline.music.midi_writer import PartsMidiFile
-from backline.music.names import printable
-from backline.music.song import NO_NOTES, Song, TimeSignature, Track, rounded_tempo
+from backline.music.players import PLAYERS_BEGINNING
+from backline.music.song import (
+    NO_NOTES,
+    Song,
+    TimeSignature,
+    Track,
+    meter_notices,
+    rounded_tempo,
+)
+from backline.music.track_reader import (
+    OFFS_PER_PITCH,
+    ParserError,
+    TrackChunk,
+    read_track,
+    song_tracks,
+)
 
 MIDI_SUFFIXES = (".mid", ".midi", ".kar", ".rmi")
 LARGEST_FILE = 64 << 20  # bytes: larger than any song
@@ -38,19 +43,8 @@ LARGEST_FILE = 64 << 20  # bytes: larger than any song
 MAX_QUARTERS = 24 * 60 * 240
 MAX_TRACKS = 0xFFFF  # 16 bits of a MIDI header
 SHOWS_0D = 4096  # bytes: nearly every whole MIDI file of this length holds the byte 0x0D
+SIGNATURES = re.compile(rb"\xff\x58[\x02-\x7f](.)(.)", re.DOTALL)
 MAX_FAST_TRACKS = 500  # each gets OFFS: a hostile file could fill memory with them; more are walked
-OFFS_PER_PITCH = 2  # more notes of one pitch left sounding are rare; their tracks are walked
-NOTE_ONS = [bytes([NOTE_ON | channel]) for channel in range(N_CHANNELS)]
-
-
-def _offs(channel: int) -> bytes:
-    """Note-offs for every pitch of a channel, OFFS_PER_PITCH of each, in running status."""
-    pitches = np.repeat(np.arange(N_PITCHES), OFFS_PER_PITCH).tolist()
-    events = [bytes([pitch, 0]) for pitch in pitches]
-    return bytes([NOTE_OFF | channel]) + b"\0".join(events)
-
-
-OFFS = [_offs(channel) for channel in range(N_CHANNELS)]
 
 
 class Chunks(NamedTuple):
@@ -108,10 +102,14 @@ def read_song(path: str | Path, data: bytes | None = None) -> Song:
     Raises UserError, as `open_chunks` does.
     """
     ticks_per_quarter, bodies, notices, _ = open_chunks(path, data)
-    header = struct.pack(">4sIHHH", b"MThd", 6, 1, len(bodies), ticks_per_quarter)
-    song = _song_of_tracks(header, bodies, _are_readable(bodies), notices, str(path))
+    if any(PLAYERS_BEGINNING in body for body in bodies):
+        from backline.music.midi_tracks import read_tracks, song_of_tracks  # which import this one
+
+        return song_of_tracks(read_tracks(path, data), str(path))[0]
+    song = _song_of_tracks(ticks_per_quarter, bodies, _are_readable(bodies), notices, str(path))
     if song is None:
-        song = _song_of_tracks(header, bodies, [False] * len(bodies), notices, str(path))
+        none_readable = [False] * len(bodies)
+        song = _song_of_tracks(ticks_per_quarter, bodies, none_readable, notices, str(path))
     assert song is not None  # mended tracks are read, or an error
     return song
 
@@ -146,16 +144,48 @@ def _count(n: int, what: str) -> str:
 # ---------------------------------------------------------------- chunks
 
 
+def tracks_held(data: bytes) -> tuple[int, int]:
+    """How many whole tracks the bytes of a MIDI file hold, and how many its header promises.
+
+    While a file is being written there are fewer; of nothing, or half a header, one is expected.
+    (0, 0) for what is no MIDI file.
+    """
+    data = data[max(data.find(b"MThd"), 0):]
+    if len(data) < 14:
+        is_beginning = data[:4] == b"MThd"[:len(data)]
+        return 0, int(is_beginning)
+    if not data.startswith(b"MThd"):
+        return 0, 0
+    n_tracks, = struct.unpack(">H", data[10:12])
+    bodies, _, _, _ = _walk(data, n_tracks)
+    return len(bodies), n_tracks
+
+
 def _track_bodies(data: bytes,
                   n_tracks: int,
                   where: str) -> tuple[list[bytes], list[str], list[str]]:
     """What the track chunks hold, notices, and the names of other chunks.
 
-    Chunks of other kinds are skipped, as are bytes after the last track.
     The header's count of tracks is often wrong. A file with fewer is taken as whole if it ends with
     the end of a track: one that was cut off ends there only by a rare chance.
 
     Raises UserError if a track is cut off, or missing: what is left is no whole song.
+    """
+    bodies, place, n_wrong, others = _walk(data, n_tracks)
+    _check_whole(data, place, bodies, n_tracks, where)
+    notices = []
+    if len(bodies) != n_tracks:
+        notices.append(f"header promised {_count(n_tracks, 'track')}, file holds {len(bodies)}")
+    if n_wrong:
+        notices.append(f"{_count(n_wrong, 'track')} of another length than given")
+    return bodies, notices, others
+
+
+def _walk(data: bytes, n_tracks: int) -> tuple[list[bytes], int, int, list[str]]:
+    """What whole track chunks hold, where the last chunk ends, how many lengths were wrong, and the
+    names of other chunks.
+
+    Chunks of other kinds are skipped, as are bytes after the last track.
     """
     bodies: list[bytes] = []
     others: list[str] = []
@@ -183,13 +213,7 @@ def _track_bodies(data: bytes,
             others += _chunk_name(data, place)
         place = end
     others += _chunk_name(data, place)
-    _check_whole(data, place, bodies, n_tracks, where)
-    notices = []
-    if len(bodies) != n_tracks:
-        notices.append(f"header promised {_count(n_tracks, 'track')}, file holds {len(bodies)}")
-    if n_wrong:
-        notices.append(f"{_count(n_wrong, 'track')} of another length than given")
-    return bodies, notices, others
+    return bodies, place, n_wrong, others
 
 
 def _chunk_name(data: bytes, place: int) -> list[str]:
@@ -261,7 +285,7 @@ def _end_by_events(data: bytes, place: int) -> int | None:
 # ---------------------------------------------------------------- tracks
 
 
-def _song_of_tracks(header: bytes,
+def _song_of_tracks(ticks_per_quarter: int,
                     bodies: list[bytes],
                     are_readable: list[bool],
                     notices: list[str],
@@ -270,26 +294,25 @@ def _song_of_tracks(header: bytes,
 
     None if symusic does not read the others right.
     """
-    chunks = []
-    n_clipped = 0
-    for body, as_it_stands in zip(bodies, are_readable, strict=True):
-        if as_it_stands:
-            channels = [c for c in range(N_CHANNELS) if NOTE_ONS[c] in body]
-            offs = [OFFS[c] for c in channels]
-            chunk = track_chunk(body[:-len(END_OF_TRACK)], offs)
-        else:
-            chunk, _, clipped = mend(body, 0, where)
-            n_clipped += clipped
-        chunks.append(chunk)
-    if n_clipped:
-        notices = [*notices, f"{_count(n_clipped, 'data byte')} over 127 clipped"]
     try:
-        score = symusic.Score.from_midi(header + b"".join(chunks))
-    except Exception as err:  # whatever the parser throws: its error classes differ by version
+        chunks = [read_track(body, as_it_stands, ticks_per_quarter, where)
+                  for body, as_it_stands in zip(bodies, are_readable, strict=True)]
+    except ParserError as err:
         if any(are_readable):
             return None
         raise UserError(f"{where}: not a readable MIDI file ({err}); export it again") from None
-    return _song_from_score(score, notices, where, OFFS_PER_PITCH if any(are_readable) else None)
+    n_clipped = sum(chunk.n_clipped for chunk in chunks)
+    if n_clipped:
+        notices = [*notices, f"{_count(n_clipped, 'data byte')} over 127 clipped"]
+    signatures = [value for body in bodies for value in _signatures(body)]
+    notices = [*notices, *meter_notices(signatures)]
+    offs_per_pitch = OFFS_PER_PITCH if any(are_readable) else None
+    return _song_from_chunks(ticks_per_quarter, chunks, notices, where, offs_per_pitch)
+
+
+def _signatures(body: bytes) -> list[tuple[int, int]]:
+    """Numerators and powers of two of a track's time signatures."""
+    return [(numerator[0], power[0]) for numerator, power in SIGNATURES.findall(body)]
 
 
 def _are_readable(bodies: list[bytes]) -> list[bool]:
@@ -310,16 +333,19 @@ def _ends_once(body: bytes) -> bool:
 # ---------------------------------------------------------------- notes
 
 
-def _song_from_score(score: Any,
-                     notices: list[str],
-                     where: str,
-                     offs_per_pitch: int | None = None) -> Song | None:
-    """The song of a symusic score, whose notes left sounding end `LATE_TICKS` after their track.
+def _song_from_chunks(ticks_per_quarter: int,
+                      chunks: Sequence[TrackChunk],
+                      notices: list[str],
+                      where: str,
+                      offs_per_pitch: int | None = None) -> Song | None:
+    """The song of these chunks, whose notes left sounding end `LATE_TICKS` after their track.
 
     None if all of `offs_per_pitch` late note-offs of a pitch are used: there may have been more
     such notes, and symusic drops what nothing switches off.
     """
-    columns = [track.notes.numpy() for track in score.tracks]
+    columns = [track.notes.numpy()
+               for chunk in chunks
+               for track in chunk.playing]
     n_notes = [len(each["time"]) for each in columns]
     onset = _column(columns, "time")                         # (N,) each
     end = onset + _column(columns, "duration")
@@ -337,16 +363,18 @@ def _song_from_score(score: Any,
     if n_late:
         end[is_late] -= LATE_TICKS
         notices = [*notices, f"{_count(n_late, 'note')} never switched off"]
-    check_times(int(end.max(initial=0)), score.ticks_per_quarter, where)
+    check_times(int(end.max(initial=0)), ticks_per_quarter, where)
     pitch = line & (N_PITCHES - 1)
     notes = np.stack([onset, end, pitch], axis=1)            # (N, 3), track by track
     tempos = [(tempo.time, rounded_tempo(tempo.qpm))
-              for tempo in score.tempos
+              for chunk in chunks
+              for tempo in chunk.score.tempos
               if tempo.mspq > 0]
     signatures = [TimeSignature(each.time, each.numerator, each.denominator)
-                  for each in score.time_signatures]
-    return Song(score.ticks_per_quarter,
-                _tracks(score, notes, n_notes),
+                  for chunk in chunks
+                  for each in chunk.score.time_signatures]
+    return Song(ticks_per_quarter,
+                song_tracks(chunks, notes),
                 _by_tick(tempos),
                 _by_tick(signatures),
                 tuple(notices))
@@ -358,17 +386,6 @@ def check_times(last_tick: int, ticks_per_quarter: int, where: str) -> None:
     if latest > MAX_QUARTERS:
         raise UserError(f"{where}: has a note at quarter {latest:.0f}, beyond any song; its times "
                         f"are damaged")
-
-
-def _tracks(score: Any, notes: np.ndarray, n_notes: list[int]) -> tuple[Track, ...]:
-    """The tracks of a symusic score that have notes: the next of (N, 3) `notes` are each one's."""
-    tracks = []
-    ends = np.cumsum(n_notes)
-    for track, n, end in zip(score.tracks, n_notes, ends, strict=True):
-        if n:
-            own = notes[end - n:end]
-            tracks.append(Track(printable(track.name), track.program, track.is_drum, own))
-    return tuple(tracks)
 
 
 def _column(columns: list[dict[str, np.ndarray]], name: str) -> np.ndarray:

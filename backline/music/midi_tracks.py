@@ -15,8 +15,10 @@ from typing import NamedTuple
 import numpy as np
 
 from backline.common.errors import UserError
+from backline.music.channels import SetUp, program_from
 from backline.music.midi_events import (
     CHANNEL_PRESSURE,
+    CONTROL_CHANGE,
     END,
     END_OF_TRACK,
     KEY_PRESSURE,
@@ -36,9 +38,17 @@ from backline.music.midi_events import (
 )
 from backline.music.midi_reader import check_times, first_release, open_chunks
 from backline.music.names import decoded_name
-from backline.music.song import MICROSECONDS_PER_MINUTE, Song, TimeSignature, Track, rounded_tempo
+from backline.music.players import Voice, read_players
+from backline.music.song import (
+    MICROSECONDS_PER_MINUTE,
+    Song,
+    Track,
+    meter_notices,
+    rounded_tempo,
+    time_signature,
+)
 
-DRUM_CHANNEL = 9  # counted from 0
+TEXT = 0x01  # a kind of meta event
 
 
 class Event(NamedTuple):
@@ -88,13 +98,6 @@ class MidiTracks:
     tracks: tuple[tuple[Event, ...], ...]
     ends: tuple[int, ...]
     notices: tuple[str, ...] = ()
-
-
-class Voice(NamedTuple):
-    """What plays notes in a file: one channel of one of its tracks, both counted from 0."""
-
-    track: int
-    channel: int
 
 
 # ---------------------------------------------------------------- reading
@@ -243,6 +246,11 @@ def meta_message(kind: int, value: bytes) -> bytes:
     return bytes([META, kind]) + _variable_length(len(value)) + value
 
 
+def text_of(event: Event) -> bytes:
+    """What a text event says; nothing for other events."""
+    return meta_value(event.message) if event.meta == TEXT else b""
+
+
 def meta_value(message: bytes) -> bytes:
     """What a meta message holds behind its length."""
     size, start = number_at(message, 2)
@@ -256,7 +264,8 @@ def song_of_tracks(midi: MidiTracks, where: str) -> tuple[Song, tuple[Voice, ...
     """The notes of a file, a track of the song for each voice that plays some; and these voices.
 
     A voice has the program that most of its notes are played with; events of one tick count before
-    its notes. A note ends at the first note-off of its pitch after its onset, or with its track.
+    its notes. A voice whose track names none has the one that another track gives its channel. A
+    note ends at the first note-off of its pitch after its onset, or with its track.
 
     Raises UserError about times beyond any song.
     """
@@ -264,7 +273,10 @@ def song_of_tracks(midi: MidiTracks, where: str) -> tuple[Song, tuple[Voice, ...
     voices = []
     tempos = []
     signatures = []
+    as_written = []  # their numerators and powers of two
     n_unended = 0
+    set_up = _set_up(midi)
+    changes = _program_changes(midi)
     for index, (events, end) in enumerate(zip(midi.tracks, midi.ends, strict=True)):
         name = _track_name(events)
         channels = sorted({event.channel for event in events if event.is_onset})
@@ -273,13 +285,17 @@ def song_of_tracks(midi: MidiTracks, where: str) -> tuple[Song, tuple[Voice, ...
             notes, n_open = _notes(own, end)
             n_unended += n_open
             program = _main_program(own)
+            is_drum = set_up.plays_drums(channel, _first_bank(own))
+            if program is None and not is_drum:
+                program = program_from(changes, channel, int(notes[0, 0]))
             tracks.append(Track(
                 name,
                 program or 0,
-                channel == DRUM_CHANNEL,
+                is_drum,
                 notes,
                 has_program=program is not None,
                 shares_name=len(channels) > 1,
+                channel=channel,
             ))
             voices.append(Voice(index, channel))
         for event in events:
@@ -291,10 +307,13 @@ def song_of_tracks(midi: MidiTracks, where: str) -> tuple[Song, tuple[Voice, ...
             elif event.meta == SIGNATURE:
                 value = meta_value(event.message)
                 if len(value) >= 2:
-                    signatures.append(TimeSignature(event.tick, value[0], 2 ** value[1]))
-    notices = list(midi.notices)
+                    signatures.append(time_signature(event.tick, value[0], value[1]))
+                    as_written.append((value[0], value[1]))
+    notices = [*midi.notices, *meter_notices(as_written)]
     if n_unended:
         notices.append(f"{n_unended} note{'s' * (n_unended != 1)} never switched off")
+    texts = [text for events in midi.tracks for text in map(text_of, events) if text]
+    players = read_players(texts, len(midi.tracks))
     song = Song(
         midi.ticks_per_quarter,
         tuple(tracks),
@@ -302,6 +321,8 @@ def song_of_tracks(midi: MidiTracks, where: str) -> tuple[Song, tuple[Voice, ...
         tuple(sorted(signatures, key=lambda signature: signature.tick)),
         tuple(notices),
         last_end_of_track=max(midi.ends, default=0),
+        players={name: tuple(voices.index(voice) for voice in own if voice in voices)
+                 for name, own in players.items()},
     )
     check_times(song.end_tick, song.ticks_per_quarter, where)
     return song, tuple(voices)
@@ -357,3 +378,38 @@ def _main_program(events: Iterable[Event]) -> int | None:
             counts[program] = counts.get(program, 0) + 1
     named = {which: n for which, n in counts.items() if which is not None}
     return max(named, key=lambda which: named[which], default=None)
+
+
+def _first_bank(events: Iterable[Event]) -> int:
+    """The bank of the program that a voice's first note is played with."""
+    by_tick = sorted(events, key=lambda event: (event.tick, event.is_onset))
+    selected = bank = 0
+    for event in by_tick:
+        if event.is_onset:
+            break
+        if event.kind == CONTROL_CHANGE and event.message[1] == 0:
+            selected = event.message[2]
+        elif event.kind == PROGRAM_CHANGE:
+            bank = selected
+    return bank
+
+
+def _set_up(midi: MidiTracks) -> SetUp:
+    """Which channels the system messages of a file set up for drums."""
+    set_up = SetUp()
+    for events in midi.tracks:
+        for event in events:
+            if event.kind in (SYSEX, SYSEX_GOES_ON):
+                set_up.read(event.message)
+    return set_up
+
+
+def _program_changes(midi: MidiTracks) -> list[tuple[int, int, int]]:
+    """Tick, channel and program of the program changes in tracks that do not play their channel."""
+    changes = []
+    for events in midi.tracks:
+        playing = {event.channel for event in events if event.is_onset}
+        changes += [(event.tick, event.channel, event.message[1])
+                    for event in events
+                    if event.kind == PROGRAM_CHANGE and event.channel not in playing]
+    return changes

@@ -11,20 +11,19 @@ import miditoolkit
 import numpy as np
 import symusic
 
-from backline.music.song import DEFAULT_TEMPO, NO_NOTES
+from backline.music.song import DEFAULT_TEMPO, NO_NOTES, VELOCITY
 from backline.music.vocab import QUARTERS_PER_BAR, Part, Vocabulary
-
-VELOCITY = 100
 
 
 def end_at_next_onset(notes: np.ndarray) -> np.ndarray:
-    """What a MIDI file can hold of (N, 3) notes: each ends by the next onset of its pitch.
+    """What a MIDI file can hold of notes: each ends by the next onset of its pitch.
 
+    Notes are (N, 3) onset, end and pitch, or (N, 4) with their velocities; so is what is returned.
     Of several at one onset the longest stays. Sorted by onset and pitch; the input stays unchanged.
     """
     if not len(notes):
         return NO_NOTES
-    onset, end, pitch = notes.T
+    onset, end, pitch = notes.T[:3]
     by_pitch = np.lexsort((-end, onset, pitch))              # then by onset, the longest first
     notes = notes[by_pitch]
     place = notes[:, [0, 2]]
@@ -33,7 +32,7 @@ def end_at_next_onset(notes: np.ndarray) -> np.ndarray:
     is_first[1:] = differs.any(axis=1)
     notes = notes[is_first]
 
-    onset, end, pitch = notes.T                              # views: writing here changes `notes`
+    onset, end, pitch = notes.T[:3]                          # views: writing here changes `notes`
     has_next = pitch[1:] == pitch[:-1]
     cut_off = np.minimum(end[:-1], onset[1:])
     end[:-1] = np.where(has_next, cut_off, end[:-1])
@@ -54,7 +53,8 @@ def parts_to_bytes(notes: list[np.ndarray],
     Each note ends at the next onset of its pitch. symusic writes the file, fast enough for folders.
 
     Args:
-        notes: for each part of the vocabulary an (N, 3) array of onset, end (ticks) and pitch.
+        notes: for each part of the vocabulary an (N, 3) array of onset, end (ticks) and pitch; a
+            fourth column, if there is one, holds velocities (else `VELOCITY`).
         tempo: beats per minute.
         only: index of the one part to write, as a stem.
     """
@@ -68,15 +68,16 @@ def parts_to_bytes(notes: list[np.ndarray],
 
 
 def _track(part: Part, notes: np.ndarray) -> Any:
-    """A symusic track of (N, 3) notes."""
-    onset, end, pitch = end_at_next_onset(notes).T
+    """A symusic track of (N, 3) notes, or of (N, 4) with velocities."""
+    onset, end, pitch, *velocities = end_at_next_onset(notes).T
+    velocity = velocities[0] if velocities else np.full(len(pitch), VELOCITY)
     duration = end - onset
     track: Any = symusic.Track(part.name, part.program, part.is_drum)
     track.notes = symusic.Note.from_numpy(
         onset.astype(np.int32),
         duration.astype(np.int32),
         pitch.astype(np.int8),
-        np.full(len(pitch), VELOCITY, np.int8),
+        velocity.astype(np.int8),
     )
     return track
 

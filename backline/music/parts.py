@@ -1,4 +1,4 @@
-"""From a song's tracks to the parts of the vocabulary: who plays what, in which range and bars.
+"""From a song's tracks to the parts of the vocabulary, in their ranges and bars.
 
 Every decision a person may want to take back is a field of `Choices`. Nothing here changes its
 input.
@@ -6,10 +6,7 @@ input.
 
 from __future__ import annotations
 
-import fnmatch
-import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,8 +21,9 @@ from backline.music.bars import (
     is_four_quarters,
     meters,
 )
-from backline.music.choices import ALL, BY_OCTAVE, MOST_NOTES, NO_TRACK, PROGRAMS, SKIP, Choices
-from backline.music.song import NO_NOTES, Song, Track
+from backline.music.casting import Assignment, assign_parts, check_clear, track_texts
+from backline.music.choices import BY_OCTAVE, SKIP, Choices
+from backline.music.song import Song
 from backline.music.theory import OCTAVE
 from backline.music.vocab import QUARTERS_PER_BAR, Part, Vocabulary
 
@@ -38,19 +36,6 @@ STRUCK_TWICE = "struck twice at once"
 WHOLE_SONG = Stretch(0, None)
 
 
-class Assignment(NamedTuple):
-    """Who plays what."""
-
-    notes: list[np.ndarray]  # per part (N, 3) onsets, ends and pitches
-    tracks: dict[str, list[int]]  # by the part's name: indices into `song.tracks`
-    why: dict[str, str]  # by the part's name, if tracks play it
-
-    def left_out(self, song: Song) -> list[int]:
-        """Indices of the tracks with notes that play no part."""
-        used: set[int] = set().union(*self.tracks.values())
-        return [i for i in _with_notes(song) if i not in used]
-
-
 class Piece(NamedTuple):
     """A stretch of a song that fits into the vocabulary's bars."""
 
@@ -61,123 +46,6 @@ class Piece(NamedTuple):
     def n_notes(self) -> int:
         """Notes of all parts."""
         return sum(map(len, self.parts))
-
-
-def _with_notes(song: Song) -> list[int]:
-    return [i for i, track in enumerate(song.tracks) if len(track.notes)]
-
-
-# ---------------------------------------------------------------- which track is which part
-
-
-def assign_parts(song: Song,
-                 vocabulary: Vocabulary,
-                 wanted: Mapping[str, str] | None = None) -> Assignment:
-    """Find which tracks play each part of the vocabulary.
-
-    A part that is `wanted` from certain tracks takes those. Tracks that bear exactly a part's name
-    fill it. A part without such a track: the first drum part takes every other drum track; any
-    other part takes, of the tracks whose program it accepts, the one with the most notes.
-    A track plays one part: of two that want it, the first gets it.
-    """
-    wanted = wanted or {}
-    casting = _Casting(song)
-    for name in vocabulary.part_names:
-        which = wanted.get(name, "")
-        if which and which not in (ALL, MOST_NOTES):
-            asked = _asked_for(which, song)
-            casting.give(name, asked, f"asked for: {which}")
-    for name in vocabulary.part_names:
-        named = [i for i in casting.free if song.tracks[i].name == name]
-        if named and name not in casting.tracks and name not in wanted:
-            casting.give(name, named, "named so")
-    for part in vocabulary.parts:
-        if part.name not in casting.tracks:
-            default = ALL if part.is_drum else MOST_NOTES
-            takes_all = wanted.get(part.name, default) == ALL
-            others = set(vocabulary.part_names) - {part.name}
-            found = [i
-                     for i in casting.free
-                     if _may_play(song.tracks[i], part, others)]
-            why = "on the drum channel" if part.is_drum else "by program"
-            if len(found) > 1 and not takes_all:
-                why = f"{why}, most notes of {len(found)} tracks"
-                found = [_most_notes(found, song)]
-            casting.give(part.name, found, why)
-    return casting.assignment(vocabulary)
-
-
-class _Casting:
-    """Tracks are given to one part after another."""
-
-    def __init__(self, song: Song) -> None:
-        self.song = song
-        self.free = _with_notes(song)
-        self.tracks: dict[str, list[int]] = {}
-        self.why: dict[str, str] = {}
-
-    def give(self, name: str, indices: list[int], why: str) -> None:
-        """Let those of the tracks that are free play a part."""
-        given = [i for i in indices if i in self.free]
-        self.tracks[name] = given
-        self.why[name] = why
-        self.free = [i for i in self.free if i not in given]
-
-    def assignment(self, vocabulary: Vocabulary) -> Assignment:
-        """What was given, in the order of the vocabulary's parts."""
-        tracks = {name: self.tracks[name] for name in vocabulary.part_names}
-        why = {name: self.why[name]
-               for name in vocabulary.part_names
-               if tracks[name]}
-        notes = [self._notes(indices) for indices in tracks.values()]
-        return Assignment(notes, tracks, why)
-
-    def _notes(self, indices: list[int]) -> np.ndarray:
-        """(N, 3) notes of these tracks together."""
-        notes = [self.song.tracks[i].notes for i in indices]
-        if len(notes) == 1:
-            return notes[0]
-        return np.concatenate([NO_NOTES, *notes])
-
-
-def _may_play(track: Track, part: Part, others: set[str]) -> bool:
-    """Whether a track fits a part: by its name, or by kind and program if no other has its name."""
-    if track.name == part.name:
-        return True
-    if track.name in others or track.is_drum != part.is_drum:
-        return False
-    return part.accepts_program(track.program)
-
-
-def _asked_for(which: str, song: Song) -> list[int]:
-    """Indices of the tracks that a person asked for; see `choices.OPTIONS`."""
-    playing = _with_notes(song)
-    if which == NO_TRACK:
-        return []
-    if which.startswith("#"):
-        number = int(which[1:])
-        return playing[number - 1:number]
-    if programs := re.fullmatch(PROGRAMS, which):
-        first = int(programs[1])
-        last = int(programs[2] or first)
-        melodic = [i for i in playing if not song.tracks[i].is_drum]
-        found = [i for i in melodic if first <= song.tracks[i].program <= last]
-        return [_most_notes(found, song)] if found else []
-    pattern = which.casefold()
-    names = {i: song.tracks[i].name.casefold() for i in playing}
-    return [i
-            for i, name in names.items()
-            if fnmatch.fnmatchcase(name, pattern)]
-
-
-def _most_notes(indices: Sequence[int], song: Song) -> int:
-    """Of tracks with equally many notes always the same, whatever their order in the file."""
-    def key(i: int) -> tuple:
-        """The most notes first; then by what the track holds."""
-        track = song.tracks[i]
-        return -len(track.notes), track.program, track.name, track.notes.tobytes()
-
-    return min(indices, key=key)
 
 
 # ---------------------------------------------------------------- pitch ranges
@@ -288,7 +156,8 @@ def arrange(song: Song,
     Raises UserError if the song is to be left out.
     """
     check_notes(song, where)
-    assignment = assign_parts(song, vocabulary, dict(choices.tracks))
+    assignment = assign_parts(song, vocabulary, dict(choices.tracks), choices.join, where)
+    check_clear(song, assignment, vocabulary.part_names, where)
     names = ", ".join(vocabulary.part_names)
     if not any(assignment.tracks.values()):
         raise UserError(f"{where}: no track fills any of {names}; name the tracks so, set their "
@@ -317,12 +186,7 @@ def describe_song(song: Song, assignment: Assignment) -> dict[str, Any]:
 
     Tracks are numbered as --part does.
     """
-    texts = {}
-    for number, i in enumerate(_with_notes(song), 1):
-        track = song.tracks[i]
-        kind = "drums" if track.is_drum else f"program {track.program}"
-        name = track.name or "unnamed"
-        texts[i] = f"#{number} {name} ({kind}, {len(track.notes)} notes)"
+    texts = track_texts(song)
     players = {}
     for part_name, indices in assignment.tracks.items():
         players[part_name] = [texts[i] for i in indices]

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
 
-from backline.common.errors import UserError
+from backline.common.errors import UserError, suggestion
 from backline.music.chords import FIRST_VALUE, NONE, best_path, unit
 from backline.music.theory import OCTAVE, PITCH_CLASSES
 from backline.music.vocab import BAR, FIRST_ID, NOTE_DUR, PITCH_INSTRUMENT, START_POS, Vocabulary
@@ -43,7 +43,31 @@ N_KEYS = OCTAVE * len(MODES)
 LEAST_CORRELATION = 0.5  # of what is played with a key's profile; with less there is no key
 KEY_CHANGE_COST = 4.0  # correlation, summed over bars, by which a new key must be better
 
+
+
+class PartControl(NamedTuple):
+    """Something that people say of a part, as a level from 1 on, or in a word."""
+
+    columns: tuple[int, ...]  # of the part, that hold the level
+    n_levels: int
+    words: dict[str, int]
+    least: str  # what the first and the last level mean
+    most: str
+
+
 DENSITY_WORDS = {"sparse": 2, "medium": 4, "busy": 7}
+PART_CONTROLS = {
+    "density": PartControl(
+        (DENSITY,), N_DENSITIES, DENSITY_WORDS, "fewest notes", "most"),
+    "rests": PartControl(
+        (RESTS,), PART_SIZES["rests"],
+        {"never": 1, "sometimes": 2, "often": 3, "mostly": 4},
+        "plays in every bar", "rests in more than half of them"),
+    "repeats": PartControl(
+        (RETURNS_4, RETURNS_8), PART_SIZES["returns_4"],
+        {"hardly": 1, "partly": 2, "mostly": 3, "exactly": 4},
+        "hardly a note comes back four or eight bars later", "nine in ten do"),
+}
 REST_WORDS = ("", "rests now and then", "rests up to half the time", "rests most of the time")
 
 
@@ -272,6 +296,26 @@ def _returns(song: SongBars,
     return np.where(is_pair, share, 0), is_pair
 
 
+def key_of(rows: np.ndarray,
+           vocabulary: Vocabulary,
+           first_bar: int,
+           last_bar: int) -> tuple[str, str]:
+    """Tonic and mode, ("A", "minor"), of a stretch of bars, from 0; ("", "") where no key is heard."""
+    song = song_bars(rows, vocabulary, (first_bar, last_bar))
+    begin = np.array([0])
+    end = np.array([song.n_bars])
+    key, = _keys(song, vocabulary, Windows(begin, end))
+    return key_name(int(key))
+
+
+def key_name(key: int) -> tuple[str, str]:
+    """Tonic and mode of a key's id; ("", "") for none and unknown."""
+    if key < FIRST_VALUE:
+        return "", ""
+    tonic, mode = divmod(key - FIRST_VALUE, len(MODES))
+    return PITCH_CLASSES[tonic], MODES[mode]
+
+
 def _keys(song: SongBars, vocabulary: Vocabulary, windows: Windows) -> np.ndarray:
     """(W,) uint8: the id of each window's key, the one whose profile the durations fit best.
 
@@ -337,12 +381,8 @@ def describe_sheet(sheet: np.ndarray, vocabulary: Vocabulary) -> str:
     of_parts = values[:column].reshape(-1, N_PART_FIELDS)
     words = [_describe_part(part.name, of_part)
              for part, of_part in zip(vocabulary.parts, of_parts, strict=True)]
-    key = values[column]
-    if key >= 0:
-        tonic, mode = divmod(int(key), len(MODES))
-        words.append(f"{PITCH_CLASSES[tonic]} {MODES[mode]}")
-    elif key == NONE - FIRST_VALUE:
-        words.append("no key")
+    key = int(sheet[column])
+    words.append("no key" if key == NONE else " ".join(key_name(key)).strip())
     return ", ".join(filter(None, words)) or "nothing said"
 
 
@@ -372,32 +412,49 @@ def _describe_part(name: str, values: np.ndarray) -> str:
     return f"{name} {known}" if known else ""
 
 
-def parse_density(text: str, vocabulary: Vocabulary) -> dict[str, int]:
-    """Density levels, 1 to 8, of the parts in a text such as "drums=busy,piano=3".
+def parse_levels(control: str, text: str) -> dict[str, str]:
+    """The level of each part in a text such as "drums=busy,piano=3", as it was typed.
+
+    `control` is a key of PART_CONTROLS. Raises UserError.
+    """
+    example = f"drums={next(iter(PART_CONTROLS[control].words))}"
+    found: dict[str, str] = {}
+    items = [item.strip() for item in text.split(",")]
+    for item in filter(None, items):
+        name, equals, level = (word.strip() for word in item.partition("="))
+        where = f"{control} {item!r:.40}"
+        if not equals or not name:
+            raise UserError(f"{where}: give a part and its level, such as {example}")
+        if name in found:
+            raise UserError(f"{where}: {name} comes twice; name it once")
+        found[name] = level
+    if not found:
+        raise UserError(f"{control} {text!r:.40}: names no part; give one, such as {example}")
+    return found
+
+
+def part_levels(control: str,
+                typed: Mapping[str, str],
+                vocabulary: Vocabulary) -> dict[str, int]:
+    """Levels, from 1, of the parts in what `parse_levels` read.
 
     Raises UserError. The id of a level is FIRST_VALUE + level − 1.
     """
-    numbers = {str(level): level for level in range(1, N_DENSITIES + 1)}
-    levels = DENSITY_WORDS | numbers
-    example = f"{vocabulary.part_names[0]}=busy"
+    _, n_levels, words, least, most = PART_CONTROLS[control]
+    numbers = {str(level): level for level in range(1, n_levels + 1)}
+    levels = words | numbers
     found: dict[str, int] = {}
-    items = [item.strip() for item in text.split(",")]
-    for item in filter(None, items):
-        name, _, level = (word.strip() for word in item.partition("="))
-        where = f"density {item!r:.40}"
+    for name, text in typed.items():
+        where = f"{control} '{name}={text}'"
         if name not in vocabulary.part_names:
             names = ", ".join(vocabulary.part_names)
-            raise UserError(f"{where}: no part {name!r:.40}; give one of {names}, and how dense it "
-                            f"is: {example}")
-        if name in found:
-            raise UserError(f"{where}: {name} comes twice; name it once")
-        if level in ("0", "none"):
+            raise UserError(f"{where:.80}: no part {name!r:.40}; give one of {names}"
+                            f"{suggestion(name, vocabulary.part_names)}")
+        if control == "density" and text in ("0", "none"):
             raise UserError(f"{where}: a part that shall not play is left out of --make")
+        level = text.casefold()
         if level not in levels:
-            words = ", ".join(DENSITY_WORDS)
-            raise UserError(f"{where}: the level must be {words}, or from 1 (fewest notes) to "
-                            f"{N_DENSITIES} (most)")
+            raise UserError(f"{where:.80}: the level must be {', '.join(words)}, or from 1 ({least}) to "
+                            f"{n_levels} ({most}){suggestion(text, words)}")
         found[name] = levels[level]
-    if not found:
-        raise UserError(f"density {text!r:.40}: names no part; give one, such as {example}")
     return found

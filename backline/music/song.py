@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import numbers
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,6 +21,8 @@ SLOWEST = MICROSECONDS_PER_MINUTE / 0xFFFFFF
 FASTEST = MICROSECONDS_PER_MINUTE
 TICKS_PER_QUARTER = 96  # of songs made from tokens
 MAX_TICKS_PER_QUARTER = 0x7FFF  # 15 bits of a MIDI header
+LARGEST_POWER = 7  # of two, in a time signature that is meant: 128ths
+VELOCITY = 100  # of notes whose velocity nobody says
 NO_NOTES = np.zeros((0, 3), np.int64)
 
 
@@ -31,13 +34,40 @@ class TimeSignature(NamedTuple):
     denominator: int
 
 
+def time_signature(tick: int, numerator: int, power: int) -> TimeSignature:
+    """The signature of a MIDI file's `numerator` over two to the `power`, a byte each.
+
+    What no bar can be is read as parsers read it: the denominator is a byte too.
+    """
+    return TimeSignature(tick, numerator, 1 << power % 32 & 0xFF)
+
+
+def meter_notices(signatures: Sequence[tuple[int, int]]) -> list[str]:
+    """A line if some of a file's signatures, numerators over powers of two, are beyond belief."""
+    strange = [(numerator, power)
+               for numerator, power in signatures
+               if not numerator or power > LARGEST_POWER]
+    if not strange:
+        return []
+    numerator, power = strange[0]
+    read = time_signature(0, numerator, power)
+    is_four_quarters = read.numerator == read.denominator
+    meaning = "bars of four quarters" if is_four_quarters else f"{read.numerator}/{read.denominator}"
+    count = f"a time signature of {numerator}/2^{power}"
+    if len(strange) > 1:
+        count = f"{len(strange)} time signatures beyond belief, the first {numerator}/2^{power}"
+    return [f"{count}, read as {meaning}"]
+
+
 @dataclasses.dataclass(frozen=True)
 class Track:
     """Notes of one track, channel and program.
 
     notes: (N, 3) int64: onset and end in ticks, pitch.
+    is_drum: whether it is on the drum channel, or on one that the file sets up for drums.
     has_program: whether the file names its program; else `program` is 0.
     shares_name: whether its name is that of several channels, and so says little of any.
+    channel: counted from 0; −1 where it is not known.
     """
 
     name: str
@@ -46,6 +76,7 @@ class Track:
     notes: np.ndarray
     has_program: bool = True
     shares_name: bool = False
+    channel: int = -1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +85,7 @@ class Song:
 
     `tempos` are (tick, beats per minute) pairs; both lists are sorted by tick.
     `notices` say what was odd about the file, and read all the same; an ordinary file has none.
+    `players` are, by the part's name, indices of the tracks that the file itself says play it.
     `last_end_of_track` is the tick at which the longest track ends, where that is known.
     """
 
@@ -63,6 +95,7 @@ class Song:
     time_signatures: tuple[TimeSignature, ...] = ()
     notices: tuple[str, ...] = ()
     last_end_of_track: int = 0
+    players: Mapping[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
 
     @property
     def end_tick(self) -> int:

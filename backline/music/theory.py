@@ -6,12 +6,13 @@ import itertools
 import re
 from collections.abc import Sequence
 
-from backline.common.errors import UserError
+from backline.common.errors import UserError, suggestion
 
 OCTAVE = 12
 PITCH_CLASSES = ("C", "Db", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
 LETTERS = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
 ACCIDENTALS = {"": 0, "#": 1, "b": -1}
+SIGNS = {"♯": "#", "♭": "b", "sharp": "#", "flat": "b"}  # other ways to write accidentals
 SCALES = {  # semitones above the tonic
     "major": (0, 2, 4, 5, 7, 9, 11),
     "minor": (0, 2, 3, 5, 7, 8, 10),
@@ -27,6 +28,18 @@ SCALES = {  # semitones above the tonic
     "blues": (0, 3, 5, 6, 7, 10),
     "chromatic": tuple(range(OCTAVE)),
 }
+SCALE_SYNONYMS = {
+    "ionian": "major",
+    "aeolian": "minor",
+    "natural_minor": "minor",
+    "jazz_minor": "melodic_minor",
+    "pentatonic_major": "major_pentatonic",
+    "pentatonic_minor": "minor_pentatonic",
+}
+MINOR_THIRD, MAJOR_THIRD = 3, 4  # semitones
+MIDDLE_C_OCTAVE = 4  # C4 is pitch 60
+LOWEST_OCTAVE = -1  # C-1 is pitch 0
+HIGHEST_PITCH = 127
 # Pieces of the drum kit as producers call them, and the pitches of the General MIDI percussion map
 # that play them.
 DRUM_KIT = {
@@ -67,10 +80,71 @@ def pitch_class(name: str) -> int:
     return (LETTERS[letter] + ACCIDENTALS[accidental]) % OCTAVE
 
 
+def scale_name(text: str) -> str:
+    """The scale in SCALES of a name, a synonym or a beginning of its words: min, Aeolian, "harm min".
+
+    "M" is major, "m" minor. Raises UserError: no such scale, or several.
+    """
+    if text in ("m", "M"):
+        return "minor" if text == "m" else "major"
+    words = re.split(r"[\s_-]+", text.strip().casefold())
+    found = {SCALE_SYNONYMS.get(name, name)
+             for name in (*SCALES, *SCALE_SYNONYMS)
+             if _begin(words, name.split("_"))}
+    if len(found) == 1:
+        return found.pop()
+    known = [name for name in SCALES if name in found] or SCALES
+    hint = "" if found else suggestion(text, [*SCALES, *SCALE_SYNONYMS])
+    raise UserError(f"scale {text!r:.40} must be one of {', '.join(known)}{hint}")
+
+
+def _begin(beginnings: Sequence[str], words: Sequence[str]) -> bool:
+    """Whether there are as many words as beginnings, and each begins so."""
+    if len(beginnings) != len(words):
+        return False
+    pairs = zip(words, beginnings, strict=True)
+    return all(beginning and word.startswith(beginning) for word, beginning in pairs)
+
+
+def parse_key(text: str) -> tuple[str, str]:
+    """Tonic and scale of a key: ("A", "minor") of Am or "a minor", ("Bb", "") of "B flat".
+
+    The scale is "" where the text names none. Raises UserError.
+    """
+    match = re.fullmatch(r"([A-Ga-g])(#|b|♯|♭|\s*sharp\b|\s*flat\b)?[\s_-]*(.*)", text.strip())
+    if not match:
+        raise UserError(f"key {text!r:.40}: give a letter from A to G, perhaps with # or b, and "
+                        "perhaps a scale, such as F#, Bb or Am")
+    sign = (match[2] or "").strip()
+    tonic = match[1].upper() + SIGNS.get(sign, sign)
+    if not match[3]:
+        return tonic, ""
+    try:
+        return tonic, scale_name(match[3])
+    except UserError as err:
+        raise UserError(f"key {text!r:.40}: {err}") from None
+
+
+def scale_in_key(key: str, scale: str) -> tuple[str, str]:
+    """Tonic and scale of what may name the scale twice, as `--key Am --scale dorian` does.
+
+    A key that is plain minor or major says which third there is; the scale says the rest. Without
+    either the scale is major. Raises UserError: they contradict each other.
+    """
+    tonic, of_key = parse_key(key)
+    if not of_key or not scale:
+        return tonic, of_key or scale_name(scale or "major")
+    name = scale_name(scale)
+    third = {"minor": MINOR_THIRD, "major": MAJOR_THIRD}.get(of_key)
+    if name != of_key and third not in SCALES[name]:
+        raise UserError(f"key {key!r:.40} is {of_key}, and the scale {name}; name one of them")
+    return tonic, name
+
+
 def scale_pitch_classes(key: str, scale: str) -> frozenset[int]:
     """Pitch classes, 0 to 11, of a scale on a tonic. Raises UserError."""
     if scale not in SCALES:
-        raise UserError(f"scale {scale!r} must be one of {', '.join(SCALES)}")
+        scale = scale_name(scale)
     tonic = pitch_class(key)
     return frozenset((tonic + interval) % OCTAVE for interval in SCALES[scale])
 
@@ -97,24 +171,41 @@ def best_scale(counts: Sequence[int]) -> tuple[str, frozenset[int]]:
 
 
 def pitch_set(text: str) -> frozenset[int]:
-    """MIDI pitches of a list such as "28-52" or "kick, snare, 42-46". Raises UserError."""
+    """MIDI pitches of a list such as "28-52", "E1-G3" or "kick, snare, 42-46". Raises UserError."""
     pitches: set[int] = set()
     items = re.split(r"[,\s]+", text)
     for item in filter(None, items):
-        match = re.fullmatch(r"(\d{1,3})(?:-(\d{1,3}))?", item)
-        found: Sequence[int]
-        if match:
-            first = int(match[1])
-            last = int(match[2] or first)
-            found = range(first, last + 1)
-        elif item in DRUM_KIT:
-            found = DRUM_KIT[item]
-        else:
-            raise UserError(f"pitches {item!r}: give a pitch (36), a range (28-52) or a piece of "
-                            f"the drum kit: {', '.join(DRUM_KIT)}")
-        if not found or max(found) > 127:
-            raise UserError(f"pitches {item!r}: a range goes up, from 0 to 127 at most")
-        pitches.update(found)
+        pitches.update(_pitches_of(item))
     if not pitches:
         raise UserError(f"pitches {text!r}: names none")
     return frozenset(pitches)
+
+
+def _pitches_of(item: str) -> Sequence[int]:
+    """The pitches of a pitch, a range or a piece of the drum kit. Raises UserError."""
+    pitch = r"\d{1,3}|[A-Ga-g][#b♯♭]?-?\d"
+    match = re.fullmatch(f"({pitch})(?:-({pitch}))?", item)
+    if match:
+        first = _pitch(match[1])
+        last = _pitch(match[2] or match[1])
+        if not 0 <= first <= last <= HIGHEST_PITCH:
+            raise UserError(f"pitches {item!r}: a range goes up, from 0 to {HIGHEST_PITCH} at most "
+                            f"(C{LOWEST_OCTAVE} to G9; C{MIDDLE_C_OCTAVE} is 60)")
+        return range(first, last + 1)
+    piece = item.casefold()
+    if piece not in DRUM_KIT:
+        raise UserError(f"pitches {item!r}: give a pitch (36 or C2), a range (28-52 or E1-E3) or a "
+                        f"piece of the drum kit: {', '.join(DRUM_KIT)}"
+                        f"{suggestion(item, DRUM_KIT)}")
+    return DRUM_KIT[piece]
+
+
+def _pitch(text: str) -> int:
+    """A pitch of a number or a note's name; C4 is 60. It may lie outside of MIDI's range."""
+    if text.isdigit():
+        return int(text)
+    match = re.fullmatch(r"(.)([^-]?)(-?\d)", text)
+    assert match  # the caller's expression is narrower
+    sign = SIGNS.get(match[2], match[2])
+    above_c = LETTERS[match[1].upper()] + ACCIDENTALS[sign]  # Cb4 is 59
+    return OCTAVE * (int(match[3]) - LOWEST_OCTAVE) + above_c

@@ -57,6 +57,8 @@ class Part:
     accepts: tuple[tuple[int, ...], ...]  # [first, last] programs that may fill it; []: name only
     lowest_pitch: int
     highest_pitch: int
+    # Other words for it in names of tracks and files, see `roles.py`. They say nothing of the ids.
+    synonyms: tuple[str, ...] = dataclasses.field(default=(), compare=False)
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"\w+", self.name):
@@ -90,6 +92,8 @@ class Vocabulary:
     steps_per_bar: int
     max_duration_steps: int
     parts: tuple[Part, ...]
+    # Words for what is none of them; () stands for those of the default vocabulary, see `roles.py`.
+    other_instruments: tuple[str, ...] = dataclasses.field(default=(), compare=False)
 
     def __post_init__(self) -> None:
         if min(self.bars, self.steps_per_bar, self.max_duration_steps, len(self.parts)) < 1:
@@ -185,8 +189,16 @@ class Vocabulary:
         return published
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON form, as in `configs/vocab.json`."""
-        return {"format": FORMAT, "version": VERSION, **config_to_dict(self)}
+        """The JSON form, as in `configs/vocab.json`, without words that are the default's anyway."""
+        data = {"format": FORMAT, "version": VERSION, **config_to_dict(self)}
+        default = load_vocabulary()
+        words_of = {part.name: part.synonyms for part in default.parts}
+        if self.other_instruments in ((), default.other_instruments):
+            del data["other_instruments"]
+        for part, part_data in zip(self.parts, data["parts"], strict=True):
+            if part.synonyms in ((), words_of.get(part.name)):
+                del part_data["synonyms"]
+        return data
 
     def difference(self, other: Vocabulary) -> str:
         """How the ids of `other` differ from this vocabulary's, in words; "" where they do not."""

@@ -15,7 +15,7 @@ import safetensors.torch
 import torch
 
 from backline.common.errors import UserError
-from backline.common.files import check_file, replacing
+from backline.common.files import check_file, replacing, write_bytes
 from backline.common.settings import config_to_dict
 from backline.layers.config import ModelConfig
 from backline.layers.torch_io import load_plain
@@ -146,6 +146,23 @@ def _read_release(path: Path) -> dict[str, Any]:
         if not isinstance(data[key], dict):
             raise UserError(f"{path}: its header is damaged; copy or make it again")
     return data
+
+
+def write_fact(path: Path, name: str, value: Any) -> None:
+    """Add a fact to what a released model says of its training, in place of an older one.
+
+    Its tensors keep their bytes. The file is one that `load_model` reads.
+    """
+    data = path.read_bytes()
+    size = int.from_bytes(data[:8], "little")  # of the header, which the tensors follow
+    header = json.loads(data[8:8 + size])
+    metadata = header["__metadata__"]
+    facts = json.loads(metadata["facts"])
+    metadata["facts"] = json.dumps({**facts, name: value})
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of eight
+    start = len(text).to_bytes(8, "little")
+    write_bytes(path, start + text + data[8 + size:])
 
 
 def held_out_names(metadata: dict[str, Any]) -> list[str]:

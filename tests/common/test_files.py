@@ -52,7 +52,7 @@ def test_replacing_leaves_no_temporary_file_when_the_target_is_a_folder(tmp_path
 
 
 def test_what_a_killed_run_left_goes_with_the_next_try(tmp_path):
-    """The temporary file has one name for each target, whatever the process: killed runs do not litter a folder."""
+    """The temporary file mostly has one name for each target, so killed runs do not litter a folder."""
     target = tmp_path / f"{'long' * 60}.json"  # with an addition too long for a file name
     with pytest.raises(KeyboardInterrupt), files.replacing(target) as file:
         left = Path(file.name)
@@ -61,6 +61,47 @@ def test_what_a_killed_run_left_goes_with_the_next_try(tmp_path):
     files.write_bytes(target, b"whole")
     assert list(tmp_path.iterdir()) == [target] and target.read_bytes() == b"whole"
     assert left.name.startswith(".") and left.parent == tmp_path
+
+
+def no_locks(descriptor: int, operation: int) -> None:
+    raise OSError(95, "Operation not supported")
+
+
+@pytest.mark.parametrize("locks", ["locks", "none on this disk", "none on this system"])
+def test_two_that_write_one_file_do_not_write_into_each_others(tmp_path, monkeypatch, locks):
+    if locks == "none on this disk":
+        monkeypatch.setattr(files.fcntl, "flock", no_locks)
+    if locks == "none on this system":
+        monkeypatch.setattr(files, "fcntl", None)
+    target = tmp_path / "index.html"
+    with files.replacing(target) as first:
+        first.write(b"the first ")
+        with files.replacing(target) as second:
+            second.write(b"second")
+        assert target.read_bytes() == b"second"
+        first.write(b"is whole")
+    assert target.read_bytes() == b"the first is whole"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_file_that_gets_its_name_while_another_waits_for_it_is_not_written_into(tmp_path, monkeypatch):
+    """Another process renames its temporary file after this one opened it, before this one locks it."""
+
+    def flock(descriptor: int, operation: int) -> None:
+        monkeypatch.undo()
+        temporary, = tmp_path.iterdir()
+        temporary.write_bytes(b"of the other")
+        temporary.rename(target)
+
+    target = tmp_path / "index.html"
+    monkeypatch.setattr(files.fcntl, "flock", flock)
+    with files.replacing(target) as file:
+        file.write(b"half of")
+        file.flush()
+        assert target.read_bytes() == b"of the other"
+        file.write(b" this one")
+    assert target.read_bytes() == b"half of this one"
+    assert list(tmp_path.iterdir()) == [target]
 
 
 def test_a_worker_does_not_bring_a_removed_folder_back(tmp_path):

@@ -96,7 +96,7 @@ def test_a_row_per_input_in_order_and_a_log_to_read(songs, tmp_path):
 def test_the_table_counts_files_by_reason_and_notes_by_where_they_went(tmp_path, capsys):
     summary = Summary(tmp_path, "tokenized")
     for bar in (3, 9):
-        summary.add({"source": "x", "verdict": "dropped", "reason": f"bar {bar} is in 3/4 (bars count from 0); cut it",
+        summary.add({"source": "x", "verdict": "dropped", "reason": f"bar {bar} is in 3/4; cut it",
                      "lost": {"in files left out": 5}})
     summary.add({"source": "y", "verdict": "dropped", "reason": "has no notes", "lost": {}})
     for _ in range(1000):
@@ -116,7 +116,7 @@ def test_the_table_counts_files_by_reason_and_notes_by_where_they_went(tmp_path,
 @pytest.mark.parametrize(("reason", "kind"), [
     ("bar 3 is in 3/4; cut the song", "bar N is in 3/4"),
     ("bar 3: piano pitch 12 is outside 21 to 108 (1 of 2)", "piano pitch N is outside 21 to 108"),
-    ("bar 256 is past the last bar (255); shorten", "bar N is past the last bar"),
+    ("bar 257 is past the last bar (256); shorten", "bar N is past the last bar"),
     ("not a MIDI file (no MThd header in it); x", "not a MIDI file"),
     ("has a note at quarter 9000000, beyond any song; x", "has a note at quarter N, beyond any song"),
     ("took longer than 60 seconds; if", "took longer than 60 seconds")])

@@ -211,5 +211,5 @@ def test_what_generate_writes_lands_in_time(run, tmp_path, arguments):
             found = reader(data)
             assert found["tempos"] == pytest.approx([97.3], abs=TEMPO_TOLERANCE)
             for name, part in found["parts"].items():
-                assert part["notes"] == whole["parts"][name]["notes"] and part["drums"] == V.parts[
-                    V.part_names.index(name)].is_drum
+                assert part["notes"] == whole["parts"][name]["notes"]
+                assert part["drums"] == V.parts[V.part_names.index(name.removesuffix(" (new)"))].is_drum

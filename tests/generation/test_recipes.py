@@ -21,9 +21,10 @@ from random_songs import random_song
 
 from backline.common.errors import UserError
 from backline.common.surroundings import differences, song_surroundings
-from backline.generation.config import DTYPES, GenConfig, RuleConfig
+from backline.generation.config import DTYPES, DYNAMICS, GenConfig, RuleConfig
 from backline.generation.output_files import song_bytes
 from backline.generation.recipes import (
+    BEFORE,
     RECIPE_FORMAT,
     RECIPE_VERSION,
     SWITCHES,
@@ -84,11 +85,12 @@ def test_a_recipe_comes_back_as_it_was(recipe, tmp_path):
 
 def test_a_recipe_of_before_there_were_switches_means_what_it_did_and_keeps_its_bytes():
     old = recipe_to_dict(dataclasses.replace(PLAIN_RECIPE, genconfig=GenConfig(num_bars=32, max_steps=512)))
-    for name in SWITCHES:
+    for name in BEFORE:
         del old["genconfig"][name]
     recipe = recipe_from_dict(old, "song.mid")
     assert (recipe.genconfig.num_bars, recipe.genconfig.max_steps) == (32, 512)
-    assert not any(getattr(recipe.genconfig, name) for name in SWITCHES)
+    assert {name: getattr(recipe.genconfig, name) for name in BEFORE} == BEFORE
+    assert not any(BEFORE[name] for name in SWITCHES) and BEFORE["dynamics"] == "flat"
     assert json.dumps(recipe_to_dict(recipe)) == json.dumps(old)
 
 
@@ -99,9 +101,9 @@ def test_settings_that_generate_refuses_by_now_are_read_in_a_recipe():
     assert config.top_p[1] == 0 and (config.rules.key, config.rules.scale) == ("", "minor")
 
 
-@pytest.mark.parametrize("switch", SWITCHES)
-def test_each_switch_comes_back_on_and_off(switch):
-    for on in (True, False):
+@pytest.mark.parametrize(("switch", "values"), [*((name, (True, False)) for name in SWITCHES), ("dynamics", DYNAMICS)])
+def test_each_switch_comes_back_on_and_off(switch, values):
+    for on in values:
         recipe = dataclasses.replace(PLAIN_RECIPE, genconfig=dataclasses.replace(GenConfig(), **{switch: on}))
         assert recipe_from_dict(recipe_to_dict(recipe), "song.mid") == recipe
 
@@ -189,9 +191,9 @@ def changed(**changes) -> str:
 
 
 @pytest.mark.parametrize(("data", "message"), [
-    (b"", "not a MIDI file"), (b"hello", "not a MIDI file"), (header(1), "not a MIDI file"),
-    (b"MThd\0\0\0\2\0\1", "not a MIDI file"), (plain_bytes()[:-30], "not a MIDI file"),
-    (midi_file([(0, meta(0x59, b"\x0a\x00"))]), "not a MIDI file"),  # a key of ten sharps
+    (b"", "an empty file"), (b"hello", "not a MIDI file"), (header(1), "truncated MIDI file"),
+    (b"MThd\0\0\0\2\0\1", "truncated MIDI file"), (plain_bytes()[:-30], "truncated MIDI file"),
+    (midi_file([(0, meta(0x59, b"\x0a\x00"))]), "holds no recipe"),  # a key of ten sharps
     (plain_bytes(), "holds no recipe; give a song of generate.py"), (with_text("made with love"), "holds no recipe"),
     (with_text("[" * 10**5), "holds no recipe"), (with_text('{"format":"other"}'), "holds no recipe"),
     (with_text(changed()[:-40]), "its recipe is damaged"),

@@ -22,8 +22,8 @@ from backline.generation.task import (
     make_task,
     parse_bars,
     parse_parts,
+    part_name,
     parts_of,
-    split_names,
 )
 from backline.music.vocab import BAR, FIRST_ID, NOTE_DUR, PITCH_INSTRUMENT, START_POS, load_vocabulary
 
@@ -98,22 +98,24 @@ def test_bars_that_are_none(text):
 
 @pytest.mark.parametrize(("text", "names"), [
     ("piano,bass", ("bass", "piano")), ("bass, piano", ("bass", "piano")), ("bass piano,", ("bass", "piano")),
-    ("drums,drums", ("drums",)), (" piano", ("piano",))])
+    ("drums,drums", ("drums",)), (" piano", ("piano",)), ("Keys, BASS", ("bass", "piano")),
+    ("bass guitar,kit", ("drums", "bass")), ("Rhodes bass,", ("bass", "piano")), ("keys,piano", ("piano",))])
 def test_parts_come_in_the_order_of_the_vocabulary(text, names):
     assert parse_parts(text, VOCABULARY) == names
 
 
 @pytest.mark.parametrize(("text", "message"), [
-    ("banjo,bass", "unknown part 'banjo'"), ("Bass", "unknown part 'Bass'"), ("", "names no part"),
+    ("banjo,bass", "unknown part 'banjo'"), ("808", "unknown part '808'"), ("", "names no part"),
     (" , ", "names no part")])
 def test_parts_that_are_none(text, message):
     with pytest.raises(UserError, match=f"{message}.* the model plays drums, bass, piano"):
         parse_parts(text, VOCABULARY)
 
 
-def test_names_stay_in_their_order_each_once():
-    assert split_names(" piano, bass,,piano\tdrums ") == ("piano", "bass", "drums")
-    assert split_names("") == ()
+def test_a_misspelt_part_has_a_suggestion():
+    assert part_name("e-bass", VOCABULARY) == "bass"
+    with pytest.raises(UserError, match=r"unknown part 'pianno'; .*did you mean 'piano'"):
+        part_name("pianno", VOCABULARY)
 
 
 @pytest.mark.parametrize(("wish", "message"), [

@@ -13,14 +13,23 @@ from written_songs import song_sheets
 
 from backline.common.errors import UserError
 from backline.generation.config import ControlConfig, GenConfig, RuleConfig
-from backline.generation.recipes import recipe_to_dict
+from backline.generation.recipes import recipe_from_dict, recipe_to_dict
 from backline.generation.sampler import Request, sample_songs
 from backline.generation.task import Wish, make_task
 from backline.generation.telling import check_controls, describe_told, nothing_told, tell
 from backline.layers.config import ModelConfig
-from backline.music.chords import HALVES_PER_BAR, UNKNOWN, chord_name, parse_chords
+from backline.music.chords import FIRST_VALUE, HALVES_PER_BAR, UNKNOWN, chord_name, parse_chords
 from backline.music.controls import bars_left
-from backline.music.sheet import DENSITY, N_PART_FIELDS, PLAYS, key_column, measure_levels
+from backline.music.sheet import (
+    DENSITY,
+    N_PART_FIELDS,
+    PLAYS,
+    RESTS,
+    RETURNS_4,
+    RETURNS_8,
+    key_column,
+    measure_levels,
+)
 from backline.music.sheet_table import SheetTable
 from backline.music.vocab import BAR, FIRST_ID, PITCH_INSTRUMENT
 from model import PooledTransformer
@@ -145,6 +154,7 @@ def _nothing():
 
 @pytest.mark.parametrize(("controls", "wish", "prompt", "text"), [
     (ControlConfig(density={"bass": "3"}), Wish(make=("drums",)), NONE, "a density for bass, which is not made"),
+    (ControlConfig(rests={"bass": "3"}), Wish(make=("drums",)), NONE, "^rests for bass, which is not made"),
     (ControlConfig(density={"harp": "3"}), Wish(), NONE, "no part 'harp'; give one of drums, bass, piano"),
     (ControlConfig(chords="Am"), Wish(make=("drums",)), NONE, "--chords: are for all parts but drums"),
     (ControlConfig(ending="yes"), Wish(), PROMPT, "--ending yes: say with --bars how many new bars there are"),
@@ -178,6 +188,30 @@ def test_what_was_told_is_said_of_the_parts_that_are_made():
     said = describe_told(tell(task, config, TABLE, 0), task)
     assert "bass" in said and "drums" not in said
     assert describe_told(nothing_told(VOCABULARY), task) == ""
+
+
+def test_rests_and_repeats_are_told_and_the_nearest_song_is_drawn():
+    asked = ControlConfig(rests={"bass": "often"}, repeats={"drums": "exactly", "bass": "1"})
+    sheet = told(asked).by_bar[0]
+    assert sheet[sheet_columns("bass")][RESTS] == FIRST_VALUE + 2
+    for part, level in (("drums", 3), ("bass", 0)):
+        returns = sheet[sheet_columns(part)][[RETURNS_4, RETURNS_8]]
+        assert (returns == FIRST_VALUE + level).all()
+    only = told(dataclasses.replace(asked, draw=False)).by_bar[0]
+    assert only[sheet_columns("drums")].tolist() == [FIRST_VALUE, 0, 0, FIRST_VALUE + 3, FIRST_VALUE + 3]
+    assert (only[sheet_columns("piano")] == UNKNOWN).all()
+    rests = TABLE.sheets[:, sheet_columns("piano").start + RESTS].astype(int)
+    for seed, level in enumerate(set((rests - FIRST_VALUE).tolist())):
+        drawn = told(ControlConfig(rests={"piano": str(level + 1)}), seed=seed).by_bar[0, :-1]
+        assert drawn.tolist() in TABLE.sheets[rests == FIRST_VALUE + level].tolist()
+
+
+def test_recipes_leave_out_controls_that_earlier_versions_did_not_know():
+    said = dataclasses.replace(PLAIN_RECIPE, genconfig=GenConfig(controls=ControlConfig(rests={"bass": "often"})))
+    data = recipe_to_dict(said)
+    assert data["genconfig"]["controls"]["rests"] == {"bass": "often"}
+    assert "repeats" not in data["genconfig"]["controls"]
+    assert recipe_from_dict(data, "x") == said
 
 
 def test_recipes_leave_out_controls_of_which_nothing_is_said():

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from commands import ROOT, fails
+from midi_bytes import meta, midi_file
 from pages import page_data
 from playing import PARTS, notes, of_parts, part_of, song_file
 
@@ -56,16 +57,16 @@ def put(path: Path, data: bytes, second: int = 0) -> Path:
 
 def test_a_file_is_played_to_once_when_two_looks_find_it_the_same(watcher, folder):
     watcher.look()
-    put(folder / "loop.mid", b"MThd")
+    put(folder / "loop.mid", b"song")
     watcher.look()
     assert watcher.played == []
     watcher.look()
-    assert watcher.played == [("loop.mid", "out/loop", b"MThd")]
+    assert watcher.played == [("loop.mid", "out/loop", b"song")]
     watcher.look()
     assert len(watcher.played) == 1
 
 
-@pytest.mark.parametrize("grow", [lambda i: (b"M" * i, 0), lambda i: (b"MThd", i)], ids=["size", "time"])
+@pytest.mark.parametrize("grow", [lambda i: (b"M" * i, 0), lambda i: (b"song", i)], ids=["size", "time"])
 def test_a_file_that_is_still_being_written_waits(watcher, folder, grow):
     for i in range(1, 5):
         put(folder / "loop.mid", *grow(i))
@@ -73,6 +74,71 @@ def test_a_file_that_is_still_being_written_waits(watcher, folder, grow):
     assert watcher.played == []
     watcher.look()
     assert watcher.played == [("loop.mid", "out/loop", grow(4)[0])]
+
+
+class Clock:
+    """Stands still unless a test lets seconds pass."""
+
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(watcher) -> Clock:
+    watcher.clock = Clock()
+    return watcher.clock
+
+
+WHOLE = midi_file([(0, meta(3, b"song"))], [(0, b"\x90\x3c\x40"), (96, b"\x80\x3c\x40")], [(0, b"\x91\x24\x40")])
+TWO_OF_THREE = WHOLE[:WHOLE.rindex(b"MTrk")]
+
+
+@pytest.mark.parametrize("begun", [b"", WHOLE[:9], WHOLE[:14], WHOLE[:-5], TWO_OF_THREE])
+def test_a_file_without_all_promised_tracks_is_given_time(watcher, folder, clock, capsys, begun):
+    put(folder / "loop.mid", begun)
+    for _ in range(3):
+        watcher.look()
+        clock.now += 3
+    put(folder / "loop.mid", WHOLE, 1)
+    watcher.look()
+    watcher.look()
+    assert watcher.played == [("loop.mid", "out/loop", WHOLE)] and capsys.readouterr().err == ""
+
+
+def test_a_file_that_goes_on_growing_has_time_for_each_step(watcher, folder, clock, capsys):
+    for second in range(4):
+        put(folder / "loop.mid", TWO_OF_THREE, second)
+        watcher.look()
+        watcher.look()
+        clock.now += 8
+    assert watcher.played == [] and capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(("begun", "text"), [
+    (TWO_OF_THREE, "in/loop.mid: holds 2 of the 3 tracks that its header promises; save it again, or give it with -p"),
+    (WHOLE[:-5], "in/loop.mid: truncated MIDI file (2 whole tracks, where its header promises 3); export it again"),
+    (b"", "in/loop.mid: an empty file, not MIDI; export it again")])
+def test_a_file_that_never_gets_its_tracks_is_one_line(watcher, folder, clock, capsys, begun, text):
+    put(folder / "loop.mid", begun)
+    for _ in range(6):
+        watcher.look()
+        clock.now += 4
+    assert watcher.played == []
+    assert capsys.readouterr().err.replace(os.sep, "/") == f"error: {text}\n"
+    put(folder / "loop.mid", WHOLE, 1)
+    watcher.look()
+    watcher.look()
+    assert [data for _, _, data in watcher.played] == [WHOLE]
+
+
+def test_no_time_is_given_to_what_is_no_midi_file_or_holds_more_tracks(watcher, folder, clock):
+    put(folder / "a.mid", b"no song at all, but as long as a header")
+    put(folder / "b.mid", WHOLE[:11] + b"\x01" + WHOLE[12:])
+    watcher.look()
+    watcher.look()
+    assert [name for name, _, _ in watcher.played] == ["a.mid", "b.mid"]
 
 
 def test_a_changed_file_is_played_to_again(watcher, folder):
@@ -114,7 +180,7 @@ def test_an_error_that_names_no_file_gets_its_name_and_a_vanished_file_is_one_li
 
 def test_a_file_that_goes_and_comes_back_is_played_to_again(watcher, folder):
     for _ in range(2):
-        put(folder / "loop.mid", b"MThd")
+        put(folder / "loop.mid", b"song")
         watcher.look()
         watcher.look()
         (folder / "loop.mid").unlink()
@@ -126,7 +192,7 @@ def test_only_midi_files_of_the_folder_itself_that_are_not_hidden(watcher, folde
     (folder / "inside").mkdir()
     (folder / "folder.mid").mkdir()
     for name in ("inside/a.mid", "._a.mid", ".mid", "a.json", "a.wav", "a.mid.part", "B.MIDI", "a b.mid"):
-        put(folder / name, b"MThd")
+        put(folder / name, b"song")
     watcher.look()
     watcher.look()
     assert [(name, output) for name, output, _ in watcher.played] == [("B.MIDI", "out/B"), ("a b.mid", "out/a b")]
@@ -134,7 +200,7 @@ def test_only_midi_files_of_the_folder_itself_that_are_not_hidden(watcher, folde
 
 def test_songs_never_go_into_the_watched_folder(watcher, folder, capsys):
     watcher.output = Path()
-    put(folder / "in.mid", b"MThd")
+    put(folder / "in.mid", b"song")
     watcher.look()
     watcher.look()
     assert watcher.played == [] and "another -o" in capsys.readouterr().err
@@ -153,7 +219,7 @@ def test_ctrl_c_ends_it_well(watcher, folder, capsys):
             raise KeyboardInterrupt
 
     slept: list[float] = []
-    put(folder / "loop.mid", b"MThd")
+    put(folder / "loop.mid", b"song")
     assert watch(watcher, again=False, sleep=sleep) == 0
     assert len(watcher.played) == 1 and max(slept) < 1
     first, last = capsys.readouterr().out.splitlines()
@@ -202,7 +268,7 @@ def test_each_file_gets_its_songs_in_a_folder_beside(watching_for, capsys):
     song_file(Path("in/one.mid"))
     steps = (nothing, nothing, lambda: song_file(Path("in/two.mid"), ("drums", "bass")), nothing, nothing)
     assert watching_for("-n", 2, "--bars", 2, "--seed", 3, steps=steps) == 0
-    assert capsys.readouterr().err == ""
+    assert "error" not in capsys.readouterr().err
     for name in ("one", "two"):
         output = Path("in-generated") / name
         for number in range(2):
@@ -216,11 +282,13 @@ def test_each_file_gets_its_songs_in_a_folder_beside(watching_for, capsys):
 def test_missing_parts_are_made_to_those_that_are_there(watching_for, capsys):
     song_file(Path("in/duo.mid"), ("drums", "bass"))
     song_file(Path("in/full.mid"))
-    assert watching_for("--missing", "-o", "out") == 0
+    assert watching_for("--missing", "-o", "out", "--quiet") == 0
     song, whole = notes("in/duo.mid"), notes("out/duo/0.mid")
     assert of_parts(whole, ("drums", "bass")) == song
     assert {part_of(row) for row in whole} == set(PARTS)
-    assert capsys.readouterr().err.replace(os.sep, "/").startswith("error: in/full.mid: --missing: the prompt has all")
+    lines = capsys.readouterr().err.replace(os.sep, "/").splitlines()
+    errors = [line for line in lines if line.startswith("error")]
+    assert len(errors) == 1 and errors[0].startswith("error: in/full.mid: --missing: the prompt has all")
     assert not Path("out/full").exists()
 
 
@@ -261,6 +329,16 @@ def test_a_second_watch_does_what_is_new_or_changed_and_force_does_all(watching_
     assert not Path("in-generated/same/1.mid").exists()
 
 
+def test_a_stem_that_a_killed_run_left_is_no_song(watching_for):
+    song_file(Path("in/a.mid"))
+    assert watching_for("--bars", 1) == 0
+    Path("in-generated/a/0.mid").unlink()
+    assert watching_for("--bars", 1) == 0
+    assert Path("in-generated/a/1.mid").exists()
+    assert watching_for("--bars", 1) == 0
+    assert not Path("in-generated/a/2.mid").exists()
+
+
 def test_a_folder_that_is_not_there_is_made(watching_for, folder):
     folder.rmdir()
     assert watching_for("--bars", 1, steps=(lambda: song_file(folder / "a.mid"), lambda: None, lambda: None)) == 0
@@ -290,7 +368,7 @@ def test_a_watch_in_a_process_of_its_own_until_ctrl_c(given_path, folder):
     source = song_file(Path("song.mid")).read_bytes()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # tests in the background of a shell ignore it
     process = subprocess.Popen([sys.executable, ROOT / "generate.py", "--watch", "in", "-mp", given_path, "--bars", "1",
-                                "-d", "cpu"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+                                "--quiet", "-d", "cpu"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         assert process.stdout.readline().startswith("watching in: ")
         put(Path("in/bad.mid"), b"no song")
@@ -304,6 +382,7 @@ def test_a_watch_in_a_process_of_its_own_until_ctrl_c(given_path, folder):
     finally:
         process.kill()
     assert process.returncode == 0
-    assert len(err.strip().splitlines()) == 1 and "bad.mid" in err
+    errors = [line for line in err.splitlines() if not line.startswith("notice: ")]
+    assert len(errors) == 1 and "bad.mid" in errors[0]
     assert "song/0.mid: " in out and out.endswith("no longer watching in\n")
     assert notes("in-generated/song/0.mid")[:len(notes("in/song.mid"))] == notes("in/song.mid")

@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 from tiny_models import KINDS, notes, small_model
 from torch import Tensor, nn
 
+from backline.common.errors import UserError
 from backline.generation.config import DTYPES
 from backline.layers import packed as inference
 from backline.layers.attention import Dropout
 from backline.layers.cache import KeyValueCache
 from backline.layers.config import BARS, HEADS, POOLINGS, POSITIONS
-from backline.layers.packed import ByteLinear, PackedLinear, PlayingCache, can_pack, for_inference
+from backline.layers.packed import ByteLinear, PackedLinear, PlayingCache, can_pack, for_inference, pick_engine
 from model import PooledTransformer
 
 ROUNDING = {"fp32": 1e-5, "bf16": 0.05, "int8": 0.15}  # what it may cost, in standard deviations of the logits
@@ -249,3 +250,39 @@ def test_the_cache_that_plays_holds_as_much():
     assert type(model.new_cache(1)) is (PlayingCache if can_pack(torch.float32) else KeyValueCache)
     assert model.new_cache(3).capacity == model.config.block_size + 1
     assert dataclasses.asdict(model.config) == dataclasses.asdict(small_model().config)
+
+
+class Engines:
+    """In place of `torch.backends.quantized`."""
+
+    def __init__(self, supported_engines: list[str], engine: str) -> None:
+        self.supported_engines = supported_engines
+        self.engine = engine
+
+
+@pytest.mark.parametrize(("supported", "engine", "picked"), [
+    (["none", "qnnpack"], "none", "qnnpack"), (["qnnpack", "x86"], "x86", "x86"), (["fbgemm"], "none", "fbgemm")])
+def test_int8_takes_the_engine_that_is_there(monkeypatch, supported, engine, picked):
+    engines = Engines(supported, engine)
+    monkeypatch.setattr(torch.backends, "quantized", engines)
+    pick_engine()
+    assert engines.engine == picked
+
+
+@pytest.mark.parametrize("supported", [[], ["none"]])
+def test_int8_without_an_engine_is_one_line(monkeypatch, supported):
+    monkeypatch.setattr(torch.backends, "quantized", Engines(supported, "none"))
+    with pytest.raises(UserError, match=r"--dtype int8: this build of torch has no engine .* take bf16 or fp32"):
+        for_inference(small_model(), "int8")
+
+
+@pytest.mark.skipif("qnnpack" not in inference.ENGINES, reason="no QNNPACK here")
+def test_int8_rounds_alike_with_the_engine_of_apple_silicon():
+    before = torch.backends.quantized.engine
+    torch.manual_seed(0)
+    linear, x = nn.Linear(48, 32).requires_grad_(False), torch.randn(3, 48)
+    try:
+        torch.backends.quantized.engine = "qnnpack"
+        assert closeness([ByteLinear(linear)(x)], [linear(x)]) < ROUNDING["int8"]
+    finally:
+        torch.backends.quantized.engine = before

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from backline.common.errors import UserError
-from backline.layers.torch_io import pick_device
+from backline.layers.torch_io import LARGE_FOR_MPS, pick_device, playing_device
 
 
 def give_devices(monkeypatch, n_cuda: int = 0, mps: bool = False) -> None:
@@ -37,3 +37,11 @@ def test_a_device_that_is_not_there(monkeypatch, n_cuda, name, text):
     with pytest.raises(UserError) as caught:
         pick_device(name)
     assert text in str(caught.value)
+
+
+@pytest.mark.parametrize(("n_cuda", "mps", "name", "n_parameters", "device"), [
+    (0, True, "auto", LARGE_FOR_MPS - 1, "cpu"), (0, True, "auto", LARGE_FOR_MPS, "mps"), (0, True, "mps", 1, "mps"),
+    (1, True, "auto", 1, "cuda"), (0, False, "auto", LARGE_FOR_MPS, "cpu")])
+def test_a_small_model_plays_on_the_cpu_rather_than_on_mps(monkeypatch, n_cuda, mps, name, n_parameters, device):
+    give_devices(monkeypatch, n_cuda, mps)
+    assert playing_device(name, n_parameters) == torch.device(device)

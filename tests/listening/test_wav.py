@@ -76,6 +76,22 @@ def test_as_long_as_the_song_whatever_rings_on(synthesizer):
     assert loudness(sound, 3.5 * BEAT, 3.9 * BEAT) > 1e-3  # but not before
 
 
+def test_a_long_silence_at_the_end_does_not_count(synthesizer):
+    assert sounding.seconds_of(midi((0, 4, A4), quarters=400)) == pytest.approx(4 * BEAT)
+    assert sounding.seconds_of(midi((0, 4, A4), quarters=16)) == pytest.approx(16 * BEAT)
+    assert len(samples(synthesizer.wav(midi((0, 4, A4), quarters=400)))) == round(4 * BEAT * sounding.SAMPLE_RATE)
+
+
+def test_as_long_as_its_tempos_make_it():
+    track = mido.MidiTrack([mido.MetaMessage("set_tempo", tempo=mido.bpm2tempo(60)),
+                            mido.Message("note_on", note=A4, velocity=9),
+                            mido.MetaMessage("set_tempo", tempo=mido.bpm2tempo(120), time=4 * 480),
+                            mido.Message("note_off", note=A4, time=4 * 480)])
+    buffer = io.BytesIO()
+    mido.MidiFile(tracks=[track]).save(file=buffer)
+    assert sounding.seconds_of(buffer.getvalue()) == pytest.approx(4 + 2)
+
+
 def test_a_song_without_notes_is_silence(synthesizer):
     sound = samples(synthesizer.wav(midi(quarters=4)))
     assert len(sound) == round(4 * BEAT * sounding.SAMPLE_RATE) and abs(sound).max() < 1e-4

@@ -19,6 +19,7 @@ from backline.music.chords import CHORD_FIELDS, FIRST_VALUE, NONE, UNKNOWN, esti
 from backline.music.controls import bars_left, fields, forgotten, silenced, song_controls, transposed
 from backline.music.sheet import (
     N_PART_FIELDS,
+    PART_CONTROLS,
     PART_SIZES,
     REST_WORDS,
     RETURNS_4,
@@ -26,8 +27,10 @@ from backline.music.sheet import (
     Levels,
     describe_sheet,
     key_column,
+    key_of,
     measure_levels,
-    parse_density,
+    parse_levels,
+    part_levels,
     sheet_of,
 )
 from backline.music.vocab import BAR, BOS, EOS, FIRST_ID, PITCH_INSTRUMENT, START_POS, Vocabulary
@@ -361,37 +364,65 @@ def test_every_song_is_one_line(seed):
         assert all(f"no {name}" in words or f"{name} " in words for name in BAND.part_names)
 
 
-def test_densities_that_people_type():
-    assert parse_density("drums=busy,piano=3", VOCABULARY) == {"drums": 7, "piano": 3}
-    assert parse_density(" bass = sparse , drums=medium,", VOCABULARY) == {"bass": 2, "drums": 4}
-    assert [parse_density(f"lead={level}", BAND)["lead"] for level in range(1, 9)] == list(range(1, 9))
+def levels_of(control: str, text: str, vocabulary=VOCABULARY) -> dict[str, int]:
+    return part_levels(control, parse_levels(control, text), vocabulary)
 
 
-@pytest.mark.parametrize(("text", "message"), [
-    ("guitar=busy", "density 'guitar=busy': no part 'guitar'; give one of drums, bass, piano"),
-    ("busy", "density 'busy': no part 'busy'; give one of drums, bass, piano, and how dense it is: drums=busy"),
-    ("drums", "density 'drums': the level must be sparse, medium, busy, or from 1 (fewest notes) to 8 (most)"),
-    ("drums=busy,bass=loud", "density 'bass=loud': the level must be sparse"),
-    ("drums=9", "density 'drums=9': the level must be"),
-    ("drums=-1", "must be"), ("drums=Busy", "must be"), ("drums=3=4", "must be"), ("drums=03", "must be"),
-    ("piano=0", "density 'piano=0': a part that shall not play is left out of --make"), ("piano=none", "--make"),
-    ("drums=1,drums=2", "density 'drums=2': drums comes twice; name it once"),
-    ("", "names no part; give one, such as drums=busy"), (" , ", "names no part"),
+def test_levels_that_people_type():
+    assert levels_of("density", "drums=busy,piano=3") == {"drums": 7, "piano": 3}
+    assert levels_of("density", " bass = sparse , drums=Medium,") == {"bass": 2, "drums": 4}
+    assert levels_of("rests", "drums=never,bass=sometimes,piano=often") == {"drums": 1, "bass": 2, "piano": 3}
+    assert levels_of("rests", "piano=mostly") == levels_of("rests", "piano=4") == {"piano": 4}
+    assert levels_of("repeats", "drums=exactly,bass=hardly,piano=3") == {"drums": 4, "bass": 1, "piano": 3}
+
+
+@pytest.mark.parametrize("control", PART_CONTROLS)
+def test_every_level_of_a_column_has_its_number(control):
+    columns, n_levels, words, _, _ = PART_CONTROLS[control]
+    sizes = list(PART_SIZES.values())
+    assert {sizes[column] for column in columns} == {n_levels}
+    assert set(words.values()) <= set(range(1, n_levels + 1))
+    levels = list(range(1, n_levels + 1))
+    assert [levels_of(control, f"lead={level}", BAND)["lead"] for level in levels] == levels
+
+
+@pytest.mark.parametrize(("control", "text", "message"), [
+    ("density", "guitar=busy", "density 'guitar=busy': no part 'guitar'; give one of drums, bass, piano"),
+    ("density", "pinao=busy", "did you mean 'piano'?"),
+    ("density", "busy", "density 'busy': give a part and its level, such as drums=sparse"),
+    ("density", "drums=", "'drums=': the level must be sparse, medium, busy, or from 1 (fewest notes) to 8 (most)"),
+    ("density", "drums=busy,bass=loud", "density 'bass=loud': the level must be sparse"),
+    ("density", "drums=bussy", "did you mean 'busy'?"), ("density", "drums=9", "density 'drums=9': the level must be"),
+    ("density", "drums=-1", "must be"), ("density", "drums=3=4", "must be"), ("density", "drums=03", "must be"),
+    ("density", "piano=0", "density 'piano=0': a part that shall not play is left out of --make"),
+    ("density", "piano=none", "--make"),
+    ("density", "drums=1,drums=2", "density 'drums=2': drums comes twice; name it once"),
+    ("density", "", "names no part; give one, such as drums=sparse"), ("density", " , ", "names no part"),
+    ("rests", "drums=5", "rests 'drums=5': the level must be never, sometimes, often, mostly, or from 1 (plays in"),
+    ("rests", "drums=ofen", "did you mean 'often'?"), ("rests", "often", "such as drums=never"),
+    ("repeats", "bass=0", "repeats 'bass=0': the level must be hardly, partly, mostly, exactly, or from 1"),
 ])
-def test_what_is_no_density_is_an_error(text, message):
+def test_what_is_no_level_is_an_error(control, text, message):
     with pytest.raises(UserError) as error:
-        parse_density(text, VOCABULARY)
+        levels_of(control, text)
     assert message in str(error.value) and "\n" not in str(error.value)
 
 
-@given(text=st.text("drums=,busy 3", max_size=15) | st.text(max_size=10))
-def test_any_text_is_densities_or_one_line(text):
+@given(control=st.sampled_from(list(PART_CONTROLS)), text=st.text("drums=,busy 3", max_size=15) | st.text(max_size=10))
+def test_any_text_is_levels_or_one_line(control, text):
     try:
-        found = parse_density(text, VOCABULARY)
+        found = levels_of(control, text)
     except UserError as err:
         assert len(str(err).splitlines()) == 1
     else:
         assert found and set(found.values()) <= set(range(1, 9))
+
+
+@pytest.mark.parametrize(("chords", "key"), [("C Am F G", ("C", "major")), ("Am Dm E Am", ("A", "minor"))])
+def test_a_stretch_of_bars_has_a_key(chords, key):
+    rows = block_chords(parse_chords(chords).half_bars(2 * 16))
+    assert key_of(rows, VOCABULARY, 0, 15) == key
+    assert key_of(rows[:0], VOCABULARY, 0, 15) == ("", "")
 
 
 def test_importing_the_module_imports_no_torch():

@@ -9,7 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backline.common.errors import UserError
-from backline.music.theory import DRUM_KIT, OCTAVE, SCALES, pitch_class, pitch_set, scale_pitch_classes
+from backline.music.theory import (
+    DRUM_KIT,
+    OCTAVE,
+    PITCH_CLASSES,
+    SCALES,
+    parse_key,
+    pitch_class,
+    pitch_set,
+    scale_in_key,
+    scale_name,
+    scale_pitch_classes,
+)
 
 KEYS = [letter + accidental for letter in "CDEFGAB" for accidental in ("", "#", "b")]
 PIANO = {"C": 0, "C#": 1, "Db": 1, "D": 2, "D#": 3, "Eb": 3, "E": 4, "Fb": 4, "E#": 5, "F": 5, "F#": 6, "Gb": 6,
@@ -65,7 +76,62 @@ def test_every_scale_goes_up_from_its_tonic_within_an_octave():
         assert list(intervals) == sorted(set(intervals))
 
 
-@pytest.mark.parametrize("scale", ["", "Major", "mayor", "minor pentatonic"])
+@pytest.mark.parametrize(("text", "scale"), [
+    ("min", "minor"), ("maj", "major"), ("m", "minor"), ("M", "major"), ("Minor", "minor"), ("aeolian", "minor"),
+    ("Ionian", "major"), ("dor", "dorian"), ("mix", "mixolydian"), ("harm min", "harmonic_minor"),
+    ("melodic-minor", "melodic_minor"), ("maj_pent", "major_pentatonic"), ("pentatonic minor", "minor_pentatonic"),
+    ("natural minor", "minor"), ("jazz minor", "melodic_minor"), ("chrom", "chromatic"),
+    *zip(SCALES, SCALES, strict=True)])
+def test_a_scale_may_be_abbreviated_where_only_one_begins_so(text, scale):
+    assert scale_name(text) == scale
+    assert scale_pitch_classes("C", text) == scale_pitch_classes("C", scale)
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ("l", "must be one of lydian, locrian$"), ("mi", "must be one of minor, mixolydian$"),
+    ("minr", "did you mean 'minor'"), ("pentatonic", "did you mean '.*pentatonic"), ("-", "must be one of major")])
+def test_a_scale_that_is_several_or_none_is_an_error(text, message):
+    with pytest.raises(UserError, match=message):
+        scale_name(text)
+
+
+@pytest.mark.parametrize(("text", "tonic", "scale"), [
+    ("A", "A", ""), ("Am", "A", "minor"), ("am", "A", "minor"), ("a minor", "A", "minor"), ("AM", "A", "major"),
+    ("F#m", "F#", "minor"), ("F♯ min", "F#", "minor"), ("bb", "Bb", ""), ("b", "B", ""), ("Bbm", "Bb", "minor"),
+    ("b flat maj", "Bb", "major"), ("C sharp", "C#", ""), ("D dorian", "D", "dorian"), ("A-minor", "A", "minor"),
+    ("E blues", "E", "blues"), ("bm", "B", "minor")])
+def test_a_key_may_name_its_scale(text, tonic, scale):
+    assert parse_key(text) == (tonic, scale)
+
+
+@given(tonic=st.sampled_from(PITCH_CLASSES), scale=st.sampled_from(sorted(SCALES)))
+def test_every_key_reads_back(tonic, scale):
+    assert parse_key(f"{tonic} {scale}") == (tonic, scale)
+
+
+@pytest.mark.parametrize("text", ["", "H", "H minor", "Cm7", "A mnor", "7", "keep", "C##"])
+def test_what_is_no_key_is_an_error(text):
+    with pytest.raises(UserError, match=f"^key {re.escape(repr(text))}: ") as error:
+        parse_key(text)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("key", "scale", "found"), [
+    ("Am", "dorian", ("A", "dorian")), ("A", "dorian", ("A", "dorian")), ("Am", "", ("A", "minor")),
+    ("Am", "min", ("A", "minor")), ("C", "", ("C", "major")), ("C major", "lyd", ("C", "lydian")),
+    ("D dorian", "dorian", ("D", "dorian")), ("Em", "chromatic", ("E", "chromatic"))])
+def test_a_key_and_a_scale_that_agree(key, scale, found):
+    assert scale_in_key(key, scale) == found
+
+
+@pytest.mark.parametrize(("key", "scale"), [
+    ("Am", "major"), ("AM", "min"), ("D dorian", "minor"), ("Am", "mixolydian")])
+def test_a_key_and_a_scale_that_contradict_each_other(key, scale):
+    with pytest.raises(UserError, match="name one of them"):
+        scale_in_key(key, scale)
+
+
+@pytest.mark.parametrize("scale", ["", "mayor", "majorr", "minor sixth"])
 def test_an_unknown_scale_is_an_error_that_lists_the_known_ones(scale):
     with pytest.raises(UserError, match="must be one of major, minor, harmonic_minor") as error:
         scale_pitch_classes("C", scale)
@@ -92,15 +158,37 @@ def test_a_pitch_set_by_example():
     assert pitch_set("kick, snare, 42-44") == {35, 36, 38, 40, 42, 43, 44}
     assert pitch_set("0-127") == set(range(128))
     assert pitch_set("5-5 007") == {5, 7}
+    assert pitch_set("Kick CLOSED_HAT") == {35, 36, 42}
+
+
+def test_a_pitch_may_be_a_note_whose_octave_has_middle_c_at_4():
+    assert pitch_set("C4") == {60} and pitch_set("C-1 G9") == {0, 127}
+    assert pitch_set("E1-G3") == set(range(28, 56)) == pitch_set("28-G3")
+    assert pitch_set("C-1-c0") == set(range(13))
+    assert pitch_set("Bb2,A#2 B♭2") == {46} and pitch_set("Cb4") == {59} and pitch_set("b3") == {59}
+
+
+@given(letter=st.sampled_from("CDEFGAB"), sign=st.sampled_from(["", "#", "b"]), octave=st.integers(-1, 9))
+def test_every_note_is_where_the_piano_has_it(letter, sign, octave):
+    name = f"{letter}{sign}{octave}"
+    at = 12 * (octave + 1) + PIANO[letter] + {"": 0, "#": 1, "b": -1}[sign]
+    if 0 <= at <= 127:
+        assert pitch_set(name) == {at}
+    else:
+        with pytest.raises(UserError, match="C4 is 60"):
+            pitch_set(name)
 
 
 @pytest.mark.parametrize(("text", "item", "message"), [
     ("", "", "names none"), (" , ", " , ", "names none"),
     ("52-28", "52-28", "a range goes up"), ("36, 128", "128", "from 0 to 127"), ("120-128", "120-128", "from 0 to 127"),
     ("0-999", "0-999", "from 0 to 127"),
-    ("kick, kik", "kik", "drum kit: kick, rim, snare"), ("Kick", "Kick", "drum kit"), ("-5", "-5", "give a pitch"),
+    ("kick, kik", "kik", "drum kit: kick, rim, snare"), ("hat", "hat", "mean 'hats'"), ("-5", "-5", "give a pitch"),
     ("36-", "36-", "give a pitch"), ("1-2-3", "1-2-3", "give a pitch"), ("36.5", "36.5", "give a pitch"),
-    ("28 - 52", "-", "give a pitch"), ("C4", "C4", "give a pitch"), ("kick-snare", "kick-snare", "give a pitch"),
+    ("28 - 52", "-", "give a pitch"), ("C10", "C10", "give a pitch"),
+    ("H4", "H4", "give a pitch"), ("C-2", "C-2", "C4 is 60"), ("G#9", "G#9", "from 0 to 127"),
+    ("C4-B3", "C4-B3", "goes up"),
+    ("kick-snare", "kick-snare", "give a pitch"),
 ])
 def test_what_is_no_pitch_set_is_an_error(text, item, message):
     with pytest.raises(UserError, match=message) as error:

@@ -1,13 +1,21 @@
 "use strict";
 // An idea's card: title, roll, files, recipe, star and note.
 
-/** The page's data as the player and the rolls want them: times in beats, all notes in one list by onset. */
-function readIdea(raw, beatsPerBar) {
+/**
+ * The page's data as the player and the rolls want them: times in beats, all notes in one list by onset. Tracks that
+ * play no part have lanes behind those of the parts, and one fader for all of them.
+ */
+function readIdea(raw, parts, beatsPerBar) {
   const beats = (ticks) => ticks / raw.ticks_per_quarter;
-  const notes = raw.notes.flatMap((part, p) => part.map(([onset, end, pitch, old]) => (
-    { part: p, onset: beats(onset), end: beats(end), pitch, old: Boolean(old) })));
-  notes.sort((a, b) => a.onset - b.onset || a.part - b.part || a.pitch - b.pitch);
-  return { ...raw, notes, beats: raw.bars * beatsPerBar, fresh: raw.fresh && raw.fresh.map(beats) };
+  const nParts = raw.notes.length - raw.others.length;
+  const lanes = raw.notes.map((_, i) => (i < nParts ? { ...parts[i], part: i } : { ...raw.others[i - nParts], part: nParts, other: true }));
+  const instruments = lanes.map(instrumentOf);
+  const notes = raw.notes.flatMap((rows, i) => rows.map(([onset, end, pitch, old, velocity = 100, fade = end]) => (
+    { lane: i, part: lanes[i].part, instrument: instruments[i], drum: lanes[i].drum, onset: beats(onset), end: beats(end),
+      fade: beats(fade), pitch, velocity, old: Boolean(old) })));
+  notes.sort((a, b) => a.onset - b.onset || a.lane - b.lane || a.pitch - b.pitch);
+  const tempos = raw.tempos.length ? raw.tempos.map(([tick, tempo]) => [beats(tick), tempo]) : [[0, raw.tempo]];
+  return { ...raw, lanes, notes, time: new TimeLine(tempos), beats: raw.bars * beatsPerBar, fresh: raw.fresh && raw.fresh.map(beats) };
 }
 
 class Card {
@@ -15,7 +23,7 @@ class Card {
     this.idea = idea;
     this.player = player;
     this.kept = { star: false, note: "", ...memory.get(this.key) };
-    this.roll = new Roll(idea, data.parts, data.beats_per_bar, (beat) => this.seek(beat));
+    this.roll = new Roll(idea, data.beats_per_bar, (beat) => this.seek(beat));
     this.playButton = iconButton("play", `Play ${idea.title}`, () => this.toggle(), { class: "icon play" });
     this.root = element("article", { class: "card", "aria-label": idea.title },
       element("div", { class: "card-head" }, this.playButton,
@@ -25,8 +33,8 @@ class Card {
   }
 
   facts() {
-    const { bars, tempo, notes, asked } = this.idea;
-    const numbers = [count(bars, "bar"), `${Math.round(tempo * 10) / 10} BPM`, count(notes.length, "note")];
+    const { bars, time, notes, asked } = this.idea;
+    const numbers = [count(bars, "bar"), `${time.range()} BPM`, count(notes.length, "note")];
     return [asked, ...numbers.map((text) => text.replace(" ", "\u00a0"))].filter(Boolean).join(" · ");
   }
 

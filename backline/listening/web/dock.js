@@ -31,7 +31,7 @@ class Dock {
       onclick: () => this.player.togglePart(p) }, element("span", { class: "dot", "aria-hidden": "true" }), part.name);
     const solo = element("button", { type: "button", class: "solo", "aria-label": `Solo ${part.name}`, title: `Solo ${part.name}`,
       onclick: () => this.player.togglePart(p, this.player.soloed) }, "S");
-    return { mute, solo, root: element("div", { class: "part", style: `--color: var(--part-${p % COLORS})` }, mute, solo) };
+    return { mute, solo, root: element("div", { class: "part", style: `--color: var(${colorOf({ part: p, other: part.other })})` }, mute, solo) };
   }
 
   update() {

@@ -3,7 +3,7 @@
 
 /** Ideas as cards in `list`, with the dock and the keys. Returns {cards, player, update}. */
 function setUp(data, list, makeCard) {
-  const ideas = data.ideas.map((raw) => readIdea(raw, data.beats_per_bar));
+  const ideas = data.ideas.map((raw) => readIdea(raw, data.parts, data.beats_per_bar));
   let update = () => {};
   const player = new Player(data.parts, () => update(), () => say("No sound: this browser finds no device to play on."));
   player.beatsPerBar = data.beats_per_bar;

@@ -7,9 +7,51 @@
 const AHEAD = 0.25; // seconds that are handed over in advance
 const AHEAD_HIDDEN = 2.5; // in a tab out of sight, where browsers let timers run once a second
 const WAKE = 50; // milliseconds
+const STANDSTILL = 1000; // milliseconds until a clock that should run is taken for broken
+const MOST_VOICES = 64; // notes that sound at once; with hundreds, phones and Safari crackle
 const PATIENCE = 2000; // milliseconds until it is said that no sound comes
 const START_DELAY = 0.06; // seconds, so that the first notes are not late
 const REMEMBERED = 4096; // scheduled notes kept for whoever looks (tests)
+
+/** The tempo map of a song: beats as seconds, as it runs by itself. `tempos`: [beat, beats per minute], the first at 0. */
+class TimeLine {
+  constructor(tempos) {
+    let seconds = 0;
+    this.changes = tempos.map(([beat, tempo], i) => {
+      if (i) seconds += (beat - tempos[i - 1][0]) * 60 / tempos[i - 1][1];
+      return { beat, tempo, seconds };
+    });
+  }
+
+  seconds(beat) {
+    const change = this.last((one) => one.beat <= beat);
+    return change.seconds + (beat - change.beat) * 60 / change.tempo;
+  }
+
+  beat(seconds) {
+    const change = this.last((one) => one.seconds <= seconds);
+    return change.beat + (seconds - change.seconds) * change.tempo / 60;
+  }
+
+  /** The last change that is so, by halving, as a song may have thousands; the first if none is. */
+  last(isSo) {
+    let [low, high] = [0, this.changes.length];
+    while (high - low > 1) {
+      const middle = (low + high) >> 1;
+      if (isSo(this.changes[middle])) low = middle;
+      else high = middle;
+    }
+    return this.changes[low];
+  }
+
+  /** From the slowest to the fastest tempo, for people. */
+  range() {
+    const round = (tempo) => Math.round(tempo * 10) / 10;
+    const tempos = this.changes.map((change) => change.tempo);
+    const [slowest, fastest] = [round(tempos.reduce((a, b) => Math.min(a, b))), round(tempos.reduce((a, b) => Math.max(a, b)))];
+    return slowest === fastest ? String(slowest) : `${slowest}–${fastest}`;
+  }
+}
 
 class Player {
   /**
@@ -19,7 +61,6 @@ class Player {
   constructor(parts, onChange, onSilence) {
     this.parts = parts;
     this.onSilence = onSilence;
-    this.instruments = parts.map(instrumentOf);
     this.onChange = onChange;
     this.audio = null; // made at the first touch: browsers allow no sound before
     this.desk = null;
@@ -32,14 +73,22 @@ class Player {
     this.tempos = new Map(); // of the ideas whose tempo was changed
     this.scheduled = [];
     this.restPosition = 0;
-    this.marks = []; // {time, beat, tempo}: how the song runs from `time` on, the newest last
+    this.marks = []; // {time, beat, speed}: how the song runs from `time` on, the newest last
     this.until = 0; // beat up to which notes are handed over
+    this.voices = []; // {gain, end}: notes handed over, the oldest first
+    this.ticked = { time: 0, at: 0 }; // the audio clock, and the computer's, when the first last moved
+    this.renewed = false; // whether the context is one in place of another that stood still
   }
 
   // ---------------------------------------------------------- what is so
 
   tempo(idea = this.idea) {
     return this.tempos.get(idea) ?? idea.tempo;
+  }
+
+  /** How much faster than by itself an idea plays, with all its tempos. */
+  speed(idea = this.idea) {
+    return this.tempo(idea) / idea.tempo;
   }
 
   /** 1 where a part is heard, else 0. Solos win over mutes. */
@@ -53,12 +102,23 @@ class Player {
     const heard = this.audio.currentTime - (this.audio.outputLatency || 0);
     while (this.marks.length > 1 && this.marks[1].time <= heard) this.marks.shift();
     const mark = this.marks[0];
-    return Math.min(mark.beat + Math.max(heard - mark.time, 0) * mark.tempo / 60, this.idea.beats);
+    return Math.min(this.beatAt(mark, Math.max(heard, mark.time)), this.idea.beats);
   }
 
   timeOf(beat) {
     const mark = this.marks[this.marks.length - 1];
-    return mark.time + (beat - mark.beat) * 60 / mark.tempo;
+    return mark.time + this.between(mark.beat, beat) / mark.speed;
+  }
+
+  /** The beat at a time on the audio clock, as the song runs since `mark`. */
+  beatAt(mark, time) {
+    const line = this.idea.time;
+    return line.beat(line.seconds(mark.beat) + (time - mark.time) * mark.speed);
+  }
+
+  /** Seconds from one beat to another, as the song runs by itself. */
+  between(from, to) {
+    return this.idea.time.seconds(to) - this.idea.time.seconds(from);
   }
 
   // ---------------------------------------------------------- commands
@@ -80,10 +140,54 @@ class Player {
     this.marks = [];
     this.onChange();
     const waiting = setTimeout(() => this.onSilence(), PATIENCE);
-    await this.audio.resume();
+    await this.resume();
     clearTimeout(waiting);
+    this.renewed = false;
     if (!this.playing || this.idea !== idea || this.marks.length) return; // stopped while the device woke up
     this.begin(this.restPosition < idea.beats ? this.restPosition : 0);
+  }
+
+  /** Wait for the audio clock. A context that was interrupted may never wake up: then a new one takes its place. */
+  async resume() {
+    const isOld = this.audio.currentTime > 0;
+    const woken = this.audio.resume();
+    if (!isOld) return woken;
+    const late = new Promise((resolve) => setTimeout(resolve, STANDSTILL));
+    await Promise.race([woken.catch(() => {}), late]);
+    if (this.audio.state === "running") return undefined;
+    this.renew();
+    return this.audio.resume();
+  }
+
+  /** A new context in place of one whose clock stands still, as Safari's may after a switch of tabs. */
+  renew() {
+    this.release();
+    this.audio.close().catch(() => {}); // it may be closed already
+    this.audio = new AudioContext({ latencyHint: "playback" });
+  }
+
+  /** Whether the clock of the audio stands still though it should run. */
+  standsStill() {
+    const at = performance.now();
+    const time = this.audio.currentTime;
+    if (time !== this.ticked.time || document.hidden) this.ticked = { time, at };
+    return at - this.ticked.at > STANDSTILL;
+  }
+
+  /** Go on in a new context; if that stands still as well, say so. */
+  async revive() {
+    if (this.renewed) {
+      this.pause();
+      this.onSilence();
+      return;
+    }
+    const beat = this.position();
+    const idea = this.idea;
+    clearInterval(this.timer);
+    this.renew();
+    this.renewed = true;
+    await this.audio.resume();
+    if (this.playing && this.idea === idea) this.begin(beat);
   }
 
   stop() {
@@ -114,7 +218,7 @@ class Player {
   /** Takes effect after the notes that are handed over already, a quarter of a second later. */
   setTempo(tempo) {
     this.tempos.set(this.idea, tempo);
-    if (this.playing && this.marks.length) this.marks.push({ time: this.timeOf(this.until), beat: this.until, tempo });
+    if (this.playing && this.marks.length) this.marks.push({ time: this.timeOf(this.until), beat: this.until, speed: this.speed() });
     this.onChange();
   }
 
@@ -141,11 +245,11 @@ class Player {
     this.release(); // of a song whose last notes ring on
     this.desk = mixingDesk(this.audio, this.gains(), this.volume);
     this.scheduled = [];
-    this.marks = [{ time: this.audio.currentTime + START_DELAY, beat, tempo: this.tempo() }];
+    this.ticked = { time: this.audio.currentTime, at: performance.now() };
+    this.marks = [{ time: this.audio.currentTime + START_DELAY, beat, speed: this.speed() }];
     this.until = beat;
     for (const note of this.idea.notes) { // chords that would sound here
-      const drum = this.parts[note.part].drum;
-      if (!drum && note.onset < beat && note.end > beat + 0.1) this.hand(note, this.marks[0].time, note.end - beat);
+      if (!note.drum && note.onset < beat && note.fade > beat + 0.1) this.hand(note, this.marks[0].time, beat);
     }
     this.wake();
     this.timer = setInterval(() => this.wake(), WAKE);
@@ -166,10 +270,15 @@ class Player {
     main.gain.setTargetAtTime(0, this.audio.currentTime, 0.01); // cutting the sound off would click
     setTimeout(() => main.disconnect(), 100);
     this.desk = null;
+    this.voices = [];
   }
 
   /** Hand over the notes up to the horizon, over the end of the song and on from its start in a loop. */
   wake() {
+    if (this.standsStill()) {
+      this.revive();
+      return;
+    }
     const now = this.audio.currentTime;
     const horizon = now + (document.hidden ? AHEAD_HIDDEN : AHEAD);
     const ended = this.until >= this.idea.beats && !this.loop;
@@ -178,29 +287,44 @@ class Player {
       return;
     }
     if (!ended && this.timeOf(this.until) < now) { // the computer slept: go on from here, and not with all it missed at once
-      this.marks.push({ time: now + START_DELAY, beat: this.until, tempo: this.tempo() });
+      this.marks.push({ time: now + START_DELAY, beat: this.until, speed: this.speed() });
     }
     while (this.until < this.idea.beats || this.loop) {
       if (this.until >= this.idea.beats) {
-        this.marks.push({ time: this.timeOf(this.idea.beats), beat: 0, tempo: this.tempo() });
+        this.marks.push({ time: this.timeOf(this.idea.beats), beat: 0, speed: this.speed() });
         this.until = 0;
       }
       const mark = this.marks[this.marks.length - 1];
-      const end = Math.min(mark.beat + (horizon - mark.time) * mark.tempo / 60, this.idea.beats);
+      const end = Math.min(this.beatAt(mark, horizon), this.idea.beats);
       if (end <= this.until) break;
       for (const note of this.idea.notes) {
-        if (note.onset >= this.until && note.onset < end) this.hand(note, this.timeOf(note.onset), note.end - note.onset);
+        if (note.onset >= this.until && note.onset < end) this.hand(note, this.timeOf(note.onset));
       }
       this.until = end;
       if (end < this.idea.beats) break;
     }
   }
 
-  hand(note, time, beats) {
-    const seconds = beats * 60 / this.tempo();
-    this.instruments[note.part](this.desk, this.desk.faders[note.part], time, note.pitch, seconds);
+  /** Let a note sound at `time`, from `beat` on if that is not its beginning. */
+  hand(note, time, beat = note.onset) {
+    const seconds = this.between(beat, note.fade) / this.speed();
+    note.instrument(this.desk, this.voice(note, time, seconds), time, note.pitch, seconds);
     this.scheduled.push({ part: note.part, pitch: note.pitch, onset: note.onset, time, seconds });
     if (this.scheduled.length > REMEMBERED) this.scheduled.shift();
+  }
+
+  /** A gain for a note. Beyond MOST_VOICES the oldest note makes room. */
+  voice(note, time, seconds) {
+    const gain = this.audio.createGain();
+    gain.connect(touch(this.desk, note.part, note.velocity));
+    this.voices = this.voices.filter((voice) => voice.end > time);
+    if (this.voices.length >= MOST_VOICES) {
+      const oldest = this.voices.shift().gain;
+      oldest.gain.setTargetAtTime(0, time, 0.005); // cutting the sound off would click
+      setTimeout(() => oldest.disconnect(), 1000 * (time - this.audio.currentTime) + 50); // costs nothing from then on
+    }
+    this.voices.push({ gain, end: time + seconds });
+    return gain;
   }
 
   /** The end, where last notes may ring on. */
@@ -217,9 +341,10 @@ class Player {
 async function render(player, idea, seconds) {
   const audio = new OfflineAudioContext(1, Math.ceil(seconds * 22050), 22050);
   const desk = mixingDesk(audio, player.gains(), player.volume);
-  const beat = 60 / player.tempo(idea);
-  for (const { part, pitch, onset, end } of idea.notes) {
-    if (onset * beat < seconds) player.instruments[part](desk, desk.faders[part], onset * beat, pitch, (end - onset) * beat);
+  const timeOf = (beat) => idea.time.seconds(beat) / player.speed(idea);
+  for (const { instrument, part, velocity, pitch, onset, fade } of idea.notes) {
+    const time = timeOf(onset);
+    if (time < seconds) instrument(desk, touch(desk, part, velocity), time, pitch, timeOf(fade) - time);
   }
   return (await audio.startRendering()).getChannelData(0);
 }

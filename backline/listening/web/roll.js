@@ -6,6 +6,7 @@ const LANE_GAP = 10;
 const DRUM_ROW = 9;
 const STROKE = [2, 5]; // least and most of a drum: how long it rings says nothing
 const MELODIC_LANE = [60, 128]; // least and most
+const OTHER_LANE = 34; // least of a track that plays no part; its most is a part's least
 const SEMITONE = 5;
 const MIN_BAR = 40; // narrower, and the roll scrolls
 const MIN_LABELED = 34; // between the numbers of bars
@@ -13,11 +14,10 @@ const COLORS = 8; // that the style sheet has
 
 class Roll {
   /** `onSeek(beat)` is called on a click. The canvas is drawn when it comes into sight. */
-  constructor(idea, parts, beatsPerBar, onSeek) {
+  constructor(idea, beatsPerBar, onSeek) {
     this.idea = idea;
-    this.parts = parts;
     this.beatsPerBar = beatsPerBar;
-    this.lanes = layOut(idea, parts);
+    this.lanes = layOut(idea);
     const last = this.lanes[this.lanes.length - 1];
     this.height = last ? last.top + last.height + LANE_GAP / 2 : RULER;
     this.canvas = element("canvas");
@@ -39,9 +39,9 @@ class Roll {
   }
 
   gutter() {
-    const labels = this.lanes.map(({ part, top, height }) => element("div", {
-      class: "lane-label", style: `top: ${top}px; height: ${height}px; --color: var(--part-${part % COLORS})` },
-    this.parts[part].name));
+    const labels = this.lanes.map((lane) => element("div", {
+      class: lane.other ? "lane-label other" : "lane-label", style: `top: ${lane.top}px; height: ${lane.height}px; --color: var(${colorOf(lane)})`, title: lane.name },
+    lane.name));
     return element("div", { class: "gutter", "aria-hidden": "true" }, ...labels);
   }
 
@@ -117,15 +117,16 @@ class Roll {
     }
   }
 
-  drawLane(pen, { part, top, height, rows, rowHeight }, color) {
-    const drum = this.parts[part].drum;
+  drawLane(pen, lane, color) {
+    const { part, index, drum, top, height, rows, rowHeight } = lane;
     const silent = this.muted.has(part);
     const size = Math.max(rowHeight - 1, 2);
     const stroke = between(this.beatWidth / 5, STROKE);
-    pen.fillStyle = silent ? color("--faint") : color(`--part-${part % COLORS}`);
+    pen.fillStyle = silent ? color("--faint") : color(colorOf(lane));
     for (const note of this.idea.notes) {
-      if (note.part !== part) continue;
-      pen.globalAlpha = (note.old ? 0.4 : 1) * (silent ? 0.45 : 1);
+      if (note.lane !== index) continue;
+      const soft = 0.5 + 0.5 * Math.min(note.velocity / 100, 1); // how opaque, by how loud
+      pen.globalAlpha = soft * (note.old ? 0.4 : 1) * (silent ? 0.45 : 1);
       const x = note.onset * this.beatWidth;
       const y = top + height - (rows.get(note.pitch) + 1) * rowHeight - (height - rows.size * rowHeight) / 2;
       const long = drum ? stroke : Math.max((note.end - note.onset) * this.beatWidth - 1, 2);
@@ -157,21 +158,26 @@ function between(value, [least, most]) {
   return Math.min(Math.max(value, least), most);
 }
 
-/** A lane for each part that has notes: where it is, and the row of each pitch, from the bottom. */
-function layOut(idea, parts) {
+function colorOf({ part, other }) {
+  return other ? "--faint" : `--part-${part % COLORS}`;
+}
+
+/** A lane for each part and each other track that has notes: where it is, and the row of each pitch, from the bottom. */
+function layOut(idea) {
   const lanes = [];
   let top = RULER;
-  parts.forEach((part, p) => {
-    const pitches = [...new Set(idea.notes.filter((note) => note.part === p).map((note) => note.pitch))].sort((a, b) => a - b);
+  idea.lanes.forEach((lane, index) => {
+    const pitches = [...new Set(idea.notes.filter((note) => note.lane === index).map((note) => note.pitch))].sort((a, b) => a - b);
     if (!pitches.length) return;
     const low = pitches[0];
     const rows = new Map();
-    if (part.drum) pitches.forEach((pitch, row) => rows.set(pitch, row)); // a row for each piece in use
+    if (lane.drum) pitches.forEach((pitch, row) => rows.set(pitch, row)); // a row for each piece in use
     else for (let pitch = low; pitch <= pitches[pitches.length - 1]; pitch++) rows.set(pitch, pitch - low);
-    const height = part.drum ? Math.max(rows.size * DRUM_ROW, 3 * DRUM_ROW) + 8
-      : between(rows.size * SEMITONE, MELODIC_LANE);
-    const rowHeight = part.drum ? DRUM_ROW : Math.min((height - 6) / rows.size, 1.6 * SEMITONE);
-    lanes.push({ part: p, top, height, rows, rowHeight });
+    const most = lane.other ? MELODIC_LANE[0] : MELODIC_LANE[1];
+    const height = lane.drum ? Math.max(rows.size * DRUM_ROW, 3 * DRUM_ROW) + 8
+      : between(rows.size * SEMITONE, [lane.other ? OTHER_LANE : MELODIC_LANE[0], most]);
+    const rowHeight = lane.drum ? DRUM_ROW : Math.min((height - 6) / rows.size, 1.6 * SEMITONE);
+    lanes.push({ ...lane, index, top, height, rows, rowHeight });
     top += height + LANE_GAP;
   });
   return lanes;

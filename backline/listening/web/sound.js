@@ -31,7 +31,20 @@ function mixingDesk(audio, gains, volume) {
     fader.connect(main);
     return fader;
   });
-  return { audio, main, faders, noise: noiseBuffer(audio) };
+  return { audio, main, faders, touches: new Map(), noise: noiseBuffer(audio) };
+}
+
+/** Where to play a note of a part into, so that it is as loud as its velocity: 100 is full, and half of it 12 dB less. */
+function touch(desk, part, velocity) {
+  if (velocity === 100) return desk.faders[part];
+  const key = 128 * part + velocity;
+  if (!desk.touches.has(key)) {
+    const gain = desk.audio.createGain();
+    gain.gain.value = (velocity / 100) ** 2;
+    gain.connect(desk.faders[part]);
+    desk.touches.set(key, gain);
+  }
+  return desk.touches.get(key);
 }
 
 /** A second of white noise. From a generator of its own, so that the same page sounds the same each time. */

@@ -1,0 +1,362 @@
+"""A song as it is seen and heard: lanes of notes, read from its file event by event.
+
+Pages and pictures are made of it, so that they show and play what the file holds: notes where they
+are, as loud as they are, tracks that play no part, and every tempo.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from backline.common.errors import UserError
+from backline.common.files import file_hash
+from backline.generation.config import Reading
+from backline.generation.given_song import MADE_MARK
+from backline.generation.prompt import read_rows_alone
+from backline.generation.reading import cast
+from backline.generation.recipes import Recipe, find_recipe
+from backline.generation.task import Wish
+from backline.music.bars import check_meters, clip_length, pickup_ticks, without_pickup
+from backline.music.choices import NO_TRACK
+from backline.music.midi_edits import CONTROL_CHANGE, SUSTAIN
+from backline.music.midi_tracks import Event, MidiTracks, note_pairs, read_tracks, song_of_tracks, text_of
+from backline.music.players import Voice
+from backline.music.song import DEFAULT_TEMPO, NO_NOTES, TICKS_PER_QUARTER, VELOCITY, Song, Track
+from backline.music.vocab import PITCH_INSTRUMENT, QUARTERS_PER_BAR, Vocabulary
+from tokenizer import MidiTokenizerPooled
+
+PEDAL_DOWN = 64  # least value of a pedal that is down
+PartNotes = list[np.ndarray]  # for each part (N, 3): onset and end in ticks, pitch
+
+
+class Lane(NamedTuple):
+    """What is drawn on one ground and played on one instrument: a part, or a track that plays none.
+
+    notes: (N, 3) onsets and ends in ticks from bar 1 on, and pitches.
+    velocities: (N,) 1 to 127.
+    fades: (N,) ticks at which notes are let go: later than their ends while a pedal is down.
+    is_old: (N,) bool, which notes were there before the song was made.
+    """
+
+    name: str
+    is_drum: bool
+    program: int
+    notes: np.ndarray
+    velocities: np.ndarray
+    fades: np.ndarray
+    is_old: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class SongView:
+    """A song in bars of four quarters, the first of which a pickup ends.
+
+    tempo: the main one, in beats per minute.
+    tempos: the tick from which on each tempo holds, from 0 on.
+    lanes: of the vocabulary's parts in order, then of tracks that play none of them.
+    fresh: the stretch in which the song is new, in ticks; None if it is from end to end, in any part.
+    """
+
+    ticks_per_quarter: int
+    n_bars: int
+    tempo: float
+    tempos: tuple[tuple[int, float], ...]
+    lanes: tuple[Lane, ...]
+    fresh: tuple[int, int] | None = None
+
+    @property
+    def bar_ticks(self) -> int:
+        """Ticks in a bar."""
+        return QUARTERS_PER_BAR * self.ticks_per_quarter
+
+
+# ---------------------------------------------------------------- of a file
+
+
+def view_song(path: Path,
+              vocabulary: Vocabulary,
+              data: bytes | None = None) -> tuple[SongView, Recipe | None]:
+    """The song in a MIDI file, and its recipe if it holds one. With `data` no file is read.
+
+    Raises UserError about a song that cannot be read or is not in 4/4, or a recipe that is damaged.
+    """
+    midi = read_tracks(path, data)
+    recipe = find_recipe(midi, path)
+    song, voices = song_of_tracks(midi, str(path))
+    check_meters(without_pickup(song), str(path))
+    pickup = pickup_ticks(song)
+    origin = pickup - QUARTERS_PER_BAR * song.ticks_per_quarter if pickup else 0
+    players = _players(song, voices, vocabulary, recipe)
+    tracks = dict(zip(voices, _heard_tracks(midi, song, voices), strict=True))
+    view = SongView(
+        song.ticks_per_quarter,
+        clip_length(song, origin).n_bars,
+        song.main_tempo(),
+        _tempos(song, origin),
+        tuple(_moved(lane, -origin) for lane in _lanes(tracks, players, vocabulary)),
+    )
+    if recipe:
+        if not _made(midi):
+            view = _with_old_of_recipe(view, path, recipe, vocabulary)
+        view = dataclasses.replace(view, fresh=_fresh(view, recipe.wish))
+    return view, recipe
+
+
+def _players(song: Song,
+             voices: Sequence[Voice],
+             vocabulary: Vocabulary,
+             recipe: Recipe | None) -> dict[str, list[Voice]]:
+    """By the part's name, what plays it, as a prompt would be read.
+
+    What the file says goes before the recipe, whose choices are about the tracks of the prompt.
+    """
+    reading = recipe.reading if recipe else None
+    if song.players:
+        silent = [name for name, own in song.players.items() if not own]
+        reading = Reading(tracks=tuple((name, NO_TRACK) for name in silent))
+    casting = cast(song, vocabulary, reading or Reading())
+    return {name: [voices[i] for i in indices]
+            for name, indices in casting.tracks.items()}
+
+
+def _made(midi: MidiTracks) -> set[int]:
+    """The numbers of tracks that hold made notes, and nothing else."""
+    return {index
+            for index, events in enumerate(midi.tracks)
+            if any(text_of(event) == MADE_MARK for event in events)}
+
+
+def _heard_tracks(midi: MidiTracks,
+                  song: Song,
+                  voices: Sequence[Voice]) -> Iterator[Lane]:
+    """A lane for each track of a song. Without marks of made tracks no note is old."""
+    made = _made(midi)
+    for track, voice in zip(song.tracks, voices, strict=True):
+        own = [event
+               for event in midi.tracks[voice.track]
+               if event.channel == voice.channel]
+        name = track.name or f"track {voice.track + 1}"
+        is_old = bool(made) and voice.track not in made
+        yield Lane(
+            name,
+            track.is_drum,
+            track.program,
+            track.notes,
+            _velocities(own),
+            _fades(own, track.notes),
+            np.full(len(track.notes), is_old),
+        )
+
+
+def _velocities(events: Sequence[Event]) -> np.ndarray:
+    """(N,) of one voice's notes, by pitch, then onset, as `song_of_tracks` sorts them."""
+    onsets = [events[on] for on, _ in note_pairs(events)]
+    values = np.array([(event.tick, event.message[1], event.message[2]) for event in onsets])
+    tick, pitch, velocity = values.T
+    return velocity[np.lexsort((tick, pitch))]
+
+
+def _fades(events: Sequence[Event], notes: np.ndarray) -> np.ndarray:
+    """(N,) ticks at which one voice's (N, 3) notes are let go.
+
+    A pedal holds a note until it comes up, or the note's pitch is struck again.
+    """
+    ends = notes[:, 1]
+    downs: list[int] = []
+    ups: list[int] = []
+    is_down = False
+    for event in events:
+        if event.kind != CONTROL_CHANGE or event.message[1] != SUSTAIN:
+            continue
+        if is_down != (event.message[2] >= PEDAL_DOWN):
+            is_down = not is_down
+            (downs if is_down else ups).append(event.tick)
+    if not downs:
+        return ends
+    ups += [int(ends.max())] * (len(downs) - len(ups))
+    place = np.searchsorted(np.array(downs), ends, side="right") - 1
+    fades = np.where(place >= 0, np.maximum(ends, np.array(ups)[place]), ends)
+    pitch = notes[:, 2]
+    next_onsets = np.append(notes[1:, 0], 0)  # of its pitch, as notes are sorted by pitch, then onset
+    is_struck_again = np.append(pitch[1:] == pitch[:-1], [False])
+    return np.where(is_struck_again, np.maximum(ends, np.minimum(fades, next_onsets)), fades)
+
+
+def _lanes(tracks: Mapping[Voice, Lane],
+           players: Mapping[str, Sequence[Voice]],
+           vocabulary: Vocabulary) -> Iterator[Lane]:
+    """The lane of each part, all that plays it joined; then those of tracks that play none."""
+    for part in vocabulary.parts:
+        lanes = [tracks[voice] for voice in players[part.name]]
+        joined = _joined([lane[3:] for lane in lanes])
+        yield Lane(part.name, part.is_drum, part.program, *joined)
+    playing = {voice for voices in players.values() for voice in voices}
+    for voice, lane in tracks.items():
+        if voice not in playing:
+            yield lane
+
+
+def _joined(lanes: Sequence[tuple[np.ndarray, ...]]) -> tuple[np.ndarray, ...]:
+    """Notes, velocities, fades, and which notes are old, of several lanes together."""
+    nothing = np.zeros(0, np.int64)
+    columns = zip((NO_NOTES, nothing, nothing, nothing.astype(bool)), *lanes, strict=True)
+    return tuple(np.concatenate(column) for column in columns)
+
+
+def _moved(lane: Lane, ticks: int) -> Lane:
+    """The lane so much later."""
+    notes = lane.notes + np.array([ticks, ticks, 0])
+    return lane._replace(notes=notes, fades=lane.fades + ticks)
+
+
+def _tempos(song: Song, origin: int) -> tuple[tuple[int, float], ...]:
+    """The tempo map from bar 1 on; of several tempos at one tick the last holds."""
+    by_tick = {0: DEFAULT_TEMPO}
+    for tick, tempo in song.tempos:
+        by_tick[tick - origin if tick else 0] = tempo  # a pickup is filled up at its own tempo
+    changes: list[tuple[int, float]] = []
+    for tick, tempo in by_tick.items():
+        if not changes or tempo != changes[-1][1]:
+            changes.append((tick, tempo))
+    return tuple(changes)
+
+
+# ---------------------------------------------------------------- of notes alone
+
+
+def view_of_notes(time_line: Song,
+                  notes: PartNotes,
+                  is_old: Sequence[np.ndarray],
+                  vocabulary: Vocabulary) -> SongView:
+    """A song that is in no file: of each part (N, 3) notes, and (N,) which of them are old."""
+    tracks = []
+    lanes = []
+    for part, own, old in zip(vocabulary.parts, notes, is_old, strict=True):
+        tracks.append(Track(part.name, part.program, part.is_drum, own))
+        velocities = np.full(len(own), VELOCITY)
+        lanes.append(Lane(part.name, part.is_drum, part.program, own, velocities, own[:, 1], old))
+    return SongView(
+        time_line.ticks_per_quarter,
+        clip_length(dataclasses.replace(time_line, tracks=tuple(tracks))).n_bars,
+        time_line.main_tempo(),
+        _tempos(time_line, 0),
+        tuple(lanes),
+    )
+
+
+def view_of_rows(rows: np.ndarray,
+                 vocabulary: Vocabulary,
+                 given: np.ndarray | None = None) -> SongView:
+    """A song of (N, F) rows; `given`, (N,) bool, are those that were there before it was made."""
+    parts = MidiTokenizerPooled(vocabulary).rows_to_parts(rows, TICKS_PER_QUARTER)
+    is_old = np.zeros(len(rows), bool) if given is None else given
+    part_of_row = vocabulary.part_of_id[rows[:, PITCH_INSTRUMENT]]
+    old_of_parts = [is_old[part_of_row == p] for p in range(len(parts))]
+    return view_of_notes(Song(TICKS_PER_QUARTER, ()), parts, old_of_parts, vocabulary)
+
+
+# ---------------------------------------------------------------- old and new
+
+
+def _fresh(view: SongView, wish: Wish) -> tuple[int, int] | None:
+    """The stretch in which a song is new; None if it is new from end to end, in any part."""
+    if wish.fill:
+        first, last = wish.fill
+        return (first - 1) * view.bar_ticks, last * view.bar_ticks
+    new_onsets = [lane.notes[~lane.is_old, 0] for lane in view.lanes]
+    first_onsets = [int(onsets.min()) for onsets in new_onsets if len(onsets)]
+    is_any_old = any(lane.is_old.any() for lane in view.lanes)
+    if wish.given or not first_onsets or not is_any_old:
+        return None
+    return min(first_onsets), view.n_bars * view.bar_ticks
+
+
+def _with_old_of_recipe(view: SongView,
+                        path: Path,
+                        recipe: Recipe,
+                        vocabulary: Vocabulary) -> SongView:
+    """The view of a song without made tracks: of the notes of its parts the recipe says which are old.
+
+    Songs from scratch are like that, those of token files, and all of earlier versions.
+    """
+    n_parts = len(vocabulary.parts)
+    notes = [lane.notes for lane in view.lanes[:n_parts]]
+    before = _kept_notes(path, recipe, vocabulary) if recipe.prompt else None
+    old = _old_notes(notes, view.ticks_per_quarter, recipe.wish, before, vocabulary)
+    of_parts = [lane._replace(is_old=is_old)
+                for lane, is_old in zip(view.lanes[:n_parts], old, strict=True)]
+    return dataclasses.replace(view, lanes=(*of_parts, *view.lanes[n_parts:]))
+
+
+def _kept_notes(path: Path,
+                recipe: Recipe,
+                vocabulary: Vocabulary) -> PartNotes | None:
+    """The notes of the prompt that a song continues, in steps of the grid; None if it is gone.
+
+    The prompt is looked for beside the song, where -sp saves it, then where the recipe says.
+    """
+    source = path.with_name(f"{path.stem}-prompt.mid")
+    n_rows = 0
+    if not source.is_file():
+        source = Path(recipe.prompt)
+        n_rows = recipe.prompt_rows
+        if not source.is_file() or file_hash(source) != recipe.prompt_hash:
+            return None
+    tokenizer = MidiTokenizerPooled(vocabulary)
+    try:
+        prompt = read_rows_alone(source, n_rows, tokenizer)
+    except UserError:
+        return None
+    return tokenizer.rows_to_parts(prompt.rows, vocabulary.steps_per_quarter)
+
+
+def _old_notes(notes: PartNotes,
+               ticks_per_quarter: int,
+               wish: Wish,
+               before: PartNotes | None,
+               vocabulary: Vocabulary) -> list[np.ndarray]:
+    """For each part, which of its (N, 3) notes were there before the song was made, (N,) bool.
+
+    Args:
+        before: notes of the prompt in steps of the grid. Only a song that goes on needs them; of
+            given parts and of bars made anew, the wish says enough.
+    """
+    names = vocabulary.part_names
+    if wish.given:
+        return [np.full(len(part), name in wish.given)
+                for part, name in zip(notes, names, strict=True)]
+    if wish.fill:
+        return _outside(notes, ticks_per_quarter, wish, names)
+    if before is None:
+        return [np.zeros(len(part), bool) for part in notes]
+    old = []
+    for part, kept in zip(notes, before, strict=True):
+        # Onsets in a unit that both share: ticks times steps.
+        there = {(onset * ticks_per_quarter, pitch)
+                 for onset, _, pitch in kept.tolist()}
+        steps = vocabulary.steps_per_quarter
+        is_old = [(onset * steps, pitch) in there
+                  for onset, _, pitch in part.tolist()]
+        old.append(np.array(is_old, bool))
+    return old
+
+
+def _outside(notes: PartNotes,
+             ticks_per_quarter: int,
+             wish: Wish,
+             names: Sequence[str],
+             ) -> list[np.ndarray]:
+    """Which notes lie outside the bars that `wish.fill` has made anew, or in parts it leaves."""
+    assert wish.fill
+    first, last = wish.fill
+    outside = []
+    for part, name in zip(notes, names, strict=True):
+        bar = part[:, 0] // (QUARTERS_PER_BAR * ticks_per_quarter) + 1
+        is_left = bool(wish.make and name not in wish.make)
+        outside.append((bar < first) | (bar > last) | is_left)
+    return outside

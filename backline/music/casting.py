@@ -1,0 +1,343 @@
+"""Who plays what: which tracks of a song play each part of the vocabulary.
+
+Of what may tell, the first counts that does: a person's word, a name, the drum channel, the
+program, how a track is played. A wrong guess is worse than a question.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import PurePath
+from typing import NamedTuple
+
+import numpy as np
+
+from backline.common.errors import UserError
+from backline.music.choices import ALL, CHANNEL, MOST_NOTES, NO_TRACK, PROGRAMS
+from backline.music.playing import BASS, DRUMS, LONGEST_DRUM, play_like, plays_like
+from backline.music.roles import names_other_instrument, parts_named
+from backline.music.song import NO_NOTES, Song, Track
+from backline.music.vocab import Part, Vocabulary
+
+FAMILY = 8  # programs of General MIDI: pianos, organs, guitars and so on
+MOST_LISTED = 6  # tracks that a question names
+MOST_CHANNELS = 2  # that one name may name a part for: a title may stand on all of them
+BASS_HIGHEST = 60  # a track whose middle pitch is higher is no question of a bass
+
+
+class Assignment(NamedTuple):
+    """Who plays what.
+
+    questions: by the part's name, the tracks that may play it, where none clearly does.
+    """
+
+    notes: list[np.ndarray]  # per part (N, 3) onsets, ends and pitches
+    tracks: dict[str, list[int]]  # by the part's name: indices into `song.tracks`
+    why: dict[str, str]  # by the part's name, if tracks play it
+    questions: dict[str, list[int]]
+
+    def left_out(self, song: Song) -> list[int]:
+        """Indices of the tracks with notes that play no part."""
+        used: set[int] = set().union(*self.tracks.values())
+        return [i for i in with_notes(song) if i not in used]
+
+
+def nobody(vocabulary: Vocabulary) -> Assignment:
+    """That of a song without notes."""
+    notes = [NO_NOTES for _ in vocabulary.parts]
+    return Assignment(notes, {name: [] for name in vocabulary.part_names}, {}, {})
+
+
+def assign_parts(song: Song,
+                 vocabulary: Vocabulary,
+                 wanted: Mapping[str, str] | None = None,
+                 join: bool = False,
+                 file_name: str = "") -> Assignment:
+    """Find which tracks play each part of the vocabulary.
+
+    A part that is `wanted` from certain tracks takes those, else those that the file itself says
+    (see `players.py`). Any other part takes, of what follows, the first that there is: tracks that
+    bear exactly its name; tracks named so by a word; tracks whose program it accepts; the track
+    that is played so. The first drum part takes all of these together, with every track on the
+    drum channel. Of several tracks another part takes the one with the most notes, or with `join`
+    all that bear its name, or are of one family of programs.
+
+    The file's name counts as the track's where a single track plays and has no telling name.
+    A track plays one part: of two that want it, the first gets it.
+    """
+    wanted = wanted or {}
+    casting = _Casting(song, vocabulary, file_name)
+    for part in vocabulary.parts:
+        which = wanted.get(part.name, "")
+        if which and which not in (ALL, MOST_NOTES):
+            asked = _asked_for(which, song)
+            casting.give(part, asked, f"asked for: {which}")
+        elif song.players.get(part.name):
+            casting.give(part, list(song.players[part.name]), "the file says so")
+    for part in vocabulary.parts:
+        if part.name in casting.tracks:
+            continue
+        how = wanted.get(part.name, "")
+        found, why = casting.candidates(part, how, join)
+        if len(found) > 1 and how == MOST_NOTES:
+            why = f"{why}, most notes of {len(found)} tracks"
+            found = [most_notes(found, song)]
+        casting.give(part, found, why)
+    return casting.assignment(wanted)
+
+
+class _Casting:
+    """Tracks are given to one part after another."""
+
+    def __init__(self, song: Song, vocabulary: Vocabulary, file_name: str) -> None:
+        self.song = song
+        self.vocabulary = vocabulary
+        self.free = with_notes(song)
+        self.tracks: dict[str, list[int]] = {}
+        self.why: dict[str, str] = {}
+        self.drum_part = next((part.name for part in vocabulary.parts if part.is_drum), "")
+        self.meanings = {i: self._meanings(i) for i in self.free}
+        if len(self.free) == 1 and not self.meanings[self.free[0]]:
+            named = parts_named(PurePath(file_name).stem, vocabulary)
+            self.meanings[self.free[0]] = self._without_contradiction(self.free[0], named)
+        unknown = {i: song.tracks[i].notes
+                   for i in self.free
+                   if self._says_nothing(i)}
+        self.likes = play_like(unknown, song.ticks_per_quarter)
+
+    def _meanings(self, i: int) -> frozenset[str]:
+        """The parts that a track's name may mean; none if it is the name of several channels."""
+        track = self.song.tracks[i]
+        sharing = [other for other in self.song.tracks if other.name == track.name]
+        channels = {other.channel for other in sharing}
+        kinds = {other.is_drum for other in sharing}
+        if track.shares_name:
+            return frozenset()
+        if track.name in self.vocabulary.part_names:
+            return frozenset([track.name])
+        if len(channels) > MOST_CHANNELS or len(kinds) > 1:
+            return frozenset()
+        return self._without_contradiction(i, parts_named(track.name, self.vocabulary))
+
+    def _without_contradiction(self, i: int, named: frozenset[str]) -> frozenset[str]:
+        """What a name may mean, given the track's channel and how it is played.
+
+        On the drum channel, "Bass" mostly is the bass drum.
+        """
+        track = self.song.tracks[i]
+        if not named or (len(named) == 1 and not track.is_drum):
+            return named
+        like = plays_like(track.notes, self.song.ticks_per_quarter)
+        as_played = self._part_played_like(like)
+        if as_played in named:
+            return frozenset([as_played])
+        if track.is_drum:
+            return frozenset([self.drum_part]) if self.drum_part in named else frozenset()
+        by_program = [part.name
+                      for part in self.vocabulary.parts
+                      if part.name in named and self._accepts(part, track)]
+        return frozenset(by_program) if len(by_program) == 1 else named
+
+    def _part_played_like(self, like: str | None) -> str:
+        """The part that plays like this, "" if the vocabulary has none."""
+        if like is None:
+            return ""
+        if like == DRUMS:
+            return self.drum_part
+        named = parts_named(like, self.vocabulary)
+        return next(iter(named)) if len(named) == 1 else ""
+
+    def _says_nothing(self, i: int) -> bool:
+        """Whether neither name nor channel nor program tells what a track plays."""
+        track = self.song.tracks[i]
+        has_meaning = len(self.meanings[i]) == 1 or track.is_drum or track.has_program
+        is_other = not track.shares_name and names_other_instrument(track.name, self.vocabulary)
+        return not has_meaning and not is_other
+
+    @staticmethod
+    def _accepts(part: Part, track: Track) -> bool:
+        """Whether a part accepts a track by its kind and the program that it names."""
+        is_known = track.is_drum or track.has_program
+        return is_known and track.is_drum == part.is_drum and part.accepts_program(track.program)
+
+    def candidates(self, part: Part, how: str, join: bool) -> tuple[list[int], str]:
+        """The tracks that play a part, and why. `how` many: `ALL`, `MOST_NOTES` or "", the rule."""
+        named = self._named(part)
+        exactly = [i for i in named if self.song.tracks[i].name == part.name]
+        accepted = [i
+                    for i in self.free
+                    if not self.meanings[i] and self._accepts(part, self.song.tracks[i])]
+        played = [i
+                  for i in self.free
+                  if self._part_played_like(self.likes.get(i)) == part.name]
+        by_program = "on the drum channel" if part.is_drum else "by program"
+        groups = [(exactly, "named so"),
+                  (named, "by name"),
+                  (accepted, by_program),
+                  (played, "as played")]
+        groups = [(found, why) for found, why in groups if found]
+        if not groups:
+            return [], ""
+        if part.is_drum or how == ALL:
+            together = {*named, *accepted, *played}
+            on_channel = all(self.song.tracks[i].is_drum for i in together)
+            why = by_program if part.is_drum and on_channel and not exactly else groups[0][1]
+            return sorted(together), why
+        found, why = groups[0]
+        agreeing = [i for i in named if self._accepts(part, self.song.tracks[i])]
+        if found is named and agreeing and not join:
+            found = agreeing
+        if join:
+            found, why = groups[1] if found is exactly else groups[0]
+            if found is accepted:
+                found = self._one_family(found)
+        elif len(found) > 1 and found != exactly and how != MOST_NOTES:
+            why = f"{why}, most notes of {len(found)} tracks"
+            found = [most_notes(found, self.song)]
+        return found, why
+
+    def _named(self, part: Part) -> list[int]:
+        """The tracks that bear a part's name, or a word for it.
+
+        Beside tracks on the drum channel, others with a program are drums only if played so:
+        "Perc Line" may be a marimba.
+        """
+        named = [i for i in self.free if self.meanings[i] == {part.name}]
+        tracks = self.song.tracks
+        if not part.is_drum or not any(tracks[i].is_drum for i in self.free):
+            return named
+        return [i
+                for i in named
+                if tracks[i].is_drum
+                or not tracks[i].has_program
+                or tracks[i].name == part.name
+                or plays_like(tracks[i].notes, self.song.ticks_per_quarter) == DRUMS]
+
+    def _one_family(self, indices: list[int]) -> list[int]:
+        """Of these tracks the one with the most notes, and all of its family of programs."""
+        leading = self.song.tracks[most_notes(indices, self.song)]
+        return [i
+                for i in indices
+                if self.song.tracks[i].program // FAMILY == leading.program // FAMILY]
+
+    def give(self, part: Part, indices: list[int], why: str) -> None:
+        """Let those of the tracks that are free play a part."""
+        given = [i for i in indices if i in self.free]
+        self.tracks[part.name] = given
+        self.why[part.name] = why
+        self.free = [i for i in self.free if i not in given]
+
+    def assignment(self, wanted: Mapping[str, str]) -> Assignment:
+        """What was given, in the order of the vocabulary's parts."""
+        names = self.vocabulary.part_names
+        tracks = {name: self.tracks[name] for name in names}
+        why = {name: self.why[name]
+               for name in names
+               if tracks[name]}
+        notes = [self._notes(indices) for indices in tracks.values()]
+        return Assignment(notes, tracks, why, self._questions(wanted))
+
+    def _questions(self, wanted: Mapping[str, str]) -> dict[str, list[int]]:
+        questions = {}
+        for part in self.vocabulary.parts:
+            if self.tracks[part.name] or part.name in wanted:
+                continue
+            found = [i for i in self.free if self._may_play(i, part)]
+            if found:
+                questions[part.name] = found
+        return questions
+
+    def _may_play(self, i: int, part: Part) -> bool:
+        """Whether a track of which nothing tells what it plays may play a part."""
+        if self.meanings[i] or not self._says_nothing(i):
+            return part.name in self.meanings[i]
+        onset, end, pitch = self.song.tracks[i].notes.T
+        if part.is_drum:
+            longest = LONGEST_DRUM * self.song.ticks_per_quarter
+            is_short = np.median(end - onset) <= longest
+            return bool(is_short) and part.lowest_pitch <= np.median(pitch) <= part.highest_pitch
+        is_bass = part.name == self._part_played_like(BASS)
+        return not is_bass or bool(np.median(pitch) <= BASS_HIGHEST)
+
+    def _notes(self, indices: list[int]) -> np.ndarray:
+        """(N, 3) notes of these tracks together."""
+        notes = [self.song.tracks[i].notes for i in indices]
+        if len(notes) == 1:
+            return notes[0]
+        return np.concatenate([NO_NOTES, *notes])
+
+
+def check_clear(song: Song,
+                assignment: Assignment,
+                needed: Iterable[str],
+                where: str) -> None:
+    """Raise UserError if a part that is needed may be played by tracks, but clearly by none.
+
+    The message lists them, and the option that settles it.
+    """
+    texts = track_texts(song)
+    numbers = list(texts)
+    for name in needed:
+        indices = assignment.questions.get(name)
+        if indices:
+            tracks = ", ".join(texts[i] for i in indices[:MOST_LISTED])
+            if len(indices) > MOST_LISTED:
+                tracks += f" and {len(indices) - MOST_LISTED} more"
+            number = numbers.index(indices[0]) + 1
+            raise UserError(f"{where}: which track plays the {name} is not clear: {tracks}; say so "
+                            f"with --part '{name}=#{number}', or --part {name}={NO_TRACK}")
+
+
+def with_notes(song: Song) -> list[int]:
+    """Indices of the tracks that play."""
+    return [i for i, track in enumerate(song.tracks) if len(track.notes)]
+
+
+def track_texts(song: Song) -> dict[int, str]:
+    """A text for each track that plays, numbered as --part does."""
+    texts = {}
+    for number, i in enumerate(with_notes(song), 1):
+        track = song.tracks[i]
+        kind = "drums" if track.is_drum else f"program {track.program}"
+        if not track.is_drum and not track.has_program:
+            kind = "no program"
+        name = track.name or "unnamed"
+        texts[i] = f"#{number} {name} ({kind}, {len(track.notes)} notes)"
+    return texts
+
+
+def most_notes(indices: Sequence[int], song: Song) -> int:
+    """Of tracks with equally many notes always the same, whatever their order in the file."""
+    def key(i: int) -> tuple:
+        """The most notes first; then by what the track holds."""
+        track = song.tracks[i]
+        return -len(track.notes), track.program, track.name, track.notes.tobytes()
+
+    return min(indices, key=key)
+
+
+def _asked_for(which: str, song: Song) -> list[int]:
+    """Indices of the tracks that a person asked for; see `choices.OPTIONS`."""
+    playing = with_notes(song)
+    if which == NO_TRACK:
+        return []
+    pattern = which.casefold()
+    names = {i: song.tracks[i].name.casefold() for i in playing}
+    if named := [i for i, name in names.items() if name == pattern]:
+        return named
+    if which.startswith("#"):
+        number = int(which[1:])
+        return playing[number - 1:number]
+    if channel := re.fullmatch(CHANNEL, pattern):
+        return [i for i in playing if song.tracks[i].channel == int(channel[1]) - 1]
+    if programs := re.fullmatch(PROGRAMS, which):
+        first = int(programs[1])
+        last = int(programs[2] or first)
+        melodic = [i for i in playing if not song.tracks[i].is_drum]
+        found = [i for i in melodic if first <= song.tracks[i].program <= last]
+        return [most_notes(found, song)] if found else []
+    return [i
+            for i, name in names.items()
+            if fnmatch.fnmatchcase(name, pattern)]

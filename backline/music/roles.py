@@ -1,0 +1,106 @@
+"""Which part a text names: the name of a track or a file, or what a person types.
+
+Texts are compared word by word, in any letter case, without accents. The words for a part are its
+name and its synonyms in the vocabulary; a vocabulary that has none for it borrows those of the part
+of that name in the default vocabulary.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import unicodedata
+
+from backline.music.vocab import Part, Vocabulary, load_vocabulary
+
+Phrase = tuple[str, ...]
+OTHER: frozenset[str] = frozenset()  # what phrases stand for that name no part
+
+
+def parts_named(text: str, vocabulary: Vocabulary) -> frozenset[str]:
+    """Names of the parts that a text may mean: none, one, or several if it has several meanings.
+
+    Of phrases inside one another the longest counts: "Bass Drum" is no bass, "Steel Drums" are no
+    drums. Of words with two meanings the one counts that the other words share: "808" may be drums
+    or bass, "808 Bass" is bass.
+    """
+    found = [parts for parts in _phrases_in(text, vocabulary) if parts]
+    if not found:
+        return OTHER
+    shared = frozenset.intersection(*found)
+    return shared or frozenset.union(*found)
+
+
+def names_other_instrument(text: str, vocabulary: Vocabulary) -> bool:
+    """Whether a text names an instrument, and none that plays a part."""
+    found = _phrases_in(text, vocabulary)
+    return bool(found) and not any(found)
+
+
+def part_asked_for(text: str, vocabulary: Vocabulary) -> str | None:
+    """The name of the part that a person means by a word: "Bass", "keys", "KIT".
+
+    None if it is no part's, or that of several.
+    """
+    parts = _lookup(_words(text), _lexicon(vocabulary))
+    if parts is None or len(parts) != 1:
+        return None
+    name, = parts
+    return name
+
+
+def _phrases_in(text: str, vocabulary: Vocabulary) -> list[frozenset[str]]:
+    """The parts that each phrase of a text stands for, without phrases inside longer ones."""
+    lexicon = _lexicon(vocabulary)
+    longest = max(map(len, lexicon))
+    words = _words(text)
+    found: list[frozenset[str]] = []
+    covered = 0  # words up to here lie inside a phrase found
+    for start in range(len(words)):
+        for end in range(min(start + longest, len(words)), max(start, covered), -1):
+            parts = _lookup(words[start:end], lexicon)
+            if parts is not None:
+                found.append(parts)
+                covered = end
+                break
+    return found
+
+
+def _lookup(phrase: Phrase, lexicon: dict[Phrase, frozenset[str]]) -> frozenset[str] | None:
+    """What a phrase stands for, in the plural too; None if it is not known."""
+    if phrase in lexicon or not phrase:
+        return lexicon.get(phrase)
+    *first, last = phrase
+    if not last.endswith("s"):
+        return None
+    singular = (*first, last[:-1])
+    return lexicon.get(singular)
+
+
+@functools.lru_cache(maxsize=64)
+def _lexicon(vocabulary: Vocabulary) -> dict[Phrase, frozenset[str]]:
+    """The parts that each phrase stands for. A part's name is that part's alone."""
+    default = load_vocabulary()
+    others = vocabulary.other_instruments or default.other_instruments
+    lexicon = {_words(phrase): OTHER for phrase in others}
+    defaults = {part.name.casefold(): part for part in default.parts}
+    for part in vocabulary.parts:
+        for phrase in _synonyms(part, defaults):
+            words = _words(phrase)
+            lexicon[words] = lexicon.get(words, OTHER) | {part.name}
+    for name in vocabulary.part_names:
+        lexicon[_words(name)] = frozenset([name])
+    return lexicon
+
+
+def _synonyms(part: Part, defaults: dict[str, Part]) -> tuple[str, ...]:
+    default = defaults.get(part.name.casefold(), part)
+    return part.synonyms or default.synonyms
+
+
+def _words(text: str) -> Phrase:
+    """The words of a text: "MyBass_2" has my, bass and 2."""
+    apart = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", text)
+    decomposed = unicodedata.normalize("NFKD", apart)
+    plain = "".join(letter for letter in decomposed if not unicodedata.combining(letter))
+    return tuple(re.findall(r"[^\W\d_]+|\d+", plain.casefold()))

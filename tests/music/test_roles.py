@@ -1,0 +1,81 @@
+"""Which part a name, a file name or a person's word means."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from backline.common.paths import DEFAULT_VOCABULARY
+from backline.music.roles import names_other_instrument, part_asked_for, parts_named
+from backline.music.vocab import load_vocabulary
+
+VOCABULARY = load_vocabulary()
+BARE = load_vocabulary(VOCABULARY.to_dict())
+PUBLISHED = load_vocabulary(VOCABULARY.to_published())
+
+DRUMS = ["Drums", "DRUM", "EZdrummer", "EZ Drummer 3", "Kit", "Drumset", "DrumKit_01", "Bass Drum", "bassdrum 2",
+         "Drum Rack", "Superior Drummer 3", "Addictive Drums", "Perc.", "Hi-Hat", "HiHats", "TR-808", "808 kit",
+         "TR909", "Schlagzeug", "Batería", "batterie", "ударные", "ドラム", "Kick", "Snare (D3)", "Percussion",
+         "std drums", "Drums / Wire Brush"]
+BASSES = ["Bass", "BASS", "Bass Gtr", "E-Bass", "eBass", "Synth Bass 2", "SynthBass1", "Kontrabaß", "Contrabass",
+          "bajo", "basse", "808 Bass", "Keyboard bass", "MyBass_2", "Sub", "Fretless", "Bass    (BB)", "бас-гитара",
+          "ベース", "basses"]
+PIANOS = ["Piano", "PIANOS", "Keys", "KEYBOARD 2", "Rhodes", "Rhodes Piano", "Wurli", "Church Organ", "Hammond B3",
+          "Clavinet", "E-Piano", "Klavier", "clavier", "Teclado", "Flügel", "Piano LH", "пианино", "pno"]
+OTHERS = ["Bassoon", "Bass Clarinet", "Steel Drums", "Lead Guitar", "Strings 1", "Vocal", "Alto Sax",
+          "Taiko Drum",
+          "Melody", "Contra Bassoon", "Bass Trombone"]
+NOTHING = ["", "Track 1", "Inst 3", "MIDI Region", "Audio 2", "Untitled", "Drumstick", "Organic", "Bassment", "1",
+           "---", "\0\ufffd"]
+SEVERAL = {"808": {"drums", "bass"}, "Drum & Bass": {"drums", "bass"}, "Bass and Piano": {"bass", "piano"}}
+
+
+@pytest.mark.parametrize("vocabulary", [VOCABULARY, BARE, PUBLISHED], ids=["default", "without synonyms", "published"])
+def test_a_name_names_a_part_in_any_case_and_language(vocabulary):
+    for part, names in (("drums", DRUMS), ("bass", BASSES), ("piano", PIANOS)):
+        found = {name: set(parts_named(name, vocabulary)) for name in names}
+        assert found == {name: {part} for name in names}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_instruments_name_no_part(name):
+    assert not parts_named(name, VOCABULARY)
+    assert names_other_instrument(name, VOCABULARY)
+
+
+@pytest.mark.parametrize("name", NOTHING)
+def test_words_of_little_meaning_name_nothing(name):
+    assert not parts_named(name, VOCABULARY)
+    assert not names_other_instrument(name, VOCABULARY)
+
+
+@pytest.mark.parametrize("name", SEVERAL)
+def test_two_meanings_are_both_told(name):
+    assert parts_named(name, VOCABULARY) == SEVERAL[name]
+
+
+def test_part_that_a_person_types():
+    typed = {"Bass": "bass", "keys": "piano", "KIT": "drums",
+             "Bass Guitar": "bass", "rhodes": "piano"}
+    assert {text: part_asked_for(text, VOCABULARY) for text in typed} == typed
+    for text in ("", "808", "guitar", "my bass", "drums,bass"):
+        assert part_asked_for(text, VOCABULARY) is None
+
+
+def test_a_name_of_a_part_is_that_parts_alone():
+    data = VOCABULARY.to_dict()
+    organ = {**data["parts"][2], "name": "organ", "synonyms": ["hammond"]}
+    strings = {**data["parts"][2], "name": "strings", "synonyms": []}
+    vocabulary = load_vocabulary({**data, "parts": [*data["parts"], organ, strings]})
+    assert parts_named("Church Organ", vocabulary) == {"organ"}
+    assert parts_named("Strings", vocabulary) == {"strings"}
+    assert parts_named("Piano", vocabulary) == {"piano"}
+    assert parts_named("Hammond", vocabulary) == {"organ", "piano"}
+
+
+def test_synonyms_change_no_id():
+    assert BARE == VOCABULARY and not BARE.parts[0].synonyms and VOCABULARY.parts[0].synonyms
+    assert BARE.digest == VOCABULARY.digest
+    assert "synonyms" not in json.dumps(VOCABULARY.to_published())
+    assert json.loads(DEFAULT_VOCABULARY.read_text(encoding="utf-8"))["parts"][0]["synonyms"]
