@@ -7,12 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from found_files import BAR, FOUND, N_BARS, QUARTER
-from midi_bytes import midi_file, name, note
+from found_files import BAR, BASS, FOUND, N_BARS, QUARTER
+from midi_bytes import DRUM_CHANNEL, meta, midi_file, name, note, program
 
 from backline.generation.config import Reading
+from backline.generation.given_song import Made, made_places, made_tracks, parts_on_used_channels
 from backline.generation.reading import Asked, Heard, hear
-from backline.music.midi_edits import with_releases
+from backline.music.midi_edits import Place, with_releases
 from backline.music.midi_reader import read_song
 from backline.music.midi_tracks import MidiTracks, read_tracks
 from backline.music.names import decoded_name
@@ -139,3 +140,54 @@ def test_ticks_too_few_for_made_notes_get_finer():
 @pytest.mark.parametrize(("which", "ticks"), [("odd_resolution", 70), ("fine_resolution", 15360)])
 def test_other_ticks_stay(which, ticks):
     assert heard(which).given.midi.ticks_per_quarter == ticks
+
+
+# ---------------------------------------------------------------- channels
+
+
+def made(which: str, *parts: str) -> dict[str, Place]:
+    """Where the made tracks of a found file go."""
+    return made_places(heard(which).given, parts)
+
+
+def test_made_parts_go_to_free_channels_of_their_parts_port():
+    assert made("two_ports", "drums", "bass", "piano") == {
+        "drums": (1, DRUM_CHANNEL), "bass": (1, 2), "piano": (1, 3)}
+    given = heard("two_ports").given
+    notes = [np.array([[0, 8, 40]]) for _ in VOCABULARY.parts]
+    tracks = made_tracks(given, Made(notes, [np.array([100])] * len(notes), ("bass",)))
+    messages = [event.message for event in tracks["bass"]]
+    assert meta(0x21, b"\1") in messages
+    assert bytes([0xC2, BASS]) in messages
+    assert not parts_on_used_channels(given, VOCABULARY.part_names)
+
+
+def test_a_song_of_one_port_says_none():
+    given = heard("karaoke").given
+    assert made("karaoke", "drums", "piano") == {"drums": (0, DRUM_CHANNEL), "piano": (0, 2)}
+    notes = [np.array([[0, 8, 60]]) for _ in VOCABULARY.parts]
+    tracks = made_tracks(given, Made(notes, [np.array([100])] * len(notes), ("piano",)))
+    assert not any(event.meta == 0x21 for event in tracks["piano"])
+
+
+def test_a_track_of_many_channels_is_named_once():
+    """An MPE keyboard's has one for each note that sounds."""
+    line, = [line for line in told("mpe") if line.startswith("piano")]
+    assert line == "piano: Seaboard Piano (14 channels)"
+
+
+# ---------------------------------------------------------------- key switches
+
+
+def test_key_switches_are_kept_and_not_heard():
+    song = heard("keyswitches")
+    assert "4 of 20 bass notes are below E0, as key switches are: kept, but not heard" in song.notices[-1]
+    plain = heard("crlf_behind")
+    assert song.rows.tolist() == plain.rows.tolist()
+
+
+def test_a_part_of_low_notes_alone_is_heard():
+    low = midi_file([name("Drums"), *note(0, QUARTER, 38, DRUM_CHANNEL)],
+                    [name("Bass"), program(BASS), *note(0, QUARTER, 14)], division=QUARTER)
+    rows = hear(read_tracks("low.mid", low), Path("low.mid"), Asked(), VOCABULARY).rows
+    assert len(rows) == 2

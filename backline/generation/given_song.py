@@ -16,12 +16,15 @@ import numpy as np
 from backline.music.bars import quantize_onsets
 from backline.music.channels import DRUM_CHANNEL
 from backline.music.midi_edits import (
+    PORT,
+    Place,
     all_voices,
     ending_at,
-    free_channels,
+    free_places,
+    ports,
     sound_of,
     tracks_without,
-    used_channels,
+    used_places,
     with_hole,
     without_voices,
 )
@@ -209,19 +212,21 @@ def end_of_song(given: GivenSong, made: Made) -> int:
 
 def made_tracks(given: GivenSong, made: Made) -> dict[str, tuple[Event, ...]]:
     """The track of each part that is made, by its name."""
-    channels = made_channels(given, made.parts)
+    places = made_places(given, made.parts)
     tracks = {}
     first_tick = given.tick(made.first_step)
     for index, part in enumerate(given.vocabulary.parts):
         if part.name in made.parts:
-            channel = channels[part.name]
-            sound = _sound(given, part, channel, first_tick)
+            place = places[part.name]
+            channel = place.channel
+            sound = _sound(given, part, place, first_tick)
             notes = _in_ticks(given, made, index)
             has_own = bool(given.voices[part.name]) and part.name not in made.dropped
             name = f"{part.name} (new)" if has_own else part.name
             tracks[part.name] = (
                 _name_event(name),
                 Event(0, meta_message(TEXT, MADE_MARK)),
+                *_port_event(place),
                 *(Event(0, bytes([message[0] | channel]) + message[1:]) for message in sound),
                 *_note_events(notes, made.velocities[index], channel),
             )
@@ -232,43 +237,52 @@ def _name_event(name: str) -> Event:
     return Event(0, meta_message(NAME, name.encode()))
 
 
-def made_channels(given: GivenSong, parts: Sequence[str]) -> dict[str, int]:
-    """The channel of each part that is made: a free one, or where none is left the part's own.
+def _port_event(place: Place) -> list[Event]:
+    """What says a track's port; nothing for the first one, which needs no word."""
+    return [Event(0, meta_message(PORT, bytes([place.port])))] if place.port else []
 
-    Drums are on the channel of drums.
+
+def made_places(given: GivenSong, parts: Sequence[str]) -> dict[str, Place]:
+    """The place of each part that is made: a free one, or where none is left the part's own.
+
+    Drums are on the channel of drums. A part is on its own port, if that has a place.
     """
-    free = free_channels(given.midi)
-    channels = {}
+    free = free_places(given.midi)
+    port_of_track = ports(given.midi)
+    places = {}
     for part in given.vocabulary.parts:
         if part.name not in parts:
             continue
+        own = given.voices[part.name]
+        port = port_of_track[own[0].track] if own else min(port_of_track, default=0)
         if part.is_drum:
-            channels[part.name] = DRUM_CHANNEL
+            places[part.name] = Place(port, DRUM_CHANNEL)
         elif free:
-            channels[part.name] = free.pop(0)
+            place = min(free, key=lambda place: (place.port != port, place))
+            free.remove(place)
+            places[part.name] = place
         else:
-            own = given.voices[part.name]
-            channels[part.name] = own[0].channel if own else N_CHANNELS - 1
-    return channels
+            places[part.name] = Place(port, own[0].channel if own else N_CHANNELS - 1)
+    return places
 
 
 def parts_on_used_channels(given: GivenSong, parts: Sequence[str]) -> list[str]:
     """Parts that share a channel with something else of the song, as none is free; drums may."""
-    used = used_channels(given.midi)
+    used = used_places(given.midi)
     return [name
-            for name, channel in made_channels(given, parts).items()
-            if channel in used and channel != DRUM_CHANNEL]
+            for name, place in made_places(given, parts).items()
+            if place in used and place.channel != DRUM_CHANNEL]
 
 
 def _sound(given: GivenSong,
            part: Part,
-           channel: int,
+           place: Place,
            tick: int) -> list[bytes]:
     """Messages for channel 0 that make a part sound as it does in the song at `tick`.
 
     A channel that is shared keeps its sound. A part that the song lacks has its program.
     """
-    if channel in used_channels(given.midi):
+    if place in used_places(given.midi):
         return []
     voices = given.voices[part.name]
     if voices:

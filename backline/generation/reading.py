@@ -46,6 +46,7 @@ from tokenizer import parts_to_rows
 
 FEWEST_TICKS = 24  # per quarter: MIDI's own clock; with fewer, made notes would be out of time
 FINE_TICKS = 96  # per quarter, at least, in their place
+LOWEST_NOTE = 16  # E0, an octave below a bass's lowest string
 OFF_GRID = 0.1  # share of onsets off the grid from which on a line says so
 FAR_OFF = 0.2  # of a step: from how far off a note counts as off the grid
 ROOM_BEFORE = 0.5  # share of the bars heard of a long song that lie before those made anew
@@ -237,16 +238,22 @@ class _Hearing:
         texts = []
         for name, indices in self.casting.tracks.items():
             if indices:
-                tracks = " and ".join(self._track_name(i) for i in indices)
+                tracks = " and ".join(self._track_names(indices))
                 texts.append(f"{name}: {tracks}")
-        unheard = [self._track_name(i) for i in self.casting.left_out(self.song)]
+        unheard = self._track_names(self.casting.left_out(self.song))
         if unheard:
             texts.append(f"kept, but not heard by the model: {', '.join(unheard)}")
         return "; ".join(texts)
 
-    def _track_name(self, index: int) -> str:
-        name = self.song.tracks[index].name
-        return name[:40] if name else f"track {self.voices[index].track + 1}"
+    def _track_names(self, indices: list[int]) -> list[str]:
+        """Names of tracks; of one with several channels once, with how many."""
+        counts: dict[tuple[int, str], int] = {}
+        for i in indices:
+            track = self.voices[i].track
+            name = self.song.tracks[i].name[:40] or f"track {track + 1}"
+            counts[track, name] = counts.get((track, name), 0) + 1
+        return [name if n == 1 else f"{name} ({n} channels)"
+                for (_, name), n in counts.items()]
 
     # ------------------------------------------------------------ what the model hears
 
@@ -272,7 +279,8 @@ class _Hearing:
     def rows(self) -> np.ndarray:
         """(N, F) ids of the notes heard."""
         parts = []
-        for part, notes in zip(self.vocabulary.parts, self.casting.notes, strict=True):
+        for part, played in zip(self.vocabulary.parts, self.casting.notes, strict=True):
+            notes = played if part.is_drum else self._without_switches(part.name, played)
             fitted, _ = fit_range(notes, part, self.reading, self.where)
             self._say_range(part.name, notes, fitted)
             parts.append(fitted[np.argsort(fitted[:, 0], kind="stable")])
@@ -287,6 +295,16 @@ class _Hearing:
                                 f"the model's grid, which hears them once")
         self._say_grid(parts)
         return rows
+
+    def _without_switches(self, name: str, notes: np.ndarray) -> np.ndarray:
+        """Notes without the lowest, if others are left: they choose how a sampler plays."""
+        is_note = notes[:, 2] >= LOWEST_NOTE
+        n_switches = int((~is_note).sum())
+        if not n_switches or not is_note.any():
+            return notes
+        self.notices.append(f"{n_switches} of {len(notes)} {name} notes are below E0, as key switches "
+                            f"are: kept, but not heard")
+        return notes[is_note]
 
     def _say_range(self, name: str, notes: np.ndarray, fitted: np.ndarray) -> None:
         if n_unheard := len(notes) - len(fitted):

@@ -22,7 +22,14 @@ from backline.music.midi_events import (
     SYSEX,
     TEMPO,
 )
-from backline.music.midi_tracks import Event, MidiTracks, meta_message, note_pairs, text_of
+from backline.music.midi_tracks import (
+    Event,
+    MidiTracks,
+    meta_message,
+    meta_value,
+    note_pairs,
+    text_of,
+)
 from backline.music.players import Voice
 from backline.music.song import MICROSECONDS_PER_MINUTE
 
@@ -35,7 +42,8 @@ CENTRE = bytes([0, 64])  # values of a pitch bend that bends nothing
 BANK, VOLUME, PAN, EXPRESSION, FINE_BANK, REVERB, CHORUS = 0, 7, 10, 11, 32, 91, 93
 SOUND_CONTROLLERS = (BANK, FINE_BANK, VOLUME, PAN, EXPRESSION, REVERB, CHORUS)
 # Meta messages that say something about their track alone: number, name, instrument, channel, port.
-ABOUT_TRACK = (0x00, NAME, 0x04, 0x20, 0x21)
+PORT = 0x21
+ABOUT_TRACK = (0x00, NAME, 0x04, 0x20, PORT)
 STATES = (TEMPO, SIGNATURE, KEY)  # meta messages that hold until the next of their kind
 Track = Sequence[Event]
 KeepNote = Callable[[int, Event], bool]  # of a track's index and a note-on
@@ -76,20 +84,39 @@ def all_voices(midi: MidiTracks) -> list[Voice]:
     return voices
 
 
-def used_channels(midi: MidiTracks) -> set[int]:
-    """Channels that any message of the file is for."""
-    return {event.channel
-            for events in midi.tracks
+class Place(NamedTuple):
+    """Where the notes of a track go: a channel of a port, both counted from 0."""
+
+    port: int
+    channel: int
+
+
+def ports(midi: MidiTracks) -> list[int]:
+    """The port of each track: programs with more than 16 instruments number several."""
+    found = []
+    for events in midi.tracks:
+        values = [meta_value(event.message) for event in events if event.meta == PORT]
+        found.append(values[0][0] if values and values[0] else 0)
+    return found
+
+
+def used_places(midi: MidiTracks) -> set[Place]:
+    """Places that any message of the file is for."""
+    return {Place(port, event.channel)
+            for port, events in zip(ports(midi), midi.tracks, strict=True)
             for event in events
             if event.channel >= 0}
 
 
-def free_channels(midi: MidiTracks) -> list[int]:
-    """Channels that the file leaves free, that of drums left out."""
-    used = used_channels(midi)
-    return [channel
-            for channel in range(N_CHANNELS)
-            if channel not in used and channel != DRUM_CHANNEL]
+def free_places(midi: MidiTracks) -> list[Place]:
+    """Places of the file's ports that it leaves free, channels of drums left out."""
+    used = used_places(midi)
+    every = (Place(port, channel)
+             for port in sorted(set(ports(midi)))
+             for channel in range(N_CHANNELS))
+    return [place
+            for place in every
+            if place not in used and place.channel != DRUM_CHANNEL]
 
 
 def sound_of(midi: MidiTracks, voice: Voice, tick: int) -> list[bytes]:
