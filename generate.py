@@ -405,7 +405,7 @@ class Outputs:
             for events in tokenizer.tokens_to_events(song.notes):
                 print(" ".join(events))
         tempo = session.prompt.tempo
-        contents = describe(rows, len(song.notes), tokenizer, tempo, session.task.n_bars)
+        contents = describe(rows, len(song.notes), tokenizer, tempo, session.bars_of(rows))
         line = f"{whole}: {contents}, {tempo:g} BPM"
         said = (line, song.told, song.score, song.copied)
         print("; ".join(filter(None, said)))

@@ -14,7 +14,7 @@ from backline.generation.claims import write_new, write_over
 from backline.generation.recipes import Recipe, with_recipe
 from backline.music.midi_writer import end_at_next_onset, parts_to_bytes
 from backline.music.song import TICKS_PER_QUARTER
-from backline.music.vocab import BAR, FIRST_ID, PITCH_INSTRUMENT, QUARTERS_PER_BAR
+from backline.music.vocab import PITCH_INSTRUMENT, QUARTERS_PER_BAR
 from tokenizer import MidiTokenizerPooled
 
 LOG_NAME = "genconfigs.txt"
@@ -83,14 +83,12 @@ def describe(rows: np.ndarray,
              tokenizer: MidiTokenizerPooled,
              tempo: float,
              n_bars: int) -> str:
-    """Bars, minutes, notes and notes per part of a song of at least `n_bars`, on one line."""
+    """Bars, minutes, notes and notes per part of a song of `n_bars`, on one line."""
     v = tokenizer.vocabulary
     part_of_note = v.part_of_id[rows[:, PITCH_INSTRUMENT]]  # (N,)
     counts = np.bincount(part_of_note, minlength=len(v.parts))
     parts = ", ".join(f"{name} {count}"
                       for name, count in zip(v.part_names, counts, strict=True))
-    if len(rows):
-        n_bars = max(n_bars, int(rows[-1, BAR]) - FIRST_ID + 1)
     new = ""
     if n_new < len(rows):
         new = f", {n_new} of them new"

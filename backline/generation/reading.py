@@ -50,8 +50,6 @@ LOWEST_NOTE = 16  # E0, an octave below a bass's lowest string
 OFF_GRID = 0.1  # share of onsets off the grid from which on a line says so
 FAR_OFF = 0.2  # of a step: from how far off a note counts as off the grid
 ROOM_BEFORE = 0.5  # share of the bars heard of a long song that lie before those made anew
-
-
 # Text events of songs that this program wrote; the next one has its own.
 OWN_TEXTS = (MADE_MARK, PLAYERS_BEGINNING, BEGINNING.encode())
 

@@ -26,7 +26,7 @@ from backline.generation.keeping import keep_heard
 from backline.generation.output_files import song_bytes
 from backline.generation.prompt import Prompt
 from backline.generation.recipes import Recipe, recipe_text
-from backline.generation.task import SOON, Task, Wish, ends_soon, lacking_parts, make_task
+from backline.generation.task import SOON, Task, Wish, bars_in, ends_soon, lacking_parts, make_task
 from backline.generation.telling import Told, describe_told, tell
 from backline.music.dynamics import dynamics_table, given_dynamics, made_velocities
 from backline.music.midi_writer import VELOCITY
@@ -287,6 +287,12 @@ class Session:
         velocities = self.velocities(rows, new, recipe.seed)
         return song_bytes(rows, self.loaded.tokenizer, self.prompt.tempo, recipe, self.task.n_bars,
                           velocities)
+
+    def bars_of(self, rows: np.ndarray) -> int:
+        """Bars of the song with (N, F) rows, those that the model does not hear counted too."""
+        clip = self.prompt.clip
+        n_unheard = clip.first_bar if clip else 0
+        return n_unheard + max(bars_in(rows), self.task.n_bars)
 
     def velocities(self, rows: np.ndarray, new: np.ndarray, seed: int) -> np.ndarray:
         """(N,) of the (N, F) rows of a song, of which those in (M, F) `new` are made.

@@ -110,10 +110,10 @@ def clip_of_rows(rows: np.ndarray, vocabulary: Vocabulary, goes_on: bool) -> Cli
     end = onset + rows[:, NOTE_DUR] - FIRST_ID + 1
     sounding = np.stack([onset, end, rows[:, PITCH_INSTRUMENT]], axis=1)
     if goes_on:
-        return Clip(_n_bars(rows), goes_on=True, sounding=sounding)
+        return Clip(bars_in(rows), goes_on=True, sounding=sounding)
     late = vocabulary.steps_per_quarter // 8
     n_bars = -((late - int(end.max(initial=0))) // vocabulary.steps_per_bar)
-    return Clip(max(n_bars, _n_bars(rows)), sounding=sounding)
+    return Clip(max(n_bars, bars_in(rows)), sounding=sounding)
 
 
 def _is_range(bars: tuple[int, ...]) -> bool:
@@ -154,7 +154,7 @@ class Task:
     def first_bar(self) -> int:
         """The first bar to be made, from 0."""
         first = self.rules.first // self.rules.vocabulary.steps_per_bar
-        return max(first, _n_bars(self.prompt))
+        return max(first, bars_in(self.prompt))
 
     @property
     def silent(self) -> tuple[str, ...]:
@@ -254,7 +254,7 @@ def make_task(wish: Wish,
     """
     check_has_song(bool(wish.given), bool(wish.fill), bool(len(prompt)))
     if clip is None:
-        clip = Clip(_n_bars(prompt), goes_on=True)
+        clip = Clip(bars_in(prompt), goes_on=True)
     asking = _Asking(wish, prompt, vocabulary, config, clip)
     if wish.fill:
         return _fill(asking)
@@ -354,7 +354,7 @@ def _parts_for_parts(asking: _Asking) -> Task:
     if not make:
         raise UserError("--given names all parts; leave out those to be made")
     given = prompt[_plays(prompt, wish.given, vocabulary)]
-    n_bars = _n_bars(given) if clip.goes_on else clip.n_bars
+    n_bars = bars_in(given) if clip.goes_on else clip.n_bars
     first_bar = 0 if clip.goes_on else int(given[0, BAR]) - FIRST_ID
     passage = Passage(
         n_bars,
@@ -461,15 +461,15 @@ def lacking_parts(wish: Wish,
         asked = task.made
     if from_scratch and not wish.make and len(v.parts) <= ALL_PARTS_OF:
         asked = task.made
-    least = _n_bars(rows) / PLAYS_EVERY if from_scratch else 1
+    least = bars_in(rows) / PLAYS_EVERY if from_scratch else 1
 
-    def n_bars_of(name: str) -> int:
+    def bars_of(name: str) -> int:
         """How many bars a part plays in."""
         own = rows[_plays(rows, (name,), v)]
         bars = set(own[:, BAR].tolist())
         return len(bars)
 
-    return tuple(name for name in asked if n_bars_of(name) < least)
+    return tuple(name for name in asked if bars_of(name) < least)
 
 
 def ends_soon(wish: Wish,
@@ -480,7 +480,7 @@ def ends_soon(wish: Wish,
     if not config.go_on or not len(task.prompt) or wish.fill or wish.bars:
         return False
     last_bar = task.rules.last_bar_id - FIRST_ID + 1
-    return _n_bars(task.song(new)) <= _n_bars(task.prompt) + SOON < last_bar
+    return bars_in(task.song(new)) <= bars_in(task.prompt) + SOON < last_bar
 
 
 def incomplete_parts(rows: np.ndarray, vocabulary: Vocabulary) -> tuple[str, ...]:
@@ -503,7 +503,7 @@ def _plays(rows: np.ndarray,
     return np.isin(part_of_note, wanted)
 
 
-def _n_bars(rows: np.ndarray) -> int:
+def bars_in(rows: np.ndarray) -> int:
     """Bars of (N, F) rows in order, up to the last that has a note."""
     if not len(rows):
         return 0

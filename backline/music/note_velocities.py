@@ -6,13 +6,12 @@ Rows of ids hold no velocities. They are looked up in the file that the rows wer
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
 from backline.music.bars import quantize_onsets
-from backline.music.midi_tracks import MidiTracks, read_tracks, song_of_tracks
-from backline.music.parts import Assignment, assign_parts
+from backline.music.casting import Assignment
+from backline.music.midi_tracks import MidiTracks
 from backline.music.players import Voice
 from backline.music.vocab import BAR, FIRST_ID, PITCH_INSTRUMENT, START_POS, Vocabulary
 
@@ -38,17 +37,6 @@ def strikes_of_parts(midi: MidiTracks,
         rows = [strike for i in tracks for strike in found[voices[i]]]
         strikes.append(np.array(rows, np.int64).reshape(-1, 3))
     return strikes
-
-
-def file_velocities(path: str | Path, rows: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
-    """(N,) velocities of (N, F) rows made of a MIDI file from its first bar on; see `row_velocities`.
-
-    Raises UserError, as `read_tracks` does.
-    """
-    midi = read_tracks(path)
-    song, voices = song_of_tracks(midi, str(path))
-    strikes = strikes_of_parts(midi, voices, assign_parts(song, vocabulary))
-    return row_velocities(rows, strikes, song.ticks_per_quarter, vocabulary)
 
 
 def row_velocities(rows: np.ndarray,

@@ -12,6 +12,7 @@ import pytest
 from random_songs import random_song
 
 from backline.common.errors import UserError
+from backline.music.casting import assign_parts
 from backline.music.dynamics import (
     ANY,
     DynamicsTable,
@@ -21,8 +22,9 @@ from backline.music.dynamics import (
     made_velocities,
 )
 from backline.music.dynamics_learning import learn, played
+from backline.music.midi_tracks import read_tracks, song_of_tracks
 from backline.music.midi_writer import VELOCITY
-from backline.music.note_velocities import file_velocities
+from backline.music.note_velocities import row_velocities, strikes_of_parts
 from backline.music.vocab import BAR, FIRST_ID, NOTE_DUR, PITCH_INSTRUMENT, START_POS, load_vocabulary
 from tokenizer import MidiTokenizerPooled, canonical
 
@@ -31,6 +33,14 @@ STEPS = V.steps_per_bar
 KICK, HAT, C4 = 36, 42, 60
 ON_BEAT, OFF_BEAT = 110, 70  # velocities of the hats of `groove`
 N_SONGS = 200
+
+
+def file_velocities(path, rows, vocabulary) -> np.ndarray:
+    """(N,) velocities of (N, F) rows made of a MIDI file from its first bar on."""
+    midi = read_tracks(path)
+    song, voices = song_of_tracks(midi, str(path))
+    strikes = strikes_of_parts(midi, voices, assign_parts(song, vocabulary))
+    return row_velocities(rows, strikes, song.ticks_per_quarter, vocabulary)
 
 
 def note_id(part: str, pitch: int) -> int:
