@@ -38,7 +38,7 @@ from backline.common.settings import config_to_dict
 from backline.evaluation.copy_index import WINDOW, CopyCheck
 from backline.generation.config import DTYPES, DYNAMICS, PLAYED, GenConfig, Reading
 from backline.generation.given_song import parts_on_used_channels, prompt_file
-from backline.generation.keeping import hear
+from backline.generation.keeping import harmony_of
 from backline.generation.options import (
     FEELS,
     asked_of,
@@ -543,11 +543,12 @@ def play(setup: Setup, prompt: Prompt, outputs: Outputs) -> int:
 
 def notices_about(session: Session) -> list[str]:
     """What becomes of the prompt, where people may not expect it."""
-    task, wish = session.task, session.wish
-    notices = [*session.prompt.notices, *notices_about_bars(session)]
-    if len(session.prompt.rows):
-        heard = hear(wish, session.prompt.rows, session.loaded.vocabulary).describe()
-        notices += [f"heard: {heard}"] * bool(heard)
+    task, wish, prompt = session.task, session.wish, session.prompt
+    notices = [*prompt.notices, *notices_about_bars(session)]
+    if len(prompt.rows):
+        harmony = harmony_of(prompt.rows, wish, session.loaded.vocabulary, prompt.unheard)
+        if heard := harmony.describe():
+            notices.append(f"heard: {heard}")
     block_size = session.loaded.model.config.block_size
     if len(task.prompt) >= block_size:
         notices.append(f"the prompt has {len(task.prompt)} notes, more than the model sees at once "

@@ -937,3 +937,8 @@ def test_a_small_model_takes_one_core_and_a_large_one_all(model_path):
             assert torch.get_num_threads() == wanted
     finally:
         torch.set_num_threads(threads)
+
+
+def test_a_tempo_that_no_midi_holds_is_one_line(play, capsys):
+    assert play("--tempo", 0, "-o", "out") == 2
+    assert "--tempo: tempo must be" in one_error(capsys)

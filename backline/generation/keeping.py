@@ -21,7 +21,7 @@ CHORD_BARS = 8  # before what is new: those that come again
 
 
 @dataclasses.dataclass(frozen=True)
-class Heard:
+class Harmony:
     """What a prompt is heard to play in the bars that a wish is about.
 
     tonic, mode: of the key around them, "" for none.
@@ -43,14 +43,21 @@ class Heard:
         return key if self.tonic else ""
 
 
-def hear(wish: Wish, prompt: np.ndarray, vocabulary: Vocabulary) -> Heard:
-    """Key and chords of a prompt, (N, F) rows: of the same bars for --given and --fill, else the last."""
+def harmony_of(prompt: np.ndarray,
+               wish: Wish,
+               vocabulary: Vocabulary,
+               unheard: int = 0) -> Harmony:
+    """Key and chords of a prompt, (N, F) rows: of the same bars for --given and --fill, else the last.
+
+    `unheard`: bars of the song before the first that the rows know of.
+    """
     n_bars = int(prompt[-1, BAR]) - FIRST_ID + 1
     first, end = max(n_bars - CHORD_BARS, 0), n_bars  # from 0
     if wish.given:
         first = 0
     if wish.fill:
-        first, end = wish.fill[0] - 1, min(wish.fill[1], n_bars)
+        first = wish.fill[0] - 1 - unheard
+        end = wish.fill[1] - unheard
     n_more = max(WINDOW_BARS - (end - first), 0)  # a key takes more bars than chords do
     key_first = max(first - n_more, 0)
     key_end = min(max(key_first + WINDOW_BARS, end), n_bars)
@@ -58,14 +65,17 @@ def hear(wish: Wish, prompt: np.ndarray, vocabulary: Vocabulary) -> Heard:
     chords = estimate_chords(prompt, vocabulary, first, end - first)
     has_chords = (chords >= FIRST_VALUE).any()
     text = progression_text(chords) if has_chords else ""
-    return Heard(tonic, mode, text, first + 1, end)
+    return Harmony(tonic, mode, text, unheard + first + 1, unheard + end)
 
 
 def keep_heard(config: GenConfig,
                wish: Wish,
                prompt: np.ndarray,
-               vocabulary: Vocabulary) -> GenConfig:
+               vocabulary: Vocabulary,
+               unheard: int = 0) -> GenConfig:
     """The settings with what the prompt, (N, F) rows, is heard to play wherever they say "keep".
+
+    `unheard`: see `harmony_of`.
 
     Raises UserError: there is no prompt, or no such thing is heard in it.
     """
@@ -74,16 +84,16 @@ def keep_heard(config: GenConfig,
     if not keeps_chords and not keeps_key:
         return config
     check_keeps(config, bool(len(prompt)))
-    heard = hear(wish, prompt, vocabulary)
+    harmony = harmony_of(prompt, wish, vocabulary, unheard)
     controls, rules = config.controls, config.rules
     if keeps_chords:
-        if not heard.chords:
+        if not harmony.chords:
             raise UserError("--chords keep: no chords are heard in the prompt; name some")
-        controls = dataclasses.replace(controls, chords=heard.chords)
+        controls = dataclasses.replace(controls, chords=harmony.chords)
     if keeps_key:
-        if not heard.tonic:
+        if not harmony.tonic:
             raise UserError("--key keep: no key is heard in the prompt; name one")
-        rules = dataclasses.replace(rules, key=heard.tonic, scale=heard.mode)
+        rules = dataclasses.replace(rules, key=harmony.tonic, scale=harmony.mode)
     return dataclasses.replace(config, controls=controls, rules=rules)
 
 

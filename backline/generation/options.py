@@ -17,6 +17,7 @@ from backline.generation.task import Wish, incomplete_parts, parse_parts, part_n
 from backline.music.choices import choices_of
 from backline.music.chords import parse_chords
 from backline.music.sheet import PART_CONTROLS, parse_levels
+from backline.music.song import check_tempo
 from backline.music.theory import parse_key, scale_in_key
 from backline.music.vocab import FIELDS, Vocabulary
 
@@ -167,6 +168,8 @@ def with_part_names(config: GenConfig, vocabulary: Vocabulary) -> GenConfig:
 
 def asked_of(args: argparse.Namespace, config: GenConfig, vocabulary: Vocabulary) -> Asked:
     """How the prompt is read. Raises UserError about choices that mean nothing."""
+    if args.tempo is not None:
+        check_tempo(args.tempo, "--tempo")
     reading = choices_of(args, Reading(), vocabulary)
     reading = dataclasses.replace(reading, n_bars=args.prompt_bars or 0, tempo=args.tempo or 0.0)
     in_place = bool(args.fill or args.given or args.missing)

@@ -45,6 +45,11 @@ class Prompt:
     given: GivenSong | None = None
     notices: tuple[str, ...] = ()
 
+    @property
+    def unheard(self) -> int:
+        """Bars of the song before the first that the model hears."""
+        return self.clip.first_bar if self.clip else 0
+
 
 def unknown(rows: np.ndarray) -> np.ndarray:
     """(N,) velocities of rows whose file says none."""

@@ -290,9 +290,7 @@ class Session:
 
     def bars_of(self, rows: np.ndarray) -> int:
         """Bars of the song with (N, F) rows, those that the model does not hear counted too."""
-        clip = self.prompt.clip
-        n_unheard = clip.first_bar if clip else 0
-        return n_unheard + max(bars_in(rows), self.task.n_bars)
+        return self.prompt.unheard + max(bars_in(rows), self.task.n_bars)
 
     def velocities(self, rows: np.ndarray, new: np.ndarray, seed: int) -> np.ndarray:
         """(N,) of the (N, F) rows of a song, of which those in (M, F) `new` are made.
@@ -357,7 +355,7 @@ def open_session(loaded: LoadedModel,
                  reading: Reading | None = None) -> Session:
     """Raises UserError if the model was not trained for the wish, or the prompt does not fit it."""
     loaded.check(wish, config)
-    config = keep_heard(config, wish, prompt.rows, loaded.vocabulary)
+    config = keep_heard(config, wish, prompt.rows, loaded.vocabulary, prompt.unheard)
     task = make_task(wish, prompt.rows, loaded.vocabulary, config, prompt.clip)
     return Session(loaded, wish, config, prompt, task, reading)
 

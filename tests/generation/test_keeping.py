@@ -11,7 +11,7 @@ from written_songs import NOTHING, block_chords, note
 
 from backline.common.errors import UserError
 from backline.generation.config import ControlConfig, GenConfig, RuleConfig
-from backline.generation.keeping import hear, keep_heard
+from backline.generation.keeping import harmony_of, keep_heard
 from backline.generation.task import Wish
 from backline.music.chords import UNKNOWN, parse_chords, progression_text
 from backline.music.vocab import BAR, FIRST_ID
@@ -45,8 +45,8 @@ def test_the_same_bars_keep_their_chords():
 def test_the_key_is_that_of_the_bars_around():
     rules = keep_heard(GenConfig(rules=RuleConfig(key="keep")), Wish(), SONG, VOCABULARY).rules
     assert (rules.key, rules.scale) == ("A", "minor")
-    assert hear(Wish(), SONG, VOCABULARY).describe() == "A minor; bars 9-16: Am F C G Am F:.5 G:.5 Am E7"
-    assert hear(Wish(fill=(3, 3)), SONG, VOCABULARY).describe() == "A minor; bars 3-3: Am"
+    assert harmony_of(SONG, Wish(), VOCABULARY).describe() == "A minor; bars 9-16: Am F C G Am F:.5 G:.5 Am E7"
+    assert harmony_of(SONG, Wish(fill=(3, 3)), VOCABULARY).describe() == "A minor; bars 3-3: Am"
 
 
 def test_bars_without_a_chord_are_left_open():
@@ -68,7 +68,7 @@ def test_what_cannot_be_kept(settings, song, message):
 
 
 def test_drums_say_nothing_and_other_settings_stay():
-    assert hear(Wish(), DRUMS, VOCABULARY).describe() == ""
+    assert harmony_of(DRUMS, Wish(), VOCABULARY).describe() == ""
     plain = GenConfig(controls=ControlConfig(chords="Am F"), rules=RuleConfig(key="A"))
     assert keep_heard(plain, Wish(), NOTHING, VOCABULARY) is plain
 
@@ -79,7 +79,16 @@ def test_what_is_kept_of_any_song_can_be_read_as_chords(seed, fill):
     n_bars = int(song[-1, BAR]) - FIRST_ID + 1
     first = min(fill[0], n_bars)
     wish = Wish(fill=(first, min(first + fill[1], n_bars)))
-    text = hear(wish, song, VOCABULARY).chords
+    text = harmony_of(song, wish, VOCABULARY).chords
     if text:
         read = parse_chords(text).chords
         assert len(read) == 2 * (wish.fill[1] - first + 1) and progression_text(read) == text
+
+
+def test_of_a_song_heard_in_part_bars_count_from_its_beginning():
+    assert harmony_of(SONG, Wish(fill=(103, 103)), VOCABULARY, 100).describe() == "A minor; bars 103-103: Am"
+
+
+def test_bars_behind_the_last_note_have_no_chords():
+    n_bars = int(SONG[-1, 0]) - 3
+    assert harmony_of(SONG, Wish(fill=(n_bars + 2, n_bars + 3)), VOCABULARY).chords == ""
