@@ -26,6 +26,7 @@ from typing import NamedTuple
 from backline.common.errors import Parser, UserError, reports_user_errors
 from backline.common.files import check_new, check_writable, write_bytes
 from backline.music.bars import (
+    bar_origin,
     check_notes,
     clip_length,
     four_quarter_stretches,
@@ -241,8 +242,7 @@ def end_of(song: Song) -> tuple[int, int]:
     if odd_meter(song):
         return max(song.end_tick, song.last_end_of_track), 0
     bar_ticks = QUARTERS_PER_BAR * song.ticks_per_quarter
-    pickup = pickup_ticks(song)
-    origin = pickup - bar_ticks if pickup else 0
+    origin = bar_origin(song)
     n_bars, n_silent = clip_length(song, origin)
     return origin + n_bars * bar_ticks, n_silent
 

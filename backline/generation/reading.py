@@ -18,16 +18,16 @@ from backline.generation.recipes import BEGINNING
 from backline.generation.task import Clip
 from backline.music.bars import (
     Stretch,
+    bar_origin,
     check_meters,
     check_notes,
     clip_length,
     cut,
     four_quarter_stretches,
-    pickup_ticks,
     without_pickup,
 )
-from backline.music.casting import Assignment, assign_parts, check_clear, nobody
-from backline.music.choices import CUT, SKIP, Choices
+from backline.music.casting import Assignment, assign_parts, check_clear, nobody, track_texts
+from backline.music.choices import CUT, NO_TRACK, SKIP, Choices
 from backline.music.midi_edits import (
     KeepNote,
     cut_file,
@@ -98,6 +98,7 @@ def hear(midi: MidiTracks,
     hearing = _Hearing(midi, path, asked, vocabulary)
     hearing.cut_to_meter()
     hearing.cast()
+    hearing.check_asked()
     hearing.measure()
     hearing.choose_bars()
     rows = hearing.rows()
@@ -160,9 +161,8 @@ class _Hearing:
 
     def cut_to_meter(self) -> None:
         """Find the first bar line, and keep the longest stretch in bars of four quarters if asked to."""
-        pickup = pickup_ticks(self.song)
-        self.origin = pickup - self.bar_ticks if pickup else 0
-        if pickup:
+        self.origin = bar_origin(self.song)
+        if self.origin:
             self.notices.append("its first bar is a pickup: bar 1, filled up with silence")
         song = without_pickup(self.song)
         if self.reading.meters == SKIP:
@@ -230,6 +230,14 @@ class _Hearing:
         if not any(self.casting.tracks.values()):
             names = ", ".join(self.vocabulary.part_names)
             raise UserError(f"{self.where}: no track fills any of {names}; choose with --part")
+
+    def check_asked(self) -> None:
+        """Raise UserError if a person names tracks that the song does not have."""
+        for name, which in self.reading.tracks:
+            if which != NO_TRACK and not self.casting.tracks[name]:
+                tracks = ", ".join(track_texts(self.song).values())
+                raise UserError(f"{self.where}: --part {name}={which}: no such track, or it plays "
+                                f"another part; name one of {tracks:.400}")
 
     def describe_casting(self) -> str:
         """Who plays what, on one line."""

@@ -21,8 +21,7 @@ from backline.generation.prompt import read_rows_alone
 from backline.generation.reading import cast
 from backline.generation.recipes import Recipe, find_recipe
 from backline.generation.task import Wish
-from backline.music.bars import check_meters, clip_length, pickup_ticks, without_pickup
-from backline.music.choices import NO_TRACK
+from backline.music.bars import bar_origin, check_meters, clip_length, without_pickup
 from backline.music.midi_edits import CONTROL_CHANGE, SUSTAIN
 from backline.music.midi_tracks import Event, MidiTracks, note_pairs, read_tracks, song_of_tracks, text_of
 from backline.music.players import Voice
@@ -89,8 +88,7 @@ def view_song(path: Path,
     recipe = find_recipe(midi, path)
     song, voices = song_of_tracks(midi, str(path))
     check_meters(without_pickup(song), str(path))
-    pickup = pickup_ticks(song)
-    origin = pickup - QUARTERS_PER_BAR * song.ticks_per_quarter if pickup else 0
+    origin = bar_origin(song)
     players = _players(song, voices, vocabulary, recipe)
     tracks = dict(zip(voices, _heard_tracks(midi, song, voices), strict=True))
     view = SongView(
@@ -115,10 +113,7 @@ def _players(song: Song,
 
     What the file says goes before the recipe, whose choices are about the tracks of the prompt.
     """
-    reading = recipe.reading if recipe else None
-    if song.players:
-        silent = [name for name, own in song.players.items() if not own]
-        reading = Reading(tracks=tuple((name, NO_TRACK) for name in silent))
+    reading = recipe.reading if recipe and not song.players else None
     casting = cast(song, vocabulary, reading or Reading())
     return {name: [voices[i] for i in indices]
             for name, indices in casting.tracks.items()}

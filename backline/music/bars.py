@@ -100,6 +100,12 @@ def pickup_ticks(song: Song) -> int:
     return 0
 
 
+def bar_origin(song: Song) -> int:
+    """The tick at which bar 1 begins: 0, or before it where a pickup fills only the bar's end."""
+    pickup = pickup_ticks(song)
+    return pickup - QUARTERS_PER_BAR * song.ticks_per_quarter if pickup else 0
+
+
 def without_pickup(song: Song) -> Song:
     """The song with the time signature of its pickup replaced by that of the bars behind it."""
     end = pickup_ticks(song)

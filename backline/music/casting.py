@@ -74,7 +74,7 @@ def assign_parts(song: Song,
         if which and which not in (ALL, MOST_NOTES):
             asked = _asked_for(which, song)
             casting.give(part, asked, f"asked for: {which}")
-        elif song.players.get(part.name):
+        elif part.name in song.players and not which:
             casting.give(part, list(song.players[part.name]), "the file says so")
     for part in vocabulary.parts:
         if part.name in casting.tracks:
@@ -242,7 +242,8 @@ class _Casting:
     def _questions(self, wanted: Mapping[str, str]) -> dict[str, list[int]]:
         questions = {}
         for part in self.vocabulary.parts:
-            if self.tracks[part.name] or part.name in wanted:
+            is_said = part.name in wanted or part.name in self.song.players
+            if self.tracks[part.name] or is_said:
                 continue
             found = [i for i in self.free if self._may_play(i, part)]
             if found:

@@ -129,7 +129,7 @@ def rescale(stem: Stem, new: int) -> MidiTracks:
 # ---------------------------------------------------------------- channels
 
 
-Place = tuple[int, int]  # a stem's index and a channel in it
+StemChannel = tuple[int, int]  # a stem's index and a channel in it
 
 
 class Channels:
@@ -143,17 +143,17 @@ class Channels:
         self.stems = stems
         self.vocabulary = vocabulary
         self.notices: list[str] = []
-        self.played: dict[Place, int] = {}
-        self.silent: dict[Place, int] = {}
+        self.played: dict[StemChannel, int] = {}
+        self.silent: dict[StemChannel, int] = {}
         self._give_to_players()
         self._give_to_silent()
         self._say_shared_drums()
 
-    def channel(self, place: Place) -> int | None:
+    def channel(self, place: StemChannel) -> int | None:
         """The new channel; None for messages that no channel is left for."""
         return self.played.get(place, self.silent.get(place))
 
-    def lacks_program(self, place: Place) -> bool:
+    def lacks_program(self, place: StemChannel) -> bool:
         """Whether no stem names a program for the channel that this one plays on."""
         channel = self.played[place]
         sharing = [other for other, its_channel in self.played.items() if its_channel == channel]
@@ -161,7 +161,7 @@ class Channels:
                        for other in sharing
                        for event in self._events(other))
 
-    def _events(self, place: Place) -> Iterable[Event]:
+    def _events(self, place: StemChannel) -> Iterable[Event]:
         index, channel = place
         return (event
                 for events in self.stems[index].midi.tracks
@@ -194,7 +194,7 @@ class Channels:
                     set_up.read(event.message)
         return {channel for channel, is_drum in set_up.is_drum.items() if is_drum}
 
-    def _shared_by(self, place: Place) -> int:
+    def _shared_by(self, place: StemChannel) -> int:
         """The channel of another of the same part, or else the last."""
         stem = self.stems[place[0]]
         of_part = [channel
@@ -307,7 +307,7 @@ def _by_channel(events: Sequence[Event]) -> list[list[Event]]:
     return [first, *([*about, *own] for own in split)]
 
 
-def _played_place(events: Sequence[Event], index: int) -> Place | None:
+def _played_place(events: Sequence[Event], index: int) -> StemChannel | None:
     """The channel that a track plays on; None if it has no notes."""
     channel = next((event.channel for event in events if event.is_onset), None)
     return None if channel is None else (index, channel)

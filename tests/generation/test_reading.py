@@ -330,3 +330,19 @@ def test_what_is_read_as_what_is_said():
     line_of_casting = heard_of(played()).notices[0]
     assert line_of_casting == ("song.mid: drums: Kit; bass: Fretless; piano: Rhodes; kept, but not heard by the model: "
                                "Strings")
+
+
+def test_tracks_that_are_not_there_are_one_line():
+    with pytest.raises(UserError, match=r"--part bass=violin: no such track.*#2 Fretless"):
+        heard_of(played(), reading=Reading(tracks=(("bass", "violin"),)))
+    assert not len(heard_of(played(), reading=Reading(tracks=(("bass", "none"),))).given.notes[BASS])
+
+
+def test_a_part_that_the_song_says_nobody_plays_is_not_guessed():
+    guitar = track("Guitar", 25, 2, chords(8))
+    data = file_of(HEAD, track("Bass", 33, 1, line(8)), track("Piano", 0, 0, chords(8)), guitar)
+    once = written(data, Wish(given=("bass",), make=("drums",)), {DRUMS: [(0, 2, 36)]},
+                   reading=Reading(tracks=(("piano", "Piano"),)))[""]
+    heard = heard_of(once)
+    assert not len(heard.given.notes[PIANO])
+    assert "not heard by the model: Guitar" in heard.notices[0]
