@@ -105,7 +105,8 @@ def _lock(path: Path) -> int | None:
     except OSError:  # a file system without locks: nobody writes under this name there
         path.unlink(missing_ok=True)
     if is_ours:
-        os.ftruncate(lock, 0)  # what a killed run left
+        if os.fstat(lock).st_size:
+            os.ftruncate(lock, 0)  # what a killed run left
         return lock
     os.close(lock)
     return None
