@@ -19,7 +19,7 @@ endif
 help:
 	@sed -n '2,3s/^#   //p' Makefile
 
-generate: $(VENV)/users
+generate: $(VENV)/players
 	@echo 'python generate.py -o generated -n 3'
 	@$(BIN)/python generate.py -o generated -n 3
 
@@ -43,12 +43,12 @@ slow: $(VENV)/developers
 fuzz: $(VENV)/developers
 	PYTHONPATH=. $(BIN)/python tests/fuzz.py $(FUZZ_ARGS)
 
-$(VENV)/users: requirements.txt
+$(VENV)/players: requirements-play.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -r requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -r requirements-play.txt
 	@touch $@
 
-$(VENV)/developers: $(VENV)/users requirements-dev.txt
+$(VENV)/developers: $(VENV)/players requirements.txt requirements-dev.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -r requirements-dev.txt
 	@touch $@
 

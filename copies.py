@@ -22,6 +22,7 @@ from tqdm import tqdm
 from backline.common.errors import Parser, UserError, reports_user_errors
 from backline.common.files import check_file, check_new, check_writable
 from backline.common.paths import BUNDLED_COPIES, BUNDLED_MODEL
+from backline.engine.model_file import held_out_names
 from backline.evaluation.copy_index import (
     EXCERPTS,
     PERCENTILES,
@@ -86,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from backline.evaluation.song_sets import held_out_songs
     from backline.preparation.dataset import load_dataset, song_notes
-    from backline.training.checkpoints import held_out_names, load_model  # brings torch
+    from backline.training.checkpoints import load_model  # brings torch
 
     _, vocabulary, metadata = load_model(args.model_path)
     dataset = load_dataset(args.dataset_path, vocabulary)

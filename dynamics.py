@@ -26,6 +26,7 @@ from tqdm import tqdm
 
 from backline.common.errors import Parser, UserError, reports_user_errors
 from backline.common.files import check_file, check_writable
+from backline.engine.model_file import held_out_names, read_model_file, write_fact
 from backline.folders import workers
 from backline.folders.inputs import Listing, song_of_piece
 from backline.music.choices import DROP, Choices
@@ -67,8 +68,6 @@ def midi_files(inputs: Sequence[Path]) -> Iterator[tuple[str, str]]:
 
 def held_out_by_name(metadata: dict[str, Any]) -> set[str]:
     """Names, without suffix, of the songs that a model was not trained on; all pieces of a song."""
-    from backline.training.checkpoints import held_out_names  # brings torch
-
     return {song_of_piece(name) for name in held_out_names(metadata)}
 
 
@@ -130,11 +129,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_file(args.model)
     check_writable(args.model.parent)
 
-    from backline.training.checkpoints import load_model, write_fact  # brings torch
-
     if args.model.suffix != ".safetensors":
         raise UserError(f"{args.model}: not a .safetensors; make one of it with release.py")
-    _, vocabulary, metadata = load_model(args.model)
+    stored = read_model_file(args.model)
+    vocabulary, metadata = stored.vocabulary, stored.facts
     if dynamics_fact(metadata) and not args.force:
         raise UserError(f"{args.model}: already has a table of dynamics; --force replaces it")
     held_out = held_out_by_name(metadata)

@@ -33,6 +33,7 @@ from typing import Any
 
 from backline.common.errors import Parser, UserError, reports_user_errors
 from backline.common.files import check_writable, make_folder
+from backline.common.installed import INSTALL_ALL, is_installed
 from backline.common.paths import BUNDLED_COPIES, BUNDLED_MODEL
 from backline.common.settings import config_to_dict
 from backline.evaluation.copy_index import WINDOW, CopyCheck
@@ -58,7 +59,6 @@ from backline.generation.session import (
     LoadedModel,
     Session,
     best_songs,
-    open_model,
     open_session,
 )
 from backline.generation.task import check_has_song, parse_bars, resting_parts
@@ -421,6 +421,9 @@ class Outputs:
 def outputs_of(args: argparse.Namespace) -> Outputs:
     """Raises UserError if sound is asked for and nothing can play it."""
     synthesizer = None
+    if args.png and not is_installed("matplotlib"):
+        raise UserError(f"--png needs matplotlib, which is not installed; {INSTALL_ALL}, "
+                        "or leave it out")
     if args.wav:
         synthesizer = find_synthesizer(args.soundfont)
         synthesizer.try_out()
@@ -470,7 +473,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     outputs = outputs_of(args)
     config = gen_config(args)
     opened = open_prompt(args.prompt) if args.prompt else None
-    loaded = open_model(args.model_path, args.device, args.dtype)
+    loaded = LoadedModel(args.model_path, args.device, args.dtype)
     if args.dynamics == PLAYED and not loaded.dynamics:
         raise UserError(f"--dynamics {PLAYED}: {args.model_path} has not learned how songs are played; "
                         "let it with dynamics.py, or leave the option out")
@@ -549,7 +552,7 @@ def notices_about(session: Session) -> list[str]:
         harmony = harmony_of(prompt.rows, wish, session.loaded.vocabulary, prompt.unheard)
         if heard := harmony.describe():
             notices.append(f"heard: {heard}")
-    block_size = session.loaded.model.config.block_size
+    block_size = session.loaded.config.block_size
     if len(task.prompt) >= block_size:
         notices.append(f"the prompt has {len(task.prompt)} notes, more than the model sees at once "
                        f"({block_size}); it continues from the last of them")
@@ -650,7 +653,7 @@ def reproduce(args: argparse.Namespace) -> int:
     @functools.cache
     def open_once(dtype: str) -> LoadedModel:
         """Songs of one file may differ in the dtype of the weights."""
-        return open_model(args.model_path, args.device, dtype)
+        return LoadedModel(args.model_path, args.device, dtype)
 
     originals = read_originals(args.reproduce)
     jobs = [open_job(original, args.prompt, open_once) for original in originals]

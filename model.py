@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -21,17 +21,13 @@ from torch import Tensor, nn
 
 from backline.layers.attention import Dropout, KeysValues, Memory, normed_key, normed_query, rotate
 from backline.layers.cache import KeyValueCache
-from backline.layers.config import TIME_FIELDS, ModelConfig
+from backline.layers.config import CHAIN_FACTOR, CONTROL_GAIN, TIME_FIELDS, ModelConfig
 from backline.layers.positions import note_rotation, sinusoids, time_rotation
 from backline.layers.recurrent import recur
 from backline.music.chords import UNKNOWN
 from backline.music.vocab import BAR, FIELDS, START_POS
 
 INITIAL_STD = 0.02  # of weights
-CHAIN_FACTOR = 2  # width of the feed-forward block between two heads of a chain, over d_model
-# Of control vectors. At the rate of all other weights they were too short to be heard after
-# 10 M notes.
-CONTROL_GAIN = 8.0
 
 # ---------------------------------------------------------------- attention
 
@@ -335,7 +331,6 @@ class PooledTransformer(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.cache_factory: Callable[..., KeyValueCache] = KeyValueCache
         width = config.d_model
         tables = zip(config.n_tokens, config.emb_sizes, strict=True)
         self.embeddings = nn.ModuleList(nn.Embedding(n, size) for n, size in tables)
@@ -495,7 +490,7 @@ class PooledTransformer(nn.Module):
         like = self.in_norm.weight
         capacity = config.block_size + 1  # with a spare slot for padding
         shape = (batch, config.n_heads, capacity, config.head_width)
-        return self.cache_factory(config.n_layers, shape, like.device, like.dtype)
+        return KeyValueCache(config.n_layers, shape, like.device, like.dtype)
 
     # ------------------------------------------------------------ choosing a note
 

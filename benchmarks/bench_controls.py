@@ -104,7 +104,7 @@ def make(loaded: LoadedModel, task: Task, config: GenConfig, told: Sequence[Told
     config = dataclasses.replace(config, max_steps=task.max_steps)
     songs: list[Sampled] = []
     for start in tqdm(range(0, len(requests), BATCH), unit="batch", leave=False, disable=None):
-        songs += sample_songs(loaded.model, requests[start:start + BATCH], config)
+        songs += sample_songs(loaded.player, requests[start:start + BATCH], config)
     return songs
 
 
@@ -121,8 +121,8 @@ def held_out_nats(loaded: LoadedModel, dataset_path: Path, table: SheetTable, n_
     """Nats per note of held-out songs, told nothing and told what they play; and notes in their own chords."""
     vocabulary = loaded.vocabulary
     dataset = load_dataset(dataset_path, vocabulary)
-    songs = held_out_songs(loaded.metadata, dataset, loaded.path)[:n_songs]
-    model = load_model(loaded.path)[0]  # the loaded one is packed, for one note at a time
+    songs = held_out_songs(loaded.facts, dataset, loaded.path)[:n_songs]
+    model = load_model(loaded.path)[0]
     sums, n_notes, inside, strong = np.zeros(2), 0, 0, 0
     for song in tqdm(songs, unit="song", leave=False, disable=None):
         rows = song_rows(dataset, song)

@@ -1,19 +1,24 @@
-"""Generation speed: notes per second beside what the memory allows and beside the published way.
+"""Generation speed: notes per second of the bundled model, beside earlier versions and what the memory allows.
 
 Example  python -m benchmarks.bench_generate
+         python -m benchmarks.bench_generate --beside ../backline-before
+         python -m benchmarks.bench_generate reference
          python -m benchmarks.bench_generate flat --notes 2048
          python -m benchmarks.bench_generate first
          python -m benchmarks.bench_generate window --model_path best.pth --dataset_path dataset.pt
 
-`speed` makes songs with random weights of the reference configuration (which write as many notes as are asked for), in
-turns, and prints medians. `bound` is what the machine could do at most: all weights read once for each note, or for
-each sixteen, and the keys and values of the notes before, at the rate at which the same machine, in the same run, adds
-up an array too large for its caches. `published` is a stand-in for the published way: the whole context read again for
-each note, in fp32, over x-transformers' Decoder (requirements-dev.txt); `times` compares with it. `flat` prints the
-speed by position in a long song, whose window moves. `first` runs generate.py for one note and a bare `import torch`
-in turns. `window` reads held-out songs as generation does, whose context drops its oldest half when it is full, and
-prints nats per note by position in the song; `rounded` what the same songs cost in the other number formats, and the
-share of songs that come out note for note the same.
+`speed` makes songs of the bundled model from scratch, 512 notes at most, sampling included, one, three and sixteen
+at a time: in this checkout and in those that `--beside` names, in turns, each in a process of its own. It prints the
+fastest round of each. `bound` is the most that the machine could do: all weights read once for each note, or
+for each three or sixteen, at the rate at which the same machine, in the same run, adds up an array too large for its
+caches. `reference` does the same with random weights of the reference configuration (which write as many notes as are
+asked for) and prints medians; its bound counts the keys and values of the notes before, too. `published` there is a
+stand-in for the published way: the whole context read again for each note, in fp32, over x-transformers' Decoder
+(requirements-dev.txt); `times` compares with it. `flat` prints the speed by place in a long song, whose window moves.
+`first` runs generate.py for one note, and for three songs, and a bare `import onnxruntime` in turns. `window` reads
+held-out songs as generation does, whose context drops its oldest half when it is full, and prints nats per note by
+position in the song; `rounded` what the same songs cost in 8 bits, and the share of songs that come out note for note
+the same.
 """
 
 from __future__ import annotations
@@ -30,30 +35,32 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from backline.common.errors import Parser, UserError, reports_user_errors
 from backline.common.paths import BUNDLED_MODEL
-from backline.evaluation.held_out_losses import nats_per_note
+from backline.engine.model_file import read_model_file
+from backline.engine.onnx_player import ENGINE_DTYPES, OnnxPlayer
+from backline.engine.player import NewNotes, Player
+from backline.engine.torch_player import TorchPlayer
 from backline.evaluation.song_sets import held_out_songs
-from backline.generation.config import DTYPES, GenConfig, RuleConfig
+from backline.generation.config import GenConfig, RuleConfig
+from backline.generation.filters import softmax
+from backline.generation.loading import player_of, weights_of
 from backline.generation.rules import Passage, Rules
 from backline.generation.sampler import Request, sample_songs
 from backline.layers.config import ModelConfig
-from backline.layers.packed import for_inference
-from backline.layers.torch_io import pick_device
 from backline.music.vocab import BAR, BOS, EOS, FIELDS, FIRST_ID, START_POS, load_vocabulary
 from backline.preparation.dataset import Dataset, load_dataset, song_rows
 from backline.training.checkpoints import load_model
-from backline.training.losses import note_losses, window_losses
+from backline.training.losses import window_losses
 from benchmarks.bench_train import Published, read_config
 from model import PooledTransformer
 
 ROOT = Path(__file__).parents[1]
 TOGETHER = 16
 ARRAY = 64 * 1024 * 1024  # numbers of four bytes, more than caches hold
-BYTES = {"fp32": (4, 4), "bf16": (2, 2), "int8": (1, 2)}  # of a weight, and of a key or value
+BYTES = {"fp32": (4, 4), "int8": (1, 4)}  # of a weight, and of a key or value
 
 
 def endless(model: PooledTransformer) -> PooledTransformer:
@@ -88,13 +95,13 @@ def requests(n_songs: int) -> list[Request]:
     return [Request(Rules(vocabulary, RuleConfig(), Passage(vocabulary.bars)), seed) for seed in range(n_songs)]
 
 
-def own_way(config: ModelConfig, dtype: str, device: torch.device, n_songs: int, n_notes: int) -> Callable[[], object]:
+def own_way(config: ModelConfig, dtype: str, n_songs: int, n_notes: int) -> Callable[[], object]:
     torch.manual_seed(0)
-    model = for_inference(endless(PooledTransformer(config).to(device)), dtype)
+    player = OnnxPlayer(config, weights_of(endless(PooledTransformer(config))), dtype)
     settings = GenConfig(max_steps=n_notes)
 
     def make() -> None:
-        made = sample_songs(model, requests(n_songs), settings)
+        made = sample_songs(player, requests(n_songs), settings)
         assert all(len(song.notes) == n_notes for song in made)  # or the speed would be another's
 
     return make
@@ -122,21 +129,20 @@ def seconds(work: Callable[[], object], device: torch.device) -> float:
     return time.perf_counter() - began
 
 
-def speed(args: argparse.Namespace) -> int:
-    device, config = pick_device(args.device), read_config(args.model_config)
+def reference(args: argparse.Namespace) -> int:
+    device, config = torch.device("cpu"), read_config(args.model_config)
     n_parameters = PooledTransformer(config).n_parameters()
     ways = {("published", 1): published_way(config, device, args.notes)}
-    ways |= {(dtype, n): own_way(config, dtype, device, n, args.notes) for n in (1, TOGETHER) for dtype in args.dtypes}
+    ways |= {(dtype, n): own_way(config, dtype, n, args.notes) for n in (1, TOGETHER) for dtype in args.dtypes}
     took: dict[tuple[str, int], list[float]] = {way: [] for way in ways}
     rates = []
-    own_way(config, "fp32", device, 1, 8)()  # what only the first call costs
+    own_way(config, "fp32", 1, 8)()  # what only the first call costs
     for _ in range(args.rounds):
         for way, make in ways.items():
             rates.append(bandwidth(device))
             took[way].append(seconds(make, device))
     rate, slowest = statistics.median(rates), statistics.median(took["published", 1])
-    print(f"{n_parameters / 1e6:.1f} M parameters, songs of {args.notes} notes, {torch.get_num_threads()} threads, "
-          f"{device.type}; an array is read at {rate / 1e9:.1f} GB/s\n")
+    print(f"{n_parameters / 1e6:.1f} M parameters, {args.notes} notes; an array is read at {rate / 1e9:.1f} GB/s\n")
     print("| | songs | notes/s | times | bound | share of it |\n|---|---:|---:|---:|---:|---:|")
     for (name, n), found in took.items():
         notes = n * args.notes / statistics.median(found)
@@ -148,11 +154,84 @@ def speed(args: argparse.Namespace) -> int:
     return 0
 
 
+# ---------------------------------------------------------------- the bundled model, here and in other checkouts
+
+# Run in a checkout: a line on stdin, of a number of songs, is answered by their notes and seconds. It speaks to
+# this version's session and to earlier ones'.
+WORKER = """
+import sys, time
+from pathlib import Path
+import numpy as np
+from backline.generation.config import GenConfig
+from backline.generation.session import LoadedModel
+from backline.generation.task import Wish, make_task
+path, dtype = sys.argv[1:]
+loaded = LoadedModel(Path(path), "cpu", dtype)
+getattr(loaded, "take_few_cores", int)()
+config = GenConfig(max_steps=512, num_bars=64)
+task = make_task(Wish(), np.zeros((0, 4), np.int64), loaded.vocabulary, config)
+loaded.make(task, GenConfig(max_steps=8, num_bars=64), range(1))
+print("ready", flush=True)
+for line in sys.stdin:
+    began = time.perf_counter()
+    songs = loaded.make(task, config, range(int(line)))
+    print(sum(len(song.notes) for song in songs), time.perf_counter() - began, flush=True)
+"""
+
+
+class Worker:
+    """A process that makes songs in one checkout."""
+
+    def __init__(self, checkout: Path, model: Path, dtype: str) -> None:
+        command = [sys.executable, "-c", WORKER, str(model.resolve()), dtype]
+        self.process = subprocess.Popen(command, cwd=checkout, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                        stderr=subprocess.DEVNULL, text=True)
+        if self._answer() != ["ready"]:
+            raise UserError(f"{checkout}: plays no {dtype} with {model}")
+
+    def songs(self, n: int) -> tuple[int, float]:
+        """Notes and seconds of `n` songs made together."""
+        assert self.process.stdin
+        self.process.stdin.write(f"{n}\n")
+        self.process.stdin.flush()
+        n_notes, took = self._answer()
+        return int(n_notes), float(took)
+
+    def _answer(self) -> list[str]:
+        assert self.process.stdout
+        return self.process.stdout.readline().split()
+
+
+def speed(args: argparse.Namespace) -> int:
+    checkouts = [ROOT, *args.beside]
+    workers = {(checkout, dtype): Worker(checkout, args.model_path, dtype)
+               for checkout in checkouts for dtype in args.dtypes}
+    n_parameters = sum(array.size for array in read_model_file(args.model_path).weights.values())
+    best: dict[tuple[Path, str, int], float] = {}
+    rates = []
+    for _ in tqdm(range(args.rounds), unit="round", disable=None):
+        rates.append(bandwidth(torch.device("cpu")))
+        for n in (1, 3, TOGETHER):
+            for (checkout, dtype), worker in workers.items():
+                n_notes, took = worker.songs(n)
+                best[checkout, dtype, n] = max(best.get((checkout, dtype, n), 0), n_notes / took)
+    rate = max(rates)
+    print(f"{n_parameters / 1e6:.1f} M parameters; an array is read at {rate / 1e9:.1f} GB/s\n")
+    print("| checkout | weights | songs | notes/s | times the last checkout | bound | share of it |\n"
+          "|---|---|---:|---:|---:|---:|---:|")
+    for (checkout, dtype, n), notes in best.items():
+        bound = n * rate / (n_parameters * BYTES[dtype][0])
+        name = "this one" if checkout == ROOT else checkout.name
+        print(f"| {name} | {dtype} | {n} | {notes:.0f} | {notes / best[checkouts[-1], dtype, n]:.2f} | {bound:.0f} | "
+              f"{notes / bound:.0%} |")
+    return 0
+
+
 def flat(args: argparse.Namespace) -> int:
-    device, config = pick_device(args.device), read_config(args.model_config)
-    model, moments = for_inference(endless(PooledTransformer(config).to(device)), "fp32"), []
+    config, moments = read_config(args.model_config), []
+    player = player_of(endless(PooledTransformer(config)))
     settings = GenConfig(max_steps=args.notes)
-    sample_songs(model, requests(1), settings, on_note=lambda: moments.append(time.perf_counter()))
+    sample_songs(player, requests(1), settings, on_note=lambda: moments.append(time.perf_counter()))
     print(f"context {config.block_size}; notes/s in a song of {args.notes}:\n")
     for start in range(0, args.notes, args.notes // 16):
         end = min(start + args.notes // 16, args.notes) - 1
@@ -164,19 +243,20 @@ def first(args: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory() as folder:
         genconfig = Path(folder) / "one_note.json"
         genconfig.write_text(json.dumps({"max_steps": 1, "all_parts": False, "whole_bars": False}))
-        whole = [sys.executable, str(ROOT / "generate.py"), "-o", folder, "--genconfig", str(genconfig), "-d", "cpu"]
-        bare = [sys.executable, "-c", "import torch"]
-        took = []
+        commands = {"import onnxruntime": ["-c", "import onnxruntime"]}
+        for checkout in (ROOT, *args.beside):
+            generate = [str(checkout / "generate.py"), "-o", folder, "-mp", str(args.model_path.resolve()), "-d", "cpu",
+                        "--seed", "0"]
+            commands[f"{checkout.name}: one note"] = [*generate, "--genconfig", str(genconfig)]
+            commands[f"{checkout.name}: -n 3"] = [*generate, "-n", "3"]
+        took: dict[str, list[float]] = {name: [] for name in commands}
         for _ in range(args.rounds + 1):
-            pair = []
-            for command in (bare, whole):
+            for name, command in commands.items():
                 began = time.perf_counter()
-                subprocess.run(command, check=True, capture_output=True)
-                pair.append(time.perf_counter() - began)
-            took.append(pair)
-    (imported, made), later = zip(*took[1:], strict=True), statistics.median(b - a for a, b in took[1:])
-    print(f"import torch {statistics.median(imported):.2f} s, generate.py to the file of one note "
-          f"{statistics.median(made):.2f} s: {later:.2f} s later (median of {args.rounds} pairs)")
+                subprocess.run([sys.executable, *command], check=True, capture_output=True)
+                took[name].append(time.perf_counter() - began)
+    for name, found in took.items():
+        print(f"{name}: {statistics.median(found[1:]):.2f} s (median of {args.rounds})")
     return 0
 
 
@@ -201,51 +281,60 @@ def window(args: argparse.Namespace) -> int:
 
 
 def rounded(args: argparse.Namespace) -> int:
-    exact = None
-    for dtype in args.dtypes:
-        model, vocabulary, facts = load_model(args.model_path)
-        model = for_inference(model, dtype)
-        wanted = [Request(Rules(vocabulary, RuleConfig(), Passage(32)), seed) for seed in range(args.songs)]
-        made = [song.notes for song in sample_songs(model, wanted, GenConfig(max_steps=512))]
-        exact = exact or made
-        same = sum(np.array_equal(one, other) for one, other in zip(made, exact, strict=True))
-        print(f"{dtype}: {same} of {len(made)} songs as in {args.dtypes[0]}", end="", flush=True)
-        if args.dataset_path:
-            dataset = load_dataset(args.dataset_path, vocabulary)
-            songs = held_out_songs(facts, dataset, args.model_path)[:args.songs]
-            print(f"; {nats_per_note(cached_losses(model, dataset, songs))['nats_per_note']:.4f} nats per note", end="")
-        print()
+    model, vocabulary, facts = load_model(args.model_path)
+    wanted = [Request(Rules(vocabulary, RuleConfig(), Passage(32)), seed) for seed in range(args.songs)]
+    players = {"torch": TorchPlayer(model)}
+    players |= {dtype: OnnxPlayer(model.config, weights_of(model), dtype) for dtype in args.dtypes}
+    made = {}
+    for name, player in players.items():
+        made[name] = [song.notes for song in sample_songs(player, wanted, GenConfig(max_steps=512))]
+        same = sum(np.array_equal(one, other) for one, other in zip(made[name], made["torch"], strict=True))
+        print(f"{name}: {same} of {len(wanted)} songs as by torch", flush=True)
+    if args.dataset_path:
+        dataset = load_dataset(args.dataset_path, vocabulary)
+        songs = held_out_songs(facts, dataset, args.model_path)[:args.songs]
+        for name, player in players.items():
+            print(f"{name}: {held_out_nats(player, dataset, songs, args.notes):.4f} nats per note", flush=True)
     return 0
 
 
-@torch.inference_mode()
-def cached_losses(model: PooledTransformer, dataset: Dataset, songs: Sequence[int]) -> Tensor:
-    """(n_songs, F + 1) as `evaluation.Losses.by_song`, of the first window of each, read with a cache."""
-    sums = []
-    for song in songs:
-        rows = song_rows(dataset, song)[None, :model.config.block_size + 1]
-        reading = model.read(rows[:, :-1], model.new_cache(1))
-        losses = note_losses([logits.float() for logits in model.logits(reading, rows[:, 1:])], rows[:, 1:])
-        sums.append(torch.cat([losses[0].sum(0), torch.tensor([losses.shape[1]])]).double())
-    return torch.stack(sums)
+def held_out_nats(player: Player, dataset: Dataset, songs: Sequence[int], n_notes: int) -> float:
+    """Nats per note of the first notes of some songs, read one by one as in playing."""
+    rows = [song_rows(dataset, song).numpy()[:n_notes + 1] for song in songs]
+    nats, n_read = 0.0, 0
+    for of_song in tqdm(rows, unit="song", leave=False, disable=None):
+        contexts = player.contexts(1)
+        for t in range(len(of_song) - 1):
+            ids = of_song[None, t:t + 1]
+            new = NewNotes(ids, [1], np.zeros((1, 1), bool), np.zeros((1, 1, len(player.config.sheet_sizes)), np.int64))
+            contexts.replace([0], new, [0]) if t == 0 else contexts.read(new)
+            following = of_song[t + 1]
+            logits = contexts.first_logits()
+            for k, family in enumerate(player.order):
+                nats -= float(np.log(softmax(logits.astype(float))[0, following[family]]))
+                if k + 1 < len(player.order):
+                    logits = contexts.next_logits(k, following[None], np.zeros((1, 3), np.int64))
+            n_read += 1
+    return nats / n_read
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = Parser(__doc__)
     parser.add_argument("what", nargs="?", choices=tuple(WORK), default="speed")
-    parser.add_argument("--model_path", type=Path, default=BUNDLED_MODEL, help="of window and rounded")
+    parser.add_argument("--model_path", type=Path, default=BUNDLED_MODEL, help="(default: the bundled one)")
+    parser.add_argument("--beside", nargs="+", type=Path, default=[], metavar="CHECKOUT",
+                        help="other versions of the repository, of speed and first")
     parser.add_argument("--dataset_path", type=Path, help="the model was trained on: of window and rounded")
     parser.add_argument("--songs", type=int, default=48, help="of window and rounded (default: %(default)s)")
     parser.add_argument("--model_config", type=Path, default=ROOT / "configs" / "model_reference.json",
                         help="(default: the reference)")
     parser.add_argument("--notes", type=int, default=512, help="notes of a song (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="(default: %(default)s)")
-    parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=DTYPES, help="(default: all)")
-    parser.add_argument("-d", "--device", default="cpu", help="(default: %(default)s)")
+    parser.add_argument("--dtypes", nargs="+", choices=ENGINE_DTYPES, default=ENGINE_DTYPES, help="(default: all)")
     return parser
 
 
-WORK = {"speed": speed, "flat": flat, "first": first, "window": window, "rounded": rounded}
+WORK = {"speed": speed, "reference": reference, "flat": flat, "first": first, "window": window, "rounded": rounded}
 
 
 @reports_user_errors

@@ -200,7 +200,7 @@ def agree(args: argparse.Namespace) -> int:
     loaded = LoadedModel(args.models[0], "cpu")
     vocabulary = loaded.vocabulary
     dataset = load_dataset(args.dataset, vocabulary)
-    songs = held_out_songs(loaded.metadata, dataset, args.models[0])
+    songs = held_out_songs(loaded.facts, dataset, args.models[0])
     pieces = excerpts(dataset, songs, vocabulary)[:args.songs]
     if len(pieces) < 2:
         raise UserError(f"{args.dataset}: no excerpts of {EXCERPT} bars with all parts in it among the held-out songs")
@@ -212,7 +212,7 @@ def agree(args: argparse.Namespace) -> int:
                     for seed, task in enumerate(tasks)]
         made = []
         for start in tqdm(range(0, len(requests), BATCH), unit="batch", disable=None):
-            made += sample_songs(loaded.model, requests[start:start + BATCH], GenConfig())
+            made += sample_songs(loaded.player, requests[start:start + BATCH], GenConfig())
         own = [piece[vocabulary.part_of_id[piece[:, PITCH_INSTRUMENT]] == p] for piece in pieces]
         for label, notes in (("made", [song.notes for song in made]), ("own", own), ("another's", own[1:] + own[:1])):
             shares = [agreement(rows, task.given, vocabulary) for rows, task in zip(notes, tasks, strict=True)]

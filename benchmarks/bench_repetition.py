@@ -22,10 +22,10 @@ from backline.common.errors import Parser, reports_user_errors
 from backline.common.settings import config_from_file
 from backline.evaluation.song_sets import held_out_songs
 from backline.generation.config import GenConfig, RuleConfig
+from backline.generation.loading import player_of
 from backline.generation.repetition import repeats_in_a_row
 from backline.generation.rules import Passage, Rules
 from backline.generation.sampler import Request, Sampled, sample_songs
-from backline.layers.packed import for_inference
 from backline.music.vocab import BAR, FIRST_ID
 from backline.preparation.dataset import load_dataset, song_notes
 from backline.training.checkpoints import load_model
@@ -79,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     config = config_from_file(GenConfig, args.genconfig) if args.genconfig else GenConfig()
     model, vocabulary, _ = load_model(args.model)
-    model = for_inference(model, "fp32")
+    player = player_of(model)
     print("| | songs | bars | copied | longest run | highest tenth | distance | nats |\n|---|" + "---:|" * 7)
     text, real = line("real", real_songs(args.dataset, args.model, args.notes), np.zeros(0), None)
     print(text, flush=True)
@@ -88,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for start in range(0, args.songs, BATCH):
             wanted = [Request(Rules(vocabulary, RuleConfig(), Passage(vocabulary.bars)), seed)
                       for seed in range(start, min(start + BATCH, args.songs))]
-            made += sample_songs(model, wanted, settings)
+            made += sample_songs(player, wanted, settings)
         print(line(f"variety {variety:g}", [song.notes for song in made], real, _mean_nats(made))[0], flush=True)
     return 0
 

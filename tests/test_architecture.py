@@ -19,6 +19,7 @@ LEVELS = [
     ["common"],
     ["music"],
     ["folders", "layers"],
+    ["engine"],
     ["tokenizer", "model", "preparation"],
     ["training"],
     ["evaluation"],

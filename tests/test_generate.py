@@ -11,8 +11,8 @@ from pathlib import Path
 
 import mido
 import numpy as np
+import onnxruntime
 import pytest
-import torch
 from commands import help_without
 from pages import page_data
 from playing import PARTS, TOKENIZER, ids_of, notes, of_parts, part_of, prompt_file, song_file
@@ -23,7 +23,8 @@ from backline.common.errors import EXIT_INTERRUPTED
 from backline.common.files import file_hash
 from backline.common.settings import config_from_file
 from backline.common.surroundings import song_surroundings
-from backline.generation.config import DTYPES, GenConfig
+from backline.engine.onnx_player import ENGINE_DTYPES
+from backline.generation.config import GenConfig
 from backline.generation.recipes import read_recipe, recipe_to_dict
 from backline.generation.sampler import sample_songs
 from backline.generation.session import SEED_STEP, TRIES, LoadedModel
@@ -170,7 +171,7 @@ def test_an_interrupted_run_records_the_songs_it_wrote(run, tmp_path, monkeypatc
         return sample_songs(*arguments, **named)
 
     monkeypatch.setattr("backline.generation.session.BATCH", 1)
-    monkeypatch.setattr("backline.generation.sampler.sample_songs", second_is_interrupted)
+    monkeypatch.setattr("backline.generation.session.sample_songs", second_is_interrupted)
     assert run("-o", "out", "-n", 3, "--seed", 6) == EXIT_INTERRUPTED
     log = (tmp_path / "out/genconfigs.txt").read_text()
     assert '"seed": 6' in log
@@ -598,9 +599,9 @@ def test_a_scale_that_waits_for_a_key(tmp_path):
 
 def test_weights_of_each_kind_make_valid_songs_and_surprise_a_little_differently(play, tmp_path, monkeypatch):
     sampled = []
-    monkeypatch.setattr("backline.generation.sampler.sample_songs",
+    monkeypatch.setattr("backline.generation.session.sample_songs",
                         lambda *a, **k: sampled.append(sample_songs(*a, **k)) or sampled[-1])
-    for dtype in DTYPES:
+    for dtype in ENGINE_DTYPES:
         assert play("-p", "song.mid", "--given", "bass", "--dtype", dtype, "-o", dtype, "--seed", 4) == 0
         whole = notes(f"{dtype}/0.mid")
         assert of_parts(whole, ("bass",)) == of_parts(notes("song.mid"), ("bass",)) != whole
@@ -610,7 +611,7 @@ def test_weights_of_each_kind_make_valid_songs_and_surprise_a_little_differently
     assert all(0 < abs(nats - exact) < 0.3 for nats in others)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", ENGINE_DTYPES)
 def test_weights_of_each_kind_make_several_songs(play, dtype):
     assert play("-p", "song.mid", "--given", "bass", "--dtype", dtype, "-o", "out", "-n", 6, "--seed", 4) == 0
     assert len({str(notes(f"out/{i}.mid")) for i in range(6)}) == 6
@@ -623,7 +624,7 @@ def test_weights_of_each_kind_make_several_songs(play, dtype):
     ([], "0.mid"), (["-p", "song.mid", "-pi", 30], "0.mid"), (["-p", "song.mid", "--given", "bass,piano"], "0.mid"),
     (["-p", "song.mid", "--fill", "2-3", "--make", "bass"], "0.mid"), (["-n", 3], "1.mid"),
     (["-n", 3, "-p", "song.mid", "--given", "drums"], "2.mid"), (["--genconfig", "ruled.json", "--key", "D"], "0.mid"),
-    (["--bars", 2, "--loop", "--dtype", "int8"], "0.mid"), (["--dtype", "bf16"], "0.mid"),
+    (["--bars", 2, "--loop", "--dtype", "int8"], "0.mid"),
     (["-p", "song.mid", "--same-parts"], "0-bass.mid"), (["--bars", 1, "-n", 2], "1-piano.mid")])
 def test_reproduce_makes_the_same_bytes(play, tmp_path, capsys, arguments, song):
     (tmp_path / "ruled.json").write_text(json.dumps(FREE | {"max_steps": 9, "rules": {"monophonic": ["bass"]}}))
@@ -702,13 +703,13 @@ def edit(path: Path) -> None:
 def test_other_bytes_are_said_to_be_so_and_what_has_changed_around_them(play, tmp_path, monkeypatch, capsys):
     play("-o", "out", "--make", "drums", "--seed", 3)
     monkeypatch.setattr("backline.generation.reproduce.song_surroundings",
-                        lambda device: song_surroundings(device) | {"torch": "0.1"})
+                        lambda of_player: song_surroundings(of_player) | {"onnxruntime": "0.1"})
     assert play("--reproduce", "out/0.mid", "-o", "again") == 0  # it came out the same all the same
     edit(tmp_path / "out/0.mid")
     capsys.readouterr()
     assert play("--reproduce", "out/0.mid", "-o", "again") == 1
     printed = capsys.readouterr().out
-    assert "not the same bytes" in printed and f"torch was {torch.__version__}, is 0.1" in printed
+    assert "not the same bytes" in printed and f"onnxruntime was {onnxruntime.__version__}, is 0.1" in printed
     assert "numpy" not in printed
     monkeypatch.undo()
     monkeypatch.chdir(tmp_path)
@@ -925,18 +926,9 @@ def test_help_needs_no_torch():
     assert "Example  python generate.py" in help_without("generate", "torch")
 
 
-def test_a_small_model_takes_one_core_and_a_large_one_all(model_path):
-    threads = torch.get_num_threads()
-    try:
-        for n_parameters, wanted in ((10**6, 1), (39 * 10**6, 3), (10**9, 4)):
-            torch.set_num_threads(4)
-            loaded = LoadedModel(model_path, "cpu")
-            assert loaded.n_parameters > 1000
-            loaded.n_parameters = n_parameters
-            loaded.take_few_cores()
-            assert torch.get_num_threads() == wanted
-    finally:
-        torch.set_num_threads(threads)
+def test_a_number_format_that_the_engine_lacks_is_one_line(play, capsys):
+    assert play("--dtype", "bf16", "-o", "out") == 2
+    assert one_error(capsys) == "error: --dtype bf16 plays on a GPU alone; on the CPU take fp32 or int8"
 
 
 def test_a_tempo_that_no_midi_holds_is_one_line(play, capsys):

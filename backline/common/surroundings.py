@@ -44,23 +44,19 @@ def run_surroundings(command: Sequence[str],
     }
 
 
-def song_surroundings(device: str) -> dict[str, str]:
-    """What a song's bytes depend on besides its recipe."""
-    import torch
-
+def song_surroundings(of_player: dict[str, str]) -> dict[str, str]:
+    """What a song's bytes depend on besides its recipe; `of_player`: see `engine.player.Player`."""
     return {
         "python": platform.python_version(),
-        "torch": str(torch.__version__),
         "numpy": np.__version__,
         "machine": _processor(),
-        "device": device,
-        "threads": str(torch.get_num_threads()),
+        **of_player,
     }
 
 
 def differences(then: dict[str, str], now: dict[str, str]) -> list[str]:
     """A line for each entry in which two songs' surroundings differ."""
-    return [f"{name} was {then.get(name)}, is {now.get(name)}"
+    return [f"{name} was {then.get(name, 'not there')}, is {now.get(name, 'not there')}"
             for name in sorted({*then, *now})
             if then.get(name) != now.get(name)]
 

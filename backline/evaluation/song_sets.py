@@ -11,6 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from backline.common.errors import UserError
+from backline.engine.model_file import held_out_names
 from backline.music.midi_reader import MIDI_SUFFIXES, read_song
 from tokenizer import MidiTokenizerPooled, read_tokens
 
@@ -130,8 +131,6 @@ def held_out_songs(metadata: dict[str, Any],
     Raises:
         UserError: there is no list, or none of its songs is in the dataset.
     """
-    from backline.training.checkpoints import held_out_names  # brings torch
-
     names = set(held_out_names(metadata))
     if not names:
         raise UserError(f"{model_path}: carries no list of held-out songs; --all evaluates on every "

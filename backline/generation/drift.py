@@ -7,7 +7,6 @@ knows.
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -26,9 +25,9 @@ from backline.evaluation.held_out_losses import (
 )
 from backline.evaluation.statistics import interval
 from backline.generation.config import GenConfig, RuleConfig
+from backline.generation.loading import player_of
 from backline.generation.rules import Passage, Rules
 from backline.generation.sampler import Request, sample_songs
-from backline.layers.packed import for_inference
 from backline.music.vocab import BOS, EOS, FIELDS, Vocabulary
 from backline.preparation.dataset import Dataset, song_rows
 from model import PooledTransformer
@@ -75,9 +74,9 @@ def own_songs(model: PooledTransformer,
               n: int) -> list[Tensor]:
     """(N, F) rows of songs that the model plays, with BOS, and with EOS if they end within N_NOTES.
 
-    Temperature 1, no filter, and no rule but that notes are valid. The model stays as it is.
+    Temperature 1, no filter, and no rule but that notes are valid.
     """
-    player = for_inference(copy.deepcopy(model), "fp32")
+    player = player_of(model)
     config = GenConfig(sampling_fn="none", max_steps=N_NOTES)
     rules = Rules(vocabulary, RuleConfig(), Passage(vocabulary.bars))
     requests = [Request(rules, seed) for seed in range(n)]

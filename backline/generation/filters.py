@@ -1,4 +1,7 @@
-"""Filters of what is likely enough, temperature, and the draw of an id. Light: no torch."""
+"""Filters of what is likely enough, temperature, and the draw of an id. Light: no torch.
+
+Shapes: B songs, V ids.
+"""
 
 from __future__ import annotations
 
@@ -12,34 +15,40 @@ from backline.music.vocab import EOS
 NEXT_BARS = 4  # songs seldom rest for longer
 
 
-def filtered(logits: np.ndarray, sampling_fn: str, threshold: float) -> np.ndarray:
-    """(B, V) logits, −inf where the filter removes an id; `GenConfig` says what `threshold` means.
+def draw(
+    logits: np.ndarray,
+    family: int,
+    config: GenConfig,
+    uniform: np.ndarray,
+    temperature_scale: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw an id of `family` for each song.
 
-    Masked ids (−inf) stay masked, and the most likely id always stays.
+    Args:
+        logits: (B, V), −inf for masked ids, at least one of them finite in each row.
+        uniform: (B,) numbers from 0 to below 1.
+        temperature_scale: (B,) what the temperature is multiplied by.
+    Returns:
+        (B,) ids, and (B,) their surprisal in nats, before filters and temperature.
     """
-    if sampling_fn == "top_k":
-        n_ids = logits.shape[1]  # V
-        share = round((1 - threshold) * n_ids, 6)  # rounded: 1 − 0.9 is not exactly a tenth
-        keep = max(1, math.ceil(share))
-        place = n_ids - keep
-        partly_sorted = np.partition(logits, place, axis=1)
-        least = partly_sorted[:, place, None]                # (B, 1)
-        return np.where(logits < least, -np.inf, logits)
-    if sampling_fn == "top_p":
-        probabilities = softmax(logits)
-        order = np.argsort(-probabilities, axis=1, kind="stable")  # most likely first
-        falling = np.take_along_axis(probabilities, order, 1)
-        mass_before = falling.cumsum(1) - falling
-        beyond = mass_before >= threshold
-        beyond[:, 0] = False
-        removed = np.zeros_like(beyond)
-        np.put_along_axis(removed, order, beyond, 1)
-        return np.where(removed, -np.inf, logits)
-    if sampling_fn == "min_p":
-        probabilities = softmax(logits)
-        least = threshold * probabilities.max(1, keepdims=True)  # (B, 1)
-        return np.where(probabilities < least, -np.inf, logits)
-    return logits
+    probabilities = softmax(logits)                          # (B, V)
+    kept = likely_enough(logits, probabilities, family, config)
+    temperature = config.temperature[family] * temperature_scale  # (B,)
+    weights = np.where(kept, probabilities, 0.0)             # (B, V)
+    if (temperature != 1.0).any():
+        weights = _heated(logits, kept, temperature[:, None])
+    mass = weights.cumsum(1)                                 # (B, V)
+    drawn = uniform[:, None] * mass[:, -1:]                  # (B, 1)
+    ids = (mass <= drawn).sum(1)
+    likelihood = probabilities[np.arange(len(ids)), ids]
+    return ids, -np.log(likelihood)
+
+
+def _heated(logits: np.ndarray, kept: np.ndarray, temperature: np.ndarray) -> np.ndarray:
+    """(B, V) unnormalized probabilities of the ids `kept` at a temperature (B, 1)."""
+    logits = np.where(kept, logits, -np.inf)
+    highest = logits.max(1, keepdims=True)
+    return np.exp((logits - highest) / temperature)  # no exponent above 0: no overflow
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
@@ -49,28 +58,69 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     return raised / raised.sum(1, keepdims=True)
 
 
-def draw(logits: np.ndarray,
-         family: int,
-         config: GenConfig,
-         uniform: np.ndarray,
-         temperature_scale: np.ndarray) -> np.ndarray:
-    """(B,) ids of `family` drawn from masked (B, V) logits.
+# ---------------------------------------------------------------- filters
 
-    Args:
-        uniform: (B,) numbers from 0 to below 1.
-        temperature_scale: (B,) what the temperature is multiplied by.
+
+def likely_enough(
+    logits: np.ndarray,
+    probabilities: np.ndarray,
+    family: int,
+    config: GenConfig,
+) -> np.ndarray:
+    """(B, V) bool: the ids of `family` that all filters of `config` leave.
+
+    Masked ids never stay, and the most likely one always does.
     """
-    logits = filtered(logits, config.sampling_fn, config.threshold[family])
-    if config.top_p:
-        logits = filtered(logits, "top_p", config.top_p[family])
-    if config.min_p:
-        logits = filtered(logits, "min_p", config.min_p[family])
-    temperature = config.temperature[family] * temperature_scale[:, None]  # (B, 1)
-    highest = logits.max(1, keepdims=True)
-    logits = (logits - highest) / temperature  # none above 0: no overflow
-    mass = softmax(logits).cumsum(1)           # (B, V)
-    drawn = uniform[:, None] * mass[:, -1:]    # (B, 1)
-    return (mass <= drawn).sum(1)
+    kept = kept_by(config.sampling_fn, config.threshold[family], logits, probabilities)
+    further = {"top_p": config.top_p, "min_p": config.min_p}
+    for sampling_fn, thresholds in further.items():
+        if not thresholds:
+            continue
+        left = np.where(kept, probabilities, 0.0)
+        left /= left.sum(1, keepdims=True)
+        kept &= kept_by(sampling_fn, thresholds[family], logits, left)
+    return kept
+
+
+def kept_by(
+    sampling_fn: str,
+    threshold: float,
+    logits: np.ndarray,
+    probabilities: np.ndarray,
+) -> np.ndarray:
+    """(B, V) bool: the ids that one filter leaves; `GenConfig` says what `threshold` means."""
+    if sampling_fn == "top_k":
+        return _top_k(logits, threshold)
+    if sampling_fn == "top_p":
+        return _nucleus(probabilities, threshold)
+    if sampling_fn == "min_p":
+        least = threshold * probabilities.max(1, keepdims=True)  # (B, 1)
+        return (probabilities >= least) & (probabilities > 0)
+    return np.isfinite(logits)
+
+
+def _top_k(logits: np.ndarray, threshold: float) -> np.ndarray:
+    """All ids but a share `threshold` of V, the least likely ones (Fan et al. 2018)."""
+    n_ids = logits.shape[1]  # V
+    share = round((1 - threshold) * n_ids, 6)  # rounded: 1 − 0.9 is not exactly a tenth
+    keep = max(1, math.ceil(share))
+    place = n_ids - keep
+    partly_sorted = np.partition(logits, place, axis=1)
+    least = partly_sorted[:, place, None]                    # (B, 1)
+    return (logits >= least) & np.isfinite(logits)
+
+
+def _nucleus(probabilities: np.ndarray, threshold: float) -> np.ndarray:
+    """The fewest ids, most likely first, that hold `threshold` of the mass (Holtzman et al. 2020)."""
+    songs = np.arange(len(probabilities))[:, None]
+    order = np.argsort(-probabilities, axis=1, kind="stable")  # most likely first
+    falling = probabilities[songs, order]
+    mass_before = falling.cumsum(1) - falling
+    inside = (mass_before < threshold) & (falling > 0)
+    inside[:, 0] = True
+    kept = np.zeros_like(inside)
+    kept[songs, order] = inside
+    return kept
 
 
 def end_beyond(logits: np.ndarray, last_bar: int) -> None:

@@ -100,7 +100,7 @@ def make_again(job: Job, folder: Path, batches: dict[str, list[Sampled]]) -> boo
     if job.original.hash in hashes:
         print(f"{whole}: the same bytes as {name}")
         return True
-    changed = differences(recipe.surroundings, song_surroundings(loaded.device.type))
+    changed = differences(recipe.surroundings, song_surroundings(loaded.player.surroundings))
     why = "; nothing that it depends on has changed: was it edited?"
     if changed:
         why = f": {'; '.join(changed)}"

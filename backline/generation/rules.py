@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -123,22 +123,7 @@ class TimeSpan(NamedTuple):
     begin: int
     end: int
     pitches: np.ndarray  # (V,) bool
-
-
-class PitchGroup(NamedTuple):
-    """Pitches of one part, or of all, and how long their notes may last."""
-
-    ids: slice  # pitch_instrument ids
-    longest: np.ndarray  # (end,) steps, by the time at which a note begins
-
-
-class Option(NamedTuple):
-    """Notes that fit the ids chosen so far: any of `times` with any of the pitches allowed."""
-
-    times: np.ndarray  # (N,)
-    ids: slice  # pitch_instrument ids of a part, or of all
-    allowed: np.ndarray  # which of them, bool
-    longest: np.ndarray  # (end,) steps, by time
+    parts: Sequence[int]  # that have such pitches
 
 
 class Rules:
@@ -170,14 +155,16 @@ class Rules:
         self.monophonic = [p for p, name in names if name in config.monophonic]
         self.held = [] if passage.held is None else passage.held.tolist()
         self.half_bar = vocabulary.steps_per_bar // HALVES_PER_BAR  # steps
+        self.max_chord = [config.max_chord.get(part, np.inf) for part in vocabulary.part_names]
+        self.max_per_bar = [config.max_per_bar.get(part, np.inf) for part in vocabulary.part_names]
+        self.limited_parts = [p for p, name in enumerate(vocabulary.part_names)
+                              if name in {*config.max_chord, *config.max_per_bar, *config.monophonic}]
         self.chord_pitches = self._chord_pitches(passage.chords)
         self.sounding_bars = frozenset((self.given[:, BAR] - FIRST_ID).tolist())
         self.gaps = self._gaps(range(passage.first_bar, passage.end_bar))
-        self.by_part = [PitchGroup(ids, self._longest(p))
-                        for p, ids in enumerate(self.ids_of_part)]
-        # One group, for where durations do not matter: `longest` is that of any part.
-        all_ids = slice(0, len(self.pitches))
-        self.all_parts = [PitchGroup(all_ids, self.by_part[0].longest)]
+        # For each part, by the time at which a note begins: its longest duration in steps.
+        self.longest = [self._longest(p).tolist() for p in range(len(vocabulary.parts))]
+        self.parts_with_pitches = self._parts_of(self.pitches)
 
     def _chord_pitches(self, chords: np.ndarray | None) -> np.ndarray | None:
         """(2 · end_bar, V) bool: pitches that `chords` allow outside the key; None without either."""
@@ -264,8 +251,20 @@ class Rules:
         if self.chord_pitches is not None:
             cuts |= set(range(begin - begin % self.half_bar, end, self.half_bar))
         inside = sorted(cut for cut in cuts if begin <= cut <= end)
-        return [TimeSpan(first, last, self._pitches_at(first, history, next_bar))
+        return [self._span(first, last, history, next_bar)
                 for first, last in itertools.pairwise(inside)]
+
+    def _span(self, begin: int, end: int, history: History, next_bar: int) -> TimeSpan:
+        """The span from `begin` to before `end`; the next bar begins at `next_bar`."""
+        pitches = self._pitches_at(begin, history, next_bar)
+        parts = self.parts_with_pitches
+        if pitches is not self.pitches:
+            parts = self._parts_of(pitches)
+        return TimeSpan(begin, end, pitches, parts)
+
+    def _parts_of(self, pitches: np.ndarray) -> list[int]:
+        """The parts with pitches among (V,) bool."""
+        return [p for p, ids in enumerate(self.ids_of_part) if pitches[ids].any()]
 
     def _end_of_next_silent_bar(self, history: History) -> int:
         """The end of the next bar without given notes, after the bar of the last note."""
@@ -279,87 +278,130 @@ class Rules:
 
     def _pitches_at(self, time: int, history: History, next_bar: int) -> np.ndarray:
         """(V,) bool: pitches of notes that may begin at `time`; the next bar begins at `next_bar`."""
+        silent = self._silent_parts(time, history, next_bar)
+        is_same_moment = time == history.time
+        held = [pitch for pitch, until in self.held if time < until]
+        if not silent and not is_same_moment and not held and self.chord_pitches is None:
+            return self.pitches
         allowed = self.pitches.copy()
         if self.chord_pitches is not None:
             allowed |= self.chord_pitches[time // self.half_bar]
-        for pitch, until in self.held:
-            if time < until:
-                allowed[pitch] = False
-        if time == history.time:
+        allowed[held] = False
+        if is_same_moment:
             allowed[:history.pitch + 1] = False
-        for p, name in enumerate(self.vocabulary.part_names):
-            most_at_once = self.config.max_chord.get(name, np.inf)
-            most_in_bar = self.config.max_per_bar.get(name, np.inf)
-            full_chord = time == history.time and history.onsets[p] >= most_at_once
-            full_bar = time < next_bar and history.in_bar[p] >= most_in_bar
-            rings = p in self.monophonic and time < history.rings_until[p]
-            if full_chord or full_bar or rings:
-                allowed[self.ids_of_part[p]] = False
+        for p in silent:
+            allowed[self.ids_of_part[p]] = False
         return allowed
+
+    def _silent_parts(self, time: int, history: History, next_bar: int) -> list[int]:
+        """Parts that may begin no note at `time`."""
+        return [p for p in self.limited_parts
+                if (time == history.time and history.onsets[p] >= self.max_chord[p])
+                or (time < next_bar and history.in_bar[p] >= self.max_per_bar[p])
+                or (p in self.monophonic and time < history.rings_until[p])]
 
     def mask(self,
              family: int,
              chosen: dict[int, int],
              spans: list[TimeSpan],
              may_end: bool) -> np.ndarray:
-        """(V_f,) bool: the ids of `family` from which a valid note can be completed.
+        """(V_f,) bool: the ids of `family` from which a valid note can be completed; see `allow`."""
+        allowed = np.zeros(self.vocabulary.sizes[family], bool)
+        self.allow(allowed, family, chosen, spans, may_end)
+        return allowed
+
+    def allow(
+        self,
+        allowed: np.ndarray,
+        family: int,
+        chosen: dict[int, int],
+        spans: list[TimeSpan],
+        may_end: bool,
+    ) -> None:
+        """Mark the ids of `family` from which a valid note can be completed.
 
         Args:
+            allowed: (V_f,) bool, none marked yet.
             chosen: the note's ids that are drawn already, by family; with none EOS is allowed as
                 well, if the song `may_end` or nothing is left.
             spans: see `time_spans`.
         """
-        steps = self.vocabulary.steps_per_bar
-        allowed = np.zeros(self.vocabulary.sizes[family], bool)
-        for option in self._options(chosen, spans, by_part=family == NOTE_DUR):
-            if family == BAR:
-                allowed[FIRST_ID + option.times // steps] = True
-            elif family == START_POS:
-                allowed[FIRST_ID + option.times % steps] = True
+        for span in spans:
+            times = self._times_left(span, chosen)
+            parts = self._parts_left(span, chosen)
+            if not times or not parts:
+                continue
+            if NOTE_DUR in chosen:
+                self._allow_with_duration(allowed, family, chosen[NOTE_DUR], times, span, parts)
             elif family == NOTE_DUR:
-                allowed[FIRST_ID:FIRST_ID + option.longest[option.times].max()] = True
+                longest = max(self._longest_from(times, p) for p in parts)
+                allowed[FIRST_ID:FIRST_ID + longest] = True
+            elif family == PITCH_INSTRUMENT:
+                allowed |= span.pitches
             else:
-                allowed[option.ids] |= option.allowed
+                self._allow_times(allowed, family, times)
         if not chosen:
             allowed[EOS] = may_end or not allowed.any()
-        return allowed
 
-    def _options(self,
-                 chosen: dict[int, int],
-                 spans: list[TimeSpan],
-                 by_part: bool) -> Iterator[Option]:
-        """Notes that fit the ids chosen: part by part if asked for, or if durations matter."""
-        for begin, end, pitches in spans:
-            times = self._times_left(begin, end, chosen)
-            for ids, longest in self.pitch_groups(by_part or NOTE_DUR in chosen):
-                allowed = pitches[ids]
-                fitting = times
-                if NOTE_DUR in chosen:
-                    fitting = times[longest[times] > chosen[NOTE_DUR] - FIRST_ID]
-                if PITCH_INSTRUMENT in chosen:
-                    is_chosen = np.arange(ids.start, ids.stop) == chosen[PITCH_INSTRUMENT]
-                    allowed = allowed & is_chosen
-                if len(fitting) and allowed.any():
-                    yield Option(fitting, ids, allowed, longest)
-
-    def pitch_groups(self, by_part: bool) -> list[PitchGroup]:
-        """The pitches of each part; or all in one group, whose `longest` means nothing."""
-        return self.by_part if by_part else self.all_parts
-
-    def _times_left(self,
-                    begin: int,
-                    end: int,
-                    chosen: dict[int, int]) -> np.ndarray:
-        """(N,) times from `begin` to before `end` that fit the bar and start_pos `chosen`."""
+    def _times_left(self, span: TimeSpan, chosen: dict[int, int]) -> range:
+        """The times of a span that fit the bar and start_pos `chosen`."""
         steps = self.vocabulary.steps_per_bar
+        begin = span.begin
+        end = span.end
         if BAR in chosen:
             bar_begin = (chosen[BAR] - FIRST_ID) * steps
             begin = max(begin, bar_begin)
             end = min(end, bar_begin + steps)
-        times = np.arange(begin, end)
-        if START_POS in chosen:
-            times = times[times % steps == chosen[START_POS] - FIRST_ID]
-        return times
+        if START_POS not in chosen:
+            return range(begin, end)
+        step = chosen[START_POS] - FIRST_ID
+        return range(begin + (step - begin) % steps, end, steps)
+
+    def _parts_left(self, span: TimeSpan, chosen: dict[int, int]) -> Sequence[int]:
+        """The parts that may begin a note in a span, with the pitch `chosen`."""
+        if PITCH_INSTRUMENT not in chosen:
+            return span.parts
+        pitch = chosen[PITCH_INSTRUMENT]
+        return [int(self.vocabulary.part_of_id[pitch])] if span.pitches[pitch] else []
+
+    def _longest_from(self, times: range, part: int) -> int:
+        """The longest duration of a part's note that begins at one of `times`, in steps."""
+        return max(self.longest[part][times.start:times.stop:times.step])
+
+    def _allow_times(self, allowed: np.ndarray, family: int, times: Sequence[int]) -> None:
+        """Mark the ids of `family`, bars or steps, that `times` have, one at least."""
+        steps = self.vocabulary.steps_per_bar
+        first = FIRST_ID + times[0] % steps
+        if family == BAR:
+            first_bar = FIRST_ID + times[0] // steps
+            last_bar = FIRST_ID + times[-1] // steps
+            allowed[first_bar:last_bar + 1] = True
+        elif times[-1] - times[0] == len(times) - 1 and first + len(times) <= len(allowed):
+            allowed[first:first + len(times)] = True
+        else:
+            allowed[[FIRST_ID + time % steps for time in times]] = True
+
+    def _allow_with_duration(
+        self,
+        allowed: np.ndarray,
+        family: int,
+        duration: int,
+        times: range,
+        span: TimeSpan,
+        parts: Sequence[int],
+    ) -> None:
+        """As `allow`, for one span, where a duration, an id, is chosen."""
+        for p in parts:
+            longest = self.longest[p]
+            fitting = [time for time in times if longest[time] > duration - FIRST_ID]
+            if not fitting:
+                continue
+            if family == PITCH_INSTRUMENT:
+                ids = self.ids_of_part[p]
+                allowed[ids] |= span.pitches[ids]
+            else:
+                for time in fitting:
+                    self._allow_times(allowed, family, [time])
 
 
 def allowed_pitches(vocabulary: Vocabulary,

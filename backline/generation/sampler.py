@@ -2,10 +2,10 @@
 
 A note is drawn family by family in the model's order. In each family come, in this order: masks
 (`rules.Rules`), the filter `sampling_fn`, then `top_p` and `min_p` where they are set, the
-temperature, and the draw (`filters.draw`).
+temperature, and the draw (`filters`). Light: no torch. A player (`engine.player`) reads notes and
+says how likely each id is; all else is NumPy, for a whole batch at a time where it can be.
 
-Masks are NumPy on the CPU, and each family's logits are copied there. On a GPU these copies, one
-per family of each note, and the host's masks set the speed, not the model.
+Shapes: B songs, T new notes, F families, V_f ids in family f, K controls.
 """
 
 from __future__ import annotations
@@ -16,21 +16,22 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-import torch
-from torch import Tensor
 
+from backline.engine.player import Contexts, NewNotes, Player
+from backline.engine.positions import bar_offset
 from backline.generation.config import GenConfig
-from backline.generation.filters import draw, end_beyond, softmax
+from backline.generation.filters import draw, end_beyond
 from backline.generation.repetition import Repeats
 from backline.generation.rules import History, Rules, TimeSpan
 from backline.generation.telling import Told, nothing_told
-from backline.layers.cache import KeyValueCache
-from backline.layers.positions import bar_offsets
+from backline.layers.config import TIME_FIELDS, ModelConfig
+from backline.music.chords import CHORD_FIELDS
 from backline.music.reading_order import GivenNotes
 from backline.music.vocab import BAR, BOS, EOS, FIELDS, FIRST_ID, START_POS
-from model import PooledTransformer, TrunkOutput
 
 Note = tuple[int, ...]
+BOS_ROW = (BOS,) * len(FIELDS)
+NO_CHORDS = np.zeros((0, len(CHORD_FIELDS)), np.int64)
 
 
 def no_notes() -> np.ndarray:
@@ -94,18 +95,18 @@ class Rows(NamedTuple):
 
     notes: list[Note]
     flags: list[bool]  # which of them are given
-    sheet: np.ndarray  # (N, S) uint8 ids of the controls that come with them
+    sheet: np.ndarray  # (N, K) uint8 ids of the controls that come with them
     bar_offset: int  # what to subtract from the song's bar ids to get the model's
 
 
 class SongInProgress:
     """What is read of a song, what is drawn, and what may come next."""
 
-    def __init__(self, request: Request, model: PooledTransformer) -> None:
+    def __init__(self, request: Request, config: ModelConfig) -> None:
         self.rules = request.rules
         self.random = np.random.default_rng(request.seed)
         self.vocabulary = request.rules.vocabulary
-        self.given = GivenNotes(request.given, model.config.lookahead_bars)
+        self.given = GivenNotes(request.given, config.lookahead_bars)
         self.rows: list[Note] = []  # all rows read, in the order of reading, given notes where due
         self.flags: list[bool] = []  # which of them are given
         self.bars: list[int] = []  # for each of them, the bar of the last note made, from 0
@@ -117,7 +118,7 @@ class SongInProgress:
         self.repeats = Repeats()
         self.notes: list[Note] = []
         self.surprisals: list[float] = []
-        self._read([(BOS,) * len(FIELDS)], given=False)
+        self._read([BOS_ROW], given=False)
         self._read(self.given.due(0), given=True)
         for note in request.prompt.tolist():
             self.add(tuple(note))
@@ -133,7 +134,21 @@ class SongInProgress:
         self.history = self.history.after(note, self.vocabulary)
         self.repeats.add(note)
         self._read([note], given=False)
-        self._read(self.given.due(self.history.time // self.vocabulary.steps_per_bar), given=True)
+        due = self.given.due(self.history.time // self.vocabulary.steps_per_bar)
+        if due:
+            self._read(due, given=True)
+
+    def take(self, note: Note, surprisal: float) -> int:
+        """Go on with a note that was drawn; returns how many rows there are to read now."""
+        n_read = len(self.rows)
+        self.notes.append(note)
+        self.surprisals.append(surprisal)
+        self.add(note)
+        return len(self.rows) - n_read
+
+    def may_end(self) -> bool:
+        """Whether the song may end here although more notes would be valid."""
+        return bool(self.notes) and self.rules.may_end(self.history)
 
     def sampled(self) -> Sampled:
         """The notes drawn so far."""
@@ -147,7 +162,7 @@ class SongInProgress:
         """
         if self.counted_from != self.start:
             next_bar = max(self.history.time, self.rules.first) // self.vocabulary.steps_per_bar
-            lowest_bar = int(bar_offsets(torch.tensor([self.rows[self.start:]])))
+            lowest_bar = bar_offset(np.array(self.rows[self.start:]))
             self.bar_offset = min(lowest_bar, next_bar)
             self.counted_from = self.start
 
@@ -172,45 +187,42 @@ class SongInProgress:
 
 
 class Reader:
-    """Feeds each song's new rows to the model and returns the reading.
+    """Feeds each song's new rows to a player.
 
-    A song's window, and so its reading, is the same with and without a cache, alone and in a batch.
+    A song's window, and so what is known of it, is the same with and without a cache, alone and in
+    a batch.
     """
 
-    def __init__(self, model: PooledTransformer, cached: bool = True) -> None:
-        self.model = model
+    def __init__(self, player: Player, n_songs: int, cached: bool = True) -> None:
+        self.config = player.config
+        self.player = player
         self.cached = cached
-        self.cache: KeyValueCache | None = None
-        self.device = model.in_norm.weight.device
+        self.contexts: Contexts = player.contexts(n_songs)
 
-    def read(self, songs: Sequence[SongInProgress], new: Sequence[int]) -> TrunkOutput:
-        """The reading of each song's last row; `new` says how many of its last rows are unread."""
-        if self.cache is None:
-            self.cache = self.model.new_cache(len(songs))
-        block_size = self.model.config.block_size
-        starts = [window_start(len(song.rows), block_size) for song in songs]
+    def read(self, songs: Sequence[SongInProgress], new: Sequence[int]) -> Contexts:
+        """Read on in each song; `new` says how many of its last rows are unread."""
+        starts = [window_start(len(song.rows), self.config.block_size) for song in songs]
         whole = [b for b, song in enumerate(songs)
-                 if not self.cached or not self.cache.lengths[b] or starts[b] != song.start]
-        states = torch.zeros((len(songs), 1, self.model.config.d_model), device=self.device,
-                             dtype=self.model.in_norm.weight.dtype)
+                 if not self.cached or not self.contexts.lengths[b] or starts[b] != song.start]
         if len(whole) < len(songs):
-            counts = [0 if b in whole else count for b, count in enumerate(new)]
+            counts = list(new)
+            for b in whole:
+                counts[b] = 0
             newest = [song.newest(count) for song, count in zip(songs, counts, strict=True)]
-            states = self._states(newest, self.cache)
+            self.contexts.read(new_notes(newest))
         if whole:
             for b in whole:
                 songs[b].start = starts[b]
-            states[whole] = self._read_windows([songs[b] for b in whole], whole)
-        return self.model.last_read(states, self.cache)
+            self._read_windows([songs[b] for b in whole], whole)
+        return self.contexts
 
     def keep(self, places: list[int]) -> None:
         """Go on with the songs at these places in the batch only."""
-        assert self.cache is not None
-        self.cache.keep(places)
+        self.contexts.keep(places)
 
-    def _read_windows(self, songs: Sequence[SongInProgress], places: Sequence[int]) -> Tensor:
-        """Read whole windows, equal ones once; returns the last states (B, 1, D)."""
-        if self.model.config.bars == "relative":
+    def _read_windows(self, songs: Sequence[SongInProgress], places: Sequence[int]) -> None:
+        """Read whole windows, equal ones once."""
+        if self.config.bars == "relative":
             for song in songs:
                 song.count_bars()
         windows = [song.window() for song in songs]
@@ -220,126 +232,155 @@ class Reader:
             key = (rows.bar_offset, *rows.notes, *rows.flags, rows.sheet.tobytes())
             sources.append(distinct.setdefault(key, len(distinct)))
         firsts = [sources.index(i) for i in range(len(distinct))]
-        cache = self.model.new_cache(len(firsts))
-        states = self._states([windows[i] for i in firsts], cache)
-        assert self.cache is not None
-        self.cache.replace(places, cache, sources)
-        return states[sources]
+        self.contexts.replace(places, new_notes([windows[i] for i in firsts]), sources)
 
-    def _states(self, songs: Sequence[Rows], cache: KeyValueCache) -> Tensor:
-        """Read the rows of each song; returns the trunk's states at each one's last, (B, 1, D)."""
-        counts = [len(rows.notes) for rows in songs]
-        longest = max(counts)
-        fill = (BOS,) * len(FIELDS)
-        ids = torch.tensor([rows.notes + [fill] * (longest - len(rows.notes)) for rows in songs])
-        offsets = torch.tensor([rows.bar_offset for rows in songs])[:, None]
-        ids[..., BAR] -= offsets * (ids[..., BAR] >= FIRST_ID)
-        given = torch.tensor([rows.flags + [False] * (longest - len(rows.flags)) for rows in songs])
-        sheet = None
-        if self.model.config.controls:
-            padded = [np.pad(rows.sheet, ((0, longest - len(rows.sheet)), (0, 0))) for rows in songs]
-            sheet = torch.from_numpy(np.stack(padded)).long().to(self.device)  # (B, T, S)
-        states = self.model.read(ids.to(self.device), cache, counts, given.to(self.device), sheet).states
-        last = torch.tensor(counts, device=self.device).clamp(min=1) - 1
-        return states[torch.arange(len(songs), device=self.device), last][:, None]
+
+def new_notes(songs: Sequence[Rows]) -> NewNotes:
+    """Rows of some songs as a player takes them."""
+    counts = [len(rows.notes) for rows in songs]
+    longest = max(counts)
+    ids = np.full((len(songs), longest, len(FIELDS)), BOS)
+    given = np.zeros((len(songs), longest), bool)
+    sheet = np.zeros((len(songs), longest, songs[0].sheet.shape[1]), np.uint8)
+    for b, rows in enumerate(songs):
+        n = counts[b]
+        if n:
+            ids[b, :n] = rows.notes
+            given[b, :n] = rows.flags
+            sheet[b, :n] = rows.sheet
+    offsets = np.array([rows.bar_offset for rows in songs])
+    if offsets.any():
+        bars = ids[..., BAR]                                 # a view
+        bars -= offsets[:, None] * (bars >= FIRST_ID)
+    return NewNotes(ids, counts, given, sheet)
 
 
 # ---------------------------------------------------------------- many songs
 
 
-@torch.inference_mode()
-def sample_songs(model: PooledTransformer, requests: Sequence[Request], config: GenConfig,
-                 cached: bool = True,
-                 on_note: Callable[[], object] = lambda: None) -> list[Sampled]:
+def sample_songs(
+    player: Player,
+    requests: Sequence[Request],
+    config: GenConfig,
+    cached: bool = True,
+    on_note: Callable[[], object] = lambda: None,
+) -> list[Sampled]:
     """Sample songs in one batch; finished songs drop out.
 
     Args:
-        model: in evaluation mode.
         config: its `max_steps` of 0 sets no limit.
         cached: keep keys and values of the notes read; the slow way without gives the same songs.
         on_note: called after each note, for progress.
     """
-    songs = [SongInProgress(request, model) for request in requests]
-    reader = Reader(model, cached)
+    songs = [SongInProgress(request, player.config) for request in requests]
+    reader = Reader(player, len(songs), cached)
     active = list(songs)
     new = [0] * len(songs)
     for _ in range(config.max_steps) if config.max_steps else itertools.count():
-        notes = _draw_notes(model, reader.read(active, new), active, config)
-        going_on = {b: note for b, note in enumerate(notes) if note is not None}
+        contexts = reader.read(active, new)
+        drawn = draw_notes(player, contexts, active, config)
+        going_on = np.flatnonzero(~drawn.ended).tolist()
         if not going_on:
             break
         if len(going_on) < len(active):
-            reader.keep(list(going_on))
+            reader.keep(going_on)
             active = [active[b] for b in going_on]
-        lengths = [len(song.rows) for song in active]
-        for song, (note, surprisal) in zip(active, going_on.values(), strict=True):
-            song.notes.append(note)
-            song.surprisals.append(surprisal)
-            song.add(note)
+        notes = drawn.notes[going_on].tolist()
+        surprisals = drawn.surprisals[going_on].tolist()
+        new = []
+        for song, note, surprisal in zip(active, notes, surprisals, strict=True):
+            new.append(song.take(tuple(note), surprisal))
             on_note()
-        new = [len(song.rows) - length for song, length in zip(active, lengths, strict=True)]
     return [song.sampled() for song in songs]
 
 
-def _mask(song: SongInProgress, family: int, chosen: dict[int, int],
-          spans: list[TimeSpan]) -> np.ndarray:
-    """(V,) bool: what `song` may draw; anything if it has ended, as its draws are thrown away."""
-    if EOS in chosen.values():
-        return np.ones(song.vocabulary.sizes[family], bool)
-    may_end = bool(song.notes) and song.rules.may_end(song.history)
-    return song.rules.mask(family, chosen, spans, may_end)
+class Drawn(NamedTuple):
+    """The next note of each song."""
+
+    notes: np.ndarray  # (B, F) ids
+    surprisals: np.ndarray  # (B,) in nats
+    ended: np.ndarray  # (B,) bool: these songs end instead
 
 
-def _in_song_bars(logits: np.ndarray, offsets: Sequence[int]) -> np.ndarray:
-    """(B, V) bar logits by the songs' bar ids, from those by the model's, `offsets` (B,) lower."""
-    moved = np.full_like(logits, -np.inf)
-    moved[:, :FIRST_ID] = logits[:, :FIRST_ID]
-    for b, offset in enumerate(offsets):
-        moved[b, FIRST_ID + offset:] = logits[b, FIRST_ID:logits.shape[1] - offset]
-    return moved
-
-
-def _draw_notes(model: PooledTransformer, reading: TrunkOutput, songs: Sequence[SongInProgress],
-                config: GenConfig) -> list[tuple[Note, float] | None]:
-    """The next note of each song and its surprisal in nats; None where the song ends."""
-    uniform = np.stack([song.random.random(len(FIELDS)) for song in songs])  # (B, F)
-    temperature_scale = 1 + config.variety * np.array([song.repeats.in_a_row for song in songs])
+def draw_notes(
+    player: Player,
+    contexts: Contexts,
+    songs: Sequence[SongInProgress],
+    config: GenConfig,
+) -> Drawn:
+    """Draw the next note of each song, family by family."""
+    n_songs = len(songs)
+    uniform = np.array([song.random.random(len(FIELDS)) for song in songs])  # (B, F)
+    repeats = np.array([song.repeats.in_a_row for song in songs])
+    temperature_scale = 1 + config.variety * repeats         # (B,)
+    offsets = np.array([song.bar_offset for song in songs])
     spans = [song.rules.time_spans(song.history) for song in songs]
     chosen: list[dict[int, int]] = [{} for _ in songs]
-    model_ids: dict[int, Tensor] = {}  # the same, with the model's bar ids
-    surprisals = np.zeros(len(songs))
-    ended = np.zeros(len(songs), bool)
-    hidden = reading.states
-    offsets = [song.bar_offset for song in songs]
-    for k, family in enumerate(model.order):
-        masks = np.stack([_mask(song, family, song_ids, song_spans)
-                          for song, song_ids, song_spans in zip(songs, chosen, spans, strict=True)])
-        logits = model.head(k, reading.states, hidden)[:, 0].cpu().double().numpy()
+    notes = np.zeros((n_songs, len(FIELDS)), np.int64)
+    surprisals = np.zeros(n_songs)
+    ended = np.zeros(n_songs, bool)
+    logits = contexts.first_logits()
+    for k, family in enumerate(player.order):
+        masks = _masks(songs, spans, chosen, family)
+        allowed = logits.astype(np.float64)                  # (B, V_f)
         if family == BAR:
-            if k == 0:
-                for song, song_logits, mask in zip(songs, logits, masks, strict=True):
-                    if mask[EOS] and song.rules.in_last_bar(song.history):
-                        end_beyond(song_logits, song.rules.last_bar_id - song.bar_offset)
-            logits = _in_song_bars(logits, offsets)
-        logits = np.where(masks, logits, -np.inf)
-        drawn = draw(logits, family, config, uniform[:, family], temperature_scale)
-        surprisals -= np.log(softmax(logits)[np.arange(len(songs)), drawn])
-        if k:
-            drawn[ended] = EOS
-        else:
-            ended = drawn == EOS
-        for song_ids, id_ in zip(chosen, drawn.tolist(), strict=True):
+            allowed = _bar_logits(allowed, songs, offsets, masks, is_first=k == 0)
+        allowed[~masks] = -np.inf
+        ids, nats = draw(allowed, family, config, uniform[:, family], temperature_scale)
+        if k == 0:
+            ended = ids == EOS
+        surprisals += nats
+        ids[ended] = EOS
+        notes[:, family] = ids
+        for song_ids, id_ in zip(chosen, ids.tolist(), strict=True):
             song_ids[family] = id_
-        if ended.all():
+        is_last = k + 1 == len(player.order)
+        if is_last or ended.all():
             break
-        if family == BAR:
-            drawn = drawn - np.where(ended, 0, offsets)
-        if k + 1 < len(model.order) and model.config.heads != "parallel":
-            model_ids[family] = torch.from_numpy(drawn)[:, None].to(reading.states.device)
-            chords = None
-            if model.config.controls and k == 1:  # the time is chosen
-                told = [song.chord(song_ids) for song, song_ids in zip(songs, chosen, strict=True)]
-                chords = torch.from_numpy(np.stack(told)).long()[:, None].to(reading.states.device)
-            hidden = model.advance(k, model_ids, reading, hidden, chords)
-    return [None if over else (tuple(song_ids[f] for f in range(len(FIELDS))), float(surprisal))
-            for over, song_ids, surprisal in zip(ended, chosen, surprisals, strict=True)]
+        heard = notes.copy()
+        heard[:, BAR] -= np.where(ended, 0, offsets)  # as the model counts them
+        chords = NO_CHORDS
+        if player.config.controls and k + 1 == len(TIME_FIELDS):
+            told = [song.chord(song_ids) for song, song_ids in zip(songs, chosen, strict=True)]
+            chords = np.array(told)                          # (B, 3)
+        logits = contexts.next_logits(k, heard, chords)
+    return Drawn(notes, surprisals, ended)
+
+
+def _masks(
+    songs: Sequence[SongInProgress],
+    spans: Sequence[list[TimeSpan]],
+    chosen: Sequence[dict[int, int]],
+    family: int,
+) -> np.ndarray:
+    """(B, V_f) bool: what each song may draw; anything if it has ended, as its draws are thrown away."""
+    n_ids = songs[0].vocabulary.sizes[family]
+    masks = np.zeros((len(songs), n_ids), bool)
+    for song, song_spans, song_ids, mask in zip(songs, spans, chosen, masks, strict=True):
+        if EOS in song_ids.values():
+            mask[:] = True
+        else:
+            may_end = not song_ids and song.may_end()
+            song.rules.allow(mask, family, song_ids, song_spans, may_end)
+    return masks
+
+
+def _bar_logits(
+    logits: np.ndarray,
+    songs: Sequence[SongInProgress],
+    offsets: np.ndarray,
+    masks: np.ndarray,
+    is_first: bool,
+) -> np.ndarray:
+    """(B, V) bar logits by the songs' bar ids, from those by the model's, `offsets` (B,) lower."""
+    if is_first:
+        for song, song_logits, mask in zip(songs, logits, masks, strict=True):
+            if mask[EOS] and song.rules.in_last_bar(song.history):
+                end_beyond(song_logits, song.rules.last_bar_id - song.bar_offset)
+    if not offsets.any():
+        return logits
+    moved = np.full_like(logits, -np.inf)
+    moved[:, :FIRST_ID] = logits[:, :FIRST_ID]
+    for b, offset in enumerate(offsets.tolist()):
+        moved[b, FIRST_ID + offset:] = logits[b, FIRST_ID:logits.shape[1] - offset]
+    return moved

@@ -1,6 +1,6 @@
 """A loaded model and the songs it makes: seeds, batches, songs that are rejected, the best of many.
 
-Torch is imported when a model is loaded. The songs of a batch are drawn together, and rounding may
+The songs of a batch are drawn together, and rounding may
 depend on the batch; so a song's recipe names the seeds of its whole batch.
 """
 
@@ -10,22 +10,24 @@ import dataclasses
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from tqdm import tqdm
 
 from backline.common.errors import UserError
-from backline.common.files import check_file, file_hash
+from backline.common.files import file_hash
 from backline.common.paths import BUNDLED_MODEL
 from backline.common.surroundings import song_surroundings
+from backline.engine.model_file import held_out_names
 from backline.evaluation.copy_index import CopyCheck, CopyIndex, read_index, split_digest
 from backline.generation.config import DTYPES, FLAT, GenConfig, Reading
 from backline.generation.given_song import Made, files_beside
 from backline.generation.keeping import keep_heard
+from backline.generation.loading import load_player
 from backline.generation.output_files import song_bytes
 from backline.generation.prompt import Prompt
 from backline.generation.recipes import Recipe, recipe_text
+from backline.generation.sampler import Request, Sampled, sample_songs
 from backline.generation.task import SOON, Task, Wish, bars_in, ends_soon, lacking_parts, make_task
 from backline.generation.telling import Told, describe_told, tell
 from backline.music.dynamics import dynamics_table, given_dynamics, made_velocities
@@ -34,11 +36,6 @@ from backline.music.sheet_table import sheet_table
 from backline.music.vocab import PITCH_INSTRUMENT, Vocabulary
 from tokenizer import MidiTokenizerPooled
 
-if TYPE_CHECKING:
-    from backline.generation.sampler import Sampled
-    from model import PooledTransformer
-
-PARAMETERS_PER_CORE = 16_000_000
 BATCH = 16  # songs made at a time
 TRIES = 10  # songs made at most, for each that is wanted
 SEED_STEP = 1_000_000  # from the seed of a rejected song to the next
@@ -48,52 +45,30 @@ SEED_STEP = 1_000_000  # from the seed of a rejected song to the next
 
 
 class LoadedModel:
-    """A model ready to play, with its tokenizer, its device and what its file says besides."""
+    """A model ready to play, with its tokenizer and what its file says besides."""
 
     def __init__(self,
                  path: Path,
-                 device_name: str = "auto",
+                 device: str = "auto",
                  dtype: str = DTYPES[0]) -> None:
-        """Load the model at `path` with weights of `dtype`, one of `config.DTYPES`.
-
-        Raises UserError about the file, the device, or a dtype that the device does not have.
-        """
-        # These bring torch, and wrong arguments need not wait for it.
-        from backline.layers.packed import for_inference
-        from backline.layers.torch_io import pick_device, playing_device
-        from backline.training.checkpoints import load_model
-
+        """Load the model at `path`. Raises UserError, as `load_player` does."""
+        loaded = load_player(path, device, dtype)
+        vocabulary = loaded.vocabulary
         self.path = path
         self.dtype = dtype
-        pick_device(device_name)  # a wrong name is an error before the model is loaded
-        model, vocabulary, self.metadata = load_model(path)
-        self.n_parameters = model.n_parameters()  # before its layers are packed
-        self.device = playing_device(device_name, self.n_parameters)
-        if dtype == "int8" and self.device.type != "cpu":
-            raise UserError(f"--dtype int8 plays on the CPU alone, not on {self.device}; "
-                            "add -d cpu, or take bf16")
-        self.model: PooledTransformer = for_inference(model.to(self.device), dtype)
+        self.player = loaded.player
+        self.config = loaded.player.config
+        self.facts = loaded.facts
         self.tokenizer = MidiTokenizerPooled(vocabulary)
         self.hash = file_hash(path)
-        self.dynamics = dynamics_table(self.metadata, vocabulary, path)
-        has_controls = model.config.controls
-        self.sheets = sheet_table(self.metadata, vocabulary, path) if has_controls else None
+        self.dynamics = dynamics_table(self.facts, vocabulary, path)
+        has_controls = self.config.controls
+        self.sheets = sheet_table(self.facts, vocabulary, path) if has_controls else None
 
     @property
     def vocabulary(self) -> Vocabulary:
         """What the model plays: its parts, its grid, its limits."""
         return self.tokenizer.vocabulary
-
-    def take_few_cores(self) -> None:
-        """Use as many cores as the model has work for.
-
-        A second core speeds a small model up by a sixth. Where other programs run as well, waiting
-        for it costs many times that.
-        """
-        import torch
-
-        enough = 1 + self.n_parameters // PARAMETERS_PER_CORE
-        torch.set_num_threads(min(torch.get_num_threads(), enough))
 
     def check(self, wish: Wish, config: GenConfig) -> None:
         """Raise UserError if the model was not trained for what is asked of it."""
@@ -101,7 +76,7 @@ class LoadedModel:
             raise UserError(f"{self.path}: not trained to be told what to play "
                             f"({', '.join(config.controls.told)}); train a model with "
                             '"controls": true, such as configs/model_bundled.json')
-        if wish.needs_given and not self.model.config.given:
+        if wish.needs_given and not self.config.given:
             raise UserError(f"{self.path}: not trained to play to given notes (--given, --fill); "
                             "the model of this repository, taken without -mp "
                             f"({BUNDLED_MODEL.name}), is; or train one with "
@@ -109,10 +84,8 @@ class LoadedModel:
 
     def copy_index(self, path: Path) -> CopyIndex:
         """The index at `path`; prints a notice if it may be of other songs than the model's."""
-        from backline.training.checkpoints import held_out_names
-
         index = read_index(path, self.vocabulary)
-        held_out = held_out_names(self.metadata)
+        held_out = held_out_names(self.facts)
         if not held_out or split_digest(held_out) != index.split:
             print(f"notice: {path} may be of other songs than {self.path} was trained on; "
                   "make its own with copies.py", file=sys.stderr)
@@ -123,8 +96,6 @@ class LoadedModel:
              config: GenConfig,
              seeds: Sequence[int]) -> list[Sampled]:
         """One song of `task` for each seed, sampled in one batch."""
-        from backline.generation.sampler import Request, sample_songs
-
         requests = []
         for seed in seeds:
             told = self.told(task, config, seed)
@@ -134,7 +105,7 @@ class LoadedModel:
         total = most * len(seeds) if config.max_steps else None  # else the bars decide
         limited = dataclasses.replace(config, max_steps=most)
         with tqdm(total=total, unit="note", leave=False, disable=None) as bar:
-            songs = sample_songs(self.model, requests, limited, on_note=bar.update)
+            songs = sample_songs(self.player, requests, limited, on_note=bar.update)
         if not config.whole_bars:
             return songs
         return [song.at_bar_line(task.max_steps) for song in songs]
@@ -142,14 +113,6 @@ class LoadedModel:
     def told(self, task: Task, config: GenConfig, seed: int) -> Told | None:
         """What the song of `seed` is told to play; None for a model without controls."""
         return tell(task, config, self.sheets, seed) if self.sheets else None
-
-
-def open_model(path: Path, device_name: str, dtype: str) -> LoadedModel:
-    """Load a model to play on few cores. Raises UserError, as `LoadedModel` does."""
-    check_file(path)
-    loaded = LoadedModel(path, device_name, dtype)
-    loaded.take_few_cores()
-    return loaded
 
 
 # ---------------------------------------------------------------- its songs
@@ -343,7 +306,7 @@ class Session:
             prompt=self.prompt.path,
             prompt_hash=self.prompt.hash,
             prompt_rows=self.prompt.n_rows,
-            surroundings=song_surroundings(loaded.device.type),
+            surroundings=song_surroundings(loaded.player.surroundings),
             reading=self.reading,
         )
 

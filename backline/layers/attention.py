@@ -11,8 +11,9 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
+from backline.layers.config import QK_GAIN
+
 CHUNK = 128  # queries at a time on a CPU
-QK_GAIN = 1.2  # of normed queries, or attention could hardly be sharp
 BYTE_VALUES = 256
 
 

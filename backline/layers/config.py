@@ -22,7 +22,15 @@ CHOICES = {"emb_pooling": POOLINGS,
            "bars": BARS}
 AT_LEAST_1 = ("n_layers", "n_heads", "d_model", "block_size", "steps_per_bar")
 FF_FACTOR = 4  # width of the feed-forward layer over d_model (Vaswani et al. 2017, section 3.3)
+CHAIN_FACTOR = 2  # width of the feed-forward block between two heads of a chain, over d_model
 TIME_FIELDS = (FIELDS[BAR], FIELDS[START_POS])
+# Rotation periods in bars, most informative first: the bar, its subdivisions, its multiples.
+METRE = (1, 1 / 4, 1 / 2, 1 / 8, 2, 4, 1 / 16, 8,
+         16, 1 / 3, 1 / 6, 1 / 12, 32, 3, 64, 128)
+QK_GAIN = 1.2  # of normed queries, or attention could hardly be sharp
+# Of control vectors. At the rate of all other weights they were too short to be heard after
+# 10 M notes.
+CONTROL_GAIN = 8.0
 # A trained model takes larger values of these: it can then do more, and plays as before.
 GROWS = ("block_size", "given", "controls", "control_sizes")
 
@@ -42,7 +50,7 @@ class ModelConfig:
     positions: "sinusoidal" adds the published absolute encoding. "rotary" rotates queries and keys
         by their index (Su et al. 2021). "music_time" rotates every second pair by musical time
         instead, in steps from the song's start. "metre" rotates every pair by musical time, half
-        of them at the periods in `positions.METRE`.
+        of them at the periods in METRE.
     bars: "absolute" reads and predicts bar numbers as they stand. "relative" counts them from the
         first bar in the context, unless the song begins there. Bar numbers late in a song then
         stay in the range seen in training.

@@ -10,12 +10,8 @@ import math
 import torch
 from torch import Tensor
 
-from backline.layers.config import ModelConfig
+from backline.layers.config import METRE, ModelConfig
 from backline.music.vocab import BAR, BOS, FIRST_ID, START_POS
-
-# Rotation periods in bars, most informative first: the bar, its subdivisions, its multiples.
-METRE = (1, 1 / 4, 1 / 2, 1 / 8, 2, 4, 1 / 16, 8,
-         16, 1 / 3, 1 / 6, 1 / 12, 32, 3, 64, 128)
 
 # ---------------------------------------------------------------- bars and time
 

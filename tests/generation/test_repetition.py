@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_models import HOT, tiny_model
 
+from backline.engine.torch_player import TorchPlayer
 from backline.generation.config import GenConfig, RuleConfig
 from backline.generation.repetition import BARS_BACK, repeats_in_a_row
 from backline.generation.rules import Passage, Rules
@@ -51,7 +52,7 @@ def test_variety_leads_out_of_a_loop():
     def longest(variety: float) -> list[int]:
         config = GenConfig(**HOT | {"temperature": (1.0,) * 4, "variety": variety})
         rules = [Rules(VOCABULARY, RuleConfig(no_empty_bars=True), Passage(60)) for _ in range(4)]
-        made = sample_songs(model, [Request(of_song, seed) for seed, of_song in enumerate(rules)], config)
+        made = sample_songs(TorchPlayer(model), [Request(of_song, seed) for seed, of_song in enumerate(rules)], config)
         return [int(repeats_in_a_row(song.notes).max()) for song in made]
 
     assert min(longest(0.0)) > 2 * max(longest(0.5))

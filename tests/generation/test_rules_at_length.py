@@ -10,6 +10,7 @@ import pytest
 from random_songs import random_song
 from tiny_models import tiny_model
 
+from backline.engine.torch_player import TorchPlayer
 from backline.generation.config import GenConfig, RuleConfig
 from backline.generation.rules import Passage, Rules
 from backline.generation.sampler import Request, sample_songs
@@ -106,7 +107,7 @@ def test_a_hundred_thousand_notes_break_no_rule():
                 rules = Rules(VOCABULARY, case.config, Passage(
                     begun + case.bars, first_bar=begun, parts=case.made, exact=case.exact, loop=case.loop))
                 requests.append((Request(rules, 1000 * round_number + i, prompt), begun))
-            songs = sample_songs(model, [request for request, _ in requests], HOT)
+            songs = sample_songs(TorchPlayer(model), [request for request, _ in requests], HOT)
             for (request, begun), song in zip(requests, songs, strict=True):
                 counts[name] += len(song.notes)
                 found[name].update(broken(case, request.prompt, song.notes, begun, len(song.notes) < HOT.max_steps))

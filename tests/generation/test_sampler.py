@@ -14,8 +14,9 @@ from random_songs import random_song, whole
 from tiny_models import HOT, SMALL_VOCABULARY, never_end, tiny_model
 
 from backline.common.errors import UserError
+from backline.engine.torch_player import TorchPlayer
 from backline.generation.config import SAMPLING_FNS, GenConfig, RuleConfig
-from backline.generation.filters import draw, end_beyond, filtered
+from backline.generation.filters import draw, end_beyond, kept_by, softmax
 from backline.generation.rules import Passage, Rules
 from backline.generation.sampler import Reader, Request, Sampled, SongInProgress, sample_songs, window_start
 from backline.layers.config import BARS, HEADS, POSITIONS
@@ -36,7 +37,8 @@ def request(prompt=(), vocabulary=SMALL_VOCABULARY, seed=0, num_bars=32, given=(
 
 def song(model, prompt=(), vocabulary=SMALL_VOCABULARY, seed=0, cached=True, **changes) -> np.ndarray:
     config = GenConfig(**(HOT | changes))
-    return sample_songs(model, [request(prompt, vocabulary, seed, config.num_bars)], config, cached)[0].notes
+    wanted = request(prompt, vocabulary, seed, config.num_bars)
+    return sample_songs(TorchPlayer(model), [wanted], config, cached)[0].notes
 
 
 def keys(rows) -> list[tuple[int, int, int]]:
@@ -76,39 +78,43 @@ def test_a_model_that_never_ends_fills_every_place_and_then_stops():
 # ---------------------------------------------------------------- filters
 
 
+def kept(logits: np.ndarray, fn: str, threshold: float) -> np.ndarray:
+    return kept_by(fn, threshold, logits, softmax(logits))
+
+
 @given(logits=st.lists(st.integers(-60, 60), min_size=2, max_size=40, unique=True), threshold=st.floats(0.01, 1))
 def test_filters_agree_with_slow_versions(logits, threshold):
     array = np.array([logits, logits[::-1]]) / 7  # a batch, whose rows know nothing of each other
     probabilities = torch.tensor(array[0]).softmax(-1).tolist()
     by_likelihood = sorted(range(len(logits)), key=lambda i: -probabilities[i])
 
-    def kept(fn: str) -> set[int]:
-        finite = np.isfinite(filtered(array, fn, threshold))
-        assert finite.sum(1)[0] == finite.sum(1)[1]
-        return set(np.flatnonzero(finite[0]).tolist())
+    def kept_ids(fn: str) -> set[int]:
+        left = kept(array, fn, threshold)
+        assert left.sum(1)[0] == left.sum(1)[1]
+        return set(np.flatnonzero(left[0]).tolist())
 
-    assert len(kept("top_k")) == max(1, math.ceil(round((1 - threshold) * len(logits), 6)))
-    assert kept("top_k") == set(by_likelihood[:len(kept("top_k"))])
+    assert len(kept_ids("top_k")) == max(1, math.ceil(round((1 - threshold) * len(logits), 6)))
+    assert kept_ids("top_k") == set(by_likelihood[:len(kept_ids("top_k"))])
     nucleus, mass = set(), 0.0
     for i in by_likelihood:
         if mass < threshold - 1e-9 or not nucleus:
             nucleus.add(i)
         mass += probabilities[i]
-    assert kept("top_p") == nucleus or abs(sum(probabilities[i] for i in kept("top_p")) - threshold) < 1e-6
-    assert kept("min_p") == {i for i, p in enumerate(probabilities) if p >= threshold * max(probabilities)}
-    assert kept("none") == set(range(len(logits)))
+    assert kept_ids("top_p") == nucleus or abs(sum(probabilities[i] for i in kept_ids("top_p")) - threshold) < 1e-6
+    assert kept_ids("min_p") == {i for i, p in enumerate(probabilities) if p >= threshold * max(probabilities)}
+    assert kept_ids("none") == set(range(len(logits)))
 
 
-@pytest.mark.parametrize(("size", "threshold", "kept"), [(260, 0.9, 26), (36, 0.9, 4), (132, 0.9, 14), (227, 0.9, 23),
+@pytest.mark.parametrize(("size", "threshold", "n_kept"), [(260, 0.9, 26), (36, 0.9, 4), (132, 0.9, 14), (227, 0.9, 23),
                                                          (10, 1.0, 1), (10, 0.0, 10)])
-def test_top_k_removes_the_published_share_rounded_up(size, threshold, kept):
-    assert np.isfinite(filtered(np.random.default_rng(0).normal(size=(1, size)), "top_k", threshold)).sum() == kept
+def test_top_k_removes_the_published_share_rounded_up(size, threshold, n_kept):
+    assert kept(np.random.default_rng(0).normal(size=(1, size)), "top_k", threshold).sum() == n_kept
 
 
 def test_masked_ids_stay_masked():
     logits = np.array([[-np.inf, 1.0, -np.inf, 0.5]])
     for fn in SAMPLING_FNS:
-        assert not np.isfinite(filtered(logits, fn, 0.1))[0, [0, 2]].any()
+        assert not kept(logits, fn, 0.1)[0, [0, 2]].any()
 
 
 def test_draws_follow_the_temperature_and_the_filters():
@@ -118,7 +124,7 @@ def test_draws_follow_the_temperature_and_the_filters():
 
     def shares(**changes) -> np.ndarray:
         config = GenConfig(**{"sampling_fn": "none", "temperature": (1.0,) * 4} | changes)
-        return np.bincount(draw(logits, BAR, config, uniform, np.ones(n_draws)), minlength=4) / n_draws
+        return np.bincount(draw(logits, BAR, config, uniform, np.ones(n_draws))[0], minlength=4) / n_draws
 
     assert np.allclose(shares(), [0.5, 0.3, 0.15, 0.05], atol=1e-3)
     squared = np.array([0.25, 0.09, 0.0225, 0.0025])
@@ -134,8 +140,9 @@ def test_draws_follow_the_temperature_and_the_filters():
 @given(uniform=st.sampled_from([0.0, 1 - 2**-53]))
 def test_the_ends_of_the_draw_never_fall_on_what_is_masked(uniform):
     logits = np.array([[-np.inf, 0.0, -np.inf, 1.0, -np.inf]])
-    drawn = draw(logits, BAR, GenConfig(sampling_fn="none"), np.array([uniform]), np.ones(1))
+    drawn, surprisals = draw(logits, BAR, GenConfig(sampling_fn="none"), np.array([uniform]), np.ones(1))
     assert drawn[0] == (1 if uniform == 0 else 3)
+    assert surprisals[0] == pytest.approx(math.log(1 + math.e) - logits[0, drawn[0]])
 
 
 # ---------------------------------------------------------------- length
@@ -262,13 +269,12 @@ def test_window_start_agrees_with_reading_row_by_row(block_size, n_rows):
 
 
 def read_until(song: SongInProgress, reader: Reader, n_rows: int, lot: int):
-    """The reading of a song's first `n_rows` rows, read in lots."""
-    rows, flags, song.rows, song.flags = song.rows, song.flags, [], []
+    """The contexts once a song's first `n_rows` rows are read, in lots."""
+    rows, flags, bars, song.rows, song.flags = song.rows, song.flags, song.bars, [], []
     while len(song.rows) < n_rows:
         end = min(len(song.rows) + lot, n_rows)
-        new, song.rows, song.flags = end - len(song.rows), rows[:end], flags[:end]
+        new, song.rows, song.flags, song.bars = end - len(song.rows), rows[:end], flags[:end], bars[:end]
         reading = reader.read([song], [new])
-    song.rows, song.flags = rows, flags
     return reading
 
 
@@ -279,11 +285,12 @@ def test_a_song_is_read_in_one_piece_or_several(cached, bars):
     model = tiny_model(block_size=8, bars=bars).double()
     prompt = np.sort(np.random.default_rng(0).integers(FIRST_ID, min(SMALL_VOCABULARY.sizes), (20, 4)), axis=0)
     of_prompt = request(prompt)
-    rows = torch.tensor(SongInProgress(of_prompt, model).rows)
+    rows = torch.tensor(SongInProgress(of_prompt, model.config).rows)
     window = rows[window_start(len(rows), 8):][None]
     expected = model.read(with_relative_bars(window) if bars == "relative" else window).states[:, -1:]
     for lot in (len(rows), 3, 1):
-        found = read_until(SongInProgress(of_prompt, model), Reader(model, cached), len(rows), lot)
+        reader = Reader(TorchPlayer(model), 1, cached)
+        found = read_until(SongInProgress(of_prompt, model.config), reader, len(rows), lot)
         assert torch.allclose(found.states, expected, atol=1e-10)
 
 
@@ -309,13 +316,13 @@ def test_songs_in_a_batch_are_those_made_alone_cached_or_not(kind, data):
         given_rows = random_song(100 + seed, 40, 12) if kind.get("given") and data.draw(st.booleans()) else ()
         requests.append(request(prompt, v, seed, 9, given_rows))
     config = GenConfig(**HOT, max_steps=25)
-    together = sample_songs(model, requests, config)
+    together = sample_songs(TorchPlayer(model), requests, config)
     for of_batch, one in zip(together, requests, strict=True):
         for cached in (True, False):
-            alone = sample_songs(model, [one], config, cached)[0]
+            alone = sample_songs(TorchPlayer(model), [one], config, cached)[0]
             assert np.array_equal(of_batch.notes, alone.notes)
             assert np.allclose(of_batch.surprisals, alone.surprisals, rtol=0, atol=1e-9)
-    slow = sample_songs(model, requests, config, cached=False)
+    slow = sample_songs(TorchPlayer(model), requests, config, cached=False)
     assert all(np.array_equal(a.notes, b.notes) for a, b in zip(together, slow, strict=True))
 
 
@@ -323,7 +330,7 @@ def test_given_notes_are_read_when_they_are_due():
     v = load_vocabulary()
     model = tiny_model(v, block_size=200, given=True, lookahead_bars=1, positions="metre")
     given_rows = random_song(1, 60, 8)
-    under_way = SongInProgress(request((), v, 0, 8, given_rows), model)
+    under_way = SongInProgress(request((), v, 0, 8, given_rows), model.config)
     bars = (given_rows[:, BAR] - FIRST_ID).tolist()
     assert sum(under_way.flags) == sum(bar <= 1 for bar in bars)
     under_way.add((FIRST_ID + 3, FIRST_ID + 5, 10, 20))
@@ -339,7 +346,7 @@ def test_bars_to_fill_are_read_in_the_order_of_training(first, last):
     model = tiny_model(v, block_size=200, given=True, lookahead_bars=2, positions="metre")
     bars = rows[:, BAR] - FIRST_ID
     before, after = rows[bars < first], rows[bars > last]
-    song = SongInProgress(request(before, v, 0, last + 1 - first, after, first_bar=first), model)
+    song = SongInProgress(request(before, v, 0, last + 1 - first, after, first_bar=first), model.config)
     for note in rows[(bars >= first) & (bars <= last)].tolist():
         song.add(tuple(note))
     tasks = Anticipation(v, 2, 1.0)
@@ -358,7 +365,7 @@ def test_dense_given_notes_hide_no_bar_that_is_still_to_be_made():
     given_rows = random_song(1, 240, 8)
     for first_bar in (0, 2):
         wanted = request((), v, 0, 4, given_rows[given_rows[:, BAR] >= FIRST_ID + first_bar + 1], first_bar=first_bar)
-        made = sample_songs(never_end(model), [wanted], GenConfig(**HOT | {"max_steps": 20}))[0].notes
+        made = sample_songs(TorchPlayer(never_end(model)), [wanted], GenConfig(**HOT | {"max_steps": 20}))[0].notes
         assert made[0, BAR] < FIRST_ID + 4
         assert len(made)
 

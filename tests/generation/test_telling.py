@@ -12,6 +12,7 @@ from random_songs import VOCABULARY, random_song
 from written_songs import song_sheets
 
 from backline.common.errors import UserError
+from backline.engine.torch_player import TorchPlayer
 from backline.generation.config import ControlConfig, GenConfig, RuleConfig
 from backline.generation.recipes import recipe_from_dict, recipe_to_dict
 from backline.generation.sampler import Request, sample_songs
@@ -139,7 +140,7 @@ def test_under_a_key_the_notes_of_a_chord_are_allowed_in_its_half_bars_alone():
            if VOCABULARY.part_of_id[i] > 0 and VOCABULARY.pitch_of_id[i] % 12 == 8]
     drums = [i for i in range(VOCABULARY.sizes[PITCH_INSTRUMENT]) if VOCABULARY.part_of_id[i] == 0]
     spans = task.rules.time_spans(dataclasses.replace(_nothing(), time=0))
-    for begin, end, pitches in spans:
+    for begin, end, pitches, _ in spans:
         is_e7 = begin // 32 % 2 == 1
         assert begin // 16 == (end - 1) // 16
         assert pitches[gis].all() == is_e7 and pitches[gis].any() == is_e7
@@ -233,8 +234,8 @@ def test_songs_follow_what_they_are_told_each_its_own(cached):
     config = dataclasses.replace(config, max_steps=40)
     asked = [nothing_told(VOCABULARY), told(seed=1), told(ControlConfig(draw=False, chords="C F"), Wish(bars=4))]
     requests = [Request(task.rules, 5, told=each) for each in asked]
-    together = sample_songs(model, requests, config, cached)
-    alone = [sample_songs(model, [request], config, cached=True)[0] for request in requests]
+    together = sample_songs(TorchPlayer(model), requests, config, cached)
+    alone = [sample_songs(TorchPlayer(model), [request], config, cached=True)[0] for request in requests]
     for one, other in zip(together, alone, strict=True):
         assert np.array_equal(one.notes, other.notes)
     assert len({song.notes.tobytes() for song in together}) == 3
