@@ -22,7 +22,8 @@ from backline.layers.config import CONTROL_GAIN, TIME_FIELDS, ModelConfig
 from backline.music.vocab import BAR, FIELDS, START_POS
 
 ENGINE_DTYPES = ("fp32", "int8")
-PARAMETERS_PER_CORE = 16_000_000  # a second core speeds a small model up by little
+FEW_THREADS = 2  # of a small model; one song gains nothing by them, sixteen a fifth
+PARAMETERS_PER_THREAD = 16_000_000  # for each further one
 FEW_PLACES = 128  # of a new cache: most ideas are short
 ERRORS_ONLY = 3  # of ONNX Runtime's levels of log lines
 
@@ -100,7 +101,7 @@ def n_threads(n_parameters: int) -> int:
     n_cores = os.cpu_count() or 1
     if hasattr(os, "sched_getaffinity"):
         n_cores = len(os.sched_getaffinity(0))
-    return min(n_cores, 1 + n_parameters // PARAMETERS_PER_CORE)
+    return min(n_cores, FEW_THREADS + n_parameters // PARAMETERS_PER_THREAD)
 
 
 def _options(threads: int) -> onnxruntime.SessionOptions:
@@ -261,6 +262,7 @@ class TrunkCall(Call):
     def _bind_added(self, config: ModelConfig) -> None:
         if graphs.adds_vectors(config):
             self.added = np.zeros((*self.index.shape, config.d_model), np.float32)
+            self.added_about = (b"", b"")
             self.give("added", self.added)
 
     def _bind_places(self, config: ModelConfig) -> None:
@@ -304,12 +306,19 @@ class TrunkCall(Call):
         times = positions.music_time(self.ids[BAR], self.ids[START_POS], config.steps_per_bar)
         self.times[:] = times
         if graphs.adds_vectors(config):
-            self.added[:] = self.player.added(new, index)
+            self._add(new, index)
         if config.positions == "music_time":
             cosines, sines = positions.table_of_notes(index.ravel(), times.ravel(), config)
             self.cosines[:] = cosines
             self.sines[:] = sines
         self.run()
+
+    def _add(self, new: NewNotes, index: np.ndarray) -> None:
+        """Fill in what is added to the embedded notes, which stays the same for most of a bar."""
+        about = (new.given.tobytes(), new.sheet.tobytes())
+        if about != self.added_about or self.player.config.positions == "sinusoidal":
+            self.added[:] = self.player.added(new, index)
+            self.added_about = about
 
     def write_late(self, caches: Caches, songs: np.ndarray, places: np.ndarray) -> None:
         """Put late layers' keys and values of the new notes into `caches`.
@@ -374,6 +383,7 @@ class OnnxContexts:
     def __init__(self, player: OnnxPlayer, n_songs: int) -> None:
         self.player = player
         self._lengths = [0] * n_songs
+        self.late_is_written = True
         self._use(Caches.empty(player.config, n_songs))
 
     @property
@@ -413,7 +423,12 @@ class OnnxContexts:
 
     def read(self, new: NewNotes) -> None:
         """See `player.Contexts`."""
+        self._write_late()
+        if max(new.counts) == 1:
+            self._read_one_each(new)
+            return
         self._read_one_each(new.up_to(1))
+        self._write_late()
         # Behind a cache, attention takes several notes of one song alone.
         for song, count in enumerate(new.counts):
             if count > 1:
@@ -425,8 +440,15 @@ class OnnxContexts:
         self._make_room(int(places.max()) + 1)
         self.caches.reach(places)
         self.trunk.read(new, places[:, None])
-        self.trunk.write_late(self.caches, np.arange(len(places)), places)
+        self.late_is_written = False
         self._lengths = (places + new.counts).tolist()
+
+    def _write_late(self) -> None:
+        """Have late layers see the last note of each song, if choosing a note has not done so."""
+        if not self.late_is_written:
+            places = self.caches.last_places
+            self.trunk.write_late(self.caches, np.arange(len(places)), places)
+            self.late_is_written = True
 
     def _read_several(self, song: int, new: NewNotes) -> None:
         """Notes of one song, behind those that it has read."""
@@ -453,6 +475,7 @@ class OnnxContexts:
 
     def replace(self, songs: Sequence[int], windows: NewNotes, sources: Sequence[int]) -> None:
         """See `player.Contexts`."""
+        self._write_late()
         for source in range(len(windows.counts)):
             readers = [song for song, its in zip(songs, sources, strict=True) if its == source]
             first = readers[0]
@@ -470,6 +493,7 @@ class OnnxContexts:
 
     def keep(self, songs: Sequence[int]) -> None:
         """See `player.Contexts`."""
+        self._write_late()
         self._lengths = [self._lengths[song] for song in songs]
         self._use_with_results(self.caches.keep(songs), songs)
 
@@ -493,4 +517,5 @@ class OnnxContexts:
             if config.controls:
                 call.chord[:] = self.player.chord(chords)
         call.run()
+        self.late_is_written |= call.looks_back
         return call.logits

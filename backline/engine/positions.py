@@ -30,8 +30,8 @@ def bar_offset(rows: np.ndarray) -> int:
 
 def music_time(bars: np.ndarray, start_pos: np.ndarray, steps_per_bar: int) -> np.ndarray:
     """Onsets in steps from the song's start, of ids of one shape; special rows stand at 0."""
-    time = (bars - FIRST_ID) * steps_per_bar + start_pos - FIRST_ID
-    return np.where(bars < FIRST_ID, 0, time)
+    first = FIRST_ID * steps_per_bar + FIRST_ID
+    return np.maximum(bars * steps_per_bar + start_pos - first, 0)
 
 
 # ---------------------------------------------------------------- tables

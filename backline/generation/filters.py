@@ -20,23 +20,25 @@ def draw(
     family: int,
     config: GenConfig,
     uniform: np.ndarray,
-    temperature_scale: np.ndarray,
+    temperature_scale: np.ndarray | None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draw an id of `family` for each song.
 
     Args:
         logits: (B, V), −inf for masked ids, at least one of them finite in each row.
         uniform: (B,) numbers from 0 to below 1.
-        temperature_scale: (B,) what the temperature is multiplied by.
+        temperature_scale: (B,) what the temperature is multiplied by; None: 1.
     Returns:
         (B,) ids, and (B,) their surprisal in nats, before filters and temperature.
     """
     probabilities = softmax(logits)                          # (B, V)
     kept = likely_enough(logits, probabilities, family, config)
-    temperature = config.temperature[family] * temperature_scale  # (B,)
-    weights = np.where(kept, probabilities, 0.0)             # (B, V)
-    if (temperature != 1.0).any():
-        weights = _heated(logits, kept, temperature[:, None])
+    temperature = config.temperature[family]
+    if temperature_scale is None and temperature == 1:
+        weights = probabilities * kept                       # (B, V)
+    else:
+        scale = np.ones(len(logits)) if temperature_scale is None else temperature_scale
+        weights = _heated(logits, kept, temperature * scale[:, None])
     mass = weights.cumsum(1)                                 # (B, V)
     drawn = uniform[:, None] * mass[:, -1:]                  # (B, 1)
     ids = (mass <= drawn).sum(1)
@@ -45,7 +47,7 @@ def draw(
 
 
 def _heated(logits: np.ndarray, kept: np.ndarray, temperature: np.ndarray) -> np.ndarray:
-    """(B, V) unnormalized probabilities of the ids `kept` at a temperature (B, 1)."""
+    """(B, V) unnormalized probabilities of the ids `kept` at temperatures (B, 1)."""
     logits = np.where(kept, logits, -np.inf)
     highest = logits.max(1, keepdims=True)
     return np.exp((logits - highest) / temperature)  # no exponent above 0: no overflow
@@ -111,16 +113,16 @@ def _top_k(logits: np.ndarray, threshold: float) -> np.ndarray:
 
 
 def _nucleus(probabilities: np.ndarray, threshold: float) -> np.ndarray:
-    """The fewest ids, most likely first, that hold `threshold` of the mass (Holtzman et al. 2020)."""
-    songs = np.arange(len(probabilities))[:, None]
-    order = np.argsort(-probabilities, axis=1, kind="stable")  # most likely first
-    falling = probabilities[songs, order]
-    mass_before = falling.cumsum(1) - falling
-    inside = (mass_before < threshold) & (falling > 0)
-    inside[:, 0] = True
-    kept = np.zeros_like(inside)
-    kept[songs, order] = inside
-    return kept
+    """The fewest ids, most likely first, that hold `threshold` of the mass (Holtzman et al. 2020).
+
+    Ids that are as likely as the last of them stay, too.
+    """
+    falling = -np.sort(-probabilities, axis=1)               # (B, V), most likely first
+    mass = falling.cumsum(1)
+    n_kept = (mass - falling < threshold).sum(1)             # (B,) mass before an id below it
+    last = np.maximum(n_kept, 1) - 1
+    least = falling[np.arange(len(last)), last][:, None]     # (B, 1)
+    return (probabilities >= least) & (probabilities > 0)
 
 
 def end_beyond(logits: np.ndarray, last_bar: int) -> None:

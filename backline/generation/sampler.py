@@ -31,6 +31,7 @@ from backline.music.vocab import BAR, BOS, EOS, FIELDS, FIRST_ID, START_POS
 
 Note = tuple[int, ...]
 BOS_ROW = (BOS,) * len(FIELDS)
+MASKED = np.float64(-np.inf)  # of a type that makes its neighbours float64
 NO_CHORDS = np.zeros((0, len(CHORD_FIELDS)), np.int64)
 
 
@@ -134,9 +135,9 @@ class SongInProgress:
         self.history = self.history.after(note, self.vocabulary)
         self.repeats.add(note)
         self._read([note], given=False)
-        due = self.given.due(self.history.time // self.vocabulary.steps_per_bar)
-        if due:
-            self._read(due, given=True)
+        if not self.given.all_read:
+            bar = self.history.time // self.vocabulary.steps_per_bar
+            self._read(self.given.due(bar), given=True)
 
     def take(self, note: Note, surprisal: float) -> int:
         """Go on with a note that was drawn; returns how many rows there are to read now."""
@@ -311,34 +312,38 @@ def draw_notes(
     """Draw the next note of each song, family by family."""
     n_songs = len(songs)
     uniform = np.array([song.random.random(len(FIELDS)) for song in songs])  # (B, F)
-    repeats = np.array([song.repeats.in_a_row for song in songs])
-    temperature_scale = 1 + config.variety * repeats         # (B,)
+    temperature_scale = None
+    if config.variety:
+        repeats = np.array([song.repeats.in_a_row for song in songs])
+        temperature_scale = 1 + config.variety * repeats     # (B,)
     offsets = np.array([song.bar_offset for song in songs])
     spans = [song.rules.time_spans(song.history) for song in songs]
     chosen: list[dict[int, int]] = [{} for _ in songs]
     notes = np.zeros((n_songs, len(FIELDS)), np.int64)
+    heard = notes.copy()  # with bars as the model counts them
     surprisals = np.zeros(n_songs)
     ended = np.zeros(n_songs, bool)
     logits = contexts.first_logits()
     for k, family in enumerate(player.order):
         masks = _masks(songs, spans, chosen, family)
-        allowed = logits.astype(np.float64)                  # (B, V_f)
         if family == BAR:
-            allowed = _bar_logits(allowed, songs, offsets, masks, is_first=k == 0)
-        allowed[~masks] = -np.inf
+            logits = _bar_logits(logits, songs, offsets, masks, is_first=k == 0)
+        allowed = np.where(masks, logits, MASKED)            # (B, V_f) float64
         ids, nats = draw(allowed, family, config, uniform[:, family], temperature_scale)
+        surprisals += nats
         if k == 0:
             ended = ids == EOS
-        surprisals += nats
+            if ended.all():
+                break
         ids[ended] = EOS
         notes[:, family] = ids
+        heard[:, family] = ids
+        if family == BAR:
+            heard[:, BAR] -= np.where(ended, 0, offsets)
         for song_ids, id_ in zip(chosen, ids.tolist(), strict=True):
             song_ids[family] = id_
-        is_last = k + 1 == len(player.order)
-        if is_last or ended.all():
+        if k + 1 == len(player.order):
             break
-        heard = notes.copy()
-        heard[:, BAR] -= np.where(ended, 0, offsets)  # as the model counts them
         chords = NO_CHORDS
         if player.config.controls and k + 1 == len(TIME_FIELDS):
             told = [song.chord(song_ids) for song, song_ids in zip(songs, chosen, strict=True)]
@@ -373,6 +378,7 @@ def _bar_logits(
     is_first: bool,
 ) -> np.ndarray:
     """(B, V) bar logits by the songs' bar ids, from those by the model's, `offsets` (B,) lower."""
+    logits = logits.astype(np.float64)
     if is_first:
         for song, song_logits, mask in zip(songs, logits, masks, strict=True):
             if mask[EOS] and song.rules.in_last_bar(song.history):

@@ -23,6 +23,11 @@ class GivenNotes:
         self.lookahead_bars = lookahead_bars
         self.n_read = 0
 
+    @property
+    def all_read(self) -> bool:
+        """Whether none is left."""
+        return self.n_read == len(self.rows)
+
     def due(self, bar: int) -> list[tuple[int, ...]]:
         """The notes that come due when the last made note stands in `bar`, from 0."""
         bars = self.rows[:, BAR] - FIRST_ID
