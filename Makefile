@@ -1,8 +1,8 @@
 # One folder, .venv, holds everything that is installed; `make clean` removes it.
-#   make generate   three songs into generated/ with the bundled model
+#   make generate   three songs into generated/ with the bundled model; needs no PyTorch
 #   make test       lint and the quick tests, on up to four cores
 # PyTorch's CPU build on Linux (the plain one brings gigabytes of CUDA libraries):
-#   make generate PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"
+#   make test PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PIP_ARGS ?=

@@ -30,7 +30,7 @@ import mido
 
 ROOT = Path(__file__).parents[1]
 SET_UP = re.compile(r"make (test|walkthrough|slow|fuzz)|python3.11 -m venv|\.venv/bin/python -m pip|\.venv/bin/ruff"
-                    r"|\.venv/bin/python (-m pytest|tests/)|make generate PIP_ARGS")
+                    r"|\.venv/bin/python (-m pytest|tests/)")
 LESS = (  # a command that holds the words gets the arguments too: the last of two is the one that counts
     ("bench_models train", "--steps 2"),
     ("bench_models table", "--steps 2 --songs 2 --rounds 1"),
