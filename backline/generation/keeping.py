@@ -12,10 +12,11 @@ import numpy as np
 
 from backline.common.errors import UserError
 from backline.generation.config import KEEP, GenConfig
-from backline.generation.task import Wish
+from backline.generation.wish import Wish
 from backline.music.chords import FIRST_VALUE, estimate_chords, progression_text
+from backline.music.rows import bars_in
 from backline.music.sheet import WINDOW_BARS, key_of
-from backline.music.vocab import BAR, FIRST_ID, Vocabulary
+from backline.music.vocab import Vocabulary
 
 CHORD_BARS = 8  # before what is new: those that come again
 
@@ -51,7 +52,7 @@ def harmony_of(prompt: np.ndarray,
 
     `unheard`: bars of the song before the first that the rows know of.
     """
-    n_bars = int(prompt[-1, BAR]) - FIRST_ID + 1
+    n_bars = bars_in(prompt)
     first, end = max(n_bars - CHORD_BARS, 0), n_bars  # from 0
     if wish.given:
         first = 0

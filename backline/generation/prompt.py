@@ -9,9 +9,9 @@ import numpy as np
 
 from backline.common.errors import UserError
 from backline.common.files import file_hash
+from backline.generation.clip import Clip, clip_of_rows
 from backline.generation.given_song import GivenSong
 from backline.generation.reading import Asked, hear
-from backline.generation.task import Clip, clip_of_rows
 from backline.music.bars import check_playable
 from backline.music.midi_reader import read_song
 from backline.music.midi_tracks import MidiTracks, read_tracks

@@ -12,10 +12,10 @@ from typing import NamedTuple
 import numpy as np
 
 from backline.common.errors import UserError
+from backline.generation.clip import Clip
 from backline.generation.config import Reading
 from backline.generation.given_song import MADE_MARK, GivenSong
 from backline.generation.recipes import BEGINNING
-from backline.generation.task import Clip
 from backline.music.bars import (
     Stretch,
     bar_origin,
@@ -40,6 +40,7 @@ from backline.music.midi_tracks import Event, MidiTracks, song_of_tracks
 from backline.music.note_velocities import row_velocities, strikes_of_parts
 from backline.music.parts import fit_range
 from backline.music.players import PLAYERS_BEGINNING, Voice
+from backline.music.rows import bars_in
 from backline.music.song import Song
 from backline.music.vocab import BAR, FIRST_ID, PITCH_INSTRUMENT, QUARTERS_PER_BAR, START_POS, Vocabulary
 from tokenizer import parts_to_rows
@@ -341,7 +342,7 @@ class _Hearing:
         next_row = rows[n_notes]
         step = (int(next_row[BAR]) - FIRST_ID) * self.vocabulary.steps_per_bar
         limit = given.tick(step + int(next_row[START_POS]) - FIRST_ID) - self._early()
-        self.n_bars = int(kept[-1, BAR]) - FIRST_ID + 1 if len(kept) else 0
+        self.n_bars = bars_in(kept)
         n_before = self.song.n_notes
         end = self.origin + (self.first_bar + self.n_bars) * self.bar_ticks
         self.midi = cut_file(self.midi, 0, max(end, 0), _is_among(given, places, limit))

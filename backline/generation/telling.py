@@ -15,7 +15,7 @@ import numpy as np
 
 from backline.common.errors import UserError
 from backline.generation.config import GenConfig
-from backline.generation.task import Task, parts_of, told_chords
+from backline.generation.task import Task, told_chords
 from backline.music.chords import (
     CHORD_FIELDS,
     FIRST_VALUE,
@@ -29,6 +29,7 @@ from backline.music.chords import (
     parse_chords,
 )
 from backline.music.controls import bars_left, fields
+from backline.music.rows import parts_of
 from backline.music.sheet import (
     MODES,
     N_PART_FIELDS,

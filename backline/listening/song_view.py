@@ -20,7 +20,7 @@ from backline.generation.given_song import MADE_MARK
 from backline.generation.prompt import read_rows_alone
 from backline.generation.reading import cast
 from backline.generation.recipes import Recipe, find_recipe
-from backline.generation.task import Wish
+from backline.generation.wish import Wish
 from backline.music.bars import bar_origin, check_meters, clip_length, without_pickup
 from backline.music.midi_edits import CONTROL_CHANGE, SUSTAIN
 from backline.music.midi_tracks import Event, MidiTracks, note_pairs, read_tracks, song_of_tracks, text_of

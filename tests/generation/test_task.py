@@ -13,18 +13,10 @@ from random_songs import random_song
 from backline.common.errors import UserError
 from backline.generation.config import GenConfig, RuleConfig
 from backline.generation.rules import History
-from backline.generation.task import (
-    NOTES_PER_BAR,
-    Task,
-    Wish,
-    ends_soon,
-    lacking_parts,
-    make_task,
-    parse_bars,
-    parse_parts,
-    part_name,
-    parts_of,
-)
+from backline.generation.task import NOTES_PER_BAR, Task, ends_soon, lacking_parts, make_task
+from backline.generation.wish import Wish, parse_bars
+from backline.music.roles import parse_parts, part_name
+from backline.music.rows import parts_of
 from backline.music.vocab import BAR, FIRST_ID, NOTE_DUR, PITCH_INSTRUMENT, START_POS, load_vocabulary
 
 VOCABULARY = load_vocabulary()
