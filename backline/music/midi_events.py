@@ -1,12 +1,13 @@
-"""The events of a MIDI track: whether symusic reads them right, and writing them so that it does.
+"""The events of a MIDI track: one walk over them, and tracks mended so that symusic reads them.
 
-Tracks that symusic refuses, though every sequencer plays them, and those that it misreads in
-silence are walked event by event. That is a hundred times slower, and needed by few files.
+symusic refuses some tracks that every sequencer plays, and misreads others in silence. Those are
+mended event by event, which is a hundred times slower and needed by few files.
 """
 
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -129,53 +130,29 @@ def mend(data: bytes, place: int, where: str) -> tuple[bytes, int, int]:
     return track_chunk(bytes(out), offs), place, n_clipped
 
 
-def _walk(data: bytes,  # noqa: PLR0915 (a call for each event would take most of the time)
+def _walk(data: bytes,
           place: int,
           out: bytearray,
           sounding: list[int]) -> tuple[int, int]:
     """Write events to `out`, and count in `sounding` the notes left on.
 
     Returns the place after the last event, and how many data bytes were clipped.
-    Raises IndexError for an event that is cut off, ValueError for one that makes no sense.
+    Raises IndexError and ValueError, as `events_of` does.
     """
-    tick = status = n_clipped = 0
+    n_clipped = last_tick = 0
     this_tick = _Tick()
-    while place < len(data):  # one long loop: function calls would take most of its time
-        start = place
-        gap = data[place]
-        place += 1
-        if gap >= 0x80:
-            gap, place = number_at(data, start)
-        if gap:
+    for tick, start, status, first, second, n_over, end in events_of(data, place):
+        if tick > last_tick:
             this_tick.forget()
-        tick += gap
-        if tick >= LATE_TICKS:
-            raise ValueError(f"at tick {tick}, beyond any song")
-        out += data[start:place]
-        head = data[place]
-        if head >= SYSEX:
-            kept, place = _system(data, place)
-            if kept == END_OF_TRACK:
-                return place, n_clipped
-            out += kept
+            last_tick = tick
+        out += data[place:start]  # the delta time
+        place = end
+        if status >= SYSEX:
+            if status == META and first == END:
+                return min(end, len(data)), n_clipped
+            out += _readable_system(data, start, end)
             continue
-        if head >= 0x80:
-            status = head
-            place += 1
-        elif not status:
-            raise ValueError(f"of data alone (0x{head:02x})")
-        first = data[place]
-        second = 0
-        place += 1
-        if not PROGRAM_CHANGE <= status < CHANNEL_PRESSURE + N_CHANNELS:  # others have two bytes
-            second = data[place]
-            place += 1
-        if first | second > 127:
-            if status < KEY_PRESSURE and first > 127:
-                raise ValueError(f"with a note of pitch {first}")
-            n_clipped += (first > 127) + (second > 127)
-            first = min(first, 127)
-            second = min(second, 127)
+        n_clipped += n_over
         if status < KEY_PRESSURE:
             line = (status & 15) * N_PITCHES + first
             if status >= NOTE_ON and second:
@@ -227,33 +204,91 @@ class _Tick:
         out += NOTHING
 
 
-def _system(data: bytes, start: int) -> tuple[bytes, int]:
-    """What to write for the meta or system message at `start`, and the place after it."""
+def _readable_system(data: bytes, start: int, end: int) -> bytes:
+    """What to write for the meta or system message in `data[start:end]`."""
+    if data[start] != META:
+        return NOTHING
+    kind = data[start + 1]
+    if kind == NAME:
+        return data[start:end]
+    size, place = number_at(data, start + 2)
+    if kind == TEMPO and size >= 3:
+        return bytes([META, TEMPO, 3]) + data[place:place + 3]
+    if kind == SIGNATURE and size >= 2:
+        return bytes([META, SIGNATURE, 4]) + data[place:place + 2] + bytes(2)
+    return NOTHING
+
+
+# ---------------------------------------------------------------- the events of a track
+
+
+# Tick; place; status byte; two data bytes, 0 where there are fewer; how many of them were clipped;
+# the place after it. A plain tuple: named ones take several times as long to make.
+RawEvent = tuple[int, int, int, int, int, int, int]
+
+
+def events_of(data: bytes, place: int = 0) -> Iterator[RawEvent]:
+    """The events of a track from `place` on: to its end of track, which is one of them, or of the data.
+
+    Running status goes on across meta and system messages, as files in the wild have it. Of a meta
+    message the first data byte is its kind. Data bytes over 127 are clipped, except a note's pitch.
+
+    Raises IndexError for an event that is cut off, ValueError for one that makes no sense, or for a
+    time beyond any song.
+    """
+    tick = status = 0
+    while place < len(data):  # one long loop: a function call for each event would double its time
+        gap = data[place]
+        place += 1
+        if gap >= 0x80:
+            gap, place = number_at(data, place - 1)
+        tick += gap
+        if tick >= LATE_TICKS:
+            raise ValueError(f"at tick {tick}, beyond any song")
+        start = place
+        first = data[start]
+        second = 0
+        if first >= SYSEX:
+            kind, place = _after_system(data, start)
+            yield tick, start, first, kind, 0, 0, place
+            if first == META and kind == END:
+                return
+            continue
+        if first >= 0x80:
+            status = first
+            place += 1
+            first = data[place]
+        elif not status:
+            raise ValueError(f"of data alone (0x{first:02x})")
+        place += 1
+        if not PROGRAM_CHANGE <= status < CHANNEL_PRESSURE + N_CHANNELS:  # others have two bytes
+            second = data[place]
+            place += 1
+        n_over = 0
+        if first | second > 127:
+            if status < KEY_PRESSURE and first > 127:
+                raise ValueError(f"with a note of pitch {first}")
+            n_over = (first > 127) + (second > 127)
+            first = min(first, 127)
+            second = min(second, 127)
+        yield tick, start, status, first, second, n_over, place
+
+
+def _after_system(data: bytes, start: int) -> tuple[int, int]:
+    """The kind of the meta message at `start`, 0 for a system message, and the place after it."""
     head = data[start]
     place = start + 1
     if head not in (META, SYSEX, SYSEX_GOES_ON):
-        return NOTHING, place + SYSTEM_BYTES.get(head, 0)
-    kind = None
+        return 0, place + SYSTEM_BYTES.get(head, 0)
+    kind = 0
     if head == META:
         kind = data[place]
         place += 1
     size, place = number_at(data, place)
     end = place + size
-    if kind == END:
-        return END_OF_TRACK, min(end, len(data))
-    if end > len(data):
+    if end > len(data) and not (head == META and kind == END):
         raise IndexError
-    if kind == NAME:
-        return data[start:end], end
-    if kind == TEMPO and size >= 3:
-        beginning = bytes([META, TEMPO, 3])
-        value = data[place:place + 3]
-        return beginning + value, end
-    if kind == SIGNATURE and size >= 2:
-        beginning = bytes([META, SIGNATURE, 4])
-        value = data[place:place + 2]
-        return beginning + value + bytes(2), end
-    return NOTHING, end
+    return kind, end
 
 
 def number_at(data: bytes, place: int) -> tuple[int, int]:
