@@ -194,8 +194,8 @@ def merge(stems: Sequence[StemFile],
                         vocabulary)
     notices = [*notices_of(stems, vocabulary), *joined.notices]
     if not joined.names_tempo:
-        notices.append(f"{name}: names no tempo: plays at {DEFAULT_TEMPO:g} BPM; another with "
-                       f"--tempo")
+        notices.append(f"{name}: names no tempo: plays at {DEFAULT_TEMPO:g} BPM; "
+                       f"--tempo sets another")
     notices += pickup_notices(stems)
     song, _ = song_of_tracks(joined.midi, name)
     end, n_silent = end_of(song)

@@ -133,7 +133,7 @@ def test_ticks_too_few_for_made_notes_get_finer():
     given = heard("one_tick_a_quarter").given
     assert given.midi.ticks_per_quarter == 96
     assert len(set(given.ticks(np.arange(8)))) == 8
-    assert "its 1 tick a quarter hold no made notes: written with 96, everything where it was" in (
+    assert "its 1 tick a quarter are too few for made notes: written with 96; nothing moves" in (
         told("one_tick_a_quarter"))
 
 

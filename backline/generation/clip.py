@@ -15,9 +15,9 @@ from backline.music.vocab import BAR, FIRST_ID, NOTE_DUR, PITCH_INSTRUMENT, STAR
 class Clip:
     """What a prompt is besides its rows.
 
-    n_bars: bars that it lasts, of those the model knows of; new ones come behind them.
-    first_bar: bars of the song before the first that the model knows of.
-    goes_on: whether new notes may begin in the prompt's last bar, behind its last note.
+    n_bars: how many bars it lasts, from the first that the model hears; new bars come after them.
+    first_bar: bars of the song before the first that the model hears.
+    goes_on: whether new notes may begin in the prompt's last bar, after its last note.
     sounding: (M, 3) onset and end in steps, and id, of its notes as they were given: they may
         sound longer than a token can say.
     """
@@ -29,7 +29,7 @@ class Clip:
 
 
 def clip_of_rows(rows: np.ndarray, vocabulary: Vocabulary, goes_on: bool) -> Clip:
-    """What (N, F) rows alone say of a prompt: it lasts until the last note has ended, in whole bars.
+    """The clip of a prompt of (N, F) rows alone: whole bars until its last note has ended.
 
     As in `bars.clip_length`, what sounds up to a 32nd past a bar line does not count.
     """

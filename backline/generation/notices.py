@@ -1,4 +1,4 @@
-"""What becomes of a prompt where people may not expect it, a line each."""
+"""Lines about what becomes of a prompt, where people may not expect it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from backline.generation.task import resting_parts
 
 
 def notices_about(session: Session) -> list[str]:
-    """What becomes of the prompt, where people may not expect it."""
+    """Lines about what becomes of the prompt."""
     task, wish, prompt = session.task, session.wish, session.prompt
     notices = [*prompt.notices, *notices_about_bars(session)]
     if len(prompt.rows):
@@ -30,11 +30,11 @@ def notices_about(session: Session) -> list[str]:
 
 
 def notices_about_bars(session: Session) -> list[str]:
-    """Which bars are made, and on which channels, where people may not expect it."""
+    """Lines about the bars that are made, and the channels."""
     task, prompt = session.task, session.prompt
     notices = []
     if session.wish.given and task.first_bar:
-        notices.append(f"made from bar {task.first_bar + 1} on, where what is given begins")
+        notices.append(f"new notes begin with bar {task.first_bar + 1}, as the given parts do")
     if prompt.given:
         for name in parts_on_used_channels(prompt.given, task.made):
             notices.append(f"no channel is free for the made {name}: it shares one with another "

@@ -102,8 +102,8 @@ def make_task(wish: Wish,
 
     Args:
         prompt: (N, F) rows in order, N = 0 for none.
-        clip: what the prompt is besides; None: it lasts until its last onset, and notes that it
-            holds may be struck again, as songs of earlier versions have it.
+        clip: what the prompt is besides its rows; None, as in recipes of earlier versions: it lasts
+            until its last onset, and a pitch that it still holds may be struck again.
     Raises:
         UserError: the wish does not fit the prompt, or the rules do not fit the vocabulary.
     """
@@ -128,7 +128,7 @@ class _Asking(NamedTuple):
     clip: Clip
 
     def held(self, made: tuple[str, ...], first_bar: int) -> np.ndarray:
-        """(H, 2) ids of pitches of `made` parts that ring into a bar, and the step until which."""
+        """(H, 2) pitch ids of `made` parts that ring into a bar, and the step at which each ends."""
         begin = first_bar * self.vocabulary.steps_per_bar
         onset, end, ids = self.clip.sounding.T
         rings = (onset < begin) & (end > begin)
