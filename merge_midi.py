@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from backline.common.errors import Parser, UserError, reports_user_errors
+from backline.common.errors import Parser, UserError, counted, reports_user_errors
 from backline.common.files import check_new, check_writable, write_bytes
 from backline.music.bars import (
     bar_origin,
@@ -36,8 +36,8 @@ from backline.music.bars import (
     without_pickup,
 )
 from backline.music.joining import Stem, join_stems
+from backline.music.midi_chunks import MIDI_SUFFIXES
 from backline.music.midi_edits import ending_at, with_tempo
-from backline.music.midi_reader import MIDI_SUFFIXES
 from backline.music.midi_tracks import MidiTracks, read_tracks, song_of_tracks, tracks_to_bytes
 from backline.music.roles import names_other_instrument, part_asked_for, parts_named
 from backline.music.song import DEFAULT_TEMPO, Song, check_tempo
@@ -141,15 +141,11 @@ def describe_stem(stem: StemFile, vocabulary: Vocabulary) -> str:
     """What a stem was read as: its part, its notes, and its tracks by name."""
     tracks = [track for track in stem.song.tracks if len(track.notes)]
     n_notes = stem.song.n_notes
-    line = f"{stem.path}: {vocabulary.part_names[stem.part]}, {_count(n_notes, 'note')}"
+    line = f"{stem.path}: {vocabulary.part_names[stem.part]}, {counted(n_notes, 'note')}"
     names = [track.name[:LONGEST_NAME] or "unnamed" for track in tracks]
     if len(tracks) > 1 or tracks[0].name:
-        line = f"{line}, {_count(len(tracks), 'track')}: {', '.join(names)}"
+        line = f"{line}, {counted(len(tracks), 'track')}: {', '.join(names)}"
     return line
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'s' * (number != 1)}"
 
 
 def notices_of(stems: Sequence[StemFile], vocabulary: Vocabulary) -> list[str]:

@@ -29,6 +29,11 @@ def suggestion(word: str, known: Iterable[str]) -> str:
     return f"; did you mean {by_folded[close[0]]!r}?" if close else ""
 
 
+def counted(n: int, noun: str) -> str:
+    """A number of things in a message: "1 track", "3 tracks"."""
+    return f"{n} {noun}{'s' * (n != 1)}"
+
+
 class Parser(argparse.ArgumentParser):
     """Parser of a command line.
 

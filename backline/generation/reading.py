@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from backline.common.errors import UserError
+from backline.common.errors import UserError, counted
 from backline.generation.clip import Clip
 from backline.generation.config import Reading
 from backline.generation.given_song import MADE_MARK, GivenSong
@@ -145,17 +145,17 @@ class _Hearing:
         if given >= FEWEST_TICKS:
             return
         self.midi = with_finer_ticks(self.midi, -(-FINE_TICKS // given))
-        self.notices.append(f"its {given} tick{'s' * (given != 1)} a quarter are too few for made "
+        self.notices.append(f"its {counted(given, 'tick')} a quarter are too few for made "
                             f"notes: written with {self.midi.ticks_per_quarter}; nothing moves")
 
     def _release(self) -> None:
         """End notes that are never switched off, or they would ring on through made bars."""
         self.midi, n_by_controller, n_by_track = with_releases(self.midi)
         if n_by_controller:
-            self.notices.append(f"{n_by_controller} note{'s' * (n_by_controller != 1)} switched off "
+            self.notices.append(f"{counted(n_by_controller, 'note')} switched off "
                                 f"by a controller alone: note-offs added there")
         if n_by_track:
-            self.notices.append(f"{n_by_track} note{'s' * (n_by_track != 1)} never switched off: "
+            self.notices.append(f"{counted(n_by_track, 'note')} never switched off: "
                                 f"note-offs added where their tracks end")
 
     # ------------------------------------------------------------ bars

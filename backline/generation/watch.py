@@ -17,7 +17,7 @@ from backline.common.errors import UserError
 from backline.common.files import file_hash, read_input, size_and_mtime
 from backline.generation.claims import song_of
 from backline.generation.recipes import read_recipe
-from backline.music.midi_reader import LARGEST_FILE, MIDI_SUFFIXES, open_chunks, tracks_held
+from backline.music.midi_chunks import LARGEST_FILE, MIDI_SUFFIXES, open_chunks, tracks_held
 
 SECONDS_BETWEEN_LOOKS = 0.5
 PATIENCE = 10.0  # seconds that a file may stay as it is, and lack tracks

@@ -14,8 +14,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from backline.common.errors import UserError
+from backline.common.errors import UserError, counted
 from backline.music.channels import SetUp, program_from
+from backline.music.midi_chunks import open_chunks
 from backline.music.midi_events import (
     CHANNEL_PRESSURE,
     CONTROL_CHANGE,
@@ -35,13 +36,14 @@ from backline.music.midi_events import (
     events_of,
     number_at,
 )
-from backline.music.midi_reader import check_times, first_release, open_chunks
 from backline.music.names import decoded_name
 from backline.music.players import Voice, read_players
+from backline.music.releases import first_release
 from backline.music.song import (
     MICROSECONDS_PER_MINUTE,
     Song,
     Track,
+    check_times,
     meter_notices,
     rounded_tempo,
     time_signature,
@@ -121,12 +123,12 @@ def read_tracks(path: str | Path, data: bytes | None = None) -> MidiTracks:
     n_clipped = sum(track.n_clipped for track in tracks)
     n_strange = sum(track.n_strange for track in tracks)
     if n_behind:
-        notices.append(f"{n_behind} byte{'s' * (n_behind != 1)} left out that a track holds behind "
+        notices.append(f"{counted(n_behind, 'byte')} left out that a track holds behind "
                        f"its end")
     if n_clipped:
-        notices.append(f"{n_clipped} data byte{'s' * (n_clipped != 1)} over 127 clipped")
+        notices.append(f"{counted(n_clipped, 'data byte')} over 127 clipped")
     if n_strange:
-        notices.append(f"{n_strange} message{'s' * (n_strange != 1)} left out that no MIDI file "
+        notices.append(f"{counted(n_strange, 'message')} left out that no MIDI file "
                        f"may hold")
     return MidiTracks(
         chunks.ticks_per_quarter,
@@ -265,7 +267,7 @@ def song_of_tracks(midi: MidiTracks, where: str) -> tuple[Song, tuple[Voice, ...
     as_written = [(numerator, power) for _, numerator, power in signatures]
     notices = [*midi.notices, *meter_notices(as_written)]
     if n_unended:
-        notices.append(f"{n_unended} note{'s' * (n_unended != 1)} never switched off")
+        notices.append(f"{counted(n_unended, 'note')} never switched off")
     song = Song(
         midi.ticks_per_quarter,
         tuple(tracks),

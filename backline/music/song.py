@@ -22,6 +22,8 @@ FASTEST = MICROSECONDS_PER_MINUTE
 TICKS_PER_QUARTER = 96  # of songs made from tokens
 MAX_TICKS_PER_QUARTER = 0x7FFF  # 15 bits of a MIDI header
 LARGEST_POWER = 7  # of two, in a time signature that is meant: 128ths
+# Longest song that is read, in quarters: a day of music. Past it the times are garbage.
+MAX_QUARTERS = 24 * 60 * 240
 VELOCITY = 100  # of notes whose velocity nobody says
 NO_NOTES = np.zeros((0, 3), np.int64)
 
@@ -147,3 +149,11 @@ def check_tempo(tempo: Any, where: str) -> float:
                         f"beats per minute, not {tempo!r:.40}; correct it, or leave it out for "
                         f"{DEFAULT_TEMPO:g}")
     return float(tempo)
+
+
+def check_times(last_tick: int, ticks_per_quarter: int, where: str) -> None:
+    """Raise UserError if the last note ends beyond any song."""
+    latest = last_tick / ticks_per_quarter
+    if latest > MAX_QUARTERS:
+        raise UserError(f"{where}: has a note at quarter {latest:.0f}, beyond any song; its times "
+                        f"are damaged")
