@@ -211,12 +211,9 @@ def with_part_names(config: GenConfig, vocabulary: Vocabulary) -> GenConfig:
         max_chord=_by_name(config.rules.max_chord, vocabulary),
         max_per_bar=_by_name(config.rules.max_per_bar, vocabulary),
     )
-    controls = dataclasses.replace(
-        config.controls,
-        density=_by_name(config.controls.density, vocabulary),
-        rests=_by_name(config.controls.rests, vocabulary),
-        repeats=_by_name(config.controls.repeats, vocabulary),
-    )
+    levels: dict[str, Any] = {control: _by_name(by_part, vocabulary)
+                              for control, by_part in config.controls.levels.items()}
+    controls = dataclasses.replace(config.controls, **levels)
     return dataclasses.replace(config, rules=rules, controls=controls)
 
 
