@@ -15,7 +15,7 @@ from backline.generation.reading import Asked, hear
 from backline.music.bars import check_playable
 from backline.music.midi_reader import read_song
 from backline.music.midi_tracks import MidiTracks, read_tracks
-from backline.music.note_velocities import UNKNOWN
+from backline.music.note_velocities import UNKNOWN_VELOCITY
 from backline.music.song import DEFAULT_TEMPO
 from backline.music.vocab import FIELDS
 from tokenizer import MidiTokenizerPooled, TokenFile, note_rows, open_token_file
@@ -53,7 +53,7 @@ class Prompt:
 
 def unknown(rows: np.ndarray) -> np.ndarray:
     """(N,) velocities of rows whose file says none."""
-    return np.full(len(rows), UNKNOWN)
+    return np.full(len(rows), UNKNOWN_VELOCITY)
 
 
 def open_prompt(path: Path) -> MidiTracks | TokenFile:

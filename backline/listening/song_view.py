@@ -22,7 +22,8 @@ from backline.generation.reading import cast
 from backline.generation.recipes import Recipe, find_recipe
 from backline.generation.wish import Wish
 from backline.music.bars import bar_origin, check_meters, clip_length, without_pickup
-from backline.music.midi_edits import CONTROL_CHANGE, SUSTAIN
+from backline.music.midi_edits import SUSTAIN
+from backline.music.midi_events import CONTROL_CHANGE
 from backline.music.midi_tracks import Event, MidiTracks, note_pairs, read_tracks, song_of_tracks, text_of
 from backline.music.players import Voice
 from backline.music.song import DEFAULT_TEMPO, NO_NOTES, TICKS_PER_QUARTER, VELOCITY, Song, Track

@@ -13,11 +13,13 @@ from typing import NamedTuple
 
 from backline.common.errors import UserError
 from backline.music.channels import DRUM_CHANNEL, SetUp
-from backline.music.midi_edits import ABOUT_TRACK, CONTROL_CHANGE, PITCH_BEND, with_tempo
+from backline.music.midi_edits import ABOUT_TRACK, with_tempo
 from backline.music.midi_events import (
+    CONTROL_CHANGE,
     LONGEST_GAP,
     N_CHANNELS,
     NAME,
+    PITCH_BEND,
     PROGRAM_CHANGE,
     SIGNATURE,
     SYSEX,

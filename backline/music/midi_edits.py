@@ -12,11 +12,13 @@ from typing import NamedTuple
 from backline.music.channels import DRUM_CHANNEL
 from backline.music.midi_events import (
     CHANNEL_PRESSURE,
+    CONTROL_CHANGE,
     KEY,
     N_CHANNELS,
     N_PITCHES,
     NAME,
     NOTE_OFF,
+    PITCH_BEND,
     PROGRAM_CHANGE,
     SIGNATURE,
     SYSEX,
@@ -33,8 +35,6 @@ from backline.music.midi_tracks import (
 from backline.music.players import Voice
 from backline.music.song import MICROSECONDS_PER_MINUTE
 
-CONTROL_CHANGE = 0xB0
-PITCH_BEND = 0xE0
 ALL_OFF = (120, 123)  # all sound off, all notes off
 SUSTAIN, SOSTENUTO, SOFT = 64, 66, 67
 PEDALS = (SUSTAIN, SOSTENUTO, SOFT)
@@ -45,7 +45,7 @@ SOUND_CONTROLLERS = (BANK, FINE_BANK, VOLUME, PAN, EXPRESSION, REVERB, CHORUS)
 PORT = 0x21
 ABOUT_TRACK = (0x00, NAME, 0x04, 0x20, PORT)
 STATES = (TEMPO, SIGNATURE, KEY)  # meta messages that hold until the next of their kind
-Track = Sequence[Event]
+Events = Sequence[Event]
 KeepNote = Callable[[int, Event], bool]  # of a track's index and a note-on
 
 
@@ -190,7 +190,7 @@ def with_releases(midi: MidiTracks) -> Released:
     return Released(dataclasses.replace(midi, tracks=tuple(tracks)), n_by_controller, n_by_track)
 
 
-def _missing_offs(events: Track, channel: int, end: int) -> list[tuple[int, Event]]:
+def _missing_offs(events: Events, channel: int, end: int) -> list[tuple[int, Event]]:
     """Note-offs that a channel lacks, each with the index of the event that it goes before."""
     own = [i for i, event in enumerate(events) if event.channel == channel]
     has_own: dict[int, bool] = {}  # by pitch: whether a note-off is the next that is said of it
@@ -253,7 +253,7 @@ def with_hole(midi: MidiTracks,
     return dataclasses.replace(midi, tracks=tuple(tracks))
 
 
-def _voice_with_hole(events: Track,
+def _voice_with_hole(events: Events,
                      voice: Voice,
                      start: int,
                      end: int,
@@ -300,7 +300,7 @@ def _at_rest(message: bytes) -> bytes:
     return message[:2] + b"\0"
 
 
-def _inserted(events: Track, new: Sequence[Event]) -> list[Event]:
+def _inserted(events: Events, new: Sequence[Event]) -> list[Event]:
     """Events with `new` ones, each put before the others of its tick."""
     ranked = [(event.tick, 0, event) for event in new]
     ranked += [(event.tick, 1, event) for event in events]
@@ -327,7 +327,7 @@ def cut_file(midi: MidiTracks,
 
 
 def _cut_track(index: int,
-               events: Track,
+               events: Events,
                start: int,
                end: int,
                keep: KeepNote) -> list[Event]:

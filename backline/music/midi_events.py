@@ -21,6 +21,7 @@ KEY_PRESSURE = 0xA0
 CONTROL_CHANGE = 0xB0
 PROGRAM_CHANGE = 0xC0
 CHANNEL_PRESSURE = 0xD0
+PITCH_BEND = 0xE0
 SYSEX, SYSEX_GOES_ON, META = 0xF0, 0xF7, 0xFF
 # Kinds of meta event.
 NAME = 0x03
@@ -237,34 +238,37 @@ def events_of(data: bytes, place: int = 0) -> Iterator[RawEvent]:
     time beyond any song.
     """
     tick = status = 0
-    while place < len(data):  # one long loop: a function call for each event would double its time
+    has_second = True  # data byte
+    size = len(data)
+    while place < size:  # one long loop: a function call for each event would double its time
         gap = data[place]
         place += 1
-        if gap >= 0x80:
-            gap, place = number_at(data, place - 1)
-        tick += gap
-        if tick >= LATE_TICKS:
-            raise ValueError(f"at tick {tick}, beyond any song")
+        if gap:
+            if gap >= 0x80:
+                gap, place = number_at(data, place - 1)
+            tick += gap
+            if tick >= LATE_TICKS:
+                raise ValueError(f"at tick {tick}, beyond any song")
         start = place
         first = data[start]
-        second = 0
-        if first >= SYSEX:
-            kind, place = _after_system(data, start)
-            yield tick, start, first, kind, 0, 0, place
-            if first == META and kind == END:
-                return
-            continue
         if first >= 0x80:
+            if first >= SYSEX:
+                kind, place = _after_system(data, start)
+                yield tick, start, first, kind, 0, 0, place
+                if first == META and kind == END:
+                    return
+                continue
             status = first
+            has_second = not PROGRAM_CHANGE <= status < PITCH_BEND
             place += 1
             first = data[place]
         elif not status:
             raise ValueError(f"of data alone (0x{first:02x})")
         place += 1
-        if not PROGRAM_CHANGE <= status < CHANNEL_PRESSURE + N_CHANNELS:  # others have two bytes
+        second = n_over = 0
+        if has_second:
             second = data[place]
             place += 1
-        n_over = 0
         if first | second > 127:
             if status < KEY_PRESSURE and first > 127:
                 raise ValueError(f"with a note of pitch {first}")

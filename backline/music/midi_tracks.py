@@ -18,16 +18,15 @@ from backline.common.errors import UserError, counted
 from backline.music.channels import SetUp, program_from
 from backline.music.midi_chunks import open_chunks
 from backline.music.midi_events import (
-    CHANNEL_PRESSURE,
     CONTROL_CHANGE,
     END,
     END_OF_TRACK,
     LATE_TICKS,
     META,
-    N_CHANNELS,
     NAME,
     NOTE_OFF,
     NOTE_ON,
+    PITCH_BEND,
     PROGRAM_CHANGE,
     SIGNATURE,
     SYSEX,
@@ -167,7 +166,7 @@ def _read_track(body: bytes) -> _ReadTrack:
             n_strange += 1
         else:
             n_clipped += n_over
-            has_one = PROGRAM_CHANGE <= status < CHANNEL_PRESSURE + N_CHANNELS
+            has_one = PROGRAM_CHANGE <= status < PITCH_BEND
             values = (status, first) if has_one else (status, first, second)
             events.append(Event(end_tick, bytes(values)))
     rest = body[end:]

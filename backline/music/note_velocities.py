@@ -15,7 +15,7 @@ from backline.music.midi_tracks import MidiTracks
 from backline.music.players import Voice
 from backline.music.vocab import BAR, FIRST_ID, PITCH_INSTRUMENT, START_POS, Vocabulary
 
-UNKNOWN = 0  # no note has this velocity: it is how MIDI switches notes off
+UNKNOWN_VELOCITY = 0  # no note has this velocity: it is how MIDI switches notes off
 
 
 def strikes_of_parts(midi: MidiTracks,
@@ -45,7 +45,7 @@ def row_velocities(rows: np.ndarray,
                    vocabulary: Vocabulary) -> np.ndarray:
     """(N,) velocities of (N, F) rows. Of several note-ons in one row, the loudest counts.
 
-    A row without a note-on, such as a note moved by octaves, is UNKNOWN.
+    A row without a note-on, such as a note moved by octaves, is UNKNOWN_VELOCITY.
 
     Args:
         strikes: for each part of the vocabulary, as `strikes_of_parts` finds them, in ticks from
@@ -70,7 +70,7 @@ def row_velocities(rows: np.ndarray,
     wanted_step = bar * vocabulary.steps_per_bar + rows[:, START_POS] - FIRST_ID
     wanted = wanted_step * n_ids + rows[:, PITCH_INSTRUMENT]
     place = np.searchsorted(key, wanted, side="right") - 1   # the last of equal keys is the loudest
-    velocities = np.full(len(rows), UNKNOWN)
+    velocities = np.full(len(rows), UNKNOWN_VELOCITY)
     if len(key):
         is_found = (place >= 0) & (key[place] == wanted)
         velocities[is_found] = velocity[place[is_found]]

@@ -42,7 +42,7 @@ def _offs(channel: int) -> bytes:
 OFFS = [_offs(channel) for channel in range(N_CHANNELS)]
 
 
-class Player(NamedTuple):
+class ChannelProgram(NamedTuple):
     """The channel and program of one of symusic's tracks.
 
     channel: −1 where it is not known.
@@ -63,7 +63,7 @@ class TrackChunk(NamedTuple):
     body: bytes
     score: Any
     playing: list[Any]
-    voices: list[Player]
+    voices: list[ChannelProgram]
     n_clipped: int  # data bytes over 127
 
 
@@ -90,10 +90,10 @@ def read_track(body: bytes,
     found = _survey(body, playing)
     if found.has_late_change and as_it_stands:
         return read_track(body, False, ticks_per_quarter, where)
-    voices = [Player(channel, program, found.banks[channel], found.first_onsets[channel])
+    voices = [ChannelProgram(channel, program, found.banks[channel], found.first_onsets[channel])
               for channel, program in found.voices]
     if [voice.program or 0 for voice in voices] != [track.program for track in playing]:
-        voices = [Player(DRUM_CHANNEL if track.is_drum else -1, track.program or None)
+        voices = [ChannelProgram(DRUM_CHANNEL if track.is_drum else -1, track.program or None)
                   for track in playing]
     return TrackChunk(body, score, playing, voices, n_clipped)
 
@@ -162,7 +162,7 @@ def song_tracks(chunks: Sequence[TrackChunk], notes: np.ndarray) -> tuple[Track,
     return tuple(tracks)
 
 
-def _program_elsewhere(voice: Player, others: Sequence[TrackChunk]) -> int | None:
+def _program_elsewhere(voice: ChannelProgram, others: Sequence[TrackChunk]) -> int | None:
     """The program that other chunks set a channel to, if they do not play on it themselves."""
     changes = []
     for chunk in others:
