@@ -63,6 +63,7 @@ class Dataset:
 
     @property
     def n_songs(self) -> int:
+        """How many songs it holds."""
         return len(self.songs)
 
 
