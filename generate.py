@@ -254,11 +254,11 @@ class Setup:
 
 
 def open_setup(args: argparse.Namespace, config: GenConfig) -> Setup:
-    """Load the model and what is checked with it. Raises UserError about options that do not fit it."""
+    """Load the model. Raises UserError about options that do not fit it."""
     loaded = open_model(args.model_path, args.device, args.dtype)
     if args.dynamics == PLAYED and not loaded.dynamics:
         raise UserError(f"--dynamics {PLAYED}: {args.model_path} has not learned how songs are played; "
-                        "let it with dynamics.py, or leave the option out")
+                        "run dynamics.py on it, or leave the option out")
     copy_check = copy_check_of(args, loaded)
     config = with_part_names(config, loaded.vocabulary)
     asked = asked_of(args, config, loaded.vocabulary)

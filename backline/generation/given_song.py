@@ -1,7 +1,7 @@
 """A given song with made notes beside it: all its events stay, made notes get their own tracks.
 
-Made notes keep to the song's own ticks and to channels that it leaves free. They sound like the part
-of the song that they belong to.
+Made notes keep to the song's own ticks and to channels that it leaves free. They sound like the
+part of the song that they belong to.
 """
 
 from __future__ import annotations
@@ -150,7 +150,7 @@ def _file(kept: MidiTracks,
           voices: Mapping[str, Sequence[Voice]],
           made: Mapping[str, tuple[Event, ...]],
           recipe: bytes) -> MidiTracks:
-    """What is kept, without the voices `gone`, with made tracks and texts: the recipe, who plays what."""
+    """What is kept but the voices `gone`, with made tracks, the recipe, and who plays what."""
     numbers = {before: number for number, before in enumerate(tracks_without(kept, gone))}
     players = {name: [Voice(numbers[voice.track], voice.channel) for voice in own]
                for name, own in voices.items()}

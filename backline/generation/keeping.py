@@ -1,7 +1,7 @@
 """The key and the chords heard in a prompt, and settings that keep them (`--key keep`).
 
-What is kept is written into the settings as if it had been typed. So recipes hold it, and a song can
-be made again even if a later version hears something else. Light: no torch.
+What is kept is written into the settings as if it had been typed. So recipes hold it, and a song
+can be made again even if a later version hears something else. Light: no torch.
 """
 
 from __future__ import annotations

@@ -392,7 +392,7 @@ class _Hearing:
 
 
 def _is_among(given: GivenSong, places: set[tuple[int, int, int]], limit: int) -> KeepNote:
-    """Keep notes that are rows at `places`, and those before `limit` that the model does not hear."""
+    """Keep notes at `places`; of notes that the model does not hear, those before `limit`."""
     v = given.vocabulary
     part_of_voice = {voice: p
                      for p, name in enumerate(v.part_names)

@@ -128,7 +128,7 @@ class _Asking(NamedTuple):
     clip: Clip
 
     def held(self, made: tuple[str, ...], first_bar: int) -> np.ndarray:
-        """(H, 2) pitch ids of `made` parts that ring into a bar, and the step at which each ends."""
+        """(H, 2) pitch ids of `made` parts that ring into a bar, and the steps at which they end."""
         begin = first_bar * self.vocabulary.steps_per_bar
         onset, end, ids = self.clip.sounding.T
         rings = (onset < begin) & (end > begin)

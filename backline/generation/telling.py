@@ -1,7 +1,9 @@
 """What a model with controls is told to play, for every bar and half bar of a song.
 
-From scratch, what nobody asks for is drawn: the whole sheet of a song that the model was trained on.
-After a prompt it is estimated from the last bars. Beside given parts it is unknown. Light: no torch.
+From scratch, what nobody asks for is drawn: the whole sheet of a song that the model was trained
+on. After a prompt it is estimated from the last bars. Beside given parts it is unknown.
+
+Light: no torch.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Where the songs of generate.py go: MIDI, with a picture, sound and a page if they are asked for."""
+"""Where songs go: MIDI, and a picture, sound and a page where they are asked for."""
 
 from __future__ import annotations
 

@@ -127,9 +127,9 @@ class ClipLength(NamedTuple):
 def clip_length(song: Song, origin: int = 0) -> ClipLength:
     """How many bars a clip lasts: to the last end of a track or a note, in whole bars.
 
-    Up to a 32nd past a bar line does not count, since some programs end a track a tick late. Neither
-    does a note that begins within a 32nd before the end, since it belongs to the next bar, nor an
-    end of track more than `FARTHEST_END` bars after the last note.
+    Up to a 32nd past a bar line does not count, since some programs end a track a tick late.
+    Neither does a note that begins within a 32nd before the end, since it belongs to the next bar,
+    nor an end of track more than `FARTHEST_END` bars after the last note.
 
     `origin` is the tick at which bar 1 begins, below 0 for a pickup.
     """

@@ -64,8 +64,8 @@ def assign_parts(song: Song,
     drum channel. Any other part takes, of several tracks, the one with the most notes; with `join`,
     all that bear its name or share the leading track's family of programs.
 
-    Where a single track plays and its name says nothing, the file's name counts as its name. A track
-    plays one part: of two parts that want it, the first gets it.
+    Where a single track plays and its name says nothing, the file's name counts as its name. A
+    track plays one part: of two parts that want it, the first gets it.
     """
     wanted = wanted or {}
     casting = _Casting(song, vocabulary, file_name)

@@ -158,7 +158,7 @@ class _Channel:
 def program_from(changes: list[tuple[int, int, int]],
                  channel: int,
                  first_onset: int) -> int | None:
-    """The last program that other tracks set a channel to by its first note; None if they set none."""
+    """The last program that other tracks set a channel to by its first note; None without one."""
     before = [(tick, program)
               for tick, of_channel, program in changes
               if of_channel == channel and tick <= first_onset]

@@ -1,11 +1,11 @@
 """Velocities for made notes: a table of how real songs are played, and draws from it.
 
 A velocity is the sum of effects from the table and of draws with the song's seed. For each part and
-each kind of its notes (a piece of the drum kit, an octave) the table holds how loud the kind is, and
-how much louder or softer a note is by its place in the bar, by how crowded its bar is and by what is
-struck with it. Drawn are how strong these effects are in the song, a pattern that returns in each
-bar, and deviations of bars, strikes and single notes, as large as in the songs learned from. So a
-hi-hat sounds alike from bar to bar, and does not jitter.
+each kind of its notes (a piece of the drum kit, an octave) the table holds how loud the kind is,
+and how much louder or softer a note is by its place in the bar, by how crowded its bar is and by
+what is struck with it. Drawn are how strong these effects are in the song, a pattern that returns
+in each bar, and deviations of bars, strikes and single notes, as large as in the songs learned
+from. So a hi-hat sounds alike from bar to bar, and does not jitter.
 """
 
 from __future__ import annotations
@@ -346,8 +346,9 @@ def made_velocities(rows: np.ndarray,
                     given: GivenDynamics | None = None) -> np.ndarray:
     """(N,) velocities, 1 to 127, of (N, F) made rows. The same seed draws the same.
 
-    Without a table, and in parts that it lacks, all velocities are the same. If all given notes have
-    one velocity, made notes have it too; else they are as loud and as lively as the given ones.
+    Without a table, and in parts that it lacks, all velocities are the same. If all given notes
+    have one velocity, made notes have it too; else they are as loud and as lively as the given
+    ones.
     """
     if table is None:
         return np.full(len(rows), VELOCITY)

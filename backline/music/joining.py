@@ -97,7 +97,7 @@ def join_stems(stems: Sequence[Stem], vocabulary: Vocabulary) -> Joined:
 
 
 def common_ticks_per_quarter(resolutions: Sequence[int]) -> int:
-    """The least common multiple, which keeps every stem exact; the finest where MIDI cannot hold it."""
+    """The least common multiple, which keeps all stems exact; the finest if MIDI cannot hold it."""
     multiple = math.lcm(*resolutions)
     if multiple > MAX_TICKS_PER_QUARTER:
         return max(resolutions)

@@ -238,7 +238,7 @@ def with_hole(midi: MidiTracks,
               start: int,
               end: int,
               goes: KeepNote) -> MidiTracks:
-    """The file without the notes of `voices` that `goes` picks, and without their pedals and bends there.
+    """The file without the notes of `voices` that `goes` picks, nor their pedals and bends there.
 
     In the hole, from tick `start` to before `end`, pedals are up and bends centred. After it they
     are what they would have been. All other events stay.

@@ -229,10 +229,11 @@ RawEvent = tuple[int, int, int, int, int, int, int]
 
 
 def events_of(data: bytes, place: int = 0) -> Iterator[RawEvent]:
-    """The events of a track from `place` on: to its end of track, which is one of them, or of the data.
+    """The events of a track from `place` on, up to its end of track or the end of the data.
 
-    Running status goes on across meta and system messages, as files in the wild have it. Of a meta
-    message the first data byte is its kind. Data bytes over 127 are clipped, except a note's pitch.
+    The end of track is the last of them. Running status goes on across meta and system messages, as
+    files in the wild have it. The first data byte of a meta message is its kind. Data bytes over 127
+    are clipped, except a note's pitch.
 
     Raises IndexError for an event that is cut off, ValueError for one that makes no sense, or for a
     time beyond any song.

@@ -1,7 +1,7 @@
 """A MIDI file event by event, as it was given: nothing is rounded, dropped or reordered.
 
-`midi_reader.py` reads the notes of whole folders fast. This module is for the one song that a person
-gives and gets back: its events stay the bytes they are.
+`midi_reader.py` reads the notes of whole folders fast. This module is for the one song that a
+person gives and gets back: its events stay the bytes they are.
 """
 
 from __future__ import annotations
@@ -228,8 +228,8 @@ def meta_value(message: bytes) -> bytes:
 def song_of_tracks(midi: MidiTracks, where: str) -> tuple[Song, tuple[Voice, ...]]:
     """The notes of a file, a track of the song for each voice that plays some; and these voices.
 
-    A voice has the program that most of its notes are played with; a program change in the tick of a
-    note counts before it. If its track names no program, the voice has the one that another track
+    A voice has the program that most of its notes are played with; a program change in the tick of
+    a note counts before it. If its track names no program, the voice has the one that another track
     sets its channel to. A note ends at the first note-off of its pitch after its onset, or with its
     track.
 
@@ -338,8 +338,8 @@ def _notes(events: Sequence[Event], end: int) -> tuple[np.ndarray, int]:
 def note_pairs(events: Sequence[Event]) -> list[tuple[int, int | None]]:
     """Indices of the note-on and note-off of each note of one voice, in the order of the onsets.
 
-    Overlapping notes of one pitch are paired first in, first out, as most files mean it. A note that
-    is never switched off has None.
+    Overlapping notes of one pitch are paired first in, first out, as most files mean it. A note
+    that is never switched off has None.
     """
     pairs: list[tuple[int, int | None]] = []
     sounding: dict[int, list[int]] = {}  # by pitch: places in `pairs`

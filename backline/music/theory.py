@@ -128,8 +128,8 @@ def parse_key(text: str) -> tuple[str, str]:
 def scale_in_key(key: str, scale: str) -> tuple[str, str]:
     """Tonic and scale where both may name the scale, as in `--key Am --scale dorian`.
 
-    A key that is plain minor or major gives the third, and the scale gives the rest. If neither names
-    a scale, it is major. Raises UserError if they contradict each other.
+    A key that is plain minor or major gives the third, and the scale gives the rest. If neither
+    names a scale, it is major. Raises UserError if they contradict each other.
     """
     tonic, of_key = parse_key(key)
     if not of_key or not scale:

@@ -1,7 +1,7 @@
 """Read one track chunk with symusic, and find the channel and program of each of its tracks.
 
-symusic makes one track for each channel and program of a chunk, sorted by them. It does not tell the
-channel, nor whether the file names the program. The first events of a chunk tell both.
+symusic makes one track for each channel and program of a chunk, sorted by them. It does not tell
+the channel, nor whether the file names the program. The first events of a chunk tell both.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ def _survey(body: bytes, playing: list[Any]) -> Survey:
 
 
 def song_tracks(chunks: Sequence[TrackChunk], notes: np.ndarray) -> tuple[Track, ...]:
-    """The tracks of a song. `notes`, (N, 3), hold the notes of its playing tracks one after another."""
+    """The tracks of a song. (N, 3) `notes` are those of its playing tracks, one after another."""
     set_up = SetUp()
     for chunk in chunks:
         set_up.read(chunk.body)

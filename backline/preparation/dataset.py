@@ -11,8 +11,8 @@ A dict of plain data and tensors:
 
 Version 1 (names as a list, no clusters) and the predecessor's bare (N, T, F) tensor are read too.
 
-A `.pt.xz` is the same file compressed, to be carried to another machine. It is the same dataset: its
-hash is that of the bytes within. A `.pt` is mapped into memory, a `.pt.xz` is decompressed there.
+A `.pt.xz` is the same file compressed, to be carried to another machine. It is the same dataset:
+its hash is that of the bytes within. A `.pt` is mapped into memory, a `.pt.xz` decompressed there.
 """
 
 from __future__ import annotations
@@ -177,10 +177,10 @@ def _save(data: dict[str, Any],
           streams: dict[str, Iterator[bytes]],
           scratch: Path,
           file: BinaryIO) -> None:
-    """Write what `torch.save(data, file)` would; the tensors in `streams` come from there, not memory.
+    """Write what `torch.save(data, file)` would, with the tensors in `streams` from there.
 
-    torch writes the archive without the tensors' data, which are then put in: a .pt file is a zip file
-    with one stored record per tensor, numbered in their order.
+    torch writes the archive without the tensors' data, which are then put in: a .pt file is a zip
+    file with one stored record per tensor, numbered in their order.
     """
     with torch.serialization.skip_data():
         torch.save(data, scratch)
@@ -364,7 +364,7 @@ def _check_blocks(path: Path, blocks: Tensor, vocabulary: Vocabulary) -> None:
 
 
 def song_rows(dataset: Dataset, song: int) -> Tensor:
-    """(N, F) rows of one song, with BOS and EOS. The last song may be cut off by the last full block."""
+    """(N, F) rows of one song, with BOS and EOS; the last may be cut off with the last full block."""
     start = dataset.song_starts[song]
     is_last = song + 1 == dataset.n_songs
     end = len(dataset.notes) if is_last else dataset.song_starts[song + 1]
@@ -382,8 +382,8 @@ def split_by_song(dataset: Dataset, train_split: float) -> Split:
 
     The row across the cut is dropped. Near-duplicates stay on one side: the cut lies between two
     clusters. Few songs are no error: the cut moves to where it leaves rows on both sides, and if no
-    cut does, rows are halved until one does. The notice says so. Songs without a whole row are in no
-    row, but keep their side.
+    cut does, rows are halved until one does. The notice says so. Songs without a whole row are in
+    no row, but keep their side.
 
     Raises UserError for a share outside 0 to 1, or if there is only one song.
     """

@@ -1,10 +1,10 @@
-"""What torch's errors mean to the person who trains. Its own texts speak of allocators and stacks."""
+"""What torch's errors mean to people who train. Its own texts speak of allocators and stacks."""
 
 from __future__ import annotations
 
 import torch
 
-# What the CPU's allocators say (Linux and Mac, Windows), and Apple's GPUs. CUDA's errors have a class.
+# What allocators say: of CPUs (Linux and Mac, Windows), of Apple's GPUs. CUDA's errors have a class.
 OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
 COMPILER_MODULES = ("torch._dynamo.", "torch._inductor.", "torch._functorch.", "triton.")
 
