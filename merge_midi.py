@@ -158,8 +158,8 @@ def notices_of(stems: Sequence[StemFile], vocabulary: Vocabulary) -> list[str]:
         is_mixed = 0 < len(drums) < len(stem.song.tracks)
         if is_mixed and not vocabulary.parts[stem.part].is_drum:
             lines.append(f"{stem.path}: its drums ({', '.join(drums)}) count as "
-                         f"{vocabulary.part_names[stem.part]} too; take them out of it if they "
-                         f"are none")
+                         f"{vocabulary.part_names[stem.part]} too; if that is wrong, remove "
+                         f"them from the stem")
     for part, name in enumerate(vocabulary.part_names):
         sharing = [str(stem.path) for stem in stems if stem.part == part]
         if len(sharing) > 1:
@@ -231,7 +231,7 @@ def odd_meter(song: Song) -> str:
 
 
 def end_of(song: Song) -> tuple[int, int]:
-    """The tick of the last bar line, and the bars of silence behind it that do not count.
+    """The tick of the last bar line, and the bars of silence after it that do not count.
 
     A song in several meters ends where its stems do.
     """

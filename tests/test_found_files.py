@@ -86,7 +86,7 @@ def test_japanese_names_can_be_read():
 @pytest.mark.parametrize(("which", "line"), [
     ("yamaha_xf", "left out, as it is no track: XFKM"),
     ("riff_wrapped", "left out, as it is no track: LIST"),
-    ("end_of_track_twice", "13 bytes left out that a track holds behind its end"),
+    ("end_of_track_twice", "13 bytes left out that a track holds after its end"),
 ])
 def test_what_is_left_out_is_said(which, line):
     assert line in told(which)

@@ -169,7 +169,7 @@ def _chunk_name(data: bytes, place: int) -> list[str]:
 
 
 def _first_chunk(data: bytes) -> int:
-    """Where the first chunk behind the header begins."""
+    """Where the first chunk after the header begins."""
     header_size, = struct.unpack(">I", data[4:8])
     place = 8 + header_size
     if _is_track(data, place) or _chunk_end(data, place) <= len(data):
@@ -205,7 +205,7 @@ def _starts_track_or_ends(data: bytes, place: int) -> bool:
 
 
 def _fits(data: bytes, end: int) -> bool:
-    """Whether a track chunk may end at `end`, by what stands before and behind it."""
+    """Whether a track chunk may end at `end`, by what stands before and after it."""
     if end > len(data):
         return False
     return _starts_track_or_ends(data, end) or data[end - 3:end] == END_OF_TRACK

@@ -194,7 +194,7 @@ def _missing_offs(events: Events, channel: int, end: int) -> list[tuple[int, Eve
     """Note-offs that a channel lacks, each with the index of the event that it goes before."""
     own = [i for i, event in enumerate(events) if event.channel == channel]
     has_own: dict[int, bool] = {}  # by pitch: whether a note-off is the next that is said of it
-    silenced: dict[int, set[int]] = {}  # by index of a controller: pitches with no note-off behind
+    silenced: dict[int, set[int]] = {}  # by index of a controller: pitches with no later note-off
     for i in reversed(own):
         event = events[i]
         if event.is_onset or event.is_release:
@@ -266,13 +266,13 @@ def _voice_with_hole(events: Events,
             if off is not None:
                 gone.add(own[off])
     before: dict[tuple[int, int], bytes] = {}  # in force where the hole begins
-    behind: dict[tuple[int, int], bytes] = {}  # and where it ends
+    after: dict[tuple[int, int], bytes] = {}  # and where it ends
     for i in own:
         event = events[i]
         if not _moves(event) or event.tick >= end:
             continue
         name = _state_name(event)
-        behind[name] = event.message
+        after[name] = event.message
         if event.tick < start:
             before[name] = event.message
         else:
@@ -281,7 +281,7 @@ def _voice_with_hole(events: Events,
                for message in before.values()
                if message != _at_rest(message)]
     restored = [Event(end, message)
-                for name, message in behind.items()
+                for name, message in after.items()
                 if message != _at_rest(message)]
     kept = [event for i, event in enumerate(events) if i not in gone]
     return tuple(_inserted(kept, [*at_rest, *restored]))

@@ -69,7 +69,7 @@ def is_readable(events: bytes) -> bool:
 def _longest_time(high: np.ndarray) -> int:
     """Ticks that the delta times of a track can come to at most.
 
-    symusic's clock has 32 bits. A delta time has seven bits in each byte, and one more byte behind
+    symusic's clock has 32 bits. A delta time has seven bits in each byte, and one more byte after
     each byte ≥ 0x80: those that are `high` (N,).
     """
     pairs = high[1:] & high[:-1]
@@ -186,7 +186,7 @@ class _Tick:
     def write_change(self, change: bytes, out: bytearray) -> None:
         """Write a program change, before the notes of its channel that stand in this tick.
 
-        Its time stands last in `out`. Of several changes behind a note the last counts.
+        Its time stands last in `out`. Of several changes after a note the last counts.
         """
         channel = change[0] & 15
         place = self.first_notes.get(channel)

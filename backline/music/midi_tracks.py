@@ -118,11 +118,11 @@ def read_tracks(path: str | Path, data: bytes | None = None) -> MidiTracks:
         reason = err if isinstance(err, ValueError) else "that is cut off"
         raise UserError(f"{path}: damaged MIDI file (an event {reason}); export it "
                         f"again") from None
-    n_behind = sum(track.n_behind for track in tracks)
+    n_after = sum(track.n_after for track in tracks)
     n_clipped = sum(track.n_clipped for track in tracks)
     n_strange = sum(track.n_strange for track in tracks)
-    if n_behind:
-        notices.append(f"{counted(n_behind, 'byte')} left out that a track holds behind "
+    if n_after:
+        notices.append(f"{counted(n_after, 'byte')} left out that a track holds after "
                        f"its end")
     if n_clipped:
         notices.append(f"{counted(n_clipped, 'data byte')} over 127 clipped")
@@ -143,14 +143,14 @@ class _ReadTrack(NamedTuple):
     end: the tick at which it ends.
     n_clipped: data bytes over 127.
     n_strange: messages that no MIDI file may hold, which are left out.
-    n_behind: bytes behind its end of track that are not all zero.
+    n_after: bytes after its end of track that are not all zero.
     """
 
     events: tuple[Event, ...]
     end: int
     n_clipped: int
     n_strange: int
-    n_behind: int
+    n_after: int
 
 
 def _read_track(body: bytes) -> _ReadTrack:
@@ -170,8 +170,8 @@ def _read_track(body: bytes) -> _ReadTrack:
             values = (status, first) if has_one else (status, first, second)
             events.append(Event(end_tick, bytes(values)))
     rest = body[end:]
-    n_behind = len(rest) if any(rest) else 0
-    return _ReadTrack(tuple(events), end_tick, n_clipped, n_strange, n_behind)
+    n_after = len(rest) if any(rest) else 0
+    return _ReadTrack(tuple(events), end_tick, n_clipped, n_strange, n_after)
 
 
 # ---------------------------------------------------------------- writing

@@ -50,7 +50,7 @@ class Anticipation:
         """Tasks made of rows (B, L, F), or the first `length` T notes of those that are not drawn.
 
         Args:
-            rows: L ≥ T. They may have the column GIVEN already, and controls behind it.
+            rows: L ≥ T. They may have the column GIVEN already, and controls after it.
         Returns:
             (B, T, F + 1) or (B, T, C) int64. Column GIVEN is 1 for given notes, and for padding.
         """
