@@ -41,6 +41,11 @@ from backline.layers.torch_io import load_plain
 from backline.music.vocab import BAR, BOS, EOS, FIELDS, FIRST_ID, Vocabulary, load_vocabulary
 
 FORMAT, VERSION = "pooled-dataset", 2
+KINDS = {"vocabulary": dict,
+         "blocks": Tensor,
+         "songs": Tensor,
+         "song_starts": Tensor,
+         "clusters": Tensor}  # of what a dataset holds
 REMEDY = "make one with prepare.py"
 SEPARATOR = "\0"  # of the songs' names: no file name holds it
 ALIGNMENT = 64  # bytes, of a tensor in the file
@@ -112,10 +117,6 @@ def write_dataset(path: Path,
         raise UserError(f"{path}: {len(sizes)} songs have {total} notes, fewer than one block of "
                         f"{block_size}; add songs, or give a smaller -b")
     shape = (n_blocks, block_size, len(FIELDS))
-    is_new = songs.clusters[1:] != songs.clusters[:-1]
-    is_first = np.concatenate([[True], is_new])                    # (n_songs,): of its cluster
-    first_places = np.where(is_first, np.arange(len(sizes)), 0)
-    clusters = np.maximum.accumulate(first_places)                 # (n_songs,)
     n_name_bytes = sum(len(name) for name in _name_bytes(songs.names))
     with _scratch_folder(path) as scratch:
         # Sparse placeholder files, never read: they only give the two tensors their sizes.
@@ -128,7 +129,7 @@ def write_dataset(path: Path,
             "blocks": torch.from_numpy(blocks),
             "songs": torch.from_numpy(names),
             "song_starts": torch.from_numpy(np.cumsum(sizes) - sizes),
-            "clusters": torch.from_numpy(clusters),
+            "clusters": torch.from_numpy(_first_of_cluster(songs.clusters)),
             **facts,
         }
         streams = {
@@ -143,6 +144,14 @@ def write_dataset(path: Path,
                     _save(data, streams, scratch / "archive", plain)
                     _pack(plain, file)
     return Counts(total, n_blocks, total - n_blocks * block_size)
+
+
+def _first_of_cluster(labels: np.ndarray) -> np.ndarray:
+    """(n,) int64: for each song the index of the first one with its label, which stand in a row."""
+    is_new = labels[1:] != labels[:-1]
+    is_first = np.concatenate([[True], is_new])
+    places = np.where(is_first, np.arange(len(labels)), 0)
+    return np.maximum.accumulate(places)
 
 
 def _name_bytes(names: Iterable[str]) -> Iterator[bytes]:
@@ -278,21 +287,7 @@ def load_dataset(path: Path, vocabulary: Vocabulary | None = None) -> Dataset:
     data = load_plain(path, mmap=True, content=content)
     if isinstance(data, Tensor):
         return _from_bare_tensor(path, data, vocabulary or load_vocabulary())
-    if not isinstance(data, dict) or data.get("format") != FORMAT:
-        raise UserError(f"{path}: not a dataset; {REMEDY}")
-    if data.get("version") not in (1, VERSION):
-        raise UserError(f"{path}: dataset version {data.get('version')}, this program reads {VERSION}; "
-                        f"{REMEDY}")
-    if data["version"] == 1:
-        data = _as_version_2(data)
-    kinds = {"vocabulary": dict,
-             "blocks": Tensor,
-             "songs": Tensor,
-             "song_starts": Tensor,
-             "clusters": Tensor}
-    for key, kind in kinds.items():
-        if not isinstance(data.get(key), kind):
-            raise UserError(f"{path}: its {key!r} is damaged or missing; {REMEDY}")
+    data = _whole(path, data)
     own = load_vocabulary(data["vocabulary"])
     if vocabulary is not None and own.digest != vocabulary.digest:
         raise UserError(f"{path}: made with another vocabulary than the model "
@@ -308,6 +303,21 @@ def load_dataset(path: Path, vocabulary: Vocabulary | None = None) -> Dataset:
     starts = data["song_starts"].numpy()
     clusters = data["clusters"].numpy()
     return Dataset(notes, block_size, songs, starts, clusters, own)
+
+
+def _whole(path: Path, data: Any) -> dict[str, Any]:
+    """The data of a dataset in today's version. Raises UserError if it is none, or lacks something."""
+    if not isinstance(data, dict) or data.get("format") != FORMAT:
+        raise UserError(f"{path}: not a dataset; {REMEDY}")
+    version = data.get("version")
+    if version not in (1, VERSION):
+        raise UserError(f"{path}: dataset version {version}, this program reads {VERSION}; {REMEDY}")
+    if version == 1:
+        data = _as_version_2(data)
+    for key, kind in KINDS.items():
+        if not isinstance(data.get(key), kind):
+            raise UserError(f"{path}: its {key!r} is damaged or missing; {REMEDY}")
+    return data
 
 
 def _as_version_2(data: dict[str, Any]) -> dict[str, Any]:
