@@ -21,6 +21,9 @@ from backline.music.roles import names_other_instrument, parts_named
 from backline.music.song import NO_NOTES, Song, Track
 from backline.music.vocab import Part, Vocabulary
 
+# What tells that a track plays a part, for reports.
+NAMED_SO, BY_NAME, BY_PROGRAM, AS_PLAYED = "named so", "by name", "by program", "as played"
+ON_DRUM_CHANNEL = "on the drum channel"
 FAMILY = 8  # programs of General MIDI: pianos, organs, guitars and so on
 MOST_LISTED = 6  # tracks that a question names
 MOST_CHANNELS = 2  # with one name that may name a part; a title stands on more of them
@@ -164,6 +167,24 @@ class _Casting:
 
     def candidates(self, part: Part, how: str, join: bool) -> tuple[list[int], str]:
         """The tracks that play a part, and why. `how`: `ALL`, `MOST_NOTES`, or "" for the rule."""
+        ways = self._ways(part)
+        if not ways:
+            return [], ""
+        if part.is_drum or how == ALL:
+            return self._all_of(part, ways)
+        if join:
+            return self._joined(ways)
+        why, found = next(iter(ways.items()))
+        if why == BY_NAME:
+            agreeing = [i for i in found if self._accepts(part, self.song.tracks[i])]
+            found = agreeing or found
+        if len(found) > 1 and why != NAMED_SO and how != MOST_NOTES:
+            why = f"{why}, most notes of {len(found)} tracks"
+            found = [most_notes(found, self.song)]
+        return found, why
+
+    def _ways(self, part: Part) -> dict[str, list[int]]:
+        """Tracks that may play a part, by what tells so; the first way counts most."""
         named = self._named(part)
         exactly = [i for i in named if self.song.tracks[i].name == part.name]
         accepted = [i
@@ -172,30 +193,29 @@ class _Casting:
         played = [i
                   for i in self.free
                   if self._part_played_like(self.likes.get(i)) == part.name]
-        by_program = "on the drum channel" if part.is_drum else "by program"
-        groups = [(exactly, "named so"),
-                  (named, "by name"),
-                  (accepted, by_program),
-                  (played, "as played")]
-        groups = [(found, why) for found, why in groups if found]
-        if not groups:
-            return [], ""
-        if part.is_drum or how == ALL:
-            together = {*named, *accepted, *played}
-            on_channel = all(self.song.tracks[i].is_drum for i in together)
-            why = by_program if part.is_drum and on_channel and not exactly else groups[0][1]
-            return sorted(together), why
-        found, why = groups[0]
-        agreeing = [i for i in named if self._accepts(part, self.song.tracks[i])]
-        if found is named and agreeing and not join:
-            found = agreeing
-        if join:
-            found, why = groups[1] if found is exactly else groups[0]
-            if found is accepted:
-                found = self._one_family(found)
-        elif len(found) > 1 and found != exactly and how != MOST_NOTES:
-            why = f"{why}, most notes of {len(found)} tracks"
-            found = [most_notes(found, self.song)]
+        ways = {
+            NAMED_SO: exactly,
+            BY_NAME: named,
+            ON_DRUM_CHANNEL if part.is_drum else BY_PROGRAM: accepted,
+            AS_PLAYED: played,
+        }
+        return {why: found for why, found in ways.items() if found}
+
+    def _all_of(self, part: Part, ways: dict[str, list[int]]) -> tuple[list[int], str]:
+        """All tracks that may play a part, and why."""
+        together = sorted(set().union(*ways.values()))
+        why = next(iter(ways))
+        on_channel = all(self.song.tracks[i].is_drum for i in together)
+        if part.is_drum and on_channel and why != NAMED_SO:
+            why = ON_DRUM_CHANNEL
+        return together, why
+
+    def _joined(self, ways: dict[str, list[int]]) -> tuple[list[int], str]:
+        """All tracks that bear a part's name; without one, those of one family of programs."""
+        why = BY_NAME if BY_NAME in ways else next(iter(ways))
+        found = ways[why]
+        if why == BY_PROGRAM:
+            found = self._one_family(found)
         return found, why
 
     def _named(self, part: Part) -> list[int]:
