@@ -32,7 +32,7 @@ from backline.folders.inputs import Listing, song_of_piece
 from backline.music.choices import DROP, Choices
 from backline.music.dynamics import FACT, dynamics_fact
 from backline.music.dynamics_learning import Played, learn, played
-from backline.music.midi_reader import MIDI_SUFFIXES
+from backline.music.midi_chunks import MIDI_SUFFIXES
 from backline.music.midi_tracks import read_tracks, song_of_tracks
 from backline.music.note_velocities import row_velocities, strikes_of_parts
 from backline.music.parts import assign_parts

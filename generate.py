@@ -35,45 +35,43 @@ from backline.common.errors import Parser, UserError, reports_user_errors
 from backline.common.files import check_writable, make_folder
 from backline.common.installed import INSTALL_ALL, is_installed
 from backline.common.paths import BUNDLED_COPIES, BUNDLED_MODEL
-from backline.common.settings import config_to_dict
-from backline.evaluation.copy_index import WINDOW, CopyCheck
-from backline.generation.config import DTYPES, DYNAMICS, PLAYED, GenConfig, Reading
-from backline.generation.given_song import parts_on_used_channels, prompt_file
-from backline.generation.keeping import harmony_of
-from backline.generation.options import (
-    FEELS,
-    asked_of,
-    check_rules_matter,
+from backline.evaluation.copy_index import CopyCheck
+from backline.generation.config import DTYPES, PLAYED, GenConfig, Reading
+from backline.generation.config_options import (
+    add_control_options,
+    add_rule_options,
+    add_sampling_options,
     gen_config,
     key_notices,
-    make_wish,
     with_part_names,
 )
-from backline.generation.output_files import describe, log_run, write_song
+from backline.generation.notices import notices_about
+from backline.generation.options import (
+    SEEDS,
+    add_part_options,
+    asked_of,
+    check_arguments,
+    check_rules_matter,
+    make_wish,
+)
 from backline.generation.prompt import Prompt, open_prompt, read_prompt
 from backline.generation.reading import Asked
 from backline.generation.recipes import read_originals
 from backline.generation.reproduce import make_again, open_job
+from backline.generation.run_log import RunLog
 from backline.generation.session import (
-    GeneratedSong,
     LoadedModel,
     Session,
     best_songs,
     open_session,
 )
-from backline.generation.task import check_has_song, parse_bars, resting_parts
 from backline.generation.telling import check_controls
 from backline.generation.watch import Watcher, folder_beside, watch
-from backline.listening.ideas_page import PAGE_NAME, check_page, write_page
-from backline.listening.song_view import view_song
-from backline.listening.wav import Synthesizer, find_synthesizer
+from backline.listening.outputs import Outputs
+from backline.listening.wav import find_synthesizer
 from backline.music import choices as song_choices
-from backline.music.choices import Choices
-from backline.music.midi_writer import parts_to_bytes
-from backline.music.song import DEFAULT_TEMPO, TICKS_PER_QUARTER
-from backline.music.vocab import Vocabulary
+from backline.music.song import DEFAULT_TEMPO
 
-SEEDS = 2**32  # seeds are drawn from 0 to this, exclusive
 REPRODUCE_TAKES = ("reproduce", "prompt", "model_path", "output", "device", "page")
 
 
@@ -137,51 +135,7 @@ def add_prompt_options(group: argparse._ArgumentGroup) -> None:
                        default=DTYPES[0],
                        help="type of the weights: smaller is faster and less exact "
                        "(default: %(default)s)")
-    group.add_argument("--feel",
-                       choices=FEELS,
-                       help="play safer, with fewer surprises, or wilder, with more")
-    group.add_argument("--temperature",
-                       type=float,
-                       metavar="T",
-                       help="how far to stray from what is likely: 1.1 strays more, 0.9 less "
-                       f"(default: {GenConfig.temperature[0]:g})")
-    group.add_argument("--genconfig",
-                       type=Path,
-                       help="JSON with sampling settings (default: those "
-                       "of configs/genconfig.json)")
-
-
-def add_part_options(group: argparse._ArgumentGroup) -> None:
-    """Which parts and bars are made."""
-    group.add_argument("--given",
-                       metavar="PARTS",
-                       help="parts of the prompt to play to: bass,piano")
-    group.add_argument("--make",
-                       metavar="PARTS",
-                       help="parts to make (default: all that are not "
-                       "given; with --fill, all of the song's)")
-    group.add_argument("--missing",
-                       action="store_true",
-                       help="make the parts that the prompt lacks, to fit those it has")
-    group.add_argument("--same-parts",
-                       action="store_true",
-                       help="make only the parts that the prompt has")
-    group.add_argument("--fill",
-                       type=parse_bars,
-                       metavar="BARS",
-                       help="replace these bars of the prompt, counted from 1: 5-8")
-    group.add_argument("--bars",
-                       type=int,
-                       metavar="N",
-                       help="exactly N new bars (default: "
-                       f"{GenConfig.num_bars} from scratch, at most that many after a prompt)")
-    group.add_argument("--loop",
-                       action="store_true",
-                       help="let no new note ring on past the last bar, so the file loops")
-    group.add_argument("--dynamics",
-                       choices=DYNAMICS,
-                       help="velocities of new notes: as the model's songs are played, or all alike "
-                       f"(default: {GenConfig.dynamics})")
+    add_sampling_options(group)
 
 
 def add_choice_options(group: argparse._ArgumentGroup) -> None:
@@ -247,175 +201,28 @@ def add_output_options(group: argparse._ArgumentGroup) -> None:
                        help="do not write index.html")
 
 
-def add_control_options(group: argparse._ArgumentGroup) -> None:
-    """The fields of `ControlConfig`."""
-    group.add_argument("--chords",
-                       metavar="CHORDS",
-                       help='one chord a bar, repeated: "Am F C G"; '
-                       "F:2 lasts two bars, F:.5 half a bar, Am/C has C in the bass, - is none, "
-                       "? leaves it open. keep: those of the prompt, of the same bars with --given "
-                       "or --fill, else of its last eight again")
-    group.add_argument("--density",
-                       metavar="PART=LEVEL",
-                       help="how many notes each part plays: "
-                       "drums=busy,piano=3; sparse, medium, busy or 1 to 8")
-    group.add_argument("--rests",
-                       metavar="PART=LEVEL",
-                       help="how often a part rests: piano=often,bass=1; never, sometimes, often, "
-                       "mostly or 1 to 4")
-    group.add_argument("--repeats",
-                       metavar="PART=LEVEL",
-                       help="how much of a bar comes back four and eight bars later: drums=exactly; "
-                       "hardly, partly, mostly, exactly or 1 to 4")
-    group.add_argument("--ending",
-                       choices=("yes", "no"),
-                       help="whether the song ends with its last bar "
-                       "(default: yes from scratch; no with --loop, --given or a prompt)")
+# ---------------------------------------------------------------- command
 
 
-def add_rule_options(group: argparse._ArgumentGroup) -> None:
-    """The common fields of `RuleConfig`."""
-    group.add_argument("--key",
-                       help="key of all parts but drums: C, F#m, Bb, \"D dorian\"; keep: that of the "
-                       "prompt")
-    group.add_argument("--scale",
-                       help="major, minor, dorian, ..., or how it begins: min (default: the key's "
-                       "own, or major)")
-    group.add_argument("--pitches",
-                       action="append",
-                       default=[],
-                       metavar="PART=PITCHES",
-                       help="what a part may play: bass=E1-E3 or bass=28-52, drums=kick,snare,42; "
-                       "C4 is 60, which some DAWs call C3")
-    group.add_argument("--mono", metavar="PARTS", help="parts that play one note at a time")
-    group.add_argument("--no-empty-bars", action="store_true", help="put a note in every bar")
-
-
-# ---------------------------------------------------------------- checks of options
-
-
-def check_arguments(args: argparse.Namespace) -> None:
-    """Raise UserError about options that are wrong whatever the files say, before anything slow."""
-    has_song = bool(args.prompt or args.watch)
-    check_prompt(args, has_song)
-    check_parts(args, has_song)
-    check_choice(args)
-    check_outputs(args, has_song)
-
-
-def check_prompt(args: argparse.Namespace, has_song: bool) -> None:
-    """Raise UserError about -p, -pi and --watch."""
-    if args.watch and args.prompt:
-        raise UserError("--watch uses the files of a folder as prompts; leave out -p")
-    if args.prompt_idx < 0 or (args.prompt_idx and not has_song):
-        raise UserError(f"-pi {args.prompt_idx}: must be 0 or more rows of a prompt (-p)")
-    if args.prompt_bars is not None and (args.prompt_bars < 1 or not has_song):
-        raise UserError(f"--prompt-bars {args.prompt_bars}: must be 1 or more bars of a prompt (-p)")
-    if args.prompt_bars and args.prompt_idx:
-        raise UserError("--prompt-bars and -pi both cut the prompt; give one of them")
-    for name in (field.name for field in dataclasses.fields(Choices)):
-        if getattr(args, name) is not None and not has_song:
-            option = "part" if name == "tracks" else name.replace("_", "-")
-            raise UserError(f"--{option}: is about how a prompt is read; give one with -p")
-
-
-def check_parts(args: argparse.Namespace, has_song: bool) -> None:
-    """Raise UserError about parts and bars that cannot be made, or are named twice."""
-    check_has_song(args.given is not None, args.fill is not None, has_song)
-    if args.same_parts and (args.make is not None or not has_song):
-        raise UserError("--same-parts uses the parts of a prompt; give -p, leave out --make")
-    if args.same_parts and args.fill is not None:
-        raise UserError("--same-parts: --fill already makes the song's parts; leave it out")
-    other_wishes = (args.given, args.make, args.fill, args.bars)
-    if args.missing and (not has_song or args.same_parts or other_wishes != (None,) * 4):
-        raise UserError("--missing works out the parts from a prompt; give -p, leave out "
-                        "--given, --make, --same-parts, --fill and --bars")
-    if args.bars is not None and args.bars < 1:
-        raise UserError(f"--bars {args.bars} must be at least 1")
-
-
-def check_choice(args: argparse.Namespace) -> None:
-    """Raise UserError about numbers out of range."""
-    if args.num_samples < 1:
-        raise UserError(f"-n {args.num_samples}: must be at least 1")
-    if args.seed is not None and not 0 <= args.seed < SEEDS:
-        raise UserError(f"--seed {args.seed}: must be from 0 to {SEEDS - 1}")
-    if args.best_of is not None and args.best_of < args.num_samples:
-        raise UserError(f"--best-of {args.best_of}: at least as many as -n {args.num_samples}")
-    if args.max_copy is not None and args.max_copy < WINDOW:
-        raise UserError(f"--max-copy {args.max_copy}: must be at least {WINDOW}, the "
-                        f"shortest run an index finds")
-
-
-def check_outputs(args: argparse.Namespace, has_song: bool) -> None:
-    """Raise UserError about files that cannot be written, or would be overwritten."""
-    if args.save_prompt and not has_song:
-        raise UserError("-sp: there is no prompt to save; give one with -p")
-    if args.force and args.prompt:
-        beside = args.prompt.resolve().parent
-        if beside == args.output.resolve():
-            raise UserError(f"-p {args.prompt}: --force would overwrite songs beside it, "
-                            "perhaps itself; give another -o")
-    if args.soundfont and not args.wav:
-        raise UserError(f"--soundfont {args.soundfont}: only for --wav; add it, or leave --soundfont out")
-
-
-# ---------------------------------------------------------------- what is written
-
-
-@dataclasses.dataclass(frozen=True)
-class Outputs:
-    """Where songs go, and what is written and printed besides them."""
-
-    folder: Path
-    png: bool = False
-    wav: Synthesizer | None = None
-    page: bool = True
-    save_prompt: bool = False
-    print_events: bool = False
-    force: bool = False
-
-    def check(self) -> None:
-        """Raise UserError, before slow work begins, if songs and page cannot be written."""
-        check_writable(self.folder)
-        if self.page:
-            check_page(self.folder / PAGE_NAME)
-
-    def write(self, song: GeneratedSong, session: Session, index: int) -> int:
-        """Write a song and what goes beside it, and print a line about it; returns its number.
-
-        `index`: how many songs this run wrote before; the song's number under --force.
-        """
-        tokenizer = session.loaded.tokenizer
-        rows = session.task.song(song.notes)
-        files = session.files(song.notes, session.recipe(song))
-        beside = {}
-        if self.save_prompt:
-            beside["-prompt.mid"] = prompt_bytes(session)
-        if self.png:
-            title = f"seed {song.seed}"
-            beside[".png"] = picture(files[""], self.folder, session.loaded.vocabulary, title)
-        if self.wav:
-            beside[".wav"] = self.wav.wav(files[""])
-        number = index if self.force else None
-        whole = write_song(self.folder, number, files, beside)
-        if not len(song.notes):
-            print(f"notice: {whole} is the prompt alone: no more notes fit", file=sys.stderr)
-        if self.print_events:
-            for events in tokenizer.tokens_to_events(song.notes):
-                print(" ".join(events))
-        tempo = session.prompt.tempo
-        contents = describe(rows, len(song.notes), tokenizer, tempo, session.bars_of(rows))
-        line = f"{whole}: {contents}, {tempo:g} BPM"
-        said = (line, song.told, song.score, song.copied)
-        print("; ".join(filter(None, said)))
-        return int(whole.stem)
-
-    def write_page(self, vocabulary: Vocabulary) -> None:
-        """Write the page of the folder, if it is to have one, and print where it is."""
-        if self.page:
-            page = write_page(self.folder, vocabulary)
-            print(f"{page}: open it in a browser to see, hear and choose")
+@reports_user_errors
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns the exit code."""
+    args = build_parser().parse_args(argv)
+    if args.output is None:
+        args.output = Path("generated")
+        if args.watch:
+            args.output = folder_beside(args.watch, "-generated")
+    if args.reproduce:
+        return reproduce(args)
+    check_arguments(args)
+    outputs = outputs_of(args)
+    config = gen_config(args)
+    opened = open_prompt(args.prompt) if args.prompt else None
+    setup = open_setup(args, config)
+    if args.watch:
+        return watch_folder(setup, outputs)
+    prompt = read_prompt(opened, args.prompt, setup.asked, setup.loaded.tokenizer)
+    return play(setup, prompt, outputs)
 
 
 def outputs_of(args: argparse.Namespace) -> Outputs:
@@ -438,54 +245,6 @@ def outputs_of(args: argparse.Namespace) -> Outputs:
     )
 
 
-def prompt_bytes(session: Session) -> bytes:
-    """The prompt as a MIDI file."""
-    tokenizer = session.loaded.tokenizer
-    prompt = session.prompt
-    if prompt.given and prompt.clip:
-        return prompt_file(prompt.given, prompt.clip.n_bars)
-    parts = tokenizer.rows_to_parts(prompt.rows, TICKS_PER_QUARTER)
-    return parts_to_bytes(parts, tokenizer.vocabulary, TICKS_PER_QUARTER, prompt.tempo)
-
-
-def picture(midi: bytes, folder: Path, vocabulary: Vocabulary, title: str) -> bytes:
-    """The song in a MIDI file, which will be in `folder`, as a piano roll, PNG."""
-    from backline.listening.piano_roll import piano_roll
-
-    view, _ = view_song(folder / "song.mid", vocabulary, midi)
-    return piano_roll(view, vocabulary, title)
-
-
-# ---------------------------------------------------------------- command
-
-
-@reports_user_errors
-def main(argv: Sequence[str] | None = None) -> int:
-    """Returns the exit code."""
-    args = build_parser().parse_args(argv)
-    if args.output is None:
-        args.output = Path("generated")
-        if args.watch:
-            args.output = folder_beside(args.watch, "-generated")
-    if args.reproduce:
-        return reproduce(args)
-    check_arguments(args)
-    outputs = outputs_of(args)
-    config = gen_config(args)
-    opened = open_prompt(args.prompt) if args.prompt else None
-    loaded = LoadedModel(args.model_path, args.device, args.dtype)
-    if args.dynamics == PLAYED and not loaded.dynamics:
-        raise UserError(f"--dynamics {PLAYED}: {args.model_path} has not learned how songs are played; "
-                        "let it with dynamics.py, or leave the option out")
-    copy_check = copy_check_of(args, loaded)
-    config = with_part_names(config, loaded.vocabulary)
-    setup = Setup(args, config, loaded, copy_check, asked_of(args, config, loaded.vocabulary))
-    if args.watch:
-        return watch_folder(setup, outputs)
-    prompt = read_prompt(opened, args.prompt, setup.asked, loaded.tokenizer)
-    return play(setup, prompt, outputs)
-
-
 @dataclasses.dataclass(frozen=True)
 class Setup:
     """The options and what they load: all that does not depend on the prompt."""
@@ -495,6 +254,18 @@ class Setup:
     loaded: LoadedModel
     copy_check: CopyCheck | None
     asked: Asked
+
+
+def open_setup(args: argparse.Namespace, config: GenConfig) -> Setup:
+    """Load the model. Raises UserError about options that do not fit it."""
+    loaded = LoadedModel(args.model_path, args.device, args.dtype)
+    if args.dynamics == PLAYED and not loaded.dynamics:
+        raise UserError(f"--dynamics {PLAYED}: {args.model_path} has not learned how songs are played; "
+                        "run dynamics.py on it, or leave the option out")
+    copy_check = copy_check_of(args, loaded)
+    config = with_part_names(config, loaded.vocabulary)
+    asked = asked_of(args, config, loaded.vocabulary)
+    return Setup(args, config, loaded, copy_check, asked)
 
 
 def copy_check_of(args: argparse.Namespace, loaded: LoadedModel) -> CopyCheck | None:
@@ -535,47 +306,16 @@ def play(setup: Setup, prompt: Prompt, outputs: Outputs) -> int:
     session = open_session(setup.loaded, wish, setup.config, prompt, reading)
     session = dataclasses.replace(session, copy_check=setup.copy_check)
     check_rules_matter(args, session.task.made, vocabulary)
-    notices = [*key_notices(args, session.config.rules),
-               *check_controls(session.config, session.task),
-               *notices_about(session)]
+    notices = [
+        *key_notices(args, session.config.rules),
+        *check_controls(session.config, session.task),
+        *notices_about(session),
+    ]
     outputs.check()
-    for notice in [] if args.quiet else notices:
-        print(f"notice: {notice}", file=sys.stderr)
+    if not args.quiet:
+        for notice in notices:
+            print(f"notice: {notice}", file=sys.stderr)
     return write_songs(args, session, outputs)
-
-
-def notices_about(session: Session) -> list[str]:
-    """What becomes of the prompt, where people may not expect it."""
-    task, wish, prompt = session.task, session.wish, session.prompt
-    notices = [*prompt.notices, *notices_about_bars(session)]
-    if len(prompt.rows):
-        harmony = harmony_of(prompt.rows, wish, session.loaded.vocabulary, prompt.unheard)
-        if heard := harmony.describe():
-            notices.append(f"heard: {heard}")
-    block_size = session.loaded.config.block_size
-    if len(task.prompt) >= block_size:
-        notices.append(f"the prompt has {len(task.prompt)} notes, more than the model sees at once "
-                       f"({block_size}); it continues from the last of them")
-    if task.dropped:
-        notices.append(f"left out of the prompt: {', '.join(task.dropped)}")
-    if resting := resting_parts(wish, task):
-        in_place = " in place of --bars" if wish.bars else ""
-        notices.append(f"continuing with {' and '.join(wish.make)} only (--make); to play along "
-                       f"with the other parts use --given {','.join(resting)}{in_place}")
-    return notices
-
-
-def notices_about_bars(session: Session) -> list[str]:
-    """Which bars are made, and on which channels, where people may not expect it."""
-    task, prompt = session.task, session.prompt
-    notices = []
-    if session.wish.given and task.first_bar:
-        notices.append(f"made from bar {task.first_bar + 1} on, where what is given begins")
-    if prompt.given:
-        for name in parts_on_used_channels(prompt.given, task.made):
-            notices.append(f"no channel is free for the made {name}: it shares one with another "
-                           f"track")
-    return notices
 
 
 def write_songs(args: argparse.Namespace,
@@ -585,61 +325,27 @@ def write_songs(args: argparse.Namespace,
 
     Raises UserError, after all that, if fewer songs than wanted do not copy.
     """
-    vocabulary = session.loaded.vocabulary
     seed = args.seed
     if seed is None:
         seed = secrets.randbelow(SEEDS)
     n_made = args.best_of or args.num_samples
-    record = run_record(args, session, seed)
+    log = RunLog(session, seed, args.device)
     try:
         songs = session.songs(seed, n_made)
         if args.best_of:
             songs = iter(best_songs(list(songs), args.num_samples, session))
         for i, song in enumerate(songs):
             number = outputs.write(song, session, i)
-            record["songs"].append(song_record(song, number))
+            log.add(song, number)
     finally:  # also when interrupted: what is written can be made again
-        if record["songs"]:
-            log_run(outputs.folder, record)
-            first = Path(record["songs"][0]["file"]).stem
-            names = [f"{first}-{name}.mid" for name in vocabulary.part_names]
-            stems = ", ".join(names)
-            print(f"seed {seed}; stems beside each song: {stems}")
-            outputs.write_page(vocabulary)
-    n_written = len(record["songs"])
+        if log.songs:
+            log.write(outputs.folder)
+            print(f"seed {seed}; stems beside each song: {', '.join(log.first_stems())}")
+            outputs.write_page(session.loaded.vocabulary)
+    n_written = len(log.songs)
     if n_written < args.num_samples:
         session.check_enough(n_written, n_made)
     return 0
-
-
-def run_record(args: argparse.Namespace,
-               session: Session,
-               seed: int) -> dict[str, Any]:
-    """What genconfigs.txt holds of a run, before any song is made."""
-    prompt = session.prompt
-    return {
-        "genconfig": config_to_dict(session.config),
-        "wish": config_to_dict(session.wish),
-        "model": str(session.loaded.path),
-        "prompt": prompt.path or None,
-        "prompt_idx": prompt.n_rows,
-        "prompt_notes": len(prompt.rows),
-        "tempo": prompt.tempo,
-        "seed": seed,
-        "device": args.device,
-        "dtype": args.dtype,
-        "songs": [],
-    }
-
-
-def song_record(song: GeneratedSong, number: int) -> dict[str, Any]:
-    """What genconfigs.txt holds of a song."""
-    return {
-        "file": f"{number}.mid",
-        "seed": song.seed,
-        "score": song.score or None,
-        "copied": song.copied or None,
-    }
 
 
 # ---------------------------------------------------------------- making a song again

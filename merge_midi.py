@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from backline.common.errors import Parser, UserError, reports_user_errors
+from backline.common.errors import Parser, UserError, counted, reports_user_errors
 from backline.common.files import check_new, check_writable, write_bytes
 from backline.music.bars import (
     bar_origin,
@@ -36,8 +36,8 @@ from backline.music.bars import (
     without_pickup,
 )
 from backline.music.joining import Stem, join_stems
+from backline.music.midi_chunks import MIDI_SUFFIXES
 from backline.music.midi_edits import ending_at, with_tempo
-from backline.music.midi_reader import MIDI_SUFFIXES
 from backline.music.midi_tracks import MidiTracks, read_tracks, song_of_tracks, tracks_to_bytes
 from backline.music.roles import names_other_instrument, part_asked_for, parts_named
 from backline.music.song import DEFAULT_TEMPO, Song, check_tempo
@@ -141,15 +141,11 @@ def describe_stem(stem: StemFile, vocabulary: Vocabulary) -> str:
     """What a stem was read as: its part, its notes, and its tracks by name."""
     tracks = [track for track in stem.song.tracks if len(track.notes)]
     n_notes = stem.song.n_notes
-    line = f"{stem.path}: {vocabulary.part_names[stem.part]}, {_count(n_notes, 'note')}"
+    line = f"{stem.path}: {vocabulary.part_names[stem.part]}, {counted(n_notes, 'note')}"
     names = [track.name[:LONGEST_NAME] or "unnamed" for track in tracks]
     if len(tracks) > 1 or tracks[0].name:
-        line = f"{line}, {_count(len(tracks), 'track')}: {', '.join(names)}"
+        line = f"{line}, {counted(len(tracks), 'track')}: {', '.join(names)}"
     return line
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'s' * (number != 1)}"
 
 
 def notices_of(stems: Sequence[StemFile], vocabulary: Vocabulary) -> list[str]:
@@ -162,8 +158,8 @@ def notices_of(stems: Sequence[StemFile], vocabulary: Vocabulary) -> list[str]:
         is_mixed = 0 < len(drums) < len(stem.song.tracks)
         if is_mixed and not vocabulary.parts[stem.part].is_drum:
             lines.append(f"{stem.path}: its drums ({', '.join(drums)}) count as "
-                         f"{vocabulary.part_names[stem.part]} too; take them out of it if they "
-                         f"are none")
+                         f"{vocabulary.part_names[stem.part]} too; if that is wrong, remove "
+                         f"them from the stem")
     for part, name in enumerate(vocabulary.part_names):
         sharing = [str(stem.path) for stem in stems if stem.part == part]
         if len(sharing) > 1:
@@ -194,8 +190,8 @@ def merge(stems: Sequence[StemFile],
                         vocabulary)
     notices = [*notices_of(stems, vocabulary), *joined.notices]
     if not joined.names_tempo:
-        notices.append(f"{name}: names no tempo: plays at {DEFAULT_TEMPO:g} BPM; another with "
-                       f"--tempo")
+        notices.append(f"{name}: names no tempo: plays at {DEFAULT_TEMPO:g} BPM; "
+                       f"--tempo sets another")
     notices += pickup_notices(stems)
     song, _ = song_of_tracks(joined.midi, name)
     end, n_silent = end_of(song)
@@ -235,7 +231,7 @@ def odd_meter(song: Song) -> str:
 
 
 def end_of(song: Song) -> tuple[int, int]:
-    """The tick of the last bar line, and the bars of silence behind it that do not count.
+    """The tick of the last bar line, and the bars of silence after it that do not count.
 
     A song in several meters ends where its stems do.
     """

@@ -20,6 +20,7 @@ LOCAL = ("dataset", "weights", "filename")  # paths of this machine, which say n
 
 
 def build_parser() -> argparse.ArgumentParser:
+    """The options of the command."""
     parser = Parser(__doc__)
     parser.add_argument("checkpoint", type=Path, help="checkpoint .pth")
     parser.add_argument("out", type=Path, help="file to write, ending in .safetensors")
@@ -30,6 +31,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 @reports_user_errors
 def main(argv: Sequence[str] | None = None) -> int:
+    """Write the release; returns the exit code."""
     args = build_parser().parse_args(argv)
     if args.out.suffix != ".safetensors":
         raise UserError(f"{args.out}: the name must end in .safetensors")

@@ -33,6 +33,7 @@ from backline.music.choices import Choices, choices_of
 from backline.music.midi_reader import read_song, song_from_miditoolkit
 from backline.music.midi_writer import PartsMidiFile, parts_to_midi
 from backline.music.parts import STRUCK_TWICE, arrange
+from backline.music.rows import bars_in
 from backline.music.song import (
     DEFAULT_TEMPO,
     MAX_TICKS_PER_QUARTER,
@@ -539,9 +540,8 @@ class SongTokens:
         tokenized = tokenize(song, self.tokenizer.vocabulary, self.choices, source)
         files = [self.tokenizer.token_bytes(rows, song, source, self.events)
                  for rows in tokenized.rows]
-        last_bars = [int(rows[-1, BAR]) - FIRST_ID for rows in tokenized.rows]
         about_files = {
-            "bars": [bar + 1 for bar in last_bars],
+            "bars": [bars_in(rows) for rows in tokenized.rows],
             "first_bars": tokenized.first_bars,
         }
         return Converted(files,

@@ -42,6 +42,7 @@ OF_NEW_RUNS = ("model_config", "training_args", "train_split", "file_path")  # o
 
 
 def build_parser() -> argparse.ArgumentParser:
+    """The options of the command."""
     parser = Parser(__doc__)
     parser.add_argument("--dataset_path", type=Path,
                         help=f"dataset to train on (default: {DEFAULT_DATASET}; with --resume: the run's own)")
@@ -64,6 +65,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 @reports_user_errors
 def main(argv: Sequence[str] | None = None) -> int:
+    """Begin or resume a run, and train; returns the exit code."""
     args = build_parser().parse_args(argv)
     command = sys.argv if argv is None else [Path(__file__).name, *argv]
     with joined(args.device) as processes:

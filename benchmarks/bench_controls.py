@@ -30,8 +30,9 @@ from backline.evaluation.song_sets import held_out_songs
 from backline.generation.config import ControlConfig, GenConfig
 from backline.generation.sampler import Request, Sampled, sample_songs
 from backline.generation.session import LoadedModel
-from backline.generation.task import Task, Wish, make_task
+from backline.generation.task import Task, make_task
 from backline.generation.telling import Told, tell
+from backline.generation.wish import Wish
 from backline.music.chords import FIRST_VALUE, HALVES_PER_BAR, chord_pitch_classes, estimate_chords
 from backline.music.controls import bars_left, song_controls
 from backline.music.sheet import N_DENSITIES

@@ -29,7 +29,8 @@ from backline.evaluation.song_sets import held_out_songs
 from backline.generation.config import GenConfig
 from backline.generation.sampler import Request, sample_songs
 from backline.generation.session import LoadedModel
-from backline.generation.task import Wish, make_task
+from backline.generation.task import make_task
+from backline.generation.wish import Wish
 from backline.music.theory import DRUM_KIT, OCTAVE
 from backline.music.vocab import BAR, BOS, FIRST_ID, NOTE_DUR, PITCH_INSTRUMENT, QUARTERS_PER_BAR, START_POS, Vocabulary
 from backline.preparation.dataset import Dataset, load_dataset, song_rows

@@ -31,7 +31,8 @@ from backline.evaluation.statistics import Verdict
 from backline.generation.config import GenConfig
 from backline.generation.sampler import Sampled
 from backline.generation.session import LoadedModel
-from backline.generation.task import Wish, make_task
+from backline.generation.task import make_task
+from backline.generation.wish import Wish
 from backline.music.vocab import FIELDS, Vocabulary
 from evaluate import compare
 

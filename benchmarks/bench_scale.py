@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from backline.common.errors import Parser, UserError, reports_user_errors
 from backline.folders.inputs import Listing
-from backline.music.midi_reader import MIDI_SUFFIXES
+from backline.music.midi_chunks import MIDI_SUFFIXES
 
 ROOT = Path(__file__).parents[1]
 POLL_SECONDS = 0.05

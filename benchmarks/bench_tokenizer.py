@@ -25,7 +25,7 @@ import tokenizer
 from backline.common.errors import Parser, reports_user_errors
 from backline.folders.inputs import Listing
 from backline.folders.workers import available_cores
-from backline.music.midi_reader import MIDI_SUFFIXES
+from backline.music.midi_chunks import MIDI_SUFFIXES
 
 ROOT = Path(__file__).parents[1]
 

@@ -16,7 +16,7 @@ from random_songs import random_song
 from backline.generation.config import GenConfig
 from backline.generation.output_files import song_bytes, write_song
 from backline.generation.recipes import Recipe
-from backline.generation.task import Wish
+from backline.generation.wish import Wish
 from backline.music.song import TICKS_PER_QUARTER
 from backline.music.vocab import BAR, FIRST_ID, NOTE_DUR, PITCH_INSTRUMENT, START_POS
 from tokenizer import MidiTokenizerPooled

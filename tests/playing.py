@@ -13,7 +13,7 @@ from tiny_models import tiny_model
 import generate
 from backline.generation.config import GenConfig
 from backline.generation.recipes import Recipe
-from backline.generation.task import Wish
+from backline.generation.wish import Wish
 from backline.music.vocab import BAR, FIRST_ID, NOTE_DUR, PITCH_INSTRUMENT, load_vocabulary
 from backline.training.checkpoints import save_release
 from tokenizer import MidiTokenizerPooled

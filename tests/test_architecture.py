@@ -136,3 +136,15 @@ def test_tests_stand_under_their_rooms_and_are_imported_by_none():
     assert max(names.values()) == 1, "pytest imports them by this name"
     for path in [*modules(ROOT / "tests"), *modules(ROOT / "benchmarks")]:
         assert not names.keys() & set(imports(path)), path
+
+
+def test_what_contributing_names_is_there():
+    """Each row of its table names files, and what stands in them."""
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\|.*`backline/.*$", text, re.M)
+    assert rows
+    for row in rows:
+        paths = [ROOT / name for name in re.findall(r"`([\w/]+\.(?:py|md))`", row)]
+        contents = "".join(path.read_text(encoding="utf-8") for path in paths)
+        for name in re.findall(r"`(\w+)`", row):
+            assert re.search(rf"^(?:def|class) {name}\b", contents, re.M), name

@@ -21,7 +21,7 @@ from backline.common.paths import BUNDLED_MODEL
 from backline.common.settings import config_from_file
 from backline.generation.config import GenConfig
 from backline.generation.recipes import read_recipe
-from backline.generation.task import Wish
+from backline.generation.wish import Wish
 from backline.music.midi_reader import read_song
 from backline.music.midi_writer import end_at_next_onset
 from backline.music.vocab import BAR, FIRST_ID, PITCH_INSTRUMENT, load_vocabulary

@@ -86,7 +86,7 @@ def test_japanese_names_can_be_read():
 @pytest.mark.parametrize(("which", "line"), [
     ("yamaha_xf", "left out, as it is no track: XFKM"),
     ("riff_wrapped", "left out, as it is no track: LIST"),
-    ("end_of_track_twice", "13 bytes left out that a track holds behind its end"),
+    ("end_of_track_twice", "13 bytes left out that a track holds after its end"),
 ])
 def test_what_is_left_out_is_said(which, line):
     assert line in told(which)
@@ -133,7 +133,7 @@ def test_ticks_too_few_for_made_notes_get_finer():
     given = heard("one_tick_a_quarter").given
     assert given.midi.ticks_per_quarter == 96
     assert len(set(given.ticks(np.arange(8)))) == 8
-    assert "its 1 tick a quarter hold no made notes: written with 96, everything where it was" in (
+    assert "its 1 tick a quarter are too few for made notes: written with 96; nothing moves" in (
         told("one_tick_a_quarter"))
 
 

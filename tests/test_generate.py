@@ -28,7 +28,8 @@ from backline.generation.config import GenConfig
 from backline.generation.recipes import read_recipe, recipe_to_dict
 from backline.generation.sampler import sample_songs
 from backline.generation.session import SEED_STEP, TRIES, LoadedModel
-from backline.generation.task import Wish
+from backline.generation.wish import Wish
+from backline.listening import outputs
 from backline.music.midi_reader import read_song
 from backline.music.song import TICKS_PER_QUARTER
 from backline.music.vocab import BAR, FIRST_ID, NOTE_DUR, PITCH_INSTRUMENT, QUARTERS_PER_BAR, START_POS, load_vocabulary
@@ -125,8 +126,8 @@ def test_files_of_people_are_kept_and_the_numbers_said_are_those_taken(run, tmp_
         writes.append(write_song(*arguments))
         return writes[-1]
 
-    write_song = generate.write_song
-    monkeypatch.setattr(generate, "write_song", put_between)
+    write_song = outputs.write_song
+    monkeypatch.setattr(outputs, "write_song", put_between)
     run("-o", "out", "-n", 2, "--seed", 5)
     said = capsys.readouterr().out.replace(os.sep, "/")
     assert "out/2.mid: " in said and "out/4.mid: " in said and "each song: 2-drums.mid, 2-bass.mid" in said

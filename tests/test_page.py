@@ -20,7 +20,7 @@ from backline.common.files import file_hash
 from backline.generation.config import GenConfig, RuleConfig
 from backline.generation.output_files import song_bytes, write_song
 from backline.generation.recipes import STARS_FORMAT, read_originals, recipe_from_dict
-from backline.generation.task import Wish
+from backline.generation.wish import Wish
 from backline.listening import ideas_page
 from backline.listening.blind_page import excerpt
 from backline.listening.votes import read_votes

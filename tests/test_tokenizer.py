@@ -32,7 +32,7 @@ from strategies import shortened, song_ids, whole
 from backline.common.errors import UserError
 from backline.common.files import json_bytes
 from backline.music.bars import quantize_durations, quantize_onsets
-from backline.music.midi_reader import MIDI_SUFFIXES
+from backline.music.midi_chunks import MIDI_SUFFIXES
 from backline.music.midi_writer import parts_to_bytes, parts_to_midi
 from backline.music.parts import NO_PART
 from backline.music.song import Song

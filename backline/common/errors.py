@@ -29,6 +29,11 @@ def suggestion(word: str, known: Iterable[str]) -> str:
     return f"; did you mean {by_folded[close[0]]!r}?" if close else ""
 
 
+def counted(n: int, noun: str) -> str:
+    """A number of things in a message: "1 track", "3 tracks"."""
+    return f"{n} {noun}{'s' * (n != 1)}"
+
+
 class Parser(argparse.ArgumentParser):
     """Parser of a command line.
 
@@ -45,7 +50,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(**defaults | settings)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """First looks for misspelt options: one that is not known may explain all other errors."""
+        """Look for misspelt options first: an unknown one may explain all other errors."""
         typed = list(sys.argv[1:] if args is None else args)
         if self._subparsers is None:  # else each of its commands looks at its own
             self._check_spelling(typed)
@@ -64,7 +69,7 @@ class Parser(argparse.ArgumentParser):
                 raise UserError(f"unknown option {option}{nearest}")
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
-        """As argparse does, with the nearest choice in the error."""
+        """Check a value as argparse does, and name the nearest choice in the error."""
         try:
             super()._check_value(action, value)
         except argparse.ArgumentError as err:

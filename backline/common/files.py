@@ -225,9 +225,9 @@ def read_input(path: Path, largest: int | None = None) -> bytes:
 
 
 def strict_json(data: bytes) -> Any:
-    """What JSON text says, by the standard library, which lets through much that JSON does not: that is refused.
+    """Parse JSON text with the standard library, and refuse what it accepts beyond JSON.
 
-    It takes and refuses what orjson does, which is for files of a million numbers. Raises ValueError.
+    It accepts what orjson does, which serves for files of a million numbers. Raises ValueError.
     """
     value = json.loads(data.decode(),
                        parse_constant=_finite,

@@ -12,7 +12,8 @@ from tqdm import tqdm
 
 from backline.common.errors import UserError
 from backline.engine.model_file import held_out_names
-from backline.music.midi_reader import MIDI_SUFFIXES, read_song
+from backline.music.midi_chunks import MIDI_SUFFIXES
+from backline.music.midi_reader import read_song
 from tokenizer import MidiTokenizerPooled, read_tokens
 
 if TYPE_CHECKING:

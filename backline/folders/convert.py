@@ -33,7 +33,8 @@ from backline.folders import workers
 from backline.folders.inputs import WHOLE, Input, Listing, Shard, piece_path
 from backline.folders.report import DROPPED, KEPT, NO_RESULT, Report, merge_shards
 from backline.music.choices import Choices
-from backline.music.midi_reader import LARGEST_FILE, MIDI_SUFFIXES, read_song
+from backline.music.midi_chunks import LARGEST_FILE, MIDI_SUFFIXES
+from backline.music.midi_reader import read_song
 from backline.music.song import Song
 
 LEFT_OUT = "in files left out"

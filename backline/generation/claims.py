@@ -1,9 +1,9 @@
-"""Numbers of songs, each claimed while its files are written: nothing of anybody's is lost.
+"""Claim the number of a song while its files are written, so that no file is ever lost.
 
 A song is first written into a hidden folder, `.5.unfinished`. Making that folder claims number 5:
 of several processes one succeeds, on every file system. Then the files go to their places beside
-it, where nothing may stand yet, and the song itself, `5.mid`, goes last: whoever sees it sees all
-of it. A run that is killed leaves the folder, perhaps stems too; later runs pass over its number.
+it, where nothing may stand yet. The song itself, `5.mid`, goes last, so that whoever sees it finds
+the rest. A killed run leaves the folder and perhaps stems; later runs skip its number.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SECONDS_UNCHANGED = 5.0  # after which a claim is one that a killed run left
 
 
 def next_number(folder: Path) -> int:
-    """The first number above those of all songs that no file in `folder` is named with."""
+    """The first number above all songs in `folder` that begins no file's name."""
     names = [path.name for path in folder.iterdir()]
     songs = filter(None, map(SONG_FILE.fullmatch, names))
     numbers = (int(song[1] or song[3]) for song in songs)
@@ -46,7 +46,7 @@ def _numbers_in_front(names: Iterable[str]) -> set[int]:
 
 
 def song_of(path: Path) -> Path:
-    """Where the song is that a stem belongs to; of any other file, the file itself."""
+    """The song that a stem belongs to; for any other file, the file itself."""
     stem = STEM.fullmatch(path.name)
     return path.with_name(f"{stem[1]}.mid") if stem else path
 
@@ -81,7 +81,7 @@ def write_new(folder: Path, files: Mapping[str, bytes]) -> int:
 
 
 def write_over(folder: Path, number: int, files: Mapping[str, bytes]) -> None:
-    """Write a song in place of the one that has this number, of which no file is left.
+    """Replace the song of this number, with all its files.
 
     Files of other names stay, whatever their number. `files`: as in `write_new`.
     """
@@ -111,7 +111,7 @@ def _removed_at_the_end(claim: Path) -> Iterator[None]:
 
 
 def _remove(claim: Path) -> None:
-    """Remove a claim. Raises OSError if somebody put a file of theirs there."""
+    """Remove a claim. Raises OSError if somebody else put a file there."""
     for path in claim.iterdir():
         if path.suffix == PART_SUFFIX:
             path.unlink()
@@ -119,7 +119,7 @@ def _remove(claim: Path) -> None:
 
 
 def _wait_for(claim: Path) -> None:
-    """Claim a number that another process may have; what a killed one left is removed."""
+    """Claim a number, waiting for another process that has it. Removes what a killed one left."""
     last, since = None, 0.0
     while True:
         try:
@@ -137,7 +137,7 @@ def _wait_for(claim: Path) -> None:
 
 
 def _write(claim: Path, number: int, files: Mapping[str, bytes]) -> None:
-    """Write the files of a song into its claim, under names that nobody takes for a song's."""
+    """Write the files of a song into its claim, under names that no song has."""
     for ending, data in files.items():
         try:
             _part(claim, ending).write_bytes(data)
@@ -154,7 +154,7 @@ def _put(claim: Path,
          number: int,
          files: Iterable[str],
          put: Callable[[Path, Path], None]) -> None:
-    """Bring the files of a claim to their places: all of them, or none if that fails."""
+    """Move the files of a claim to their places: all of them, or none if that fails."""
     moves = {_part(claim, ending): claim.with_name(f"{number}{ending}") for ending in files}
     ours = {place: part.stat() for part, place in moves.items()}
     try:
@@ -169,7 +169,7 @@ def _put(claim: Path,
 
 
 def _put_new(part: Path, place: Path) -> None:
-    """Give a file its name. Raises FileExistsError if something has that already."""
+    """Give a file its name. Raises FileExistsError if that is taken."""
     try:
         os.link(part, place)
     except FileExistsError:

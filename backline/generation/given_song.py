@@ -1,7 +1,7 @@
-"""A given song with made notes beside it: every event of it stays, made notes get tracks of their own.
+"""A given song with made notes beside it: all its events stay, made notes get their own tracks.
 
-What is made goes at the song's own ticks, on channels that it leaves free, and sounds as the part
-of the song does that it belongs to.
+Made notes keep to the song's own ticks and to channels that it leaves free. They sound like the
+part of the song that they belong to.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ MADE_MARK = b"made by Backline"  # a text event at the beginning of each made tr
 class GivenSong:
     """A song as it was given, and where the model's bars lie in it.
 
-    voices: by the part's name, what plays it; a part that nothing plays has none.
-    notes: for each part (N, 3) onsets, ends and pitches in ticks, as they were given.
-    origin: the tick at which the first bar begins that the model knows of; below 0 for a pickup.
+    voices: by the part's name, the voices that play it, perhaps none.
+    notes: for each part (N, 3) onsets and ends in ticks, as they were given, and pitches.
+    origin: the tick at which the first bar that the model hears begins; below 0 for a pickup.
     """
 
     midi: MidiTracks
@@ -108,7 +108,7 @@ class Made(NamedTuple):
     first_step: where the first bar that is made begins.
     hole_end: where the bars that are made anew end, in steps; 0: nothing is made anew.
     dropped: names of parts of the song that are left out.
-    n_bars: the model's bars that the song lasts, at least.
+    n_bars: how many bars, counted from the first that the model hears, the song lasts at least.
     """
 
     notes: Sequence[np.ndarray]
@@ -126,8 +126,8 @@ class Made(NamedTuple):
 def files_beside(given: GivenSong, made: Made, recipe: bytes) -> dict[str, bytes]:
     """The song and its stems as MIDI, by name ending: "" for the whole, "-drums" for a stem.
 
-    All tracks end with the same bar line, or with the last note where that rings on. The stem of a
-    part is what the song gives of it, with what is made. `recipe` is a text for each of them.
+    All tracks end at the same bar line, or with the last note if that rings on. The stem of a part
+    holds its given and its made notes. Each file holds `recipe` as a text event.
     """
     kept = with_made_hole(given, made)
     end_tick = end_of_song(given, made)
@@ -150,7 +150,7 @@ def _file(kept: MidiTracks,
           voices: Mapping[str, Sequence[Voice]],
           made: Mapping[str, tuple[Event, ...]],
           recipe: bytes) -> MidiTracks:
-    """What is kept but the voices that are `gone`, with made tracks; who plays what, and the recipe."""
+    """What is kept but the voices `gone`, with made tracks, the recipe, and who plays what."""
     numbers = {before: number for number, before in enumerate(tracks_without(kept, gone))}
     players = {name: [Voice(numbers[voice.track], voice.channel) for voice in own]
                for name, own in voices.items()}
@@ -238,14 +238,14 @@ def _name_event(name: str) -> Event:
 
 
 def _port_event(place: Place) -> list[Event]:
-    """What says a track's port; nothing for the first one, which needs no word."""
+    """The event that sets a track's port; none for the first port, the default."""
     return [Event(0, meta_message(PORT, bytes([place.port])))] if place.port else []
 
 
 def made_places(given: GivenSong, parts: Sequence[str]) -> dict[str, Place]:
-    """The place of each part that is made: a free one, or where none is left the part's own.
+    """The place of each part that is made: a free one, or the part's own if none is free.
 
-    Drums are on the channel of drums. A part is on its own port, if that has a place.
+    Drums go on the drum channel. A part stays on its own port if that has a free place.
     """
     free = free_places(given.midi)
     port_of_track = ports(given.midi)
@@ -267,7 +267,7 @@ def made_places(given: GivenSong, parts: Sequence[str]) -> dict[str, Place]:
 
 
 def parts_on_used_channels(given: GivenSong, parts: Sequence[str]) -> list[str]:
-    """Parts that share a channel with something else of the song, as none is free; drums may."""
+    """Made parts other than drums that share a channel with another track, since none is free."""
     used = used_places(given.midi)
     return [name
             for name, place in made_places(given, parts).items()
@@ -280,7 +280,7 @@ def _sound(given: GivenSong,
            tick: int) -> list[bytes]:
     """Messages for channel 0 that make a part sound as it does in the song at `tick`.
 
-    A channel that is shared keeps its sound. A part that the song lacks has its program.
+    A shared channel keeps its sound. A part that the song lacks has the vocabulary's program.
     """
     if place in used_places(given.midi):
         return []
@@ -293,7 +293,7 @@ def _sound(given: GivenSong,
 def _in_ticks(given: GivenSong, made: Made, index: int) -> np.ndarray:
     """(N, 3) made notes of a part in ticks of the song.
 
-    Each ends by the next given onset of its pitch that stays.
+    Each ends no later than the next kept note of its pitch begins.
     """
     notes = made.notes[index]
     times = given.origin + given.ticks(notes[:, :2])
@@ -308,7 +308,7 @@ def _in_ticks(given: GivenSong, made: Made, index: int) -> np.ndarray:
 
 
 def _note_events(notes: np.ndarray, velocities: np.ndarray, channel: int) -> list[Event]:
-    """The events of (N, 3) made notes and their (N,) velocities; of one tick the offs come first."""
+    """The events of (N, 3) made notes and their (N,) velocities; in one tick, offs come first."""
     rows = zip(notes.tolist(), velocities.tolist(), strict=True)
     velocity_of = {(onset, pitch): velocity for (onset, _, pitch), velocity in rows}
     ranked = []

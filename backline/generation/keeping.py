@@ -1,7 +1,7 @@
-"""The key and the chords that a prompt is heard to have, and settings that keep to them.
+"""The key and the chords heard in a prompt, and settings that keep them (`--key keep`).
 
-What is kept is written into the settings as if somebody had typed it: so recipes hold it, and a song
-can be made again whatever later versions hear. Light: no torch.
+What is kept is written into the settings as if it had been typed. So recipes hold it, and a song
+can be made again even if a later version hears something else. Light: no torch.
 """
 
 from __future__ import annotations
@@ -12,21 +12,22 @@ import numpy as np
 
 from backline.common.errors import UserError
 from backline.generation.config import KEEP, GenConfig
-from backline.generation.task import Wish
+from backline.generation.wish import Wish
 from backline.music.chords import FIRST_VALUE, estimate_chords, progression_text
+from backline.music.rows import bars_in
 from backline.music.sheet import WINDOW_BARS, key_of
-from backline.music.vocab import BAR, FIRST_ID, Vocabulary
+from backline.music.vocab import Vocabulary
 
-CHORD_BARS = 8  # before what is new: those that come again
+CHORD_BARS = 8  # of a continued prompt, the last ones: their chords come again
 
 
 @dataclasses.dataclass(frozen=True)
 class Harmony:
-    """What a prompt is heard to play in the bars that a wish is about.
+    """Key and chords heard in the bars of a prompt that a wish is about.
 
-    tonic, mode: of the key around them, "" for none.
-    chords: what `chords.parse_chords` reads, "" for none.
-    first_bar, last_bar: those of the chords, from 1.
+    tonic, mode: the key in and around these bars; "" for none.
+    chords: as `chords.parse_chords` reads them; "" for none.
+    first_bar, last_bar: the bars of the chords, from 1.
     """
 
     tonic: str
@@ -47,11 +48,13 @@ def harmony_of(prompt: np.ndarray,
                wish: Wish,
                vocabulary: Vocabulary,
                unheard: int = 0) -> Harmony:
-    """Key and chords of a prompt, (N, F) rows: of the same bars for --given and --fill, else the last.
+    """Key and chords of a prompt, (N, F) rows: of the bars to be made, or of the last ones.
 
-    `unheard`: bars of the song before the first that the rows know of.
+    With --given and --fill, new bars are bars of the prompt; else they come after it.
+
+    `unheard`: bars of the song before the first that the rows hold.
     """
-    n_bars = int(prompt[-1, BAR]) - FIRST_ID + 1
+    n_bars = bars_in(prompt)
     first, end = max(n_bars - CHORD_BARS, 0), n_bars  # from 0
     if wish.given:
         first = 0
@@ -73,7 +76,7 @@ def keep_heard(config: GenConfig,
                prompt: np.ndarray,
                vocabulary: Vocabulary,
                unheard: int = 0) -> GenConfig:
-    """The settings with what the prompt, (N, F) rows, is heard to play wherever they say "keep".
+    """The settings with what is heard in the prompt, (N, F) rows, wherever they say "keep".
 
     `unheard`: see `harmony_of`.
 
@@ -98,7 +101,7 @@ def keep_heard(config: GenConfig,
 
 
 def check_keeps(config: GenConfig, has_song: bool) -> None:
-    """Raise UserError if settings keep what no song has."""
+    """Raise UserError if settings say "keep" and there is no song."""
     for option, value in (("--chords", config.controls.chords), ("--key", config.rules.key)):
         if value == KEEP and not has_song:
             raise UserError(f"{option} keep: keeps those of a song; give one with -p")

@@ -1,175 +1,142 @@
-"""From the options of generate.py to settings and wishes. Light: no torch."""
+"""The options of generate.py: what is wrong with them, and what they ask for.
+
+Those that set how notes are sampled are in `config_options.py`. Light: no torch.
+"""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 from backline.common.errors import UserError
-from backline.common.settings import config_from_file
-from backline.generation.config import KEEP, ControlConfig, GenConfig, Reading, RuleConfig
-from backline.generation.keeping import check_keeps
+from backline.evaluation.copy_index import WINDOW
+from backline.generation.config import DYNAMICS, GenConfig, Reading
 from backline.generation.prompt import Prompt
 from backline.generation.reading import Asked
-from backline.generation.task import Wish, incomplete_parts, parse_parts, part_name, parts_of
-from backline.music.choices import choices_of
-from backline.music.chords import parse_chords
-from backline.music.sheet import PART_CONTROLS, parse_levels
+from backline.generation.task import incomplete_parts
+from backline.generation.wish import Wish, check_has_song, parse_bars
+from backline.music.choices import Choices, choices_of
+from backline.music.roles import parse_parts, part_name
+from backline.music.rows import parts_of
 from backline.music.song import check_tempo
-from backline.music.theory import parse_key, scale_in_key
-from backline.music.vocab import FIELDS, Vocabulary
+from backline.music.vocab import Vocabulary
 
-# What safer and wilder mean; benchmarks/README.md has what they do.
-FEELS: dict[str, dict[str, Any]] = {
-    "safer": {"sampling_fn": "top_p", "threshold": (0.97, 0.97, 0.97, 0.95), "temperature": (1.0,) * len(FIELDS)},
-    "wilder": {"sampling_fn": "top_p", "threshold": GenConfig.threshold, "temperature": (1.1,) * len(FIELDS)},
-}
+SEEDS = 2**32  # seeds are drawn from 0 to this, exclusive
 
 
-def gen_config(args: argparse.Namespace) -> GenConfig:
-    """The settings of --genconfig, with those of the flags in their place.
-
-    Raises UserError about settings that say nothing. They are checked here and not in `GenConfig`,
-    as recipes of earlier versions may hold them.
-    """
-    config = config_from_file(GenConfig, args.genconfig) if args.genconfig else GenConfig()
-    config = dataclasses.replace(config, **sampling(args))
-    rules = rule_config(args, config.rules)
-    if args.scale and not rules.key:
-        raise UserError(f"--scale {args.scale}: needs a --key")
-    if rules.scale != RuleConfig.scale and not rules.key and args.key is None:
-        raise UserError(f"{args.genconfig}: rules.scale {rules.scale}: needs a --key, "
-                        "or a \"key\" beside it")
-    if 0 in config.top_p:
-        raise UserError(f"{args.genconfig}: top_p={list(config.top_p)} must be above 0; "
-                        "a nucleus of mass 0 holds nothing")
-    if rules.key == KEEP and (args.scale or rules.scale != RuleConfig.scale):
-        raise UserError("--key keep: keeps the scale, too; leave out --scale")
-    controls = control_config(args, config.controls)
-    dynamics = args.dynamics or config.dynamics
-    config = dataclasses.replace(config, rules=rules, controls=controls, dynamics=dynamics)
-    check_keeps(config, bool(args.prompt or args.watch))
-    return config
+# ---------------------------------------------------------------- what to play
 
 
-def sampling(args: argparse.Namespace) -> dict[str, Any]:
-    """The settings that --feel and --temperature stand for."""
-    if args.feel and args.temperature is not None:
-        raise UserError(f"--feel {args.feel} sets the temperature itself; leave out --temperature")
-    if args.feel:
-        return FEELS[args.feel]
-    if args.temperature is not None:
-        return {"temperature": (args.temperature,) * len(FIELDS)}
-    return {}
+def add_part_options(group: argparse._ArgumentGroup) -> None:
+    """Which parts and bars are made."""
+    group.add_argument("--given",
+                       metavar="PARTS",
+                       help="parts of the prompt to play to: bass,piano")
+    group.add_argument("--make",
+                       metavar="PARTS",
+                       help="parts to make (default: all that are not "
+                       "given; with --fill, all of the song's)")
+    group.add_argument("--missing",
+                       action="store_true",
+                       help="make the parts that the prompt lacks, to fit those it has")
+    group.add_argument("--same-parts",
+                       action="store_true",
+                       help="make only the parts that the prompt has")
+    group.add_argument("--fill",
+                       type=parse_bars,
+                       metavar="BARS",
+                       help="replace these bars of the prompt, counted from 1: 5-8")
+    group.add_argument("--bars",
+                       type=int,
+                       metavar="N",
+                       help="exactly N new bars (default: "
+                       f"{GenConfig.num_bars} from scratch, at most that many after a prompt)")
+    group.add_argument("--loop",
+                       action="store_true",
+                       help="let no new note ring on past the last bar, so the file loops")
+    group.add_argument("--dynamics",
+                       choices=DYNAMICS,
+                       help="velocities of new notes: as the model's songs are played, or all alike "
+                       f"(default: {GenConfig.dynamics})")
 
 
-def rule_config(args: argparse.Namespace, config: RuleConfig) -> RuleConfig:
-    """The rules of --genconfig, with those of the flags in their place; pitches part by part."""
-    pitches: dict[str, str] = {}
-    for text in args.pitches:
-        name, equals, allowed = text.partition("=")
-        part = name.strip()
-        if not equals:
-            raise UserError(f"--pitches {text}: give a part and what it may play, "
-                            "such as bass=28-52")
-        if part in pitches:
-            raise UserError(f"--pitches {text}: {part} was named before; "
-                            "list all that it may play at once")
-        pitches[part] = allowed
-    changed: dict[str, Any] = {"pitches": {**config.pitches, **pitches}}
-    changed |= key_rule(args)
-    if args.mono is not None:
-        items = map(str.strip, args.mono.split(","))
-        changed["monophonic"] = tuple(filter(None, items))
-    if args.no_empty_bars:
-        changed["no_empty_bars"] = True
-    return dataclasses.replace(config, **changed)
+# ---------------------------------------------------------------- checks
 
 
-def key_rule(args: argparse.Namespace) -> dict[str, str]:
-    """Key and scale of the flags. Raises UserError about those that contradict each other."""
-    scale = args.scale or ""
-    if not args.key or is_keep(args.key):
-        key = {} if args.key is None else {"key": args.key and KEEP}
-        return key | ({"scale": scale} if scale else {})
-    tonic, of_key = parse_key(args.key)
-    if not of_key and not scale:
-        return {"key": tonic}
-    try:
-        tonic, scale = scale_in_key(args.key, scale)
-    except UserError as err:
-        raise UserError(f"--key {args.key:.40} --scale {scale:.40}: {err}") from None
-    return {"key": tonic, "scale": scale}
+def check_arguments(args: argparse.Namespace) -> None:
+    """Raise UserError about options that are wrong whatever the files say, before anything slow."""
+    has_song = bool(args.prompt or args.watch)
+    check_prompt(args, has_song)
+    check_parts(args, has_song)
+    check_choice(args)
+    check_outputs(args, has_song)
 
 
-def is_keep(text: str) -> bool:
-    """Whether what was typed for a key or chords asks for those of the prompt."""
-    return text.strip().casefold() == KEEP
+def check_prompt(args: argparse.Namespace, has_song: bool) -> None:
+    """Raise UserError about the prompt, how much of it is kept and how it is read."""
+    if args.watch and args.prompt:
+        raise UserError("--watch uses the files of a folder as prompts; leave out -p")
+    if args.prompt_idx < 0 or (args.prompt_idx and not has_song):
+        raise UserError(f"-pi {args.prompt_idx}: must be 0 or more rows of a prompt (-p)")
+    if args.prompt_bars is not None and (args.prompt_bars < 1 or not has_song):
+        raise UserError(f"--prompt-bars {args.prompt_bars}: must be 1 or more bars of a prompt (-p)")
+    if args.prompt_bars and args.prompt_idx:
+        raise UserError("--prompt-bars and -pi both cut the prompt; give one of them")
+    if args.tempo is not None:
+        check_tempo(args.tempo, "--tempo")
+    for name in (field.name for field in dataclasses.fields(Choices)):
+        if getattr(args, name) is not None and not has_song:
+            option = "part" if name == "tracks" else name.replace("_", "-")
+            raise UserError(f"--{option}: is about how a prompt is read; give one with -p")
 
 
-def key_notices(args: argparse.Namespace, rules: RuleConfig) -> list[str]:
-    """What becomes of a key and a scale that both say which scale it is."""
-    if not args.scale or not args.key or is_keep(args.key):
-        return []
-    _, of_key = parse_key(args.key)
-    if of_key in ("", rules.scale):
-        return []
-    return [f"--key {args.key} --scale {args.scale}: the scale is {rules.key} {rules.scale}"]
+def check_parts(args: argparse.Namespace, has_song: bool) -> None:
+    """Raise UserError about parts and bars that cannot be made, or are named twice."""
+    check_has_song(args.given is not None, args.fill is not None, has_song)
+    if args.same_parts and (args.make is not None or not has_song):
+        raise UserError("--same-parts uses the parts of a prompt; give -p, leave out --make")
+    if args.same_parts and args.fill is not None:
+        raise UserError("--same-parts: --fill already makes the song's parts; leave it out")
+    other_wishes = (args.given, args.make, args.fill, args.bars)
+    if args.missing and (not has_song or args.same_parts or other_wishes != (None,) * 4):
+        raise UserError("--missing works out the parts from a prompt; give -p, leave out "
+                        "--given, --make, --same-parts, --fill and --bars")
+    if args.bars is not None and args.bars < 1:
+        raise UserError(f"--bars {args.bars} must be at least 1")
 
 
-def control_config(args: argparse.Namespace, config: ControlConfig) -> ControlConfig:
-    """The controls of --genconfig, with those of the flags in their place."""
-    changed: dict[str, Any] = {}
-    if args.chords is not None:
-        changed["chords"] = KEEP if is_keep(args.chords) else args.chords
-        if not is_keep(args.chords):
-            parse_chords(args.chords)
-    for control in PART_CONTROLS:
-        typed = getattr(args, control)
-        if typed is not None:
-            changed[control] = parse_levels(control, typed)
-    if args.ending is not None:
-        changed["ending"] = args.ending
-    return dataclasses.replace(config, **changed)
+def check_choice(args: argparse.Namespace) -> None:
+    """Raise UserError about numbers out of range."""
+    if args.num_samples < 1:
+        raise UserError(f"-n {args.num_samples}: must be at least 1")
+    if args.seed is not None and not 0 <= args.seed < SEEDS:
+        raise UserError(f"--seed {args.seed}: must be from 0 to {SEEDS - 1}")
+    if args.best_of is not None and args.best_of < args.num_samples:
+        raise UserError(f"--best-of {args.best_of}: at least as many as -n {args.num_samples}")
+    if args.max_copy is not None and args.max_copy < WINDOW:
+        raise UserError(f"--max-copy {args.max_copy}: must be at least {WINDOW}, the "
+                        f"shortest run an index finds")
 
 
-def with_part_names(config: GenConfig, vocabulary: Vocabulary) -> GenConfig:
-    """The settings with the vocabulary's names for the parts that people named in their words.
+def check_outputs(args: argparse.Namespace, has_song: bool) -> None:
+    """Raise UserError about files that cannot be written, or would be overwritten."""
+    if args.save_prompt and not has_song:
+        raise UserError("-sp: there is no prompt to save; give one with -p")
+    if args.force and args.prompt:
+        beside = args.prompt.resolve().parent
+        if beside == args.output.resolve():
+            raise UserError(f"-p {args.prompt}: --force would overwrite songs beside it, "
+                            "perhaps itself; give another -o")
+    if args.soundfont and not args.wav:
+        raise UserError(f"--soundfont {args.soundfont}: only for --wav; add it, or leave --soundfont out")
 
-    Raises UserError: no such part, or one that is named twice.
-    """
-    def named(by_part: dict[str, Any]) -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        for text, value in by_part.items():
-            name = part_name(text, vocabulary)
-            if name in found:
-                raise UserError(f"{text}: {name} is named before; name it once")
-            found[name] = value
-        return found
 
-    mono = config.rules.monophonic
-    rules = dataclasses.replace(
-        config.rules,
-        pitches=named(config.rules.pitches),
-        monophonic=parse_parts(",".join(mono), vocabulary) if mono else (),
-        max_chord=named(config.rules.max_chord),
-        max_per_bar=named(config.rules.max_per_bar),
-    )
-    controls = dataclasses.replace(
-        config.controls,
-        density=named(config.controls.density),
-        rests=named(config.controls.rests),
-        repeats=named(config.controls.repeats),
-    )
-    return dataclasses.replace(config, rules=rules, controls=controls)
+# ---------------------------------------------------------------- what they ask
 
 
 def asked_of(args: argparse.Namespace, config: GenConfig, vocabulary: Vocabulary) -> Asked:
     """How the prompt is read. Raises UserError about choices that mean nothing."""
-    if args.tempo is not None:
-        check_tempo(args.tempo, "--tempo")
     reading = choices_of(args, Reading(), vocabulary)
     reading = dataclasses.replace(reading, n_bars=args.prompt_bars or 0, tempo=args.tempo or 0.0)
     in_place = bool(args.fill or args.given or args.missing)

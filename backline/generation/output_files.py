@@ -1,12 +1,9 @@
-"""The files of generated songs: the song, its stems and the log."""
+"""The files of a generated song: the song and its stems, and its line on the terminal."""
 
 from __future__ import annotations
 
-import datetime
-import json
 import math
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -16,8 +13,6 @@ from backline.music.midi_writer import end_at_next_onset, parts_to_bytes
 from backline.music.song import TICKS_PER_QUARTER
 from backline.music.vocab import PITCH_INSTRUMENT, QUARTERS_PER_BAR
 from tokenizer import MidiTokenizerPooled
-
-LOG_NAME = "genconfigs.txt"
 
 
 def song_bytes(rows: np.ndarray,
@@ -100,14 +95,3 @@ def minutes(seconds: float) -> str:
     """A time as clocks show it: "0:32" of half a minute."""
     whole = round(seconds)
     return f"{whole // 60}:{whole % 60:02}"
-
-
-def log_run(folder: Path, record: dict[str, Any]) -> None:
-    """Append to genconfigs.txt what a run did."""
-    line = "=" * 80
-    stamp = datetime.datetime.now().isoformat(sep=" ", timespec="seconds")
-    text = json.dumps(record, indent=2)
-    entry = f"{line}\n{stamp}\n{line}\n{text}\n\n"
-    # In one write, so that entries of several runs do not mix.
-    with open(folder / LOG_NAME, "ab", buffering=0) as file:
-        file.write(entry.encode())

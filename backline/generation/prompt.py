@@ -1,4 +1,4 @@
-"""Prompts: the song, MIDI or a token file, that a generated one is played to or continues."""
+"""Prompts: a song, MIDI or a token file, that new notes continue or are played to."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import numpy as np
 
 from backline.common.errors import UserError
 from backline.common.files import file_hash
+from backline.generation.clip import Clip, clip_of_rows
 from backline.generation.given_song import GivenSong
 from backline.generation.reading import Asked, hear
-from backline.generation.task import Clip, clip_of_rows
 from backline.music.bars import check_playable
 from backline.music.midi_reader import read_song
 from backline.music.midi_tracks import MidiTracks, read_tracks
-from backline.music.note_velocities import UNKNOWN
+from backline.music.note_velocities import UNKNOWN_VELOCITY
 from backline.music.song import DEFAULT_TEMPO
 from backline.music.vocab import FIELDS
 from tokenizer import MidiTokenizerPooled, TokenFile, note_rows, open_token_file
@@ -29,8 +29,8 @@ class Prompt:
     tempo: quarters per minute.
     hash: SHA-256 of the file.
     n_rows: how many of its rows are kept; 0: all.
-    clip: what it is besides its rows; None for none, and for songs of earlier versions.
-    given: the song as its file has it, which is kept; None for token files, and as above.
+    clip: what it is besides its rows; None without a prompt, and for recipes of earlier versions.
+    given: the song that is kept, as its file has it; None for token files, too.
     velocities: (N,) of the rows; 0 where unknown, as in token files.
     notices: what people may not expect of it, a line each.
     """
@@ -53,11 +53,11 @@ class Prompt:
 
 def unknown(rows: np.ndarray) -> np.ndarray:
     """(N,) velocities of rows whose file says none."""
-    return np.full(len(rows), UNKNOWN)
+    return np.full(len(rows), UNKNOWN_VELOCITY)
 
 
 def open_prompt(path: Path) -> MidiTracks | TokenFile:
-    """Parse a prompt as far as that goes without a vocabulary. Raises UserError about the file."""
+    """Parse a prompt as far as possible without a vocabulary. Raises UserError about the file."""
     if path.suffix.lower() == ".json":
         return open_token_file(path)
     return read_tracks(path)
@@ -99,7 +99,7 @@ def read_prompt(opened: MidiTracks | TokenFile | None,
 
 
 def read_rows_alone(path: Path, n_rows: int, tokenizer: MidiTokenizerPooled) -> Prompt:
-    """A prompt as earlier versions read it: its rows alone, of which the song is then written.
+    """A prompt as earlier versions read it: its rows alone, from which the song is then written.
 
     `n_rows` keeps the first rows in the order of the file, BOS counted; 0 keeps all.
     """

@@ -29,7 +29,7 @@ from backline.music.vocab import BAR, FIRST_ID, PITCH_INSTRUMENT, START_POS, Voc
 
 @dataclasses.dataclass(frozen=True)
 class Score:
-    """Marks from 0 to 1, None for one that does not apply, and the facts behind them."""
+    """Marks from 0 to 1, None for one that does not apply, and the facts they rest on."""
 
     likely: float
     in_key: float | None

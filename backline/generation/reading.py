@@ -1,7 +1,7 @@
-"""How a given song is read: what the model hears of it, what stays, and the lines that say so.
+"""How a given song is read: what the model hears of it, what is kept, and the lines that say so.
 
-The model hears notes of the vocabulary's parts, on its grid, in bars of four quarters, and at most
-as many bars as it holds. The song itself is kept event by event (`given_song.py`).
+The model hears notes of the vocabulary's parts, on its grid, in bars of four quarters, and no more
+bars than it holds. The song itself is kept event by event (`given_song.py`).
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from backline.common.errors import UserError
+from backline.common.errors import UserError, counted
+from backline.generation.clip import Clip
 from backline.generation.config import Reading
 from backline.generation.given_song import MADE_MARK, GivenSong
 from backline.generation.recipes import BEGINNING
-from backline.generation.task import Clip
 from backline.music.bars import (
     Stretch,
     bar_origin,
@@ -40,6 +40,7 @@ from backline.music.midi_tracks import Event, MidiTracks, song_of_tracks
 from backline.music.note_velocities import row_velocities, strikes_of_parts
 from backline.music.parts import fit_range
 from backline.music.players import PLAYERS_BEGINNING, Voice
+from backline.music.rows import bars_in
 from backline.music.song import Song
 from backline.music.vocab import BAR, FIRST_ID, PITCH_INSTRUMENT, QUARTERS_PER_BAR, START_POS, Vocabulary
 from tokenizer import parts_to_rows
@@ -57,10 +58,10 @@ OWN_TEXTS = (MADE_MARK, PLAYERS_BEGINNING, BEGINNING.encode())
 class Asked(NamedTuple):
     """What is asked of a prompt.
 
-    n_rows: only its first rows, the row of BOS counted; 0: all.
-    fill: first and last bar that are made anew, from 1; () for none.
-    n_new: how many bars are added behind it.
-    made: parts that are made to others, so that nobody in the prompt has to play them.
+    n_rows: how many of its first rows are kept, counting BOS; 0: all.
+    fill: the first and the last bar that are made anew, from 1; () for none.
+    n_new: how many bars are added after it.
+    made: parts that are made to others; no track of the prompt has to play them.
     """
 
     reading: Reading = Reading()
@@ -74,8 +75,8 @@ class Heard(NamedTuple):
     """A song as it is kept, and what the model hears of it.
 
     rows: (N, F) note ids in order.
-    tempo: the song's main one, in quarters per minute.
-    velocities: (N,) of the rows; 0 for notes that are heard at another pitch.
+    tempo: the song's main tempo, in quarters per minute.
+    velocities: (N,) of the rows; 0 for notes heard at another pitch.
     notices: what people may not expect, a line each.
     """
 
@@ -91,7 +92,7 @@ def hear(midi: MidiTracks,
          path: Path,
          asked: Asked,
          vocabulary: Vocabulary) -> Heard:
-    """What the model hears of a file, and what of it is kept.
+    """What the model hears of a file, and what is kept of it.
 
     Raises UserError about a song that cannot be played to.
     """
@@ -110,7 +111,7 @@ def cast(song: Song,
          vocabulary: Vocabulary,
          choices: Choices,
          file_name: str = "") -> Assignment:
-    """Who plays what in a song that somebody gives, or puts on a page."""
+    """Who plays what in a song that somebody gives, or that a page shows."""
     return assign_parts(song, vocabulary, dict(choices.tracks), choices.join, file_name)
 
 
@@ -139,31 +140,31 @@ class _Hearing:
         self.bar_ticks = QUARTERS_PER_BAR * self.song.ticks_per_quarter
 
     def _refine(self) -> None:
-        """Give a song whose ticks are too few for the model's grid more of them."""
+        """Give a song more ticks per quarter if it has too few for the model's grid."""
         given = self.midi.ticks_per_quarter
         if given >= FEWEST_TICKS:
             return
         self.midi = with_finer_ticks(self.midi, -(-FINE_TICKS // given))
-        self.notices.append(f"its {given} tick{'s' * (given != 1)} a quarter hold no made notes: "
-                            f"written with {self.midi.ticks_per_quarter}, everything where it was")
+        self.notices.append(f"its {counted(given, 'tick')} a quarter are too few for made "
+                            f"notes: written with {self.midi.ticks_per_quarter}; nothing moves")
 
     def _release(self) -> None:
-        """End notes that are never switched off, so that none rings on through what is made."""
+        """End notes that are never switched off, or they would ring on through made bars."""
         self.midi, n_by_controller, n_by_track = with_releases(self.midi)
         if n_by_controller:
-            self.notices.append(f"{n_by_controller} note{'s' * (n_by_controller != 1)} switched off "
+            self.notices.append(f"{counted(n_by_controller, 'note')} switched off "
                                 f"by a controller alone: note-offs added there")
         if n_by_track:
-            self.notices.append(f"{n_by_track} note{'s' * (n_by_track != 1)} never switched off: "
+            self.notices.append(f"{counted(n_by_track, 'note')} never switched off: "
                                 f"note-offs added where their tracks end")
 
     # ------------------------------------------------------------ bars
 
     def cut_to_meter(self) -> None:
-        """Find the first bar line, and keep the longest stretch in bars of four quarters if asked to."""
+        """Find the first bar line. With --meters cut, keep the longest stretch in 4/4 alone."""
         self.origin = bar_origin(self.song)
         if self.origin:
-            self.notices.append("its first bar is a pickup: bar 1, filled up with silence")
+            self.notices.append("its first bar is a pickup: it counts as bar 1, filled up with silence")
         song = without_pickup(self.song)
         if self.reading.meters == SKIP:
             check_meters(song, self.where)
@@ -188,16 +189,17 @@ class _Hearing:
         n_before = self.song.n_notes
         self.midi = cut_file(self.midi, start, end, keep)
         self._read()
-        self.notices.append(f"only the {round((end - start) / self.bar_ticks)} bars from quarter "
-                            f"{start // self.song.ticks_per_quarter + 1} on are kept, which are in "
-                            f"bars of four quarters: {self.song.n_notes} of {n_before} notes")
+        self.notices.append(f"its longest stretch in bars of four quarters is kept, "
+                            f"{round((end - start) / self.bar_ticks)} bars from quarter "
+                            f"{start // self.song.ticks_per_quarter + 1} on: {self.song.n_notes} of "
+                            f"{n_before} notes")
 
     def _early(self) -> int:
-        """A note this many ticks before a bar line is heard at it."""
+        """A note up to this many ticks before a bar line is heard at it."""
         return (self.song.ticks_per_quarter - 1) // (2 * self.vocabulary.steps_per_quarter)
 
     def measure(self) -> None:
-        """How many bars the song lasts; fewer if so many are asked for."""
+        """Count the bars that the song lasts, and cut it to those of --prompt-bars."""
         self.n_bars, n_silent = clip_length(self.song, self.origin)
         if n_silent:
             self.notices.append(f"{n_silent} bars of silence at its end do not count")
@@ -209,7 +211,7 @@ class _Hearing:
             self._keep_bars(wanted)
 
     def _keep_bars(self, n_bars: int) -> None:
-        """Cut the song behind its first bars."""
+        """Cut the song after its first bars."""
         end = self.origin + n_bars * self.bar_ticks
         early = self._early()
         n_before = self.song.n_notes
@@ -232,7 +234,7 @@ class _Hearing:
             raise UserError(f"{self.where}: no track fills any of {names}; choose with --part")
 
     def check_asked(self) -> None:
-        """Raise UserError if a person names tracks that the song does not have."""
+        """Raise UserError if --part names tracks that the song does not have."""
         for name, which in self.reading.tracks:
             if which != NO_TRACK and not self.casting.tracks[name]:
                 tracks = ", ".join(track_texts(self.song).values())
@@ -252,7 +254,7 @@ class _Hearing:
         return "; ".join(texts)
 
     def _track_names(self, indices: list[int]) -> list[str]:
-        """Names of tracks; of one with several channels once, with how many."""
+        """Names of tracks; one with several channels is named once, with their number."""
         counts: dict[tuple[int, str], int] = {}
         for i in indices:
             track = self.voices[i].track
@@ -264,7 +266,7 @@ class _Hearing:
     # ------------------------------------------------------------ what the model hears
 
     def choose_bars(self) -> None:
-        """Of a song longer than the vocabulary, the bars that matter for what is asked."""
+        """Choose the bars to hear of a song that is longer than the vocabulary allows."""
         room = self.vocabulary.bars
         needed = self.n_bars + self.asked.n_new
         self.first_bar = 0  # that is heard, from 0
@@ -303,7 +305,10 @@ class _Hearing:
         return rows
 
     def _without_switches(self, name: str, notes: np.ndarray) -> np.ndarray:
-        """Notes without the lowest, if others are left: they choose how a sampler plays."""
+        """Notes without key switches, the low notes that choose how a sampler plays.
+
+        If all notes are that low, they are notes.
+        """
         is_note = notes[:, 2] >= LOWEST_NOTE
         n_switches = int((~is_note).sum())
         if not n_switches or not is_note.any():
@@ -330,7 +335,7 @@ class _Hearing:
                                 f"they are, but made notes are on it")
 
     def first_rows(self, rows: np.ndarray) -> np.ndarray:
-        """The rows that are asked for; the song is cut behind them."""
+        """The rows that -pi keeps; the song is cut after them."""
         self.goes_on = False
         n_notes = self.asked.n_rows - 1  # but the row of BOS
         if n_notes < 0 or n_notes >= len(rows):
@@ -341,7 +346,7 @@ class _Hearing:
         next_row = rows[n_notes]
         step = (int(next_row[BAR]) - FIRST_ID) * self.vocabulary.steps_per_bar
         limit = given.tick(step + int(next_row[START_POS]) - FIRST_ID) - self._early()
-        self.n_bars = int(kept[-1, BAR]) - FIRST_ID + 1 if len(kept) else 0
+        self.n_bars = bars_in(kept)
         n_before = self.song.n_notes
         end = self.origin + (self.first_bar + self.n_bars) * self.bar_ticks
         self.midi = cut_file(self.midi, 0, max(end, 0), _is_among(given, places, limit))
@@ -365,10 +370,10 @@ class _Hearing:
         return GivenSong(midi, voices, tuple(self.casting.notes), start, self.vocabulary)
 
     def result(self, rows: np.ndarray) -> Heard:
-        """What all this came to."""
+        """The song as it is kept now, with its `rows`, clip and notices."""
         tempo = self.reading.tempo or self.song.main_tempo()
         if not self.song.tempos and not self.reading.tempo:
-            self.notices.append(f"names no tempo: plays at {tempo:g} BPM; another with --tempo")
+            self.notices.append(f"names no tempo: plays at {tempo:g} BPM; --tempo sets another")
         if self.reading.tempo:
             self.midi = with_tempo(self.midi, self.reading.tempo)
         given = self._given()
@@ -387,7 +392,7 @@ class _Hearing:
 
 
 def _is_among(given: GivenSong, places: set[tuple[int, int, int]], limit: int) -> KeepNote:
-    """Which notes are among the rows at `places`; of notes that are no rows, those before `limit`."""
+    """Keep notes at `places`; of notes that the model does not hear, those before `limit`."""
     v = given.vocabulary
     part_of_voice = {voice: p
                      for p, name in enumerate(v.part_names)

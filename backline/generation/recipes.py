@@ -23,7 +23,7 @@ from backline.common.errors import UserError
 from backline.common.files import check_file, file_hash, read_json_object
 from backline.common.settings import config_from_dict, config_to_dict
 from backline.generation.config import DTYPES, FLAT, ControlConfig, GenConfig, Reading
-from backline.generation.task import Wish
+from backline.generation.wish import Wish
 from backline.music.midi_tracks import MidiTracks, read_tracks, text_of
 
 RECIPE_FORMAT = "pooled-recipe"

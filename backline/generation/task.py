@@ -14,26 +14,18 @@ Bars that people give count from 1, all others from 0. Light: no torch.
 from __future__ import annotations
 
 import dataclasses
-import re
-from numbers import Integral
 from typing import NamedTuple
 
 import numpy as np
 
-from backline.common.errors import UserError, suggestion
+from backline.common.errors import UserError
+from backline.generation.clip import Clip
 from backline.generation.config import GenConfig
 from backline.generation.rules import Passage, Rules
+from backline.generation.wish import Wish, check_has_song
 from backline.music.chords import CHORD_FIELDS, HALVES_PER_BAR, UNKNOWN, parse_chords
-from backline.music.roles import part_asked_for
-from backline.music.song import NO_NOTES
-from backline.music.vocab import (
-    BAR,
-    FIRST_ID,
-    NOTE_DUR,
-    PITCH_INSTRUMENT,
-    START_POS,
-    Vocabulary,
-)
+from backline.music.rows import are_among, bars_in, parts_of, played_by
+from backline.music.vocab import BAR, FIRST_ID, PITCH_INSTRUMENT, START_POS, Vocabulary
 
 # Most notes in a bar, on average. Of 287,553 bars of 2,849 songs 99.9 % have at most 119, the
 # fullest has 183.
@@ -41,87 +33,6 @@ NOTES_PER_BAR = 128
 ALL_PARTS_OF = 4  # a song needs all parts of a vocabulary that has no more than these
 PLAYS_EVERY = 4  # a part plays if it begins a note in one of so many bars; no note lasts longer
 SOON = 2  # bars after a prompt
-
-
-@dataclasses.dataclass(frozen=True)
-class Wish:
-    """What somebody asks for; the parts in the order of the vocabulary.
-
-    given: parts of the prompt that stay and are played to; the others of the prompt are left out.
-    make: parts to make; () means all that make sense.
-    fill: the first and the last bar to make anew, from 1; () means none.
-    bars: exactly so many new bars; 0: `num_bars` from scratch, after a prompt up to so many.
-    loop: no new note rings on past the last bar that is made.
-    """
-
-    given: tuple[str, ...] = ()
-    make: tuple[str, ...] = ()
-    fill: tuple[int, ...] = ()
-    bars: int = 0
-    loop: bool = False
-
-    def __post_init__(self) -> None:
-        for name in self.given:
-            if name in self.make:
-                raise UserError(f"{name} is both given and to be made; name it once")
-        if self.fill and not _is_range(self.fill):
-            raise UserError(f"fill {list(self.fill)} must be the first and the last bar, "
-                            "counted from 1")
-        if self.given and self.fill:
-            raise UserError("--fill keeps all that it does not make: leave out --given, "
-                            "and name the parts to make with --make")
-        if self.bars and (self.given or self.fill):
-            raise UserError("--bars is for new bars: with --given there are as many as are given, "
-                            "with --fill as many as are named")
-        if self.bars < 0:
-            raise UserError(f"--bars {self.bars} must be at least 1")
-        if self.loop and not (self.bars or self.given or self.fill):
-            raise UserError("--loop: say how many bars it has with --bars")
-
-    @property
-    def needs_given(self) -> bool:
-        """Whether only a model that plays to given notes can do it."""
-        return bool(self.given or self.fill)
-
-
-@dataclasses.dataclass(frozen=True)
-class Clip:
-    """What a prompt is besides its rows.
-
-    n_bars: bars that it lasts, of those the model knows of; new ones come behind them.
-    first_bar: bars of the song before the first that the model knows of.
-    goes_on: whether new notes may begin in the prompt's last bar, behind its last note.
-    sounding: (M, 3) onset and end in steps, and id, of its notes as they were given: they may
-        sound longer than a token can say.
-    """
-
-    n_bars: int
-    first_bar: int = 0
-    goes_on: bool = False
-    sounding: np.ndarray = dataclasses.field(default_factory=lambda: NO_NOTES)
-
-
-def clip_of_rows(rows: np.ndarray, vocabulary: Vocabulary, goes_on: bool) -> Clip:
-    """What (N, F) rows alone say of a prompt: it lasts until the last note has ended, in whole bars.
-
-    As in `bars.clip_length`, what sounds up to a 32nd past a bar line does not count.
-    """
-    onset = (rows[:, BAR] - FIRST_ID) * vocabulary.steps_per_bar + rows[:, START_POS] - FIRST_ID
-    end = onset + rows[:, NOTE_DUR] - FIRST_ID + 1
-    sounding = np.stack([onset, end, rows[:, PITCH_INSTRUMENT]], axis=1)
-    if goes_on:
-        return Clip(bars_in(rows), goes_on=True, sounding=sounding)
-    late = vocabulary.steps_per_quarter // 8
-    n_bars = -((late - int(end.max(initial=0))) // vocabulary.steps_per_bar)
-    return Clip(max(n_bars, bars_in(rows)), sounding=sounding)
-
-
-def _is_range(bars: tuple[int, ...]) -> bool:
-    """Whether `bars` are a first and a last bar, counted from 1; notebooks may give anything."""
-    if len(bars) != 2 or not all(isinstance(bar, Integral) for bar in bars):
-        return False
-    first, last = bars
-    return 1 <= first <= last
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,62 +90,6 @@ class Task:
         return are_among(rows, self.kept)
 
 
-def are_among(rows: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """(N,) bool: which of (N, F) rows are also rows of (M, F) `others`."""
-    known = set(map(tuple, others.tolist()))
-    is_known = [tuple(row) in known for row in rows.tolist()]
-    return np.array(is_known, bool)
-
-
-# ---------------------------------------------------------------- what people type
-
-
-def parse_bars(text: str) -> tuple[int, int]:
-    """(first, last) of "5-8" or "5". Raises UserError."""
-    match = re.fullmatch(r"(\d{1,6})(?:-(\d{1,6}))?", text.strip())
-    if not match:
-        raise UserError(f"--fill {text:.40}: give a bar or a range of bars, counted from 1, "
-                        "such as 5-8")
-    first = int(match[1])
-    last = int(match[2] or match[1])
-    if not _is_range((first, last)):
-        raise UserError(f"--fill {text:.40}: bars are counted from 1, and a range goes up")
-    return first, last
-
-
-def parse_parts(text: str, vocabulary: Vocabulary) -> tuple[str, ...]:
-    """Names of parts in "Bass, keys", in the order of the vocabulary. Raises UserError."""
-    known = vocabulary.part_names
-    found: set[str] = set()
-    for item in filter(None, map(str.strip, text.split(","))):
-        several_words = part_asked_for(item, vocabulary)  # "bass guitar"
-        found.update([several_words] if several_words else
-                     [part_name(word, vocabulary) for word in item.split()])
-    if not found:
-        raise UserError(f"{text!r} names no part; the model plays {', '.join(known)}")
-    return tuple(name for name in known if name in found)
-
-
-def part_name(text: str, vocabulary: Vocabulary) -> str:
-    """The part that somebody means by its name or a synonym, in any letter case.
-
-    Raises UserError.
-    """
-    name = part_asked_for(text, vocabulary)
-    if name is None:
-        known = vocabulary.part_names
-        raise UserError(f"unknown part {text!r:.40}; the model plays {', '.join(known)}"
-                        f"{suggestion(text, known)}")
-    return name
-
-
-def check_has_song(given: bool, fill: bool, has_song: bool) -> None:
-    """Raise UserError if parts are `given`, or bars to `fill`, and no song has them."""
-    if (given or fill) and not has_song:
-        option = "--given" if given else "--fill"
-        raise UserError(f"{option} needs a song to play to; give one with -p")
-
-
 # ---------------------------------------------------------------- from a wish to a task
 
 
@@ -247,8 +102,8 @@ def make_task(wish: Wish,
 
     Args:
         prompt: (N, F) rows in order, N = 0 for none.
-        clip: what the prompt is besides; None: it lasts until its last onset, and notes that it
-            holds may be struck again, as songs of earlier versions have it.
+        clip: what the prompt is besides its rows; None, as in recipes of earlier versions: it lasts
+            until its last onset, and a pitch that it still holds may be struck again.
     Raises:
         UserError: the wish does not fit the prompt, or the rules do not fit the vocabulary.
     """
@@ -273,7 +128,7 @@ class _Asking(NamedTuple):
     clip: Clip
 
     def held(self, made: tuple[str, ...], first_bar: int) -> np.ndarray:
-        """(H, 2) ids of pitches of `made` parts that ring into a bar, and the step until which."""
+        """(H, 2) pitch ids of `made` parts that ring into a bar, and the steps at which they end."""
         begin = first_bar * self.vocabulary.steps_per_bar
         onset, end, ids = self.clip.sounding.T
         rings = (onset < begin) & (end > begin)
@@ -353,7 +208,7 @@ def _parts_for_parts(asking: _Asking) -> Task:
     make = wish.make or others
     if not make:
         raise UserError("--given names all parts; leave out those to be made")
-    given = prompt[_plays(prompt, wish.given, vocabulary)]
+    given = prompt[played_by(prompt, wish.given, vocabulary)]
     n_bars = bars_in(given) if clip.goes_on else clip.n_bars
     first_bar = 0 if clip.goes_on else int(given[0, BAR]) - FIRST_ID
     passage = Passage(
@@ -391,7 +246,7 @@ def _fill(asking: _Asking) -> Task:
     make = wish.make or parts_of(prompt, vocabulary)
     bars = prompt[:, BAR] - FIRST_ID
     before = bars < first_bar
-    made_anew = ~before & (bars < end_bar) & _plays(prompt, make, vocabulary)
+    made_anew = ~before & (bars < end_bar) & played_by(prompt, make, vocabulary)
     passage = Passage(
         end_bar=end_bar,
         first_bar=first_bar,
@@ -417,16 +272,7 @@ def _most_notes(config: GenConfig, n_bars: int, asked: bool = True) -> int:
     return max(config.max_steps, NOTES_PER_BAR * n_bars)
 
 
-# ---------------------------------------------------------------- parts of songs
-
-
-def parts_of(rows: np.ndarray, vocabulary: Vocabulary) -> tuple[str, ...]:
-    """Names of the parts that have notes in (N, F) rows."""
-    part_of_note = vocabulary.part_of_id[rows[:, PITCH_INSTRUMENT]]
-    present = set(part_of_note.tolist())
-    return tuple(name
-                 for p, name in enumerate(vocabulary.part_names)
-                 if p in present)
+# ---------------------------------------------------------------- what is asked of a song
 
 
 def resting_parts(wish: Wish, task: Task) -> tuple[str, ...]:
@@ -465,7 +311,7 @@ def lacking_parts(wish: Wish,
 
     def bars_of(name: str) -> int:
         """How many bars a part plays in."""
-        own = rows[_plays(rows, (name,), v)]
+        own = rows[played_by(rows, (name,), v)]
         bars = set(own[:, BAR].tolist())
         return len(bars)
 
@@ -492,19 +338,3 @@ def incomplete_parts(rows: np.ndarray, vocabulary: Vocabulary) -> tuple[str, ...
     return present
 
 
-def _plays(rows: np.ndarray,
-           parts: tuple[str, ...],
-           vocabulary: Vocabulary) -> np.ndarray:
-    """(N,) bool: which of (N, F) rows `parts` play."""
-    wanted = [p
-              for p, name in enumerate(vocabulary.part_names)
-              if name in parts]
-    part_of_note = vocabulary.part_of_id[rows[:, PITCH_INSTRUMENT]]
-    return np.isin(part_of_note, wanted)
-
-
-def bars_in(rows: np.ndarray) -> int:
-    """Bars of (N, F) rows in order, up to the last that has a note."""
-    if not len(rows):
-        return 0
-    return int(rows[-1, BAR]) - FIRST_ID + 1

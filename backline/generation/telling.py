@@ -1,8 +1,9 @@
-"""What a model with controls is told to play, for every bar and half bar that a song can have.
+"""What a model with controls is told to play, for every bar and half bar of a song.
 
-From scratch, what is not asked for is drawn: the whole sheet of a song that the model was trained
-on. What a prompt plays is estimated from its last bars; what is made beside it is unknown unless
-asked for. Light: no torch.
+From scratch, what nobody asks for is drawn: the whole sheet of a song that the model was trained
+on. After a prompt it is estimated from the last bars. Beside given parts it is unknown.
+
+Light: no torch.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy as np
 
 from backline.common.errors import UserError
 from backline.generation.config import GenConfig
-from backline.generation.task import Task, parts_of, told_chords
+from backline.generation.task import Task, told_chords
 from backline.music.chords import (
     CHORD_FIELDS,
     FIRST_VALUE,
@@ -29,6 +30,7 @@ from backline.music.chords import (
     parse_chords,
 )
 from backline.music.controls import bars_left, fields
+from backline.music.rows import parts_of
 from backline.music.sheet import (
     MODES,
     N_PART_FIELDS,
@@ -78,9 +80,9 @@ def tell(task: Task,
          config: GenConfig,
          table: SheetTable,
          seed: int) -> Told:
-    """What a song of `task` is told; `seed` draws what is not said.
+    """What a song of `task` is told; `seed` draws what nobody asks for.
 
-    Raises UserError if the controls name what the vocabulary does not have.
+    Raises UserError if the controls name a part or a level that does not exist.
     """
     vocabulary = task.rules.vocabulary
     controls = config.controls
@@ -108,7 +110,7 @@ def tell(task: Task,
     return told
 
 
-class Asked(NamedTuple):
+class WantedLevel(NamedTuple):
     """A level that somebody asks for."""
 
     control: str  # of PART_CONTROLS
@@ -117,24 +119,24 @@ class Asked(NamedTuple):
     level: int  # as an id
 
 
-def _asked_of_parts(config: GenConfig, vocabulary: Vocabulary) -> list[Asked]:
-    """What is asked of single parts. Raises UserError about parts and levels there are not."""
-    return [Asked(control, part, PART_CONTROLS[control].columns, FIRST_VALUE + level - 1)
+def _asked_of_parts(config: GenConfig, vocabulary: Vocabulary) -> list[WantedLevel]:
+    """The levels asked for. Raises UserError about parts and levels that do not exist."""
+    return [WantedLevel(control, part, PART_CONTROLS[control].columns, FIRST_VALUE + level - 1)
             for control, typed in config.controls.levels.items()
             for part, level in part_levels(control, typed, vocabulary).items()]
 
 
 def _columns(part: int) -> slice:
-    """Those of a part in a sheet."""
+    """The columns of a part in a sheet."""
     return slice(part * N_PART_FIELDS, (part + 1) * N_PART_FIELDS)
 
 
 def _drawn(playing: Sequence[str],
-           asked: Sequence[Asked],
+           asked: Sequence[WantedLevel],
            table: SheetTable,
            vocabulary: Vocabulary,
            random: np.random.Generator) -> np.ndarray:
-    """(S,) the sheet of a song in which all of `playing` play, as near to `asked` as there is."""
+    """(S,) the sheet of a song in which all of `playing` play, as close to `asked` as possible."""
     sheets = table.sheets  # (n_songs, S)
     first_columns = {name: p * N_PART_FIELDS
                      for p, name in enumerate(vocabulary.part_names)}
@@ -153,7 +155,7 @@ def _drawn(playing: Sequence[str],
 
 
 def _estimated(task: Task, table: SheetTable) -> np.ndarray:
-    """(S,) the sheet of the last bars of what is known; parts that it lacks are unknown."""
+    """(S,) the sheet of the last known bars; parts that are silent there are unknown."""
     vocabulary = task.rules.vocabulary
     known = task.kept
     last = int(known[:, BAR].max()) - FIRST_ID
@@ -169,8 +171,8 @@ def _estimated(task: Task, table: SheetTable) -> np.ndarray:
     return sheet
 
 
-def _say_parts(sheet: np.ndarray, task: Task, asked: Sequence[Asked]) -> None:
-    """Write into a sheet (S,) which parts are silent, and what is asked of others."""
+def _say_parts(sheet: np.ndarray, task: Task, asked: Sequence[WantedLevel]) -> None:
+    """Write into a sheet (S,) which parts are silent, and the levels asked of the others."""
     names = task.rules.vocabulary.part_names
     for name in task.silent:
         sheet[_columns(names.index(name))] = NONE
@@ -202,7 +204,7 @@ def _bars_to_end(task: Task) -> np.ndarray:
 
 
 def _say_chords(by_half_bar: np.ndarray, task: Task, config: GenConfig) -> None:
-    """Write chords into (2 * bars, 3): those of given notes, and in their place those asked for."""
+    """Write chords into (2 * bars, 3): those asked for, else those of given notes."""
     if len(task.given):
         heard = estimate_chords(task.given, task.rules.vocabulary, 0, _end_bar(task))
         told = np.where(heard == NONE, UNKNOWN, heard)
@@ -247,7 +249,7 @@ def _outside(progression: Progression, key: str, scale: str) -> list[str]:
 
 
 def describe_told(told: Told, task: Task) -> str:
-    """What was drawn or asked for: the key, and the parts that are made, in words; "" for nothing."""
+    """What was drawn or asked for, in words: the key and the made parts; "" for nothing."""
     vocabulary = task.rules.vocabulary
     sheet = told.by_bar[task.first_bar].copy()
     for p, name in enumerate(vocabulary.part_names):

@@ -2,8 +2,8 @@
 
 The folder is polled, which works on every system and network drive, where change events do not. A
 file is taken once two looks in a row find the same size and time of change: until then it may still
-be written. A file that holds fewer tracks than its header promises may be written as well; it gets
-PATIENCE seconds to grow.
+be written. So may a file with fewer tracks than its header promises: it gets PATIENCE seconds to
+grow.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from backline.common.errors import UserError
 from backline.common.files import file_hash, read_input, size_and_mtime
 from backline.generation.claims import song_of
 from backline.generation.recipes import read_recipe
-from backline.music.midi_reader import LARGEST_FILE, MIDI_SUFFIXES, open_chunks, tracks_held
+from backline.music.midi_chunks import LARGEST_FILE, MIDI_SUFFIXES, open_chunks, tracks_held
 
 SECONDS_BETWEEN_LOOKS = 0.5
 PATIENCE = 10.0  # seconds that a file may stay as it is, and lack tracks
@@ -54,7 +54,7 @@ class Watcher:
         return len(self.done)
 
     def look(self) -> None:
-        """Look once: play every file that changed since it was last played and changes no more."""
+        """Look once: play every file that has changed since it was last played and is now stable."""
         found = stamps(self.folder)
         self.done = {path: stamp
                      for path, stamp in self.done.items()

@@ -19,7 +19,7 @@ from backline.common.errors import UserError
 from backline.common.files import file_hash
 from backline.listening.ideas_page import common_data, music_data, page_bytes
 from backline.listening.song_view import Lane, view_song
-from backline.music.midi_reader import MIDI_SUFFIXES
+from backline.music.midi_chunks import MIDI_SUFFIXES
 from backline.music.midi_writer import VELOCITY
 from backline.music.vocab import QUARTERS_PER_BAR, Vocabulary
 

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from backline.common.errors import UserError
-from backline.generation.task import are_among
 from backline.listening.ideas_page import common_data, music_data, page_bytes
 from backline.listening.song_view import view_of_notes
+from backline.music.rows import are_among
 from backline.music.song import DEFAULT_TEMPO, TICKS_PER_QUARTER, Song, check_tempo
 from backline.music.vocab import PITCH_INSTRUMENT, Vocabulary
 from tokenizer import MidiTokenizerPooled

@@ -1,7 +1,7 @@
-"""A song as it is seen and heard: lanes of notes, read from its file event by event.
+"""A song as pages and pictures show it: lanes of notes, read from its file event by event.
 
-Pages and pictures are made of it, so that they show and play what the file holds: notes where they
-are, as loud as they are, tracks that play no part, and every tempo.
+So they show and play what the file holds: notes with their own timing and velocities, tracks that
+play no part, and every tempo.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from backline.generation.given_song import MADE_MARK
 from backline.generation.prompt import read_rows_alone
 from backline.generation.reading import cast
 from backline.generation.recipes import Recipe, find_recipe
-from backline.generation.task import Wish
+from backline.generation.wish import Wish
 from backline.music.bars import bar_origin, check_meters, clip_length, without_pickup
-from backline.music.midi_edits import CONTROL_CHANGE, SUSTAIN
+from backline.music.midi_edits import SUSTAIN
+from backline.music.midi_events import CONTROL_CHANGE
 from backline.music.midi_tracks import Event, MidiTracks, note_pairs, read_tracks, song_of_tracks, text_of
 from backline.music.players import Voice
 from backline.music.song import DEFAULT_TEMPO, NO_NOTES, TICKS_PER_QUARTER, VELOCITY, Song, Track
@@ -34,11 +35,11 @@ PartNotes = list[np.ndarray]  # for each part (N, 3): onset and end in ticks, pi
 
 
 class Lane(NamedTuple):
-    """What is drawn on one ground and played on one instrument: a part, or a track that plays none.
+    """Notes on one background with one instrument: a part, or a track that plays none.
 
     notes: (N, 3) onsets and ends in ticks from bar 1 on, and pitches.
     velocities: (N,) 1 to 127.
-    fades: (N,) ticks at which notes are let go: later than their ends while a pedal is down.
+    fades: (N,) ticks at which notes are released: after their ends while a pedal is down.
     is_old: (N,) bool, which notes were there before the song was made.
     """
 
@@ -53,12 +54,12 @@ class Lane(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class SongView:
-    """A song in bars of four quarters, the first of which a pickup ends.
+    """A song in bars of four quarters; a pickup is the end of the first.
 
     tempo: the main one, in beats per minute.
-    tempos: the tick from which on each tempo holds, from 0 on.
+    tempos: (tick, tempo) pairs; the first is at 0.
     lanes: of the vocabulary's parts in order, then of tracks that play none of them.
-    fresh: the stretch in which the song is new, in ticks; None if it is from end to end, in any part.
+    fresh: the stretch that is new, in ticks; None if new notes may stand anywhere.
     """
 
     ticks_per_quarter: int
@@ -109,9 +110,9 @@ def _players(song: Song,
              voices: Sequence[Voice],
              vocabulary: Vocabulary,
              recipe: Recipe | None) -> dict[str, list[Voice]]:
-    """By the part's name, what plays it, as a prompt would be read.
+    """The tracks of each part, by its name: as they would be read from a prompt.
 
-    What the file says goes before the recipe, whose choices are about the tracks of the prompt.
+    What the file says counts more than the recipe, whose choices are about the prompt's tracks.
     """
     reading = recipe.reading if recipe and not song.players else None
     casting = cast(song, vocabulary, reading or Reading())
@@ -120,7 +121,7 @@ def _players(song: Song,
 
 
 def _made(midi: MidiTracks) -> set[int]:
-    """The numbers of tracks that hold made notes, and nothing else."""
+    """The numbers of the tracks that hold made notes alone."""
     return {index
             for index, events in enumerate(midi.tracks)
             if any(text_of(event) == MADE_MARK for event in events)}
@@ -149,7 +150,7 @@ def _heard_tracks(midi: MidiTracks,
 
 
 def _velocities(events: Sequence[Event]) -> np.ndarray:
-    """(N,) of one voice's notes, by pitch, then onset, as `song_of_tracks` sorts them."""
+    """(N,) velocities of one voice, by pitch, then onset, as `song_of_tracks` sorts its notes."""
     onsets = [events[on] for on, _ in note_pairs(events)]
     values = np.array([(event.tick, event.message[1], event.message[2]) for event in onsets])
     tick, pitch, velocity = values.T
@@ -157,7 +158,7 @@ def _velocities(events: Sequence[Event]) -> np.ndarray:
 
 
 def _fades(events: Sequence[Event], notes: np.ndarray) -> np.ndarray:
-    """(N,) ticks at which one voice's (N, 3) notes are let go.
+    """(N,) ticks at which one voice's (N, 3) notes are released.
 
     A pedal holds a note until it comes up, or the note's pitch is struck again.
     """
@@ -185,7 +186,7 @@ def _fades(events: Sequence[Event], notes: np.ndarray) -> np.ndarray:
 def _lanes(tracks: Mapping[Voice, Lane],
            players: Mapping[str, Sequence[Voice]],
            vocabulary: Vocabulary) -> Iterator[Lane]:
-    """The lane of each part, all that plays it joined; then those of tracks that play none."""
+    """One lane for each part, its tracks joined; then one for each track that plays no part."""
     for part in vocabulary.parts:
         lanes = [tracks[voice] for voice in players[part.name]]
         joined = _joined([lane[3:] for lane in lanes])
@@ -197,7 +198,7 @@ def _lanes(tracks: Mapping[Voice, Lane],
 
 
 def _joined(lanes: Sequence[tuple[np.ndarray, ...]]) -> tuple[np.ndarray, ...]:
-    """Notes, velocities, fades, and which notes are old, of several lanes together."""
+    """Several lanes joined: notes, velocities, fades, and which notes are old."""
     nothing = np.zeros(0, np.int64)
     columns = zip((NO_NOTES, nothing, nothing, nothing.astype(bool)), *lanes, strict=True)
     return tuple(np.concatenate(column) for column in columns)
@@ -210,7 +211,7 @@ def _moved(lane: Lane, ticks: int) -> Lane:
 
 
 def _tempos(song: Song, origin: int) -> tuple[tuple[int, float], ...]:
-    """The tempo map from bar 1 on; of several tempos at one tick the last holds."""
+    """The tempo map from bar 1 on. Of several tempos at one tick, the last holds."""
     by_tick = {0: DEFAULT_TEMPO}
     for tick, tempo in song.tempos:
         by_tick[tick - origin if tick else 0] = tempo  # a pickup is filled up at its own tempo
@@ -228,7 +229,7 @@ def view_of_notes(time_line: Song,
                   notes: PartNotes,
                   is_old: Sequence[np.ndarray],
                   vocabulary: Vocabulary) -> SongView:
-    """A song that is in no file: of each part (N, 3) notes, and (N,) which of them are old."""
+    """The view of a song that is in no file: for each part (N, 3) notes, and (N,) which are old."""
     tracks = []
     lanes = []
     for part, own, old in zip(vocabulary.parts, notes, is_old, strict=True):
@@ -247,7 +248,7 @@ def view_of_notes(time_line: Song,
 def view_of_rows(rows: np.ndarray,
                  vocabulary: Vocabulary,
                  given: np.ndarray | None = None) -> SongView:
-    """A song of (N, F) rows; `given`, (N,) bool, are those that were there before it was made."""
+    """The view of (N, F) rows; `given`, (N,) bool, marks those that were there before."""
     parts = MidiTokenizerPooled(vocabulary).rows_to_parts(rows, TICKS_PER_QUARTER)
     is_old = np.zeros(len(rows), bool) if given is None else given
     part_of_row = vocabulary.part_of_id[rows[:, PITCH_INSTRUMENT]]
@@ -259,7 +260,7 @@ def view_of_rows(rows: np.ndarray,
 
 
 def _fresh(view: SongView, wish: Wish) -> tuple[int, int] | None:
-    """The stretch in which a song is new; None if it is new from end to end, in any part."""
+    """The stretch of a song that is new, in ticks; None if new notes may stand anywhere."""
     if wish.fill:
         first, last = wish.fill
         return (first - 1) * view.bar_ticks, last * view.bar_ticks
@@ -275,9 +276,9 @@ def _with_old_of_recipe(view: SongView,
                         path: Path,
                         recipe: Recipe,
                         vocabulary: Vocabulary) -> SongView:
-    """The view of a song without made tracks: of the notes of its parts the recipe says which are old.
+    """The view of a song without marked tracks: the recipe tells which notes of its parts are old.
 
-    Songs from scratch are like that, those of token files, and all of earlier versions.
+    Such are songs from scratch, those from token files, and all of earlier versions.
     """
     n_parts = len(vocabulary.parts)
     notes = [lane.notes for lane in view.lanes[:n_parts]]
@@ -291,7 +292,7 @@ def _with_old_of_recipe(view: SongView,
 def _kept_notes(path: Path,
                 recipe: Recipe,
                 vocabulary: Vocabulary) -> PartNotes | None:
-    """The notes of the prompt that a song continues, in steps of the grid; None if it is gone.
+    """Notes of the prompt that a song continues, in steps of the grid; None if the prompt is gone.
 
     The prompt is looked for beside the song, where -sp saves it, then where the recipe says.
     """
@@ -318,8 +319,8 @@ def _old_notes(notes: PartNotes,
     """For each part, which of its (N, 3) notes were there before the song was made, (N,) bool.
 
     Args:
-        before: notes of the prompt in steps of the grid. Only a song that goes on needs them; of
-            given parts and of bars made anew, the wish says enough.
+        before: notes of the prompt in steps of the grid. Only a continuation needs them: for given
+            parts and for bars made anew, the wish is enough.
     """
     names = vocabulary.part_names
     if wish.given:
@@ -346,7 +347,7 @@ def _outside(notes: PartNotes,
              wish: Wish,
              names: Sequence[str],
              ) -> list[np.ndarray]:
-    """Which notes lie outside the bars that `wish.fill` has made anew, or in parts it leaves."""
+    """(N,) bool: which notes lie outside the bars of `wish.fill`, or in parts that it keeps."""
     assert wish.fill
     first, last = wish.fill
     outside = []

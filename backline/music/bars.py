@@ -1,4 +1,4 @@
-"""Bars of four quarters: which bars of a song are, cutting at bar lines, and ticks as steps."""
+"""Bars of four quarters: which bars of a song have them, cuts at bar lines, ticks as steps."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def is_four_quarters(signature: TimeSignature) -> bool:
 
 
 def check_meters(song: Song, where: str) -> None:
-    """Raise UserError if a bar is not four quarters long, with music in or after it."""
+    """Raise UserError if a bar with music in it or after it is not four quarters long."""
     last_onset = song.last_onset_tick  # looks at every note: once
     for stretch, signature in meters(song):
         if is_four_quarters(signature) or stretch.start > last_onset:
@@ -90,7 +90,7 @@ FARTHEST_END = 8  # bars: a track that ends later after its last note says nothi
 
 
 def pickup_ticks(song: Song) -> int:
-    """How long a first bar is that is shorter than four quarters and followed by whole ones; else 0."""
+    """The length of a pickup: a first bar of less than four quarters before whole ones; else 0."""
     (stretch, signature), *others = meters(song)
     length = signature.numerator * 4 * song.ticks_per_quarter // max(signature.denominator, 1)
     is_short = 0 < length < QUARTERS_PER_BAR * song.ticks_per_quarter
@@ -101,13 +101,13 @@ def pickup_ticks(song: Song) -> int:
 
 
 def bar_origin(song: Song) -> int:
-    """The tick at which bar 1 begins: 0, or before it where a pickup fills only the bar's end."""
+    """The tick at which bar 1 begins: 0, or less if the song begins with a pickup, its end."""
     pickup = pickup_ticks(song)
     return pickup - QUARTERS_PER_BAR * song.ticks_per_quarter if pickup else 0
 
 
 def without_pickup(song: Song) -> Song:
-    """The song with the time signature of its pickup replaced by that of the bars behind it."""
+    """The song with the time signature of its pickup replaced by that of the next bar."""
     end = pickup_ticks(song)
     if not end:
         return song
@@ -118,7 +118,7 @@ def without_pickup(song: Song) -> Song:
 
 
 class ClipLength(NamedTuple):
-    """Bars that a clip lasts, from bar 1 on, and bars of silence behind it that do not count."""
+    """Bars that a clip lasts, from bar 1 on, and bars of silence after it that do not count."""
 
     n_bars: int
     n_silent: int
@@ -127,9 +127,9 @@ class ClipLength(NamedTuple):
 def clip_length(song: Song, origin: int = 0) -> ClipLength:
     """How many bars a clip lasts: to the last end of a track or a note, in whole bars.
 
-    What sounds or lasts up to a 32nd past a bar line does not count, as programs end a track a tick
-    late. Nor does a note begun within a 32nd before the end: it belongs to the next bar. Nor does
-    an end of track more than `FARTHEST_END` bars after the last note.
+    Up to a 32nd past a bar line does not count, since some programs end a track a tick late.
+    Neither does a note that begins within a 32nd before the end, since it belongs to the next bar,
+    nor an end of track more than `FARTHEST_END` bars after the last note.
 
     `origin` is the tick at which bar 1 begins, below 0 for a pickup.
     """
@@ -137,7 +137,7 @@ def clip_length(song: Song, origin: int = 0) -> ClipLength:
     late = song.ticks_per_quarter // 8
 
     def bars_until(tick: int) -> int:
-        """Bars that begin before a tick, or so little before that it does not count."""
+        """Bars that begin before a tick; one that begins up to a 32nd before it does not count."""
         return math.ceil((tick - origin - late) / bar)
 
     notes = np.concatenate([NO_NOTES, *(track.notes for track in song.tracks)])

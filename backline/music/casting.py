@@ -1,7 +1,7 @@
 """Who plays what: which tracks of a song play each part of the vocabulary.
 
-Of what may tell, the first counts that does: a person's word, a name, the drum channel, the
-program, how a track is played. A wrong guess is worse than a question.
+The first of these that tells decides: a person's word, a name, the drum channel, the program, how a
+track is played. A wrong guess is worse than a question.
 """
 
 from __future__ import annotations
@@ -21,16 +21,19 @@ from backline.music.roles import names_other_instrument, parts_named
 from backline.music.song import NO_NOTES, Song, Track
 from backline.music.vocab import Part, Vocabulary
 
+# What tells that a track plays a part, for reports.
+NAMED_SO, BY_NAME, BY_PROGRAM, AS_PLAYED = "named so", "by name", "by program", "as played"
+ON_DRUM_CHANNEL = "on the drum channel"
 FAMILY = 8  # programs of General MIDI: pianos, organs, guitars and so on
 MOST_LISTED = 6  # tracks that a question names
-MOST_CHANNELS = 2  # that one name may name a part for: a title may stand on all of them
-BASS_HIGHEST = 60  # a track whose middle pitch is higher is no question of a bass
+MOST_CHANNELS = 2  # with one name that may name a part; a title stands on more of them
+BASS_HIGHEST = 60  # median pitch: a track above it is never taken for a bass
 
 
 class Assignment(NamedTuple):
     """Who plays what.
 
-    questions: by the part's name, the tracks that may play it, where none clearly does.
+    questions: by the part's name, the tracks that may play it where none clearly does.
     """
 
     notes: list[np.ndarray]  # per part (N, 3) onsets, ends and pitches
@@ -45,7 +48,7 @@ class Assignment(NamedTuple):
 
 
 def nobody(vocabulary: Vocabulary) -> Assignment:
-    """That of a song without notes."""
+    """The assignment of a song without notes."""
     notes = [NO_NOTES for _ in vocabulary.parts]
     return Assignment(notes, {name: [] for name in vocabulary.part_names}, {}, {})
 
@@ -57,15 +60,15 @@ def assign_parts(song: Song,
                  file_name: str = "") -> Assignment:
     """Find which tracks play each part of the vocabulary.
 
-    A part that is `wanted` from certain tracks takes those, else those that the file itself says
-    (see `players.py`). Any other part takes, of what follows, the first that there is: tracks that
-    bear exactly its name; tracks named so by a word; tracks whose program it accepts; the track
-    that is played so. The first drum part takes all of these together, with every track on the
-    drum channel. Of several tracks another part takes the one with the most notes, or with `join`
-    all that bear its name, or are of one family of programs.
+    A part that is `wanted` from certain tracks takes those; else those that the file itself names
+    (see `players.py`). Any other part takes the first of these that exists: tracks with exactly its
+    name; tracks with a word for it in their names; tracks with a program that it accepts; the track
+    that is played like it. The first drum part takes all of them together, and every track on the
+    drum channel. Any other part takes, of several tracks, the one with the most notes; with `join`,
+    all that bear its name or share the leading track's family of programs.
 
-    The file's name counts as the track's where a single track plays and has no telling name.
-    A track plays one part: of two that want it, the first gets it.
+    Where a single track plays and its name says nothing, the file's name counts as its name. A
+    track plays one part: of two parts that want it, the first gets it.
     """
     wanted = wanted or {}
     casting = _Casting(song, vocabulary, file_name)
@@ -89,7 +92,7 @@ def assign_parts(song: Song,
 
 
 class _Casting:
-    """Tracks are given to one part after another."""
+    """Gives tracks to one part after another."""
 
     def __init__(self, song: Song, vocabulary: Vocabulary, file_name: str) -> None:
         self.song = song
@@ -108,7 +111,7 @@ class _Casting:
         self.likes = play_like(unknown, song.ticks_per_quarter)
 
     def _meanings(self, i: int) -> frozenset[str]:
-        """The parts that a track's name may mean; none if it is the name of several channels."""
+        """The parts that a track's name may mean; none if several channels share the name."""
         track = self.song.tracks[i]
         sharing = [other for other in self.song.tracks if other.name == track.name]
         channels = {other.channel for other in sharing}
@@ -124,7 +127,7 @@ class _Casting:
     def _without_contradiction(self, i: int, named: frozenset[str]) -> frozenset[str]:
         """What a name may mean, given the track's channel and how it is played.
 
-        On the drum channel, "Bass" mostly is the bass drum.
+        On the drum channel, "Bass" mostly means the bass drum.
         """
         track = self.song.tracks[i]
         if not named or (len(named) == 1 and not track.is_drum):
@@ -141,7 +144,7 @@ class _Casting:
         return frozenset(by_program) if len(by_program) == 1 else named
 
     def _part_played_like(self, like: str | None) -> str:
-        """The part that plays like this, "" if the vocabulary has none."""
+        """The part that is played like this; "" if the vocabulary has none."""
         if like is None:
             return ""
         if like == DRUMS:
@@ -150,7 +153,7 @@ class _Casting:
         return next(iter(named)) if len(named) == 1 else ""
 
     def _says_nothing(self, i: int) -> bool:
-        """Whether neither name nor channel nor program tells what a track plays."""
+        """Whether neither name, channel nor program tells what a track plays."""
         track = self.song.tracks[i]
         has_meaning = len(self.meanings[i]) == 1 or track.is_drum or track.has_program
         is_other = not track.shares_name and names_other_instrument(track.name, self.vocabulary)
@@ -163,7 +166,25 @@ class _Casting:
         return is_known and track.is_drum == part.is_drum and part.accepts_program(track.program)
 
     def candidates(self, part: Part, how: str, join: bool) -> tuple[list[int], str]:
-        """The tracks that play a part, and why. `how` many: `ALL`, `MOST_NOTES` or "", the rule."""
+        """The tracks that play a part, and why. `how`: `ALL`, `MOST_NOTES`, or "" for the rule."""
+        ways = self._ways(part)
+        if not ways:
+            return [], ""
+        if part.is_drum or how == ALL:
+            return self._all_of(part, ways)
+        if join:
+            return self._joined(ways)
+        why, found = next(iter(ways.items()))
+        if why == BY_NAME:
+            agreeing = [i for i in found if self._accepts(part, self.song.tracks[i])]
+            found = agreeing or found
+        if len(found) > 1 and why != NAMED_SO and how != MOST_NOTES:
+            why = f"{why}, most notes of {len(found)} tracks"
+            found = [most_notes(found, self.song)]
+        return found, why
+
+    def _ways(self, part: Part) -> dict[str, list[int]]:
+        """Tracks that may play a part, by what tells so; the first way counts most."""
         named = self._named(part)
         exactly = [i for i in named if self.song.tracks[i].name == part.name]
         accepted = [i
@@ -172,37 +193,36 @@ class _Casting:
         played = [i
                   for i in self.free
                   if self._part_played_like(self.likes.get(i)) == part.name]
-        by_program = "on the drum channel" if part.is_drum else "by program"
-        groups = [(exactly, "named so"),
-                  (named, "by name"),
-                  (accepted, by_program),
-                  (played, "as played")]
-        groups = [(found, why) for found, why in groups if found]
-        if not groups:
-            return [], ""
-        if part.is_drum or how == ALL:
-            together = {*named, *accepted, *played}
-            on_channel = all(self.song.tracks[i].is_drum for i in together)
-            why = by_program if part.is_drum and on_channel and not exactly else groups[0][1]
-            return sorted(together), why
-        found, why = groups[0]
-        agreeing = [i for i in named if self._accepts(part, self.song.tracks[i])]
-        if found is named and agreeing and not join:
-            found = agreeing
-        if join:
-            found, why = groups[1] if found is exactly else groups[0]
-            if found is accepted:
-                found = self._one_family(found)
-        elif len(found) > 1 and found != exactly and how != MOST_NOTES:
-            why = f"{why}, most notes of {len(found)} tracks"
-            found = [most_notes(found, self.song)]
+        ways = {
+            NAMED_SO: exactly,
+            BY_NAME: named,
+            ON_DRUM_CHANNEL if part.is_drum else BY_PROGRAM: accepted,
+            AS_PLAYED: played,
+        }
+        return {why: found for why, found in ways.items() if found}
+
+    def _all_of(self, part: Part, ways: dict[str, list[int]]) -> tuple[list[int], str]:
+        """All tracks that may play a part, and why."""
+        together = sorted(set().union(*ways.values()))
+        why = next(iter(ways))
+        on_channel = all(self.song.tracks[i].is_drum for i in together)
+        if part.is_drum and on_channel and why != NAMED_SO:
+            why = ON_DRUM_CHANNEL
+        return together, why
+
+    def _joined(self, ways: dict[str, list[int]]) -> tuple[list[int], str]:
+        """All tracks that bear a part's name; without one, those of one family of programs."""
+        why = BY_NAME if BY_NAME in ways else next(iter(ways))
+        found = ways[why]
+        if why == BY_PROGRAM:
+            found = self._one_family(found)
         return found, why
 
     def _named(self, part: Part) -> list[int]:
         """The tracks that bear a part's name, or a word for it.
 
-        Beside tracks on the drum channel, others with a program are drums only if played so:
-        "Perc Line" may be a marimba.
+        If some tracks are on the drum channel, another one that names a program is drums only if it
+        is played like drums: "Perc Line" may be a marimba.
         """
         named = [i for i in self.free if self.meanings[i] == {part.name}]
         tracks = self.song.tracks
@@ -216,21 +236,21 @@ class _Casting:
                 or plays_like(tracks[i].notes, self.song.ticks_per_quarter) == DRUMS]
 
     def _one_family(self, indices: list[int]) -> list[int]:
-        """Of these tracks the one with the most notes, and all of its family of programs."""
+        """The track with the most notes of these, and all others of its family of programs."""
         leading = self.song.tracks[most_notes(indices, self.song)]
         return [i
                 for i in indices
                 if self.song.tracks[i].program // FAMILY == leading.program // FAMILY]
 
     def give(self, part: Part, indices: list[int], why: str) -> None:
-        """Let those of the tracks that are free play a part."""
+        """Give a part those of the tracks that are free."""
         given = [i for i in indices if i in self.free]
         self.tracks[part.name] = given
         self.why[part.name] = why
         self.free = [i for i in self.free if i not in given]
 
     def assignment(self, wanted: Mapping[str, str]) -> Assignment:
-        """What was given, in the order of the vocabulary's parts."""
+        """Who plays what, in the order of the vocabulary's parts."""
         names = self.vocabulary.part_names
         tracks = {name: self.tracks[name] for name in names}
         why = {name: self.why[name]
@@ -251,7 +271,7 @@ class _Casting:
         return questions
 
     def _may_play(self, i: int, part: Part) -> bool:
-        """Whether a track of which nothing tells what it plays may play a part."""
+        """Whether a track that nothing clearly assigns may play a part."""
         if self.meanings[i] or not self._says_nothing(i):
             return part.name in self.meanings[i]
         onset, end, pitch = self.song.tracks[i].notes.T
@@ -274,7 +294,7 @@ def check_clear(song: Song,
                 assignment: Assignment,
                 needed: Iterable[str],
                 where: str) -> None:
-    """Raise UserError if a part that is needed may be played by tracks, but clearly by none.
+    """Raise UserError if some tracks may play a part that is needed, but none clearly does.
 
     The message lists them, and the option that settles it.
     """
@@ -310,7 +330,7 @@ def track_texts(song: Song) -> dict[int, str]:
 
 
 def most_notes(indices: Sequence[int], song: Song) -> int:
-    """Of tracks with equally many notes always the same, whatever their order in the file."""
+    """The track with the most notes; ties are broken by content, not by order in the file."""
     def key(i: int) -> tuple:
         """The most notes first; then by what the track holds."""
         track = song.tracks[i]

@@ -1,4 +1,4 @@
-"""What MIDI says of its channels: who plays on them, with which programs, and which are drums.
+"""What a MIDI file says of its channels: which play, with which programs, and which are drums.
 
 Drums are on the tenth channel, and where a file sets another one up for them: by a message of
 Roland's GS or Yamaha's XG, or by a bank of drum kits in XG or General MIDI 2.
@@ -12,20 +12,17 @@ import re
 from backline.music.midi_events import (
     CHANNEL_PRESSURE,
     CONTROL_CHANGE,
-    END,
     KEY_PRESSURE,
-    META,
     N_CHANNELS,
     NOTE_ON,
     PROGRAM_CHANGE,
     SYSEX,
-    SYSEX_GOES_ON,
-    SYSTEM_BYTES,
-    number_at,
+    events_of,
 )
 
 DRUM_CHANNEL = 9  # counted from 0
 XG_KITS, GM2_KITS = 127, 120  # values of bank select; in GS, 127 holds sounds of the MT-32
+UNKNOWN_BANK = -1  # of a damaged byte: clipped to 127 it would be one of kits
 # "Use for rhythm part": the part, whose number 0 stands for the tenth channel, and 0 for off.
 GS_RHYTHM = re.compile(rb"\x41.\x42\x12[\x40\x50]([\x10-\x1f])\x15(.)", re.DOTALL)
 GS = re.compile(rb"\x41.\x42\x12", re.DOTALL)
@@ -34,13 +31,13 @@ XG_MODE = re.compile(rb"\x43[\x10-\x1f]\x4c\x08([\x00-\x0f])\x07(.)", re.DOTALL)
 
 @dataclasses.dataclass
 class SetUp:
-    """Which channels a file sets up for drums, or not for drums, and whether it is for GS."""
+    """Which channels a file sets up for drums, or for other sounds, and whether it is for GS."""
 
     is_drum: dict[int, bool] = dataclasses.field(default_factory=dict)
     is_gs: bool = False
 
     def read(self, data: bytes) -> None:
-        """Take note of the set-up messages in the bytes of a track, or of its messages."""
+        """Take note of the set-up messages in these bytes: a whole track, or one message."""
         if b"\x42\x12" in data and GS.search(data):  # the first is quick, and mostly says no
             self.is_gs = True
             for part, mode in GS_RHYTHM.findall(data):
@@ -52,7 +49,7 @@ class SetUp:
                 self.is_drum[part[0]] = mode != b"\0"
 
     def plays_drums(self, channel: int, bank: int) -> bool:
-        """Whether a channel plays drums that begins with a program of this bank."""
+        """Whether a channel that begins with a program of this bank plays drums."""
         if channel in self.is_drum:
             return self.is_drum[channel]
         is_kit = bank == GM2_KITS or (bank == XG_KITS and not self.is_gs)
@@ -63,12 +60,12 @@ class SetUp:
 class Survey:
     """What a track says of its channels, as far as it was read.
 
-    played: in how many stretches a channel plays with a program; None: before it names one.
-    banks: of each channel, the bank of the program that its first note is played with.
-    first_onsets: of each channel that plays, the tick of its first note.
+    played: by (channel, program), in how many stretches it plays; None: before any program change.
+    banks: by channel, the bank of the program that its first note is played with.
+    first_onsets: by channel, the tick of its first note.
     changes: (tick, channel, program) of the program changes, in order.
-    has_late_change: whether a program change follows a note of its channel in the same tick. It
-        counts before that note.
+    has_late_change: whether a program change follows a note of its channel in the same tick. The
+        change takes effect before that note.
     """
 
     played: dict[tuple[int, int | None], int] = dataclasses.field(default_factory=dict)
@@ -95,41 +92,20 @@ def survey(body: bytes, n_channels: int = N_CHANNELS + 1) -> Survey:
     """
     found = Survey()
     channels = [_Channel(number, found) for number in range(N_CHANNELS)]
-    place = tick = status = 0
-    while place < len(body):  # one long loop, as in `midi_events`
-        gap = body[place]
-        place += 1
-        if gap >= 0x80:
-            gap, place = number_at(body, place - 1)
-        tick += gap
-        head = body[place]
-        if head >= SYSEX:
-            kind, place = _skip_system(body, place)
-            if kind == END:
-                break
+    for tick, _, status, first, second, n_over, _ in events_of(body):
+        if status >= SYSEX:
             continue
-        if head >= 0x80:
-            status = head
-            place += 1
-        elif not status:
-            raise ValueError("of data alone")
-        first = body[place]
-        place += 1
-        if PROGRAM_CHANGE <= status < CHANNEL_PRESSURE + N_CHANNELS:  # the others have two bytes
-            if status < CHANNEL_PRESSURE:
-                channels[status & 15].change(tick, min(first, 127))
-            continue
-        second = body[place]
-        place += 1
+        channel = channels[status & 15]
         if NOTE_ON <= status < KEY_PRESSURE and second:
-            channel = channels[status & 15]
             channel.last_onset = tick
             if channel.begun < 0:
                 channel.begin(tick)
                 if len(found.first_onsets) == n_channels:
                     break
+        elif PROGRAM_CHANGE <= status < CHANNEL_PRESSURE:
+            channel.change(tick, first)
         elif CONTROL_CHANGE <= status < PROGRAM_CHANGE and not first:
-            channels[status & 15].selected = second
+            channel.selected = UNKNOWN_BANK if n_over else second
     return found
 
 
@@ -179,24 +155,10 @@ class _Channel:
             del played[key]
 
 
-def _skip_system(body: bytes, place: int) -> tuple[int, int]:
-    """The kind of a meta message, −1 for others, and the place after it."""
-    head = body[place]
-    place += 1
-    if head not in (META, SYSEX, SYSEX_GOES_ON):
-        return -1, place + SYSTEM_BYTES.get(head, 0)
-    kind = -1
-    if head == META:
-        kind = body[place]
-        place += 1
-    size, place = number_at(body, place)
-    return kind, place + size
-
-
 def program_from(changes: list[tuple[int, int, int]],
                  channel: int,
                  first_onset: int) -> int | None:
-    """The program that other tracks set a channel to by its first note; None if they set none."""
+    """The last program that other tracks set a channel to by its first note; None without one."""
     before = [(tick, program)
               for tick, of_channel, program in changes
               if of_channel == channel and tick <= first_onset]

@@ -1,4 +1,4 @@
-"""How a song becomes the vocabulary's parts, as far as a person may choose: options of commands."""
+"""Choices in how a song becomes the vocabulary's parts: options that several commands share."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def _asked(text: str, vocabulary: Vocabulary) -> tuple[str, str]:
 
 
 def _check_tracks(name: str, which: str, vocabulary: Vocabulary) -> None:
-    """Raise UserError if there is no such part, or if `which` cannot mean any track."""
+    """Raise UserError if there is no such part, or if `which` cannot name any track."""
     where = f"--part {name}={which}"
     if name not in vocabulary.part_names or not which:
         names = ", ".join(vocabulary.part_names)

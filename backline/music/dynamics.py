@@ -1,11 +1,11 @@
-"""Velocities for made notes: a table of how real songs are played, learned from them, and draws of it.
+"""Velocities for made notes: a table of how real songs are played, and draws from it.
 
-A velocity is made of what the table says of its note and of what is drawn for its song, with the
-song's seed. The table says, for each part and each kind of its notes (a piece of the drum kit, an
-octave): how loud the kind is, and how much louder or softer a note is by its place in the bar, by
-how crowded its bar is and by what is struck with it. Drawn are: how much the song makes of that, a
-pattern that returns in each bar, and what bars, strikes and notes add to it. Their sizes are those
-of the songs learned from. So a hi-hat is played alike from bar to bar, and does not jitter.
+A velocity is the sum of effects from the table and of draws with the song's seed. For each part and
+each kind of its notes (a piece of the drum kit, an octave) the table holds how loud the kind is,
+and how much louder or softer a note is by its place in the bar, by how crowded its bar is and by
+what is struck with it. Drawn are how strong these effects are in the song, a pattern that returns
+in each bar, and deviations of bars, strikes and single notes, as large as in the songs learned
+from. So a hi-hat sounds alike from bar to bar, and does not jitter.
 """
 
 from __future__ import annotations
@@ -58,11 +58,11 @@ class KindDynamics:
     """How one kind of a part's notes is played. All but `shares` in steps of velocity.
 
     level: the mean.
-    level_spread: by how much songs differ in the kind's level beside the part's other kinds.
-    spreads: the standard deviation within a song, of songs at `RANKS`.
-    place, crowd, company: what is added for each place in the bar, for how many notes of the kind
-        are in the bar (`CROWDS`) and for what is struck with it, in a song of `usual_spread`.
-    shares: of the variance in a song, as in `SHARES`; the rest is that of the effects.
+    level_spread: standard deviation, over songs, of the kind's level beside the part's level.
+    spreads: standard deviations within a song: the quantiles over songs at `RANKS`.
+    place, crowd, company: the effect of each place in the bar, of how many notes of the kind are in
+        the bar (`CROWDS`) and of what is struck with the note, in a song of `usual_spread`.
+    shares: shares of the variance within a song, as in `SHARES`; the effects have the rest.
     """
 
     level: float
@@ -88,7 +88,7 @@ class KindDynamics:
         return float(np.sqrt(np.mean(np.square(self.spreads))))
 
     def effects(self, notes: Notes) -> np.ndarray:
-        """(N,) what is added to the level for each note."""
+        """(N,) the sum of effects on each note, in steps of velocity."""
         tables = [np.array(getattr(self, factor)) for factor in FACTORS]
         columns = [getattr(notes, factor) for factor in FACTORS]
         return sum((table[column] for table, column in zip(tables, columns, strict=True)),
@@ -97,7 +97,7 @@ class KindDynamics:
 
 @dataclasses.dataclass(frozen=True)
 class PartDynamics:
-    """How a part is played: its kinds of notes by name, and how much of a bar's draw the next keeps."""
+    """How a part is played: its kinds of notes by name, and how much a bar follows the last one."""
 
     kinds: dict[str, KindDynamics]
     follow: float
@@ -109,7 +109,7 @@ class PartDynamics:
             raise UserError(f"follow {self.follow} must be from 0 to below 1")
 
     def kind(self, name: str) -> KindDynamics:
-        """That of `name`, or of any note of the part."""
+        """The kind `name`; that of any note where the table lacks it."""
         return self.kinds.get(name, self.kinds[ANY])
 
 
@@ -117,8 +117,8 @@ class PartDynamics:
 class DynamicsTable:
     """How the parts of a vocabulary are played, by name.
 
-    agreement: how alike the kinds of a song are in how lively they are played (a correlation).
-    n_songs: learned from.
+    agreement: correlation, over songs, of how lively the kinds of one song are played.
+    n_songs: how many songs it was learned from.
     """
 
     parts: dict[str, PartDynamics]
@@ -140,7 +140,7 @@ class DynamicsTable:
 
     @classmethod
     def from_dict(cls, data: Any, vocabulary: Vocabulary, where: Path) -> DynamicsTable:
-        """The table in JSON data. Raises UserError if it is damaged or of another grid."""
+        """The table in JSON data. Raises UserError if it is damaged or has another grid."""
         try:
             table = config_from_dict(cls, data, "dynamics")
             if table.steps_per_bar != vocabulary.steps_per_bar:
@@ -153,7 +153,7 @@ class DynamicsTable:
 
 
 def dynamics_fact(metadata: dict[str, Any]) -> Any:
-    """The table as JSON data; None where what a model's file says of its training holds none."""
+    """The table as JSON data, from the metadata of a model's file; None if it has none."""
     of_training = metadata.get("facts", {})
     return metadata.get(FACT) or of_training.get(FACT)
 
@@ -161,7 +161,7 @@ def dynamics_fact(metadata: dict[str, Any]) -> Any:
 def dynamics_table(metadata: dict[str, Any],
                    vocabulary: Vocabulary,
                    where: Path) -> DynamicsTable | None:
-    """The table in what a model's file says of its training; None where there is none."""
+    """The table in the metadata of a model's file; None if it has none."""
     data = dynamics_fact(metadata)
     return DynamicsTable.from_dict(data, vocabulary, where) if data else None
 
@@ -180,12 +180,12 @@ class Notes(NamedTuple):
     onset: np.ndarray  # steps from the first bar on
 
     def only(self, which: np.ndarray) -> Notes:
-        """The notes that `which`, (N,) bool or indices, picks."""
+        """The notes that `which`, (N,) bool or indices, selects."""
         return Notes(*(column[which] for column in self))
 
 
 def pattern_periods(steps_per_bar: int) -> tuple[int, int, int]:
-    """Steps after which patterns return: a quarter, half a bar, a bar."""
+    """Periods of patterns in steps: a quarter, half a bar, a bar."""
     return steps_per_bar // QUARTERS_PER_BAR, steps_per_bar // 2, steps_per_bar
 
 
@@ -221,7 +221,7 @@ def describe_notes(rows: np.ndarray, vocabulary: Vocabulary) -> Notes:
 
 
 def _company(onset: np.ndarray, ids: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
-    """(N,) of each note, whether its part strikes others with it, and whether it is the highest."""
+    """(N,) the company of each note: ALONE, or struck with others as the HIGHEST or BELOW."""
     part = vocabulary.part_of_id[ids]
     strike = onset * len(vocabulary.parts) + part
     _, strike_of, n_at_once = np.unique(strike, return_inverse=True, return_counts=True)
@@ -236,11 +236,11 @@ def _company(onset: np.ndarray, ids: np.ndarray, vocabulary: Vocabulary) -> np.n
 
 @dataclasses.dataclass(frozen=True)
 class Level:
-    """How given notes are played, beside what the table expects of them.
+    """How given notes are played, compared with what the table expects of them.
 
-    loud: factor of the velocity.
-    lively: factor of its standard deviation.
-    known: 0 to 1, how much of that comes from given notes of the same kind.
+    loud: ratio of the velocities.
+    lively: ratio of their standard deviations.
+    known: 0 to 1, how much of both comes from given notes of the same kind.
     """
 
     loud: float = 1.0
@@ -250,7 +250,7 @@ class Level:
 
 @dataclasses.dataclass(frozen=True)
 class GivenDynamics:
-    """How given notes are played: all together, by part, and by (part, kind).
+    """How given notes are played: in the whole song, by part, and by (part, kind).
 
     flat: the one velocity that all of them have; 0 where they differ.
     """
@@ -261,7 +261,7 @@ class GivenDynamics:
     kinds: dict[tuple[str, str], Level] = dataclasses.field(default_factory=dict)
 
     def of(self, part: str, kind: str) -> Level:
-        """That of a kind or, where none of it is given, of its part; else that of the song."""
+        """The level of a kind; of its part where no such note is given; else of the song."""
         above = self.parts.get(part, self.song)
         return self.kinds.get((part, kind), dataclasses.replace(above, known=0.0))
 
@@ -270,7 +270,7 @@ def given_dynamics(rows: np.ndarray,
                    velocities: np.ndarray,
                    vocabulary: Vocabulary,
                    table: DynamicsTable) -> GivenDynamics | None:
-    """How given notes are played; None where nothing is known of that.
+    """How given notes are played; None if no velocity is known.
 
     Args:
         rows: (N, F) ids.
@@ -302,17 +302,17 @@ def given_dynamics(rows: np.ndarray,
 
 @dataclasses.dataclass(frozen=True)
 class _Evidence:
-    """Sums over given notes: how many, their velocities, those expected of them."""
+    """Sums over given notes: their number, their velocities, the velocities expected."""
 
     n: int = 0
     velocity: float = 0.0
     expected: float = 0.0
     n_free: int = 0  # degrees of freedom
-    squares: float = 0.0  # of deviations from the mean of their kind, in usual spreads of it
+    squares: float = 0.0  # of deviations from the mean of their kind, in its usual spreads
 
     @classmethod
     def of(cls, velocity: np.ndarray, notes: Notes, kind: KindDynamics) -> _Evidence:
-        """That of (N,) notes of one kind."""
+        """The sums over (N,) notes of one kind."""
         n = len(velocity)
         expected = kind.level + kind.effects(notes)
         if not kind.usual_spread:
@@ -326,7 +326,7 @@ class _Evidence:
         return _Evidence(*(one + another for one, another in pairs))
 
     def beside(self, above: Level) -> Level:
-        """The level of these notes; where they are few, near the level `above`."""
+        """The level of these notes, drawn towards the level `above` where they are few."""
         if not self.n:
             return above
         few = FEW * self.expected / self.n
@@ -346,8 +346,9 @@ def made_velocities(rows: np.ndarray,
                     given: GivenDynamics | None = None) -> np.ndarray:
     """(N,) velocities, 1 to 127, of (N, F) made rows. The same seed draws the same.
 
-    Without a table all are alike, and in parts that it lacks. To given notes that are all alike,
-    made ones are the same; beside others, they are as loud and as lively as these are.
+    Without a table, and in parts that it lacks, all velocities are the same. If all given notes
+    have one velocity, made notes have it too; else they are as loud and as lively as the given
+    ones.
     """
     if table is None:
         return np.full(len(rows), VELOCITY)
@@ -369,7 +370,7 @@ def made_velocities(rows: np.ndarray,
 class _Player:
     """What is drawn for one kind of a part in one song.
 
-    Parts and kinds draw from streams of their own: what is made of the others changes nothing.
+    Parts and kinds draw from streams of their own, so that none depends on the others' notes.
     """
 
     def __init__(self,
@@ -417,12 +418,12 @@ class _Player:
 
 
 def _normal(random: np.random.Generator, n: int) -> np.ndarray:
-    """(n,) standard normal draws without far ones."""
+    """(n,) standard normal draws, clipped at FARTHEST."""
     return np.clip(random.standard_normal(n), -FARTHEST, FARTHEST)
 
 
 def _in_a_row(draws: np.ndarray, follow: float) -> np.ndarray:
-    """Draws of which each keeps a share of the one before it; their variance stays."""
+    """Draws of which each keeps a share of the last one (AR(1)); the variance stays."""
     result = draws.copy()
     fresh = math.sqrt(1 - follow ** 2)
     for i in range(1, len(draws)):

@@ -58,10 +58,7 @@ def learn(songs: Sequence[Played], vocabulary: Vocabulary) -> DynamicsTable:
 
     Raises UserError if they are too few for any part.
     """
-    notes = Notes(*(np.concatenate(columns) for columns in zip(*(song.notes for song in songs),
-                                                               strict=True)))
-    velocity = np.concatenate([song.velocity for song in songs]).astype(float)
-    song = np.repeat(np.arange(len(songs)), [len(each.velocity) for each in songs])
+    notes, velocity, song = _joined(songs)
     names = kind_names(vocabulary)
     parts = {}
     ranks = []
@@ -86,6 +83,16 @@ def learn(songs: Sequence[Played], vocabulary: Vocabulary) -> DynamicsTable:
     return DynamicsTable(parts, vocabulary.steps_per_bar, _agreement(ranks), len(songs))
 
 
+def _joined(songs: Sequence[Played]) -> tuple[Notes, np.ndarray, np.ndarray]:
+    """The notes of all songs, the (N,) velocities of these, and (N,) indices of their songs."""
+    by_column = zip(*(song.notes for song in songs), strict=True)
+    notes = Notes(*map(np.concatenate, by_column))
+    velocity = np.concatenate([song.velocity for song in songs])
+    lengths = [len(song.velocity) for song in songs]
+    song = np.repeat(np.arange(len(songs)), lengths)
+    return notes, velocity.astype(float), song
+
+
 def _agreement(ranks: list[np.ndarray]) -> float:
     """The mean correlation of kinds, from the (n_songs,) ranks of each, nan where it is not played."""
     found = []
@@ -108,12 +115,14 @@ class _Learning:
                  steps_per_bar: int) -> None:
         """`velocity` and `song`, an index, are (N,) beside the notes."""
         self.steps_per_bar = steps_per_bar
-        enough = np.bincount(song, minlength=1)[song] >= ENOUGH_NOTES
+        n_notes = np.bincount(song, minlength=1)
+        enough = n_notes[song] >= ENOUGH_NOTES
         self.notes = notes.only(enough)
         self.velocity = velocity[enough]
         self.songs, self.song = np.unique(song[enough], return_inverse=True)
         self.n_songs = len(self.songs)
-        self.weight = 1 / np.bincount(self.song)[self.song] if self.n_songs else self.velocity
+        n_left = np.bincount(self.song)
+        self.weight = 1 / n_left[self.song]                  # (N,): every song counts alike
         self.level = self._mean_of_songs(self.velocity)      # (n_songs,)
         self.deviation = _without_means(self.velocity, self.song, self.notes.kind)
         self.spread = np.sqrt(self._mean_of_songs(self.deviation ** 2))
@@ -127,8 +136,9 @@ class _Learning:
     def ranks(self, n_songs: int) -> np.ndarray:
         """(n_songs,) 0 to 1: how lively each song is played; nan for one that is not here."""
         ranks = np.full(n_songs, np.nan)
-        order = np.argsort(np.argsort(self.spread, kind="stable"), kind="stable")
-        ranks[self.songs] = (order + 0.5) / self.n_songs
+        order = np.argsort(self.spread, kind="stable")
+        place = np.argsort(order, kind="stable")             # of each song in that order
+        ranks[self.songs] = (place + 0.5) / self.n_songs
         return ranks
 
     def kind(self, part: _Learning | None = None) -> KindDynamics:
@@ -179,7 +189,8 @@ class _Learning:
                 total -= found[factor][column]
                 found[factor] = sums / (weights + PRIOR)
                 total += found[factor][column]
-        return {factor: _rounded(values) for factor, values in found.items()}, total
+        rounded = {factor: _rounded(values) for factor, values in found.items()}
+        return rounded, total
 
     def _without_pattern(self, rest: np.ndarray) -> np.ndarray:
         """(N,) deviations without their song's mean at their place in the bar."""
@@ -199,7 +210,8 @@ class _Learning:
         single = max(float((rest ** 2).mean()) - bars - strikes, 0.0)
         variances = np.array([*patterns, bars, strikes, single])
         total = max(float((self.deviation ** 2).mean()), variances.sum())
-        return _rounded(variances / total if total else variances, 3)
+        shares = variances / total if total else variances
+        return _rounded(shares, 3)
 
     def _pattern_variances(self, rest: np.ndarray) -> tuple[float, float, float]:
         """Variances of patterns that return in each quarter, half bar and bar; of (N,) deviations."""

@@ -1,8 +1,8 @@
-"""Joining stems, event by event: every event of every stem stays, in tracks and on channels of its own.
+"""Join stems event by event: every event of every stem stays, on tracks and channels of its own.
 
 The first track holds what is said of the whole song: tempo map, meters, keys, markers, system
-messages. The others are the tracks of the stems, a track that plays on several channels as one
-for each. What two stems say alike of the whole song is written once.
+messages. The other tracks are those of the stems; a track that plays on several channels is split
+into one for each. What two stems both say of the whole song is written once.
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ from typing import NamedTuple
 
 from backline.common.errors import UserError
 from backline.music.channels import DRUM_CHANNEL, SetUp
-from backline.music.midi_edits import ABOUT_TRACK, CONTROL_CHANGE, PITCH_BEND, with_tempo
+from backline.music.midi_edits import ABOUT_TRACK, with_tempo
 from backline.music.midi_events import (
+    CONTROL_CHANGE,
     LONGEST_GAP,
     N_CHANNELS,
     NAME,
+    PITCH_BEND,
     PROGRAM_CHANGE,
     SIGNATURE,
     SYSEX,
@@ -95,10 +97,7 @@ def join_stems(stems: Sequence[Stem], vocabulary: Vocabulary) -> Joined:
 
 
 def common_ticks_per_quarter(resolutions: Sequence[int]) -> int:
-    """The least common multiple, in which every stem is exact, or else the finest.
-
-    MIDI cannot hold every multiple.
-    """
+    """The least common multiple, which keeps all stems exact; the finest if MIDI cannot hold it."""
     multiple = math.lcm(*resolutions)
     if multiple > MAX_TICKS_PER_QUARTER:
         return max(resolutions)
@@ -106,7 +105,7 @@ def common_ticks_per_quarter(resolutions: Sequence[int]) -> int:
 
 
 def rescale_tick(tick: int, old: int, new: int) -> int:
-    """The nearest tick in `new` ticks per quarter instead of `old`, a tie down."""
+    """`tick` in `new` ticks per quarter instead of `old`: the nearest; a tie goes down."""
     return -((old - 2 * new * tick) // (2 * old))
 
 
@@ -195,7 +194,7 @@ class Channels:
         return {channel for channel, is_drum in set_up.is_drum.items() if is_drum}
 
     def _shared_by(self, place: StemChannel) -> int:
-        """The channel of another of the same part, or else the last."""
+        """The channel of another voice of the same part, or else the last channel."""
         stem = self.stems[place[0]]
         of_part = [channel
                    for (index, _), channel in self.played.items()
@@ -206,7 +205,7 @@ class Channels:
         return channel
 
     def _give_to_silent(self) -> None:
-        """Channels that play no note go where they disturb none that does."""
+        """Put channels without notes where they disturb none that plays."""
         in_use = set(self.played.values())
         unused = [channel for channel in range(N_CHANNELS) if channel not in in_use]
         for index, stem in enumerate(self.stems):
@@ -236,7 +235,7 @@ class Channels:
 
 
 def _channels(midi: MidiTracks, only_played: bool) -> list[int]:
-    """Channels that messages of a file are for, or notes."""
+    """Channels that have messages in a file; with `only_played`, those that have notes."""
     found = {event.channel
              for events in midi.tracks
              for event in events
@@ -286,19 +285,19 @@ def _is_system(event: Event) -> bool:
 
 
 def _is_of_song(event: Event) -> bool:
-    """Whether it need not be said again if another stem says it at the same tick."""
+    """Whether an event is about the whole song: said by several stems, it is written once."""
     if _is_system(event):
         return event.kind == SYSEX and event.message[-1] == SYSEX_GOES_ON  # whole, not a packet
     return event.meta in (LYRIC, MARKER, CUE)
 
 
 def _goes_first(event: Event) -> bool:
-    """Whether it belongs into the first track. A reset of all channels comes before their programs."""
+    """Whether an event belongs in the first track: a reset must come before all programs."""
     return _is_system(event) or event.meta in (MARKER, CUE)
 
 
 def _by_channel(events: Sequence[Event]) -> list[list[Event]]:
-    """A track as one for each channel that it plays on; the first has all the rest."""
+    """Split a track by the channels it plays on; the first one keeps all other events."""
     played = sorted({event.channel for event in events if event.is_onset})
     others = played[1:]
     about = [event for event in events if event.meta in ABOUT_TRACK]
@@ -328,7 +327,7 @@ def _on_channels(events: Sequence[Event], index: int, channels: Channels) -> lis
 
 
 def _moved_prefix(event: Event, index: int, channels: Channels) -> Event:
-    """A message that says for which channel the next ones are."""
+    """A channel prefix (which channel the next messages are for), for its new channel."""
     value = meta_value(event.message)
     new = channels.channel((index, value[0])) if len(value) == 1 else None
     if new is None:
@@ -359,7 +358,7 @@ def _named(tracks: Sequence[PlayedTrack],
 
 
 def _miscast(midi: MidiTracks, parts: Sequence[int], vocabulary: Vocabulary) -> set[int]:
-    """Parts of which a track would be read as none or as another."""
+    """Parts with a track that would be read as another part, or as none."""
     song, voices = song_of_tracks(midi, "")
     try:
         casting = assign_parts(song, vocabulary)

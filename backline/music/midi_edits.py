@@ -1,4 +1,4 @@
-"""Taking things out of a MIDI file, event by event, so that all the rest stays as it was.
+"""Take things out of a MIDI file event by event, so that all the rest stays as it was.
 
 Ticks are those of the file. Nothing here changes its input.
 """
@@ -12,11 +12,13 @@ from typing import NamedTuple
 from backline.music.channels import DRUM_CHANNEL
 from backline.music.midi_events import (
     CHANNEL_PRESSURE,
+    CONTROL_CHANGE,
     KEY,
     N_CHANNELS,
     N_PITCHES,
     NAME,
     NOTE_OFF,
+    PITCH_BEND,
     PROGRAM_CHANGE,
     SIGNATURE,
     SYSEX,
@@ -33,8 +35,6 @@ from backline.music.midi_tracks import (
 from backline.music.players import Voice
 from backline.music.song import MICROSECONDS_PER_MINUTE
 
-CONTROL_CHANGE = 0xB0
-PITCH_BEND = 0xE0
 ALL_OFF = (120, 123)  # all sound off, all notes off
 SUSTAIN, SOSTENUTO, SOFT = 64, 66, 67
 PEDALS = (SUSTAIN, SOSTENUTO, SOFT)
@@ -45,7 +45,7 @@ SOUND_CONTROLLERS = (BANK, FINE_BANK, VOLUME, PAN, EXPRESSION, REVERB, CHORUS)
 PORT = 0x21
 ABOUT_TRACK = (0x00, NAME, 0x04, 0x20, PORT)
 STATES = (TEMPO, SIGNATURE, KEY)  # meta messages that hold until the next of their kind
-Track = Sequence[Event]
+Events = Sequence[Event]
 KeepNote = Callable[[int, Event], bool]  # of a track's index and a note-on
 
 
@@ -53,9 +53,9 @@ KeepNote = Callable[[int, Event], bool]  # of a track's index and a note-on
 
 
 def without_voices(midi: MidiTracks, voices: Collection[Voice]) -> MidiTracks:
-    """The file without what these voices play; tracks that then say nothing go as well.
+    """The file without what these voices play, and without tracks that then say nothing.
 
-    What a track says of the whole song (tempo, meter, key, markers, lyrics) stays.
+    What a track says of the whole song stays: tempo, meter, key, markers, lyrics.
     """
     left = tracks_without(midi, voices)
     ends = [midi.ends[index] for index in left]
@@ -76,7 +76,7 @@ def tracks_without(midi: MidiTracks, voices: Collection[Voice]) -> dict[int, tup
 
 
 def all_voices(midi: MidiTracks) -> list[Voice]:
-    """Each channel of each track that any message is for."""
+    """Each channel of each track that has messages."""
     voices = []
     for index, events in enumerate(midi.tracks):
         channels = {event.channel for event in events if event.channel >= 0}
@@ -101,7 +101,7 @@ def ports(midi: MidiTracks) -> list[int]:
 
 
 def used_places(midi: MidiTracks) -> set[Place]:
-    """Places that any message of the file is for."""
+    """Places that have messages in the file."""
     return {Place(port, event.channel)
             for port, events in zip(ports(midi), midi.tracks, strict=True)
             for event in events
@@ -109,7 +109,7 @@ def used_places(midi: MidiTracks) -> set[Place]:
 
 
 def free_places(midi: MidiTracks) -> list[Place]:
-    """Places of the file's ports that it leaves free, channels of drums left out."""
+    """Places on the file's ports that have no messages, except channels of drums."""
     used = used_places(midi)
     every = (Place(port, channel)
              for port in sorted(set(ports(midi)))
@@ -122,7 +122,7 @@ def free_places(midi: MidiTracks) -> list[Place]:
 def sound_of(midi: MidiTracks, voice: Voice, tick: int) -> list[bytes]:
     """What makes a voice sound as it does at `tick`: bank, program, volume, pan, effects.
 
-    Of what is said only later, the first counts. Messages are for channel 0.
+    Of what is set only after `tick`, the first setting counts. Messages are for channel 0.
     """
     said: dict[tuple[int, int], Event] = {}
     for event in midi.tracks[voice.track]:
@@ -138,7 +138,7 @@ def sound_of(midi: MidiTracks, voice: Voice, tick: int) -> list[bytes]:
 
 
 def _by_bank_first(event: Event) -> tuple[int, int]:
-    """A bank counts from the program change behind it on."""
+    """Put bank selects before the program: a bank takes effect with the next program change."""
     if event.kind == PROGRAM_CHANGE:
         return 1, 0
     number = event.message[1]
@@ -147,7 +147,7 @@ def _by_bank_first(event: Event) -> tuple[int, int]:
 
 
 def _state_name(event: Event) -> tuple[int, int]:
-    """What an event sets: its kind, and the number of a controller."""
+    """What an event sets: its kind, and the number of its controller if it has one."""
     number = event.message[1] if event.kind == CONTROL_CHANGE else 0
     return event.kind, number
 
@@ -156,9 +156,10 @@ def _state_name(event: Event) -> tuple[int, int]:
 
 
 class Released(NamedTuple):
-    """A file in which each note has its note-off; how many it lacked, and where they are now.
+    """A file in which each note has its note-off, and how many were added.
 
-    n_by_controller: those that a controller ended; the other `n_by_track` last as long as their track.
+    n_by_controller: where a controller ends the note.
+    n_by_track: where the track ends.
     """
 
     midi: MidiTracks
@@ -169,8 +170,8 @@ class Released(NamedTuple):
 def with_releases(midi: MidiTracks) -> Released:
     """The file with a note-off for each note that lacks one.
 
-    Left on, such a note would sound through all that is made behind it. One of the controllers that
-    silence a channel ends a note, unless a note-off of its own follows; else the end of its track.
+    Left on, such a note would sound through all that is made after it. It ends with a controller
+    that silences its channel, unless a note-off follows; else it ends with its track.
     """
     n_by_controller = n_by_track = 0
     tracks = []
@@ -189,11 +190,11 @@ def with_releases(midi: MidiTracks) -> Released:
     return Released(dataclasses.replace(midi, tracks=tuple(tracks)), n_by_controller, n_by_track)
 
 
-def _missing_offs(events: Track, channel: int, end: int) -> list[tuple[int, Event]]:
+def _missing_offs(events: Events, channel: int, end: int) -> list[tuple[int, Event]]:
     """Note-offs that a channel lacks, each with the index of the event that it goes before."""
     own = [i for i, event in enumerate(events) if event.channel == channel]
     has_own: dict[int, bool] = {}  # by pitch: whether a note-off is the next that is said of it
-    silenced: dict[int, set[int]] = {}  # by index of a controller: pitches with no note-off behind
+    silenced: dict[int, set[int]] = {}  # by index of a controller: pitches with no later note-off
     for i in reversed(own):
         event = events[i]
         if event.is_onset or event.is_release:
@@ -221,7 +222,7 @@ def _missing_offs(events: Track, channel: int, end: int) -> list[tuple[int, Even
 
 
 def _silences(event: Event) -> bool:
-    """Whether it switches off all notes of its channel."""
+    """Whether an event switches off all notes of its channel."""
     return event.kind == CONTROL_CHANGE and event.message[1] in ALL_OFF
 
 
@@ -237,10 +238,10 @@ def with_hole(midi: MidiTracks,
               start: int,
               end: int,
               goes: KeepNote) -> MidiTracks:
-    """The file without the notes of `voices` that `goes` says, and their pedals and bends within.
+    """The file without the notes of `voices` that `goes` picks, nor their pedals and bends there.
 
-    Pedals are up and bends centred while the hole, from tick `start` to before `end`, lasts; behind
-    it they are as they would have been. All other events stay.
+    In the hole, from tick `start` to before `end`, pedals are up and bends centred. After it they
+    are what they would have been. All other events stay.
     """
     tracks = []
     for index, events in enumerate(midi.tracks):
@@ -252,7 +253,7 @@ def with_hole(midi: MidiTracks,
     return dataclasses.replace(midi, tracks=tuple(tracks))
 
 
-def _voice_with_hole(events: Track,
+def _voice_with_hole(events: Events,
                      voice: Voice,
                      start: int,
                      end: int,
@@ -265,13 +266,13 @@ def _voice_with_hole(events: Track,
             if off is not None:
                 gone.add(own[off])
     before: dict[tuple[int, int], bytes] = {}  # in force where the hole begins
-    behind: dict[tuple[int, int], bytes] = {}  # and where it ends
+    after: dict[tuple[int, int], bytes] = {}  # and where it ends
     for i in own:
         event = events[i]
         if not _moves(event) or event.tick >= end:
             continue
         name = _state_name(event)
-        behind[name] = event.message
+        after[name] = event.message
         if event.tick < start:
             before[name] = event.message
         else:
@@ -280,27 +281,27 @@ def _voice_with_hole(events: Track,
                for message in before.values()
                if message != _at_rest(message)]
     restored = [Event(end, message)
-                for name, message in behind.items()
+                for name, message in after.items()
                 if message != _at_rest(message)]
     kept = [event for i, event in enumerate(events) if i not in gone]
     return tuple(_inserted(kept, [*at_rest, *restored]))
 
 
 def _moves(event: Event) -> bool:
-    """Whether it is of a pedal or a bend."""
+    """Whether an event moves a pedal or a bend."""
     is_pedal = event.kind == CONTROL_CHANGE and event.message[1] in PEDALS
     return is_pedal or event.kind == PITCH_BEND
 
 
 def _at_rest(message: bytes) -> bytes:
-    """The message that takes back a pedal or a bend."""
+    """The message that resets a pedal or a bend."""
     if message[0] & 0xF0 == PITCH_BEND:
         return message[:1] + CENTRE
     return message[:2] + b"\0"
 
 
-def _inserted(events: Track, new: Sequence[Event]) -> list[Event]:
-    """Events with `new` ones, each before those of its tick."""
+def _inserted(events: Events, new: Sequence[Event]) -> list[Event]:
+    """Events with `new` ones, each put before the others of its tick."""
     ranked = [(event.tick, 0, event) for event in new]
     ranked += [(event.tick, 1, event) for event in events]
     ranked.sort(key=lambda row: row[:2])
@@ -314,10 +315,10 @@ def cut_file(midi: MidiTracks,
              start: int,
              end: int,
              keep: KeepNote) -> MidiTracks:
-    """What happens from tick `start` to before `end`, counted from `start`, with the notes to `keep`.
+    """The file from tick `start` to before `end`, counted from `start`, with the notes to `keep`.
 
-    Programs, controllers, tempo, meter and key that hold at the start are said at tick 0; notes end
-    by the end.
+    Programs, controllers, tempo, meter and key in force at the start are set at tick 0. Notes are
+    cut at the end.
     """
     tracks = [tuple(_cut_track(index, events, start, end, keep))
               for index, events in enumerate(midi.tracks)]
@@ -326,7 +327,7 @@ def cut_file(midi: MidiTracks,
 
 
 def _cut_track(index: int,
-               events: Track,
+               events: Events,
                start: int,
                end: int,
                keep: KeepNote) -> list[Event]:
@@ -362,7 +363,7 @@ def _moved(event: Event, start: int, end: int) -> Event:
 
 
 def _lasting_name(event: Event) -> tuple | None:
-    """What an event sets for all that follows; None for what is over at once."""
+    """What an event sets for all that follows; None if it sets nothing that lasts."""
     if event.meta >= 0:
         is_lasting = event.meta in STATES or event.meta in ABOUT_TRACK
         return (event.meta,) if is_lasting else None
@@ -377,7 +378,7 @@ def _lasting_name(event: Event) -> tuple | None:
 
 
 def with_tempo(midi: MidiTracks, tempo: float) -> MidiTracks:
-    """The file at one tempo, in beats per minute; its ticks are unchanged."""
+    """The file at one tempo, in beats per minute. Its ticks stay."""
     microseconds = round(MICROSECONDS_PER_MINUTE / tempo)
     message = meta_message(TEMPO, microseconds.to_bytes(3, "big"))
     tracks = [[event for event in events if event.meta != TEMPO]
@@ -387,7 +388,7 @@ def with_tempo(midi: MidiTracks, tempo: float) -> MidiTracks:
 
 
 def with_finer_ticks(midi: MidiTracks, factor: int) -> MidiTracks:
-    """The file with so many times the ticks per quarter, and everything where it was."""
+    """The file with `factor` times the ticks per quarter; everything sounds when it did."""
     tracks = [tuple(Event(event.tick * factor, event.message) for event in events)
               for events in midi.tracks]
     return dataclasses.replace(
@@ -399,14 +400,14 @@ def with_finer_ticks(midi: MidiTracks, factor: int) -> MidiTracks:
 
 
 def ending_at(midi: MidiTracks, tick: int) -> MidiTracks:
-    """The file with all tracks ending at `tick`, or with their last event."""
+    """The file with every track ending at `tick`, or with its last event if that is later."""
     ends = [max([tick, *(event.tick for event in events)])
             for events in midi.tracks]
     return dataclasses.replace(midi, ends=tuple(ends))
 
 
 def without_texts(midi: MidiTracks, beginnings: tuple[bytes, ...]) -> MidiTracks:
-    """The file without text events that have one of these beginnings."""
+    """The file without text events that begin with one of these."""
     tracks = [tuple(event for event in events if not text_of(event).startswith(beginnings))
               for events in midi.tracks]
     return dataclasses.replace(midi, tracks=tuple(tracks))

@@ -1,12 +1,13 @@
-"""The events of a MIDI track: whether symusic reads them right, and writing them so that it does.
+"""The events of a MIDI track: one walk over them, and tracks mended so that symusic reads them.
 
-Tracks that symusic refuses, though every sequencer plays them, and those that it misreads in
-silence are walked event by event. That is a hundred times slower, and needed by few files.
+symusic refuses some tracks that every sequencer plays, and misreads others in silence. Those are
+mended event by event, which is a hundred times slower and needed by few files.
 """
 
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -20,6 +21,7 @@ KEY_PRESSURE = 0xA0
 CONTROL_CHANGE = 0xB0
 PROGRAM_CHANGE = 0xC0
 CHANNEL_PRESSURE = 0xD0
+PITCH_BEND = 0xE0
 SYSEX, SYSEX_GOES_ON, META = 0xF0, 0xF7, 0xFF
 # Kinds of meta event.
 NAME = 0x03
@@ -67,7 +69,7 @@ def is_readable(events: bytes) -> bool:
 def _longest_time(high: np.ndarray) -> int:
     """Ticks that the delta times of a track can come to at most.
 
-    symusic's clock has 32 bits. A delta time has seven bits in each byte, and one more byte behind
+    symusic's clock has 32 bits. A delta time has seven bits in each byte, and one more byte after
     each byte ≥ 0x80: those that are `high` (N,).
     """
     pairs = high[1:] & high[:-1]
@@ -129,53 +131,29 @@ def mend(data: bytes, place: int, where: str) -> tuple[bytes, int, int]:
     return track_chunk(bytes(out), offs), place, n_clipped
 
 
-def _walk(data: bytes,  # noqa: PLR0915 (a call for each event would take most of the time)
+def _walk(data: bytes,
           place: int,
           out: bytearray,
           sounding: list[int]) -> tuple[int, int]:
     """Write events to `out`, and count in `sounding` the notes left on.
 
     Returns the place after the last event, and how many data bytes were clipped.
-    Raises IndexError for an event that is cut off, ValueError for one that makes no sense.
+    Raises IndexError and ValueError, as `events_of` does.
     """
-    tick = status = n_clipped = 0
+    n_clipped = last_tick = 0
     this_tick = _Tick()
-    while place < len(data):  # one long loop: function calls would take most of its time
-        start = place
-        gap = data[place]
-        place += 1
-        if gap >= 0x80:
-            gap, place = number_at(data, start)
-        if gap:
+    for tick, start, status, first, second, n_over, end in events_of(data, place):
+        if tick > last_tick:
             this_tick.forget()
-        tick += gap
-        if tick >= LATE_TICKS:
-            raise ValueError(f"at tick {tick}, beyond any song")
-        out += data[start:place]
-        head = data[place]
-        if head >= SYSEX:
-            kept, place = _system(data, place)
-            if kept == END_OF_TRACK:
-                return place, n_clipped
-            out += kept
+            last_tick = tick
+        out += data[place:start]  # the delta time
+        place = end
+        if status >= SYSEX:
+            if status == META and first == END:
+                return min(end, len(data)), n_clipped
+            out += _readable_system(data, start, end)
             continue
-        if head >= 0x80:
-            status = head
-            place += 1
-        elif not status:
-            raise ValueError(f"of data alone (0x{head:02x})")
-        first = data[place]
-        second = 0
-        place += 1
-        if not PROGRAM_CHANGE <= status < CHANNEL_PRESSURE + N_CHANNELS:  # others have two bytes
-            second = data[place]
-            place += 1
-        if first | second > 127:
-            if status < KEY_PRESSURE and first > 127:
-                raise ValueError(f"with a note of pitch {first}")
-            n_clipped += (first > 127) + (second > 127)
-            first = min(first, 127)
-            second = min(second, 127)
+        n_clipped += n_over
         if status < KEY_PRESSURE:
             line = (status & 15) * N_PITCHES + first
             if status >= NOTE_ON and second:
@@ -208,7 +186,7 @@ class _Tick:
     def write_change(self, change: bytes, out: bytearray) -> None:
         """Write a program change, before the notes of its channel that stand in this tick.
 
-        Its time stands last in `out`. Of several changes behind a note the last counts.
+        Its time stands last in `out`. Of several changes after a note the last counts.
         """
         channel = change[0] & 15
         place = self.first_notes.get(channel)
@@ -227,33 +205,95 @@ class _Tick:
         out += NOTHING
 
 
-def _system(data: bytes, start: int) -> tuple[bytes, int]:
-    """What to write for the meta or system message at `start`, and the place after it."""
+def _readable_system(data: bytes, start: int, end: int) -> bytes:
+    """What to write for the meta or system message in `data[start:end]`."""
+    if data[start] != META:
+        return NOTHING
+    kind = data[start + 1]
+    if kind == NAME:
+        return data[start:end]
+    size, place = number_at(data, start + 2)
+    if kind == TEMPO and size >= 3:
+        return bytes([META, TEMPO, 3]) + data[place:place + 3]
+    if kind == SIGNATURE and size >= 2:
+        return bytes([META, SIGNATURE, 4]) + data[place:place + 2] + bytes(2)
+    return NOTHING
+
+
+# ---------------------------------------------------------------- the events of a track
+
+
+# Tick; place; status byte; two data bytes, 0 where there are fewer; how many of them were clipped;
+# the place after it. A plain tuple: named ones take several times as long to make.
+RawEvent = tuple[int, int, int, int, int, int, int]
+
+
+def events_of(data: bytes, place: int = 0) -> Iterator[RawEvent]:
+    """The events of a track from `place` on, up to its end of track or the end of the data.
+
+    The end of track is the last of them. Running status goes on across meta and system messages, as
+    files in the wild have it. The first data byte of a meta message is its kind. Data bytes over 127
+    are clipped, except a note's pitch.
+
+    Raises IndexError for an event that is cut off, ValueError for one that makes no sense, or for a
+    time beyond any song.
+    """
+    tick = status = 0
+    has_second = True  # data byte
+    size = len(data)
+    while place < size:  # one long loop: a function call for each event would double its time
+        gap = data[place]
+        place += 1
+        if gap:
+            if gap >= 0x80:
+                gap, place = number_at(data, place - 1)
+            tick += gap
+            if tick >= LATE_TICKS:
+                raise ValueError(f"at tick {tick}, beyond any song")
+        start = place
+        first = data[start]
+        if first >= 0x80:
+            if first >= SYSEX:
+                kind, place = _after_system(data, start)
+                yield tick, start, first, kind, 0, 0, place
+                if first == META and kind == END:
+                    return
+                continue
+            status = first
+            has_second = not PROGRAM_CHANGE <= status < PITCH_BEND
+            place += 1
+            first = data[place]
+        elif not status:
+            raise ValueError(f"of data alone (0x{first:02x})")
+        place += 1
+        second = n_over = 0
+        if has_second:
+            second = data[place]
+            place += 1
+        if first | second > 127:
+            if status < KEY_PRESSURE and first > 127:
+                raise ValueError(f"with a note of pitch {first}")
+            n_over = (first > 127) + (second > 127)
+            first = min(first, 127)
+            second = min(second, 127)
+        yield tick, start, status, first, second, n_over, place
+
+
+def _after_system(data: bytes, start: int) -> tuple[int, int]:
+    """The kind of the meta message at `start`, 0 for a system message, and the place after it."""
     head = data[start]
     place = start + 1
     if head not in (META, SYSEX, SYSEX_GOES_ON):
-        return NOTHING, place + SYSTEM_BYTES.get(head, 0)
-    kind = None
+        return 0, place + SYSTEM_BYTES.get(head, 0)
+    kind = 0
     if head == META:
         kind = data[place]
         place += 1
     size, place = number_at(data, place)
     end = place + size
-    if kind == END:
-        return END_OF_TRACK, min(end, len(data))
-    if end > len(data):
+    if end > len(data) and not (head == META and kind == END):
         raise IndexError
-    if kind == NAME:
-        return data[start:end], end
-    if kind == TEMPO and size >= 3:
-        beginning = bytes([META, TEMPO, 3])
-        value = data[place:place + 3]
-        return beginning + value, end
-    if kind == SIGNATURE and size >= 2:
-        beginning = bytes([META, SIGNATURE, 4])
-        value = data[place:place + 2]
-        return beginning + value + bytes(2), end
-    return NOTHING, end
+    return kind, end
 
 
 def number_at(data: bytes, place: int) -> tuple[int, int]:

@@ -1,7 +1,7 @@
-"""A MIDI file event by event, as it was given: nothing rounded, dropped or put in another order.
+"""A MIDI file event by event, as it was given: nothing is rounded, dropped or reordered.
 
-`midi_reader.py` reads notes, fast, for folders of songs. This module is for the one song that a
-person gives and gets back: its events travel as the bytes they are.
+`midi_reader.py` reads the notes of whole folders fast. This module is for the one song that a
+person gives and gets back: its events stay the bytes they are.
 """
 
 from __future__ import annotations
@@ -14,35 +14,35 @@ from typing import NamedTuple
 
 import numpy as np
 
-from backline.common.errors import UserError
+from backline.common.errors import UserError, counted
 from backline.music.channels import SetUp, program_from
+from backline.music.midi_chunks import open_chunks
 from backline.music.midi_events import (
-    CHANNEL_PRESSURE,
     CONTROL_CHANGE,
     END,
     END_OF_TRACK,
-    KEY_PRESSURE,
     LATE_TICKS,
     META,
-    N_CHANNELS,
     NAME,
     NOTE_OFF,
     NOTE_ON,
+    PITCH_BEND,
     PROGRAM_CHANGE,
     SIGNATURE,
     SYSEX,
     SYSEX_GOES_ON,
-    SYSTEM_BYTES,
     TEMPO,
+    events_of,
     number_at,
 )
-from backline.music.midi_reader import check_times, first_release, open_chunks
 from backline.music.names import decoded_name
 from backline.music.players import Voice, read_players
+from backline.music.releases import first_release
 from backline.music.song import (
     MICROSECONDS_PER_MINUTE,
     Song,
     Track,
+    check_times,
     meter_notices,
     rounded_tempo,
     time_signature,
@@ -91,7 +91,7 @@ class MidiTracks:
 
     tracks: the events of each, in the order of the file, without the end of track.
     ends: the tick at which each track ends.
-    notices: what was odd about the file, and read all the same.
+    notices: what was odd about the file but read all the same.
     """
 
     ticks_per_quarter: int
@@ -109,104 +109,69 @@ def read_tracks(path: str | Path, data: bytes | None = None) -> MidiTracks:
     Raises UserError, as `midi_reader.read_song` does.
     """
     chunks = open_chunks(path, data)
-    tracks = []
-    ends = []
     notices = list(chunks.notices)
     if chunks.others:
         notices.append(f"left out, as it is no track: {', '.join(chunks.others)}")
-    n_clipped = n_strange = n_behind = 0
-    for body in chunks.bodies:
-        reading = _Reading(body)
-        try:
-            reading.read()
-        except (IndexError, ValueError) as err:
-            reason = err if isinstance(err, ValueError) else "that is cut off"
-            raise UserError(f"{path}: damaged MIDI file (an event {reason}); export it "
-                            f"again") from None
-        tracks.append(tuple(reading.events))
-        ends.append(reading.tick)
-        n_clipped += reading.n_clipped
-        n_strange += reading.n_strange
-        rest = body[reading.place:]
-        n_behind += len(rest) if any(rest) else 0
-    if n_behind:
-        notices.append(f"{n_behind} byte{'s' * (n_behind != 1)} left out that a track holds behind "
+    try:
+        tracks = [_read_track(body) for body in chunks.bodies]
+    except (IndexError, ValueError) as err:
+        reason = err if isinstance(err, ValueError) else "that is cut off"
+        raise UserError(f"{path}: damaged MIDI file (an event {reason}); export it "
+                        f"again") from None
+    n_after = sum(track.n_after for track in tracks)
+    n_clipped = sum(track.n_clipped for track in tracks)
+    n_strange = sum(track.n_strange for track in tracks)
+    if n_after:
+        notices.append(f"{counted(n_after, 'byte')} left out that a track holds after "
                        f"its end")
     if n_clipped:
-        notices.append(f"{n_clipped} data byte{'s' * (n_clipped != 1)} over 127 clipped")
+        notices.append(f"{counted(n_clipped, 'data byte')} over 127 clipped")
     if n_strange:
-        notices.append(f"{n_strange} message{'s' * (n_strange != 1)} left out that no MIDI file "
+        notices.append(f"{counted(n_strange, 'message')} left out that no MIDI file "
                        f"may hold")
-    return MidiTracks(chunks.ticks_per_quarter, tuple(tracks), tuple(ends), tuple(notices))
+    return MidiTracks(
+        chunks.ticks_per_quarter,
+        tuple(track.events for track in tracks),
+        tuple(track.end for track in tracks),
+        tuple(notices),
+    )
 
 
-class _Reading:
-    """The events of one track chunk, read up to its end of track."""
+class _ReadTrack(NamedTuple):
+    """The events of one track chunk.
 
-    def __init__(self, body: bytes) -> None:
-        self.body = body
-        self.place = 0
-        self.tick = 0
-        self.status = 0  # running status goes on across meta and system messages
-        self.events: list[Event] = []
-        self.n_clipped = 0
-        self.n_strange = 0
+    end: the tick at which it ends.
+    n_clipped: data bytes over 127.
+    n_strange: messages that no MIDI file may hold, which are left out.
+    n_after: bytes after its end of track that are not all zero.
+    """
 
-    def read(self) -> None:
-        """Raises IndexError for an event that is cut off, ValueError for one that makes no sense."""
-        while self.place < len(self.body):
-            gap, self.place = number_at(self.body, self.place)
-            self.tick += gap
-            if self.tick >= LATE_TICKS:
-                raise ValueError(f"at tick {self.tick}, beyond any song")
-            if self.body[self.place] >= SYSEX:
-                if self._system_message() == END:
-                    return
-            else:
-                self._channel_message()
+    events: tuple[Event, ...]
+    end: int
+    n_clipped: int
+    n_strange: int
+    n_after: int
 
-    def _system_message(self) -> int:
-        """Read a meta or system message; returns the kind of a meta message, −1 for others."""
-        start = self.place
-        head = self.body[start]
-        place = start + 1
-        if head not in (META, SYSEX, SYSEX_GOES_ON):
-            self.place = place + SYSTEM_BYTES.get(head, 0)
-            self.n_strange += 1
-            return -1
-        kind = -1
-        if head == META:
-            kind = self.body[place]
-            place += 1
-        size, place = number_at(self.body, place)
-        end = place + size
-        self.place = end
-        if kind == END:
-            return END
-        if end > len(self.body):
-            raise IndexError
-        self.events.append(Event(self.tick, self.body[start:end]))
-        return kind
 
-    def _channel_message(self) -> None:
-        first = self.body[self.place]
-        if first >= 0x80:
-            self.status = first
-            self.place += 1
-        elif not self.status:
-            raise ValueError(f"of data alone (0x{first:02x})")
-        has_one = PROGRAM_CHANGE <= self.status < CHANNEL_PRESSURE + N_CHANNELS
-        size = 1 if has_one else 2
-        values = self.body[self.place:self.place + size]
-        if len(values) < size:
-            raise IndexError
-        self.place += size
-        if max(values) > 127:
-            if self.status < KEY_PRESSURE and values[0] > 127:
-                raise ValueError(f"with a note of pitch {values[0]}")
-            self.n_clipped += sum(value > 127 for value in values)
-            values = bytes(min(value, 127) for value in values)
-        self.events.append(Event(self.tick, bytes([self.status]) + values))
+def _read_track(body: bytes) -> _ReadTrack:
+    """Raises IndexError and ValueError, as `midi_events.events_of` does."""
+    events = []
+    n_clipped = n_strange = 0
+    end_tick = end = 0
+    for end_tick, start, status, first, second, n_over, end in events_of(body):
+        if status in (META, SYSEX, SYSEX_GOES_ON):
+            if status != META or first != END:
+                events.append(Event(end_tick, body[start:end]))
+        elif status > SYSEX:
+            n_strange += 1
+        else:
+            n_clipped += n_over
+            has_one = PROGRAM_CHANGE <= status < PITCH_BEND
+            values = (status, first) if has_one else (status, first, second)
+            events.append(Event(end_tick, bytes(values)))
+    rest = body[end:]
+    n_after = len(rest) if any(rest) else 0
+    return _ReadTrack(tuple(events), end_tick, n_clipped, n_strange, n_after)
 
 
 # ---------------------------------------------------------------- writing
@@ -234,7 +199,7 @@ def _chunk(events: Iterable[Event], end: int) -> bytes:
 
 
 def _variable_length(number: int) -> bytes:
-    """A number as MIDI writes it: seven bits a byte, all but the last with the eighth set."""
+    """A number as MIDI writes it: seven bits a byte, the eighth bit set in all but the last."""
     octets = [number & 0x7F]
     while number := number >> 7:
         octets.append(number & 0x7F | 0x80)
@@ -252,7 +217,7 @@ def text_of(event: Event) -> bytes:
 
 
 def meta_value(message: bytes) -> bytes:
-    """What a meta message holds behind its length."""
+    """The value of a meta message, without its length."""
     size, start = number_at(message, 2)
     return message[start:start + size]
 
@@ -263,17 +228,15 @@ def meta_value(message: bytes) -> bytes:
 def song_of_tracks(midi: MidiTracks, where: str) -> tuple[Song, tuple[Voice, ...]]:
     """The notes of a file, a track of the song for each voice that plays some; and these voices.
 
-    A voice has the program that most of its notes are played with; events of one tick count before
-    its notes. A voice whose track names none has the one that another track gives its channel. A
-    note ends at the first note-off of its pitch after its onset, or with its track.
+    A voice has the program that most of its notes are played with; a program change in the tick of
+    a note counts before it. If its track names no program, the voice has the one that another track
+    sets its channel to. A note ends at the first note-off of its pitch after its onset, or with its
+    track.
 
     Raises UserError about times beyond any song.
     """
     tracks = []
     voices = []
-    tempos = []
-    signatures = []
-    as_written = []  # their numerators and powers of two
     n_unended = 0
     set_up = _set_up(midi)
     changes = _program_changes(midi)
@@ -298,34 +261,58 @@ def song_of_tracks(midi: MidiTracks, where: str) -> tuple[Song, tuple[Voice, ...
                 channel=channel,
             ))
             voices.append(Voice(index, channel))
-        for event in events:
-            if event.meta == TEMPO:
-                microseconds = int.from_bytes(meta_value(event.message)[:3], "big")
-                if microseconds:
-                    tempo = rounded_tempo(MICROSECONDS_PER_MINUTE / microseconds)
-                    tempos.append((event.tick, tempo))
-            elif event.meta == SIGNATURE:
-                value = meta_value(event.message)
-                if len(value) >= 2:
-                    signatures.append(time_signature(event.tick, value[0], value[1]))
-                    as_written.append((value[0], value[1]))
+    signatures = _signatures(midi)
+    by_tick = sorted(signatures, key=lambda signature: signature[0])
+    as_written = [(numerator, power) for _, numerator, power in signatures]
     notices = [*midi.notices, *meter_notices(as_written)]
     if n_unended:
-        notices.append(f"{n_unended} note{'s' * (n_unended != 1)} never switched off")
-    texts = [text for events in midi.tracks for text in map(text_of, events) if text]
-    players = read_players(texts, len(midi.tracks))
+        notices.append(f"{counted(n_unended, 'note')} never switched off")
     song = Song(
         midi.ticks_per_quarter,
         tuple(tracks),
-        tuple(sorted(tempos, key=lambda tempo: tempo[0])),
-        tuple(sorted(signatures, key=lambda signature: signature.tick)),
+        _tempos(midi),
+        tuple(time_signature(*signature) for signature in by_tick),
         tuple(notices),
         last_end_of_track=max(midi.ends, default=0),
-        players={name: tuple(voices.index(voice) for voice in own if voice in voices)
-                 for name, own in players.items()},
+        players=_players(midi, voices),
     )
     check_times(song.end_tick, song.ticks_per_quarter, where)
     return song, tuple(voices)
+
+
+def _metas(midi: MidiTracks, kind: int) -> list[tuple[int, bytes]]:
+    """Tick and value of the meta events of a kind, track by track."""
+    found = []
+    for events in midi.tracks:
+        found += [(event.tick, meta_value(event.message))
+                  for event in events
+                  if event.meta == kind]
+    return found
+
+
+def _tempos(midi: MidiTracks) -> tuple[tuple[int, float], ...]:
+    """Tick and tempo of the tempo changes, by tick; those of one tick in the file's order."""
+    tempos = []
+    for tick, value in _metas(midi, TEMPO):
+        microseconds = int.from_bytes(value[:3], "big")
+        if microseconds:
+            tempos.append((tick, rounded_tempo(MICROSECONDS_PER_MINUTE / microseconds)))
+    return tuple(sorted(tempos, key=lambda tempo: tempo[0]))
+
+
+def _signatures(midi: MidiTracks) -> list[tuple[int, int, int]]:
+    """Tick, numerator and power of two of the time signatures, track by track."""
+    return [(tick, value[0], value[1])
+            for tick, value in _metas(midi, SIGNATURE)
+            if len(value) >= 2]
+
+
+def _players(midi: MidiTracks, voices: list[Voice]) -> dict[str, tuple[int, ...]]:
+    """Who plays which part, if the file says so: by the part's name, indices into `voices`."""
+    texts = [text for _, text in _metas(midi, TEXT) if text]
+    said = read_players(texts, len(midi.tracks))
+    return {name: tuple(voices.index(voice) for voice in own if voice in voices)
+            for name, own in said.items()}
 
 
 def _track_name(events: Iterable[Event]) -> str:
@@ -351,8 +338,8 @@ def _notes(events: Sequence[Event], end: int) -> tuple[np.ndarray, int]:
 def note_pairs(events: Sequence[Event]) -> list[tuple[int, int | None]]:
     """Indices of the note-on and note-off of each note of one voice, in the order of the onsets.
 
-    Of overlapping notes of one pitch the first on has the first off, as MIDI files are mostly
-    meant. A note that is never switched off has None.
+    Overlapping notes of one pitch are paired first in, first out, as most files mean it. A note
+    that is never switched off has None.
     """
     pairs: list[tuple[int, int | None]] = []
     sounding: dict[int, list[int]] = {}  # by pitch: places in `pairs`
@@ -367,7 +354,7 @@ def note_pairs(events: Sequence[Event]) -> list[tuple[int, int | None]]:
 
 
 def _main_program(events: Iterable[Event]) -> int | None:
-    """The program of most of a voice's notes; None if none is named."""
+    """The program that most of a voice's notes are played with; None if it names none."""
     by_tick = sorted(events, key=lambda event: (event.tick, event.is_onset))
     program = None
     counts: dict[int | None, int] = {}

@@ -1,4 +1,4 @@
-"""Names that MIDI files give their tracks, as text that a terminal can show."""
+"""The names that MIDI files give their tracks, as text that is safe on a terminal."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ BYTE_ORDER_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
 
 def decoded_name(data: bytes) -> str:
-    """The text of a name, which MIDI gives no encoding: UTF-8 or 16, Shift-JIS or Latin-1."""
+    """The text of a name. MIDI names no encoding: UTF-8, UTF-16, Shift-JIS and Latin-1 are tried."""
     if data.startswith(BYTE_ORDER_MARKS):
         return printable(data.decode("utf-16", "replace"))
     try:
@@ -17,16 +17,16 @@ def decoded_name(data: bytes) -> str:
 
 
 def _japanese(data: bytes) -> str:
-    """Text in Shift-JIS; nothing if it holds no kana, as accents of Latin-1 may pass for kanji."""
+    """Text in Shift-JIS; "" if it holds no kana, since accents in Latin-1 look like kanji."""
     text = data.decode("cp932", "ignore")
     is_japanese = any(KANA[0] <= letter <= KANA[1] for letter in text)
     return text if is_japanese else ""
 
 
 def printable(text: str) -> str:
-    """Text on one line, without characters that would move a terminal's cursor or change its colours.
+    """Text on one line, without characters that move a terminal's cursor or change its colours.
 
-    Old sequencers fill up names with zeros, and a name is anybody's: it may hold whole escapes.
+    Old sequencers pad names with zeros. A name may also hold whole escape sequences.
     """
     shown = "".join(letter if letter.isprintable() else " " for letter in text)
     return " ".join(shown.split())

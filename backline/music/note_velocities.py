@@ -1,6 +1,6 @@
-"""Which velocity each note of a song was struck with, as its MIDI file says.
+"""The velocity of each note of a song, from its MIDI file.
 
-Rows of ids hold no velocities. They are looked up in the file that the rows were made of.
+Rows of ids hold no velocities. They are looked up in the file that the rows were made from.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from backline.music.midi_tracks import MidiTracks
 from backline.music.players import Voice
 from backline.music.vocab import BAR, FIRST_ID, PITCH_INSTRUMENT, START_POS, Vocabulary
 
-UNKNOWN = 0  # no note has this velocity: it is how MIDI switches notes off
+UNKNOWN_VELOCITY = 0  # no note has this velocity: it is how MIDI switches notes off
 
 
 def strikes_of_parts(midi: MidiTracks,
                      voices: Sequence[Voice],
                      assignment: Assignment) -> list[np.ndarray]:
-    """For each part, (N, 3) int64 onset (ticks), pitch and velocity of what its tracks strike.
+    """For each part, (N, 3) int64 onset in ticks, pitch and velocity of its note-ons.
 
-    `voices` are those of the song that `assignment` gives the parts of; see `song_of_tracks`.
+    `voices` belong to the tracks of the song that `assignment` is about; see `song_of_tracks`.
     """
     found: dict[Voice, list[tuple[int, int, int]]] = {voice: [] for voice in voices}
     for track, events in enumerate(midi.tracks):
@@ -43,9 +43,9 @@ def row_velocities(rows: np.ndarray,
                    strikes: Sequence[np.ndarray],
                    ticks_per_quarter: int,
                    vocabulary: Vocabulary) -> np.ndarray:
-    """(N,) velocities of (N, F) rows; of several strikes that fall into one row, the loudest.
+    """(N,) velocities of (N, F) rows. Of several note-ons in one row, the loudest counts.
 
-    A row that no strike falls into, such as a note moved by octaves, is UNKNOWN.
+    A row without a note-on, such as a note moved by octaves, is UNKNOWN_VELOCITY.
 
     Args:
         strikes: for each part of the vocabulary, as `strikes_of_parts` finds them, in ticks from
@@ -70,7 +70,7 @@ def row_velocities(rows: np.ndarray,
     wanted_step = bar * vocabulary.steps_per_bar + rows[:, START_POS] - FIRST_ID
     wanted = wanted_step * n_ids + rows[:, PITCH_INSTRUMENT]
     place = np.searchsorted(key, wanted, side="right") - 1   # the last of equal keys is the loudest
-    velocities = np.full(len(rows), UNKNOWN)
+    velocities = np.full(len(rows), UNKNOWN_VELOCITY)
     if len(key):
         is_found = (place >= 0) & (key[place] == wanted)
         velocities[is_found] = velocity[place[is_found]]

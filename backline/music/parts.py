@@ -91,7 +91,7 @@ def fit_bars(parts: list[np.ndarray],
              where: str) -> list[Piece]:
     """Cut a song's parts into pieces that the vocabulary's bars hold; usually one, the song itself.
 
-    Raises UserError if the song is to be left out. With `long_songs` skip a piece may be too long.
+    Raises UserError if the song is to be left out. With `long_songs` skip, a piece may be too long.
     """
     bar_ticks = QUARTERS_PER_BAR * song.ticks_per_quarter
     longest = vocabulary.bars * bar_ticks
@@ -140,7 +140,7 @@ def _playable_stretches(song: Song, choices: Choices, where: str) -> list[Stretc
 
 
 class Arranged(NamedTuple):
-    """What became of a song: its pieces, and what a report says of the way."""
+    """What became of a song: its pieces, and what the report says about it."""
 
     pieces: list[Piece]
     lost: Counter[str]  # notes left out, by reason
@@ -182,7 +182,7 @@ def arrange(song: Song,
 
 
 def describe_song(song: Song, assignment: Assignment) -> dict[str, Any]:
-    """What a report says of a song: its time line, who plays each part and why, who is left out.
+    """What the report says of a song: its time line, who plays each part and why, who is left out.
 
     Tracks are numbered as --part does.
     """

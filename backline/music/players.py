@@ -1,6 +1,6 @@
-"""Who plays what in a song that this program wrote around a given one, as the song itself says.
+"""Who plays what, as a text event in songs that this program wrote around a given one.
 
-What a person said, or the name of the given file, is nowhere else in it.
+Nothing else in such a song tells what a person said, or how the given file was named.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ PLAYERS_BEGINNING = f'{{"format":"{PLAYERS_FORMAT}"'.encode()  # of the text eve
 
 
 class Voice(NamedTuple):
-    """What plays notes in a file: one channel of one of its tracks, both counted from 0."""
+    """One channel of one track of a file, both counted from 0."""
 
     track: int
     channel: int
@@ -27,9 +27,9 @@ def players_text(players: Mapping[str, Sequence[Voice]], n_tracks: int) -> bytes
 
 
 def read_players(texts: Sequence[bytes], n_tracks: int) -> dict[str, list[Voice]]:
-    """What the first of some texts that is of `players_text` says.
+    """The voices of each part, from the first of some texts that `players_text` wrote.
 
-    Nothing where none is, or where the file has other tracks than it had when it was written.
+    Empty if there is none, or if the file no longer has the number of tracks it was written with.
     """
     found = [text for text in texts if text.startswith(PLAYERS_BEGINNING)]
     try:

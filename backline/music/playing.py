@@ -1,7 +1,7 @@
-"""What a track plays like, by its notes alone: drums, bass, or neither for sure.
+"""Whether a track is played like drums or like a bass, by its notes alone.
 
 `python -m benchmarks.bench_roles` measures how often this is right. Keys cannot be told from
-guitars, strings and pads by their notes, so nothing is said of them.
+guitars, strings and pads by their notes, so they are never guessed.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def plays_like(notes: np.ndarray, ticks_per_quarter: int) -> str | None:
 
 
 def play_like(tracks: Mapping[int, np.ndarray], ticks_per_quarter: int) -> dict[int, str]:
-    """What the tracks of one song play like, those that are clear. Of two basses neither is."""
+    """What the tracks of one song play like, where that is clear. Two basses are not."""
     found = {}
     for i, notes in tracks.items():
         like = plays_like(notes, ticks_per_quarter)

@@ -1,7 +1,7 @@
 """When given notes are read: some bars ahead, so that what is made can prepare for them.
 
-Given notes are read a bar at a time. Behind BOS come those of the first `lookahead_bars` bars;
-behind the first made note of a bar come those of the bar that is so much later. This order depends
+Given notes are read a bar at a time. After BOS come those of the first `lookahead_bars` bars;
+after the first made note of a bar come those of the bar that is so much later. This order depends
 only on the past, so sampling can follow it; and almost every made note still follows the made note
 before it, as in ordinary songs. The idea is that of Anticipatory Music Transformer (Thickstun et
 al. 2023, section 3), here on compound tokens.
@@ -45,7 +45,7 @@ def reading_order(bars: np.ndarray,
                   lookahead_bars: int) -> np.ndarray:
     """(N,) indices of the notes of one song in the order in which they are read.
 
-    Given notes that come due behind the last made note stand at the end.
+    Given notes that come due after the last made note stand at the end.
 
     Args:
         bars: (N,) of each note; those of the made notes ascend.

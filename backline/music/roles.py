@@ -11,6 +11,7 @@ import functools
 import re
 import unicodedata
 
+from backline.common.errors import UserError, suggestion
 from backline.music.vocab import Part, Vocabulary, load_vocabulary
 
 Phrase = tuple[str, ...]
@@ -47,6 +48,32 @@ def part_asked_for(text: str, vocabulary: Vocabulary) -> str | None:
         return None
     name, = parts
     return name
+
+
+def part_name(text: str, vocabulary: Vocabulary) -> str:
+    """The part that somebody means by its name or a synonym, in any letter case.
+
+    Raises UserError.
+    """
+    name = part_asked_for(text, vocabulary)
+    if name is None:
+        known = vocabulary.part_names
+        raise UserError(f"unknown part {text!r:.40}; the model plays {', '.join(known)}"
+                        f"{suggestion(text, known)}")
+    return name
+
+
+def parse_parts(text: str, vocabulary: Vocabulary) -> tuple[str, ...]:
+    """Names of parts in "Bass, keys", in the order of the vocabulary. Raises UserError."""
+    known = vocabulary.part_names
+    found: set[str] = set()
+    for item in filter(None, map(str.strip, text.split(","))):
+        several_words = part_asked_for(item, vocabulary)  # "bass guitar"
+        found.update([several_words] if several_words else
+                     [part_name(word, vocabulary) for word in item.split()])
+    if not found:
+        raise UserError(f"{text!r} names no part; the model plays {', '.join(known)}")
+    return tuple(name for name in known if name in found)
 
 
 def _phrases_in(text: str, vocabulary: Vocabulary) -> list[frozenset[str]]:

@@ -272,7 +272,7 @@ def _returns(song: SongBars,
     """How much of each part's bar comes back `gap` bars later, and where that can be said.
 
     Two bars are compared by their onsets: those that both have, of all that they have (Jaccard
-    1912). Nothing is said where the first bar rests, or where the second lies behind the song.
+    1912). Nothing is said where the first bar rests, or where the second lies after the song.
 
     Returns:
         (n_bars, n_parts) shares, 0 where nothing is said; (n_bars, n_parts) bool.

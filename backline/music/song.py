@@ -22,6 +22,8 @@ FASTEST = MICROSECONDS_PER_MINUTE
 TICKS_PER_QUARTER = 96  # of songs made from tokens
 MAX_TICKS_PER_QUARTER = 0x7FFF  # 15 bits of a MIDI header
 LARGEST_POWER = 7  # of two, in a time signature that is meant: 128ths
+# Longest song that is read, in quarters: a day of music. Past it the times are garbage.
+MAX_QUARTERS = 24 * 60 * 240
 VELOCITY = 100  # of notes whose velocity nobody says
 NO_NOTES = np.zeros((0, 3), np.int64)
 
@@ -37,13 +39,13 @@ class TimeSignature(NamedTuple):
 def time_signature(tick: int, numerator: int, power: int) -> TimeSignature:
     """The signature of a MIDI file's `numerator` over two to the `power`, a byte each.
 
-    What no bar can be is read as parsers read it: the denominator is a byte too.
+    A power that no bar can have wraps as in common parsers, where the denominator is a byte too.
     """
     return TimeSignature(tick, numerator, 1 << power % 32 & 0xFF)
 
 
 def meter_notices(signatures: Sequence[tuple[int, int]]) -> list[str]:
-    """A line if some of a file's signatures, numerators over powers of two, are beyond belief."""
+    """A line about signatures, (numerator, power of two), that no bar can have; else no line."""
     strange = [(numerator, power)
                for numerator, power in signatures
                if not numerator or power > LARGEST_POWER]
@@ -66,7 +68,7 @@ class Track:
     notes: (N, 3) int64: onset and end in ticks, pitch.
     is_drum: whether it is on the drum channel, or on one that the file sets up for drums.
     has_program: whether the file names its program; else `program` is 0.
-    shares_name: whether its name is that of several channels, and so says little of any.
+    shares_name: whether several channels share its name, which then says little about any.
     channel: counted from 0; −1 where it is not known.
     """
 
@@ -84,9 +86,9 @@ class Song:
     """A MIDI file's notes and time line.
 
     `tempos` are (tick, beats per minute) pairs; both lists are sorted by tick.
-    `notices` say what was odd about the file, and read all the same; an ordinary file has none.
-    `players` are, by the part's name, indices of the tracks that the file itself says play it.
-    `last_end_of_track` is the tick at which the longest track ends, where that is known.
+    `notices` say what was odd about the file but read all the same; an ordinary file has none.
+    `players` maps a part's name to the indices of the tracks that play it, if the file says so.
+    `last_end_of_track` is the tick at which the longest track ends, if that is known.
     """
 
     ticks_per_quarter: int
@@ -135,7 +137,7 @@ class Song:
 
 
 def rounded_tempo(tempo: float) -> float:
-    """A tempo as songs hold it: to three digits after the point, and within what MIDI can say."""
+    """A tempo as songs hold it: to three decimals, and within the range of MIDI."""
     return min(max(round(tempo, 3), SLOWEST), FASTEST)
 
 
@@ -147,3 +149,11 @@ def check_tempo(tempo: Any, where: str) -> float:
                         f"beats per minute, not {tempo!r:.40}; correct it, or leave it out for "
                         f"{DEFAULT_TEMPO:g}")
     return float(tempo)
+
+
+def check_times(last_tick: int, ticks_per_quarter: int, where: str) -> None:
+    """Raise UserError if the last note ends beyond any song."""
+    latest = last_tick / ticks_per_quarter
+    if latest > MAX_QUARTERS:
+        raise UserError(f"{where}: has a note at quarter {latest:.0f}, beyond any song; its times "
+                        f"are damaged")

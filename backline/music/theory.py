@@ -81,7 +81,7 @@ def pitch_class(name: str) -> int:
 
 
 def scale_name(text: str) -> str:
-    """The scale in SCALES of a name, a synonym or a beginning of its words: min, Aeolian, "harm min".
+    """The name in SCALES of a scale, by name, synonym or prefix: min, Aeolian, "harm min".
 
     "M" is major, "m" minor. Raises UserError: no such scale, or several.
     """
@@ -99,7 +99,7 @@ def scale_name(text: str) -> str:
 
 
 def _begin(beginnings: Sequence[str], words: Sequence[str]) -> bool:
-    """Whether there are as many words as beginnings, and each begins so."""
+    """Whether there are as many words as prefixes, and each begins with its prefix."""
     if len(beginnings) != len(words):
         return False
     pairs = zip(words, beginnings, strict=True)
@@ -126,10 +126,10 @@ def parse_key(text: str) -> tuple[str, str]:
 
 
 def scale_in_key(key: str, scale: str) -> tuple[str, str]:
-    """Tonic and scale of what may name the scale twice, as `--key Am --scale dorian` does.
+    """Tonic and scale where both may name the scale, as in `--key Am --scale dorian`.
 
-    A key that is plain minor or major says which third there is; the scale says the rest. Without
-    either the scale is major. Raises UserError: they contradict each other.
+    A key that is plain minor or major gives the third, and the scale gives the rest. If neither
+    names a scale, it is major. Raises UserError if they contradict each other.
     """
     tonic, of_key = parse_key(key)
     if not of_key or not scale:
@@ -182,7 +182,7 @@ def pitch_set(text: str) -> frozenset[int]:
 
 
 def _pitches_of(item: str) -> Sequence[int]:
-    """The pitches of a pitch, a range or a piece of the drum kit. Raises UserError."""
+    """The pitches that a pitch, a range or a piece of the drum kit names. Raises UserError."""
     pitch = r"\d{1,3}|[A-Ga-g][#b♯♭]?-?\d"
     match = re.fullmatch(f"({pitch})(?:-({pitch}))?", item)
     if match:
@@ -201,7 +201,7 @@ def _pitches_of(item: str) -> Sequence[int]:
 
 
 def _pitch(text: str) -> int:
-    """A pitch of a number or a note's name; C4 is 60. It may lie outside of MIDI's range."""
+    """The pitch of a number or a note's name; C4 is 60. It may lie outside MIDI's range."""
     if text.isdigit():
         return int(text)
     match = re.fullmatch(r"(.)([^-]?)(-?\d)", text)

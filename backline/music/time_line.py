@@ -1,6 +1,6 @@
-"""The time line of a song that several files tell: one tempo map, one meter, one key.
+"""One time line from several files: one tempo map, one meter, one key.
 
-Each is that of the first file that has one. What another file says differently is left out, and a
+Each comes from the first file that has one. Where another file differs, its map is left out, and a
 line says so.
 """
 
@@ -28,7 +28,7 @@ SHORTEST = {TEMPO: 3, SIGNATURE: 2, KEY: 2, START: 1}  # bytes of a value that m
 
 
 class Source(NamedTuple):
-    """A file and how messages call it."""
+    """A file and its name in messages."""
 
     name: str
     midi: MidiTracks
@@ -68,7 +68,7 @@ def _events_of(midi: MidiTracks, kind: int) -> list[Event]:
 
 
 def _as_map(events: Sequence[Event], kind: int) -> list[tuple[int, str]]:
-    """The ticks from which something else holds, and what; of one tick the last counts."""
+    """(tick, value) of each change; of several at one tick, the last counts."""
     at_ticks = {0: UNSAID[kind]}
     for event in events:
         value = meta_value(event.message)
@@ -82,7 +82,7 @@ def _as_map(events: Sequence[Event], kind: int) -> list[tuple[int, str]]:
 
 
 def _meaning(kind: int, value: bytes) -> str:
-    """What the value of an event says to people."""
+    """The value of an event in words."""
     if kind == TEMPO:
         tempo = MICROSECONDS_PER_MINUTE / int.from_bytes(value[:3], "big")
         return f"{rounded_tempo(tempo):g}"
@@ -100,7 +100,7 @@ def _meaning(kind: int, value: bytes) -> str:
 
 
 def _text(changes: Sequence[tuple[int, str]]) -> str:
-    """A map on a line: its first value, and what or how much comes behind it."""
+    """A map on one line: its first value, and the next one or how many more there are."""
     _, first = changes[0]
     if len(changes) == 1:
         return first

@@ -1,7 +1,7 @@
-"""Read one track chunk with symusic, and tell which channel and program each of its tracks has.
+"""Read one track chunk with symusic, and find the channel and program of each of its tracks.
 
-symusic makes a track of each channel and program of a chunk, sorted by them, and tells neither the
-channel nor whether the program is one that the file names. The first events of a chunk tell both.
+symusic makes one track for each channel and program of a chunk, sorted by them. It does not tell
+the channel, nor whether the file names the program. The first events of a chunk tell both.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ def _offs(channel: int) -> bytes:
 OFFS = [_offs(channel) for channel in range(N_CHANNELS)]
 
 
-class Player(NamedTuple):
-    """Who plays a track of symusic's.
+class ChannelProgram(NamedTuple):
+    """The channel and program of one of symusic's tracks.
 
     channel: −1 where it is not known.
     program: None where the chunk names none.
@@ -58,17 +58,17 @@ class Player(NamedTuple):
 
 
 class TrackChunk(NamedTuple):
-    """What symusic reads in a track chunk, and a voice for each of its tracks with notes."""
+    """What symusic reads in a track chunk, and the player of each of its tracks with notes."""
 
     body: bytes
     score: Any
     playing: list[Any]
-    voices: list[Player]
+    voices: list[ChannelProgram]
     n_clipped: int  # data bytes over 127
 
 
 class ParserError(Exception):
-    """What the parser threw: its error classes differ by version."""
+    """What symusic threw: its own error classes differ by version."""
 
 
 def read_track(body: bytes,
@@ -90,10 +90,10 @@ def read_track(body: bytes,
     found = _survey(body, playing)
     if found.has_late_change and as_it_stands:
         return read_track(body, False, ticks_per_quarter, where)
-    voices = [Player(channel, program, found.banks[channel], found.first_onsets[channel])
+    voices = [ChannelProgram(channel, program, found.banks[channel], found.first_onsets[channel])
               for channel, program in found.voices]
     if [voice.program or 0 for voice in voices] != [track.program for track in playing]:
-        voices = [Player(DRUM_CHANNEL if track.is_drum else -1, track.program or None)
+        voices = [ChannelProgram(DRUM_CHANNEL if track.is_drum else -1, track.program or None)
                   for track in playing]
     return TrackChunk(body, score, playing, voices, n_clipped)
 
@@ -109,7 +109,7 @@ def _parse(chunk: bytes, ticks_per_quarter: int) -> tuple[Any, list[Any]]:
 
 
 def _survey(body: bytes, playing: list[Any]) -> Survey:
-    """What a chunk says of its channels, read as far as needed; nothing if it is damaged."""
+    """The survey of a chunk, read as far as needed; an empty one if it is damaged."""
     if not playing:
         return Survey()
     has_several_programs = sum(each in body for each in NOTE_ONS) < len(playing)
@@ -132,7 +132,7 @@ def _survey(body: bytes, playing: list[Any]) -> Survey:
 
 
 def song_tracks(chunks: Sequence[TrackChunk], notes: np.ndarray) -> tuple[Track, ...]:
-    """The tracks of a song: the next of (N, 3) `notes` are those of each track that plays."""
+    """The tracks of a song. (N, 3) `notes` are those of its playing tracks, one after another."""
     set_up = SetUp()
     for chunk in chunks:
         set_up.read(chunk.body)
@@ -162,8 +162,8 @@ def song_tracks(chunks: Sequence[TrackChunk], notes: np.ndarray) -> tuple[Track,
     return tuple(tracks)
 
 
-def _program_elsewhere(voice: Player, others: Sequence[TrackChunk]) -> int | None:
-    """The program that chunks which do not play on a voice's channel give it."""
+def _program_elsewhere(voice: ChannelProgram, others: Sequence[TrackChunk]) -> int | None:
+    """The program that other chunks set a channel to, if they do not play on it themselves."""
     changes = []
     for chunk in others:
         if PROGRAM_CHANGES[voice.channel] in chunk.body:

@@ -29,7 +29,7 @@ from backline.common.settings import config_from_dict, config_to_dict
 
 FIELDS = ("bar", "start_pos", "note_dur", "pitch_instrument")
 BAR, START_POS, NOTE_DUR, PITCH_INSTRUMENT = range(len(FIELDS))
-# Rows of training may have more columns: one marks given notes, behind it come those of controls.
+# Rows of training may have more columns: one marks given notes, and those of controls come after it.
 GIVEN = len(FIELDS)
 FIRST_CONTROL = GIVEN + 1
 # The order of a note's families when one is chosen after another: when, what, how long.

@@ -1,13 +1,18 @@
 """The tensor dataset `.pt`, or `.pt.xz`: how it is written, read and split by song.
 
-A dict of plain data and tensors: `blocks` (N, T, F), the songs joined end to end (each begun by its BOS row and
-ended by its EOS row) and cut into rows of T notes, the last unfilled row dropped; `song_starts`, the row of notes
-at which each song begins; `songs`, their names in the same order, as UTF-8 with a zero byte between; `clusters`, for
-each song the index of the first of its near-duplicates, which stand next to each other. Version 1 (names as a list,
-no clusters) and the predecessor's bare (N, T, F) tensor are read too.
+A dict of plain data and tensors:
 
-A `.pt.xz` is the same file compressed, for a machine that it has to be carried to. It is the same dataset: its hash is
-that of the bytes within. A `.pt` is mapped into memory, a `.pt.xz` is decompressed there.
+    blocks       (N, T, F): the songs joined end to end, each between its BOS and its EOS row, and
+                 cut into rows of T notes; the last unfilled row is dropped
+    song_starts  the row of notes at which each song begins
+    songs        their names in the same order, as UTF-8 with a zero byte between
+    clusters     for each song the index of the first of its near-duplicates, which stand next to
+                 each other
+
+Version 1 (names as a list, no clusters) and the predecessor's bare (N, T, F) tensor are read too.
+
+A `.pt.xz` is the same file compressed, to be carried to another machine. It is the same dataset:
+its hash is that of the bytes within. A `.pt` is mapped into memory, a `.pt.xz` decompressed there.
 """
 
 from __future__ import annotations
@@ -36,6 +41,11 @@ from backline.layers.torch_io import load_plain
 from backline.music.vocab import BAR, BOS, EOS, FIELDS, FIRST_ID, Vocabulary, load_vocabulary
 
 FORMAT, VERSION = "pooled-dataset", 2
+KINDS = {"vocabulary": dict,
+         "blocks": Tensor,
+         "songs": Tensor,
+         "song_starts": Tensor,
+         "clusters": Tensor}  # of what a dataset holds
 REMEDY = "make one with prepare.py"
 SEPARATOR = "\0"  # of the songs' names: no file name holds it
 ALIGNMENT = 64  # bytes, of a tensor in the file
@@ -58,6 +68,7 @@ class Dataset:
 
     @property
     def n_songs(self) -> int:
+        """How many songs it holds."""
         return len(self.songs)
 
 
@@ -88,10 +99,14 @@ class Songs(NamedTuple):
     notes: Iterable[bytes]  # (N, F) ids of each in the vocabulary's `id_type`, one song after another
 
 
-def write_dataset(path: Path, songs: Songs, block_size: int, vocabulary: Vocabulary, facts: dict[str, Any]) -> Counts:
-    """Join songs and write them as a dataset. Notes go straight to the file: memory holds one song at a time.
+def write_dataset(path: Path,
+                  songs: Songs,
+                  block_size: int,
+                  vocabulary: Vocabulary,
+                  facts: dict[str, Any]) -> Counts:
+    """Join songs and write them as a dataset, compressed if the name ends in .xz.
 
-    It is compressed where the name ends in .xz.
+    Notes go straight to the file: memory holds one song at a time.
 
     Raises UserError if there are fewer notes than one block.
     """
@@ -99,28 +114,44 @@ def write_dataset(path: Path, songs: Songs, block_size: int, vocabulary: Vocabul
     total = int(sizes.sum())
     n_blocks = total // block_size
     if not n_blocks:
-        raise UserError(f"{path}: {len(sizes)} songs have {total} notes, fewer than one block of {block_size}; "
-                        f"add songs, or give a smaller -b")
-    first = np.concatenate([[True], songs.clusters[1:] != songs.clusters[:-1]])
-    clusters = np.maximum.accumulate(np.where(first, np.arange(len(sizes)), 0))
+        raise UserError(f"{path}: {len(sizes)} songs have {total} notes, fewer than one block of "
+                        f"{block_size}; add songs, or give a smaller -b")
+    shape = (n_blocks, block_size, len(FIELDS))
     n_name_bytes = sum(len(name) for name in _name_bytes(songs.names))
     with _scratch_folder(path) as scratch:
         # Sparse placeholder files, never read: they only give the two tensors their sizes.
-        blocks = np.memmap(scratch / "blocks", vocabulary.id_type, "w+", shape=(n_blocks, block_size, len(FIELDS)))
+        blocks = np.memmap(scratch / "blocks", vocabulary.id_type, "w+", shape=shape)
         names = np.memmap(scratch / "songs", np.uint8, "w+", shape=(n_name_bytes,))
-        data = {"format": FORMAT, "version": VERSION, "vocabulary": vocabulary.to_dict(),
-                "blocks": torch.from_numpy(blocks), "songs": torch.from_numpy(names),
-                "song_starts": torch.from_numpy(np.cumsum(sizes) - sizes), "clusters": torch.from_numpy(clusters),
-                **facts}
-        streams = {"blocks": _between_edges(songs.notes, blocks.nbytes, vocabulary), "songs": _name_bytes(songs.names)}
+        data = {
+            "format": FORMAT,
+            "version": VERSION,
+            "vocabulary": vocabulary.to_dict(),
+            "blocks": torch.from_numpy(blocks),
+            "songs": torch.from_numpy(names),
+            "song_starts": torch.from_numpy(np.cumsum(sizes) - sizes),
+            "clusters": torch.from_numpy(_first_of_cluster(songs.clusters)),
+            **facts,
+        }
+        streams = {
+            "blocks": _between_edges(songs.notes, blocks.nbytes, vocabulary),
+            "songs": _name_bytes(songs.names),
+        }
         with replacing(path) as file:
             if path.suffix != PACKED:
                 _save(data, streams, scratch / "archive", file)
-            else:  # in two goes: an archive is written by going back, which a compressed file does not let one
+            else:  # in two steps: writing an archive seeks back, which a compressed file cannot
                 with open(scratch / "plain", "w+b") as plain:
                     _save(data, streams, scratch / "archive", plain)
                     _pack(plain, file)
     return Counts(total, n_blocks, total - n_blocks * block_size)
+
+
+def _first_of_cluster(labels: np.ndarray) -> np.ndarray:
+    """(n,) int64: for each song the index of the first one with its label, which stand in a row."""
+    is_new = labels[1:] != labels[:-1]
+    is_first = np.concatenate([[True], is_new])
+    places = np.where(is_first, np.arange(len(labels)), 0)
+    return np.maximum.accumulate(places)
 
 
 def _name_bytes(names: Iterable[str]) -> Iterator[bytes]:
@@ -143,18 +174,22 @@ def _scratch_folder(path: Path) -> Iterator[Path]:
 
 def _between_edges(notes: Iterable[bytes], n_bytes: int, vocabulary: Vocabulary) -> Iterator[bytes]:
     """The notes of each song between a BOS and an EOS row; `n_bytes` of them in all."""
-    bos, eos = (np.full(len(FIELDS), special, vocabulary.id_type).tobytes() for special in (BOS, EOS))
+    bos = np.full(len(FIELDS), BOS, vocabulary.id_type).tobytes()
+    eos = np.full(len(FIELDS), EOS, vocabulary.id_type).tobytes()
     for song in notes:
         piece = (bos + song + eos)[:n_bytes]
         n_bytes -= len(piece)
         yield piece
 
 
-def _save(data: dict[str, Any], streams: dict[str, Iterator[bytes]], scratch: Path, file: BinaryIO) -> None:
-    """What `torch.save(data, file)` writes, the tensors named in `streams` from there instead of from memory.
+def _save(data: dict[str, Any],
+          streams: dict[str, Iterator[bytes]],
+          scratch: Path,
+          file: BinaryIO) -> None:
+    """Write what `torch.save(data, file)` would, with the tensors in `streams` from there.
 
-    torch writes the archive without the tensors' data, which are then put in: a .pt file is a zip file of one stored
-    record per tensor, numbered in their order.
+    torch writes the archive without the tensors' data, which are then put in: a .pt file is a zip
+    file with one stored record per tensor, numbered in their order.
     """
     with torch.serialization.skip_data():
         torch.save(data, scratch)
@@ -188,8 +223,13 @@ def _pack(plain: BinaryIO, packed: BinaryIO) -> None:
     """Compress all of `plain`."""
     n_bytes = plain.seek(0, os.SEEK_END)
     plain.seek(0)
-    with _lzma().open(packed, "wb") as file, tqdm(desc="compressing", total=n_bytes, unit="B", unit_scale=True,
-                                                  leave=False, disable=None) as bar:
+    progress = tqdm(desc="compressing",
+                    total=n_bytes,
+                    unit="B",
+                    unit_scale=True,
+                    leave=False,
+                    disable=None)
+    with _lzma().open(packed, "wb") as file, progress as bar:
         while chunk := plain.read(CHUNK_BYTES):
             file.write(chunk)
             bar.update(len(chunk))
@@ -197,7 +237,7 @@ def _pack(plain: BinaryIO, packed: BinaryIO) -> None:
 
 @contextlib.contextmanager
 def _plain(path: Path) -> Iterator[BinaryIO]:
-    """Open a dataset for reading, decompressed on the way if need be. Raises UserError if that cannot be."""
+    """Open a dataset for reading, decompressed if need be. Raises UserError if that is impossible."""
     check_file(path)
     if path.suffix != PACKED:
         with open(path, "rb") as file:
@@ -235,7 +275,8 @@ def load_dataset(path: Path, vocabulary: Vocabulary | None = None) -> Dataset:
     """Memory-map a dataset, or decompress it in memory.
 
     Args:
-        vocabulary: the one it must have been made with; also that of a bare tensor (default: the default one).
+        vocabulary: the one it must have been made with; of a bare tensor, the one it is in (default:
+            the default vocabulary).
     Raises:
         UserError: not a dataset, damaged, or made with another vocabulary.
     """
@@ -246,28 +287,37 @@ def load_dataset(path: Path, vocabulary: Vocabulary | None = None) -> Dataset:
     data = load_plain(path, mmap=True, content=content)
     if isinstance(data, Tensor):
         return _from_bare_tensor(path, data, vocabulary or load_vocabulary())
-    if not isinstance(data, dict) or data.get("format") != FORMAT:
-        raise UserError(f"{path}: not a dataset; {REMEDY}")
-    if data.get("version") not in (1, VERSION):
-        raise UserError(f"{path}: dataset version {data.get('version')}, this program reads {VERSION}; {REMEDY}")
-    if data["version"] == 1:
-        data = _as_version_2(data)
-    kinds = {"vocabulary": dict, "blocks": Tensor, "songs": Tensor, "song_starts": Tensor, "clusters": Tensor}
-    for key, kind in kinds.items():
-        if not isinstance(data.get(key), kind):
-            raise UserError(f"{path}: its {key!r} is damaged or missing; {REMEDY}")
+    data = _whole(path, data)
     own = load_vocabulary(data["vocabulary"])
     if vocabulary is not None and own.digest != vocabulary.digest:
-        raise UserError(f"{path}: made with another vocabulary than the model ({vocabulary.difference(own)}); tokenize "
-                        f"and prepare the songs again, both with --vocab and the model's vocabulary, or take a "
-                        f"model of this one (a new one: train without -fp)")
+        raise UserError(f"{path}: made with another vocabulary than the model "
+                        f"({vocabulary.difference(own)}); tokenize and prepare the songs again, both "
+                        f"with --vocab and the model's vocabulary, or take a model of this one (a new "
+                        f"one: train without -fp)")
     _check_blocks(path, data["blocks"], own)
     songs = _decoded_names(data["songs"])
     if not _is_index(data["song_starts"], data["clusters"], len(songs)):
         raise UserError(f"{path}: its index of songs is damaged; {REMEDY}")
-    notes = data["blocks"].view(-1, len(FIELDS))  # (M, F)
     block_size = data["blocks"].shape[1]
-    return Dataset(notes, block_size, songs, data["song_starts"].numpy(), data["clusters"].numpy(), own)
+    notes = data["blocks"].view(-1, len(FIELDS))                   # (M, F)
+    starts = data["song_starts"].numpy()
+    clusters = data["clusters"].numpy()
+    return Dataset(notes, block_size, songs, starts, clusters, own)
+
+
+def _whole(path: Path, data: Any) -> dict[str, Any]:
+    """The data of a dataset in today's version. Raises UserError if it is none, or lacks something."""
+    if not isinstance(data, dict) or data.get("format") != FORMAT:
+        raise UserError(f"{path}: not a dataset; {REMEDY}")
+    version = data.get("version")
+    if version not in (1, VERSION):
+        raise UserError(f"{path}: dataset version {version}, this program reads {VERSION}; {REMEDY}")
+    if version == 1:
+        data = _as_version_2(data)
+    for key, kind in KINDS.items():
+        if not isinstance(data.get(key), kind):
+            raise UserError(f"{path}: its {key!r} is damaged or missing; {REMEDY}")
+    return data
 
 
 def _as_version_2(data: dict[str, Any]) -> dict[str, Any]:
@@ -285,7 +335,8 @@ def _as_version_2(data: dict[str, Any]) -> dict[str, Any]:
 
 def _decoded_names(songs: Tensor) -> tuple[str, ...]:
     """The names of songs, from their bytes (uint8)."""
-    return tuple(os.fsdecode(songs.numpy().tobytes()).split(SEPARATOR))
+    text = os.fsdecode(songs.numpy().tobytes())
+    return tuple(text.split(SEPARATOR))
 
 
 def _is_index(starts: Tensor, clusters: Tensor, n_songs: int) -> bool:
@@ -301,28 +352,33 @@ def _from_bare_tensor(path: Path, blocks: Tensor, vocabulary: Vocabulary) -> Dat
     _check_blocks(path, blocks, vocabulary)
     notes = blocks.reshape(-1, len(FIELDS))
     starts = np.flatnonzero((notes == BOS).all(dim=1).numpy())
-    if not len(starts) or starts[0]:  # what stands before the first BOS row is a song cut at its beginning
+    if not len(starts) or starts[0]:  # before the first BOS row is a song cut at its beginning
         starts = np.concatenate([[0], starts])
-    return Dataset(notes, blocks.shape[1], tuple(f"song {i}" for i in range(len(starts))), starts,
-                   np.arange(len(starts)), vocabulary)
+    names = tuple(f"song {i}" for i in range(len(starts)))
+    clusters = np.arange(len(starts))
+    return Dataset(notes, blocks.shape[1], names, starts, clusters, vocabulary)
 
 
 def _check_blocks(path: Path, blocks: Tensor, vocabulary: Vocabulary) -> None:
     whole = not blocks.is_floating_point() and not blocks.is_complex() and blocks.dtype != torch.bool
     if blocks.ndim != 3 or blocks.shape[2] != len(FIELDS) or not len(blocks) or not whole:
-        raise UserError(f"{path}: holds a {blocks.dtype} tensor of shape {list(blocks.shape)}, where whole numbers "
-                        f"of shape [N, T, {len(FIELDS)}] are needed; {REMEDY}")
-    sample = blocks[::-(-len(blocks) // CHECKED_ROWS)]  # all of a small dataset; a large one would take minutes
-    highest = sample.amax(dim=(0, 1)).tolist()
-    if any(top >= size for top, size in zip(highest, vocabulary.sizes, strict=True)) or sample.min() < 0:
-        raise UserError(f"{path}: ids up to {highest}, but the vocabulary's sizes are {list(vocabulary.sizes)}; "
-                        f"{REMEDY}")
+        raise UserError(f"{path}: holds a {blocks.dtype} tensor of shape {list(blocks.shape)}, where "
+                        f"whole numbers of shape [N, T, {len(FIELDS)}] are needed; {REMEDY}")
+    step = -(-len(blocks) // CHECKED_ROWS)  # 1 for a small dataset; all of a large one takes minutes
+    sample = blocks[::step]
+    highest = sample.amax(dim=(0, 1)).tolist()                     # of each field
+    is_beyond = [top >= size for top, size in zip(highest, vocabulary.sizes, strict=True)]
+    if any(is_beyond) or sample.min() < 0:
+        raise UserError(f"{path}: ids up to {highest}, but the vocabulary's sizes are "
+                        f"{list(vocabulary.sizes)}; {REMEDY}")
 
 
 def song_rows(dataset: Dataset, song: int) -> Tensor:
-    """(N, F) rows of one song, those of BOS and EOS included; the last song may be cut off by the last full block."""
-    end = dataset.song_starts[song + 1] if song + 1 < dataset.n_songs else len(dataset.notes)
-    return dataset.notes[dataset.song_starts[song]:end].long()
+    """(N, F) rows of one song, with BOS and EOS; the last may be cut off with the last full block."""
+    start = dataset.song_starts[song]
+    is_last = song + 1 == dataset.n_songs
+    end = len(dataset.notes) if is_last else dataset.song_starts[song + 1]
+    return dataset.notes[start:end].long()
 
 
 def song_notes(dataset: Dataset, song: int) -> np.ndarray:
@@ -332,24 +388,29 @@ def song_notes(dataset: Dataset, song: int) -> np.ndarray:
 
 
 def split_by_song(dataset: Dataset, train_split: float) -> Split:
-    """The first `train_split` share of songs for training, the rest held out; the row across the cut is dropped.
+    """The first `train_split` share of songs for training, the rest held out.
 
-    Near-duplicates stay on one side: the cut lies between two clusters. Few songs are no error: the cut moves to
-    where it leaves rows on both sides, and if it nowhere does, rows are halved until it does. The notice says so.
-    Songs without a whole row are in no row, but keep their side.
+    The row across the cut is dropped. Near-duplicates stay on one side: the cut lies between two
+    clusters. Few songs are no error: the cut moves to where it leaves rows on both sides, and if no
+    cut does, rows are halved until one does. The notice says so. Songs without a whole row are in
+    no row, but keep their side.
 
     Raises UserError for a share outside 0 to 1, or if there is only one song.
     """
     if not 0 < train_split < 1:
         raise UserError(f"--train_split {train_split} must lie between 0 and 1")
     if dataset.n_songs < 2:
-        raise UserError("the dataset holds one song, and none is left to hold out; prepare at least two")
-    wanted = min(max(round(dataset.n_songs * train_split), 1), dataset.n_songs - 1)
-    cuts, notices = np.flatnonzero(np.diff(dataset.clusters)) + 1, []
+        raise UserError("the dataset holds one song, and none is left to hold out; prepare at least "
+                        "two")
+    wanted = round(dataset.n_songs * train_split)
+    wanted = min(max(wanted, 1), dataset.n_songs - 1)
+    cuts = np.flatnonzero(np.diff(dataset.clusters)) + 1
+    notices = []
     if not len(cuts):
         cuts = np.arange(1, dataset.n_songs)
         notices = ["all songs are near-duplicates of each other: held-out losses will look too good"]
-    by_distance = cuts[np.argsort(np.abs(cuts - wanted), kind="stable")].tolist()
+    distance = np.abs(cuts - wanted)
+    by_distance = cuts[np.argsort(distance, kind="stable")].tolist()
     size = dataset.block_size
     while size >= SHORTEST_BLOCK:
         for n_train in by_distance:
@@ -365,6 +426,9 @@ def split_by_song(dataset: Dataset, train_split: float) -> Split:
 
 
 def _cut(dataset: Dataset, n_train: int, size: int) -> Split:
-    rows = dataset.notes[:len(dataset.notes) // size * size].view(-1, size, len(FIELDS))
-    cut = int(dataset.song_starts[n_train])
-    return Split(rows[:cut // size], rows[-(-cut // size):], dataset.songs[n_train:])
+    n_rows = len(dataset.notes) // size
+    rows = dataset.notes[:n_rows * size].view(n_rows, size, len(FIELDS))
+    cut = int(dataset.song_starts[n_train])  # in notes
+    last_before = cut // size
+    first_after = -(-cut // size)
+    return Split(rows[:last_before], rows[first_after:], dataset.songs[n_train:])

@@ -166,6 +166,6 @@ class SongStore:
 
 
 def _truncate(file: BinaryIO, size: int) -> None:
-    """Drop what stands behind the first `size` bytes, and go on writing there."""
+    """Drop what comes after the first `size` bytes, and go on writing there."""
     file.truncate(size)
     file.seek(size)

@@ -1,4 +1,4 @@
-"""Changes to training rows on the fly, so that no song is seen twice the same; files stay as they are.
+"""Changes to training rows, drawn anew for each epoch; the files stay as they are.
 
 Shapes: B rows, T notes of a row, L notes from which one is made, C columns (fields, and what stands
 beside them), S shifts, V ids of pitches.
@@ -39,7 +39,7 @@ class Transposition:
         self.moved = torch.where(is_melodic, ids + self.shifts[:, None], ids)  # (S, V)
         inside = (self.moved >= 0) & (self.moved < len(ids))
         part_after = part[self.moved.clamp(0, len(ids) - 1)]
-        self.fits = inside & (part_after == part)                          # (S, V): in range after the move
+        self.fits = inside & (part_after == part)                          # (S, V): stays in range
 
     def __call__(self, rows: Tensor, generator: torch.Generator) -> Tensor:
         """Move each of (B, T, C) rows by a shift that keeps all its notes in range.
@@ -99,7 +99,10 @@ def crop_start(n_notes: int, length: int, generator: torch.Generator) -> int:
     return int(torch.randint(max(n_starts, 1), (1,), generator=generator))
 
 
-def windows_from(notes: Notes | Tensor, firsts: Tensor, length: int, end: int | None = None) -> Tensor:
+def windows_from(notes: Notes | Tensor,
+                 firsts: Tensor,
+                 length: int,
+                 end: int | None = None) -> Tensor:
     """Rows (B, T, C) of `length` T notes from (M, C) `notes`, beginning with `firsts` (B,).
 
     From the note `end` on (default: M) they are PAD.

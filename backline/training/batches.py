@@ -2,7 +2,7 @@
 
 Shapes: B rows of a batch, T notes of a row, L notes from which one is made, M notes of all songs, C
 columns. The columns are the F fields; where the model can be given notes, one more that marks them;
-and where it can be told what to play, the K controls behind that (`music.controls`).
+and where it can be told what to play, the K controls after that (`music.controls`).
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""Training rows made into tasks: given parts to play to, and bars to fill, in the order that `reading_order.py` says.
+"""Turn training rows into tasks: given parts to play to, and bars to fill.
 
-The idea is that of Anticipatory Music Transformer (Thickstun et al. 2023, section 3), here on compound tokens.
+Notes come in the order of `reading_order.py`. The idea is that of Anticipatory Music Transformer
+(Thickstun et al. 2023, section 3), here on compound tokens.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ from backline.music.vocab import (
     Vocabulary,
 )
 
-REACH = 2  # windows of notes from which a task's one is made: given notes come early, silent ones not at all
+# Windows of notes from which a task's one is made: given notes come early, silent ones not at all.
+REACH = 2
 LONGEST_FILL = 8  # bars
 SILENT_SHARE = 0.2  # of the parts that are not made: they are silent instead of given
 SOME_PARTS_SHARE = 0.3  # of the fills: they fill some parts only
@@ -38,7 +40,7 @@ NEVER = 2**40  # a bar later than all
 
 @dataclasses.dataclass(frozen=True)
 class Anticipation:
-    """Turns a share of the training rows into tasks: some parts made to others, or bars filled in the middle."""
+    """Turns a share of the training rows into tasks: parts made to others, or bars in the middle."""
 
     vocabulary: Vocabulary
     lookahead_bars: int
@@ -48,7 +50,7 @@ class Anticipation:
         """Tasks made of rows (B, L, F), or the first `length` T notes of those that are not drawn.
 
         Args:
-            rows: L ≥ T. They may have the column GIVEN already, and controls behind it.
+            rows: L ≥ T. They may have the column GIVEN already, and controls after it.
         Returns:
             (B, T, F + 1) or (B, T, C) int64. Column GIVEN is 1 for given notes, and for padding.
         """
@@ -64,7 +66,10 @@ class Anticipation:
         return torch.from_numpy(result)
 
     def _task(self, row: np.ndarray, length: int, random: np.random.Generator) -> np.ndarray:
-        """(T, C) notes: those of one window (L, C) reordered, perhaps some left out, cut or padded to `length`."""
+        """(T, C) notes of a task: those of one window (L, C) reordered, some perhaps left out.
+
+        They are cut or padded to `length`.
+        """
         row = row[row[:, BAR] != PAD]
         begins = np.flatnonzero(row[:, BAR] == BOS)
         begins = np.concatenate([[0], begins[begins > 0]])
@@ -108,8 +113,14 @@ class Anticipation:
             self._tell(piece)
         return piece
 
-    def _some_bars_filled(self, piece: np.ndarray, in_sight: int, random: np.random.Generator) -> np.ndarray:
-        """Make some bars of (N, C) notes a fill; it begins in the first `in_sight` notes, seldom at their start."""
+    def _some_bars_filled(self,
+                          piece: np.ndarray,
+                          in_sight: int,
+                          random: np.random.Generator) -> np.ndarray:
+        """Make some bars of (N, C) notes a fill.
+
+        It begins in the bar of one of the first `in_sight` notes, but for a quarter of these.
+        """
         bars = piece[:in_sight, BAR]
         bars = bars[bars >= FIRST_ID]
         if not len(bars):
@@ -151,29 +162,36 @@ class Anticipation:
     def _tell(self, piece: np.ndarray) -> None:
         """Replace the controls of (N, C) notes by what is known while they are made, in place.
 
-        A given note is read early: it has the sheet and the bars left of the last note made. Chords are
-        those of the given notes alone, since those of all would give away what is to be made.
+        A given note is read early: it has the sheet and the bars left of the last note made. Chords
+        are those of the given notes alone, since those of all would give away what is to be made.
         """
-        if not len(piece):
-            return
-        made = piece[:, GIVEN] == 0
-        places = np.where(made, np.arange(len(piece)), 0)
-        last_made = np.maximum.accumulate(places)             # (N,)
         n_chord = len(CHORD_FIELDS)
+        is_made = piece[:, GIVEN] == 0
+        places = np.where(is_made, np.arange(len(piece)), 0)
+        last_made = np.maximum.accumulate(places)             # (N,)
         piece[:, FIRST_CONTROL:-n_chord] = piece[last_made, FIRST_CONTROL:-n_chord]
+        if (piece[:, BAR] >= FIRST_ID).any():
+            told = piece[:, -n_chord:]                        # (N, 3)
+            known = self._chords_of_given(piece)
+            piece[:, -n_chord:] = np.where(told == UNKNOWN, UNKNOWN, known)
+
+    def _chords_of_given(self, piece: np.ndarray) -> np.ndarray:
+        """(N, 3) ids of the chord at each of (N, C) rows, as the given ones alone have it.
+
+        At least one of them is a note; BOS and EOS have no chord.
+        """
         is_note = piece[:, BAR] >= FIRST_ID
-        if not is_note.any():
-            return
         bars = piece[:, BAR] - FIRST_ID
         first_bar = int(bars[is_note].min())
         n_bars = int(bars[is_note].max()) - first_bar + 1
-        chords = estimate_chords(piece[~made, :len(FIELDS)], self.vocabulary, first_bar, n_bars)
+        given = piece[piece[:, GIVEN] != 0, :len(FIELDS)]
+        chords = estimate_chords(given, self.vocabulary, first_bar, n_bars)  # (2 * n_bars, 3)
         chords[chords == NONE] = UNKNOWN  # what is to be made may have one
-        in_second_half = piece[:, START_POS] - FIRST_ID >= self.vocabulary.steps_per_bar // HALVES_PER_BAR
-        half_bar = np.where(is_note, HALVES_PER_BAR * (bars - first_bar) + in_second_half, 0)
-        known = np.where(is_note[:, None], chords[half_bar], UNKNOWN)
-        were_unknown = piece[:, -n_chord:] == UNKNOWN
-        piece[:, -n_chord:] = np.where(were_unknown, UNKNOWN, known)
+        steps_per_half = self.vocabulary.steps_per_bar // HALVES_PER_BAR
+        in_second_half = piece[:, START_POS] - FIRST_ID >= steps_per_half
+        half_bar = HALVES_PER_BAR * (bars - first_bar) + in_second_half
+        half_bar = np.where(is_note, half_bar, 0)             # (N,)
+        return np.where(is_note[:, None], chords[half_bar], UNKNOWN)
 
     def _ordered(self, piece: np.ndarray, given: np.ndarray) -> np.ndarray:
         """Notes (N, C) of one song in the order of reading, those that are `given` (N,) marked."""

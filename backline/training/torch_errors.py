@@ -1,10 +1,10 @@
-"""What errors of torch mean to the person who trains: its own texts speak of allocators and stacks."""
+"""What torch's errors mean to people who train. Its own texts speak of allocators and stacks."""
 
 from __future__ import annotations
 
 import torch
 
-# Of the CPU's allocators (Linux and Mac, Windows) and of Apple's GPUs; CUDA's have a class of their own.
+# What allocators say: of CPUs (Linux and Mac, Windows), of Apple's GPUs. CUDA's errors have a class.
 OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
 COMPILER_MODULES = ("torch._dynamo.", "torch._inductor.", "torch._functorch.", "triton.")
 
@@ -38,7 +38,10 @@ def smaller_batches(batch_size: int, accumulation: int, at_once: int) -> tuple[i
     return None
 
 
-def too_large(device: object, rows: int, length: int, smaller: tuple[int, int] | None) -> str:
+def too_large(device: object,
+              rows: int,
+              length: int,
+              smaller: tuple[int, int] | None) -> str:
     """One line about `rows` rows of `length` notes that do not fit into a device's memory.
 
     `smaller`: what `smaller_batches` found.
@@ -59,8 +62,10 @@ def compile_failure(err: Exception) -> str:
 
     It quotes the first line of the cause that names an error.
     """
-    lines = [line.strip() for line in str(err).splitlines() if line.strip()]
+    stripped = (line.strip() for line in str(err).splitlines())
+    lines = [line for line in stripped if line]
     with_error = [line for line in lines if "error:" in line]
-    message = [*with_error, *lines, type(err).__name__][0]
+    candidates = [*with_error, *lines, type(err).__name__]
+    message = candidates[0]
     return (f"the model cannot be compiled here ({message[:200]}); install a C++ compiler (Linux: g++ "
             f"and Python's headers), or set compile to false in the training settings")

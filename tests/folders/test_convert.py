@@ -28,7 +28,7 @@ from backline.folders import report as reports
 from backline.folders import store, workers
 from backline.folders.convert import FileJob
 from backline.folders.inputs import Listing
-from backline.music.midi_reader import MIDI_SUFFIXES
+from backline.music.midi_chunks import MIDI_SUFFIXES
 from backline.music.vocab import load_vocabulary
 
 BARS = load_vocabulary().bars

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from backline.common.errors import UserError
 from backline.folders.inputs import WHOLE, Input, Listing, Shard, distinct_stems, piece_path, song_of_piece
-from backline.music.midi_reader import MIDI_SUFFIXES
+from backline.music.midi_chunks import MIDI_SUFFIXES
 
 
 def touch(*paths: Path) -> None:

@@ -18,7 +18,8 @@ from commands import ROOT
 
 from backline.generation import claims
 from backline.generation.claims import claim_of, next_number, song_of, write_new, write_over
-from backline.generation.output_files import log_run, write_song
+from backline.generation.output_files import write_song
+from backline.generation.run_log import log_run
 
 SONG = {"-bass.mid": b"bass", ".wav": b"sound", ".mid": b"song"}
 
@@ -306,7 +307,7 @@ def test_processes_that_replace_each_others_songs_never_mix_them(tmp_path):
 
 
 def test_entries_of_the_log_do_not_mix(tmp_path):
-    code = ("from backline.generation.output_files import log_run; import sys; from pathlib import Path\n"
+    code = ("from backline.generation.run_log import log_run; import sys; from pathlib import Path\n"
             "for i in range(40): log_run(Path(sys.argv[1]), {'songs': [sys.argv[2]] * 2000})")
     writers = [subprocess.Popen([sys.executable, "-c", code, tmp_path, str(i)], cwd=ROOT) for i in range(3)]
     assert [writer.wait(60) for writer in writers] == [0, 0, 0]

@@ -12,7 +12,7 @@ from written_songs import NOTHING, block_chords, note
 from backline.common.errors import UserError
 from backline.generation.config import ControlConfig, GenConfig, RuleConfig
 from backline.generation.keeping import harmony_of, keep_heard
-from backline.generation.task import Wish
+from backline.generation.wish import Wish
 from backline.music.chords import UNKNOWN, parse_chords, progression_text
 from backline.music.vocab import BAR, FIRST_ID
 

@@ -16,7 +16,8 @@ from backline.generation.config import GenConfig, Reading
 from backline.generation.given_song import MADE_MARK, Made, files_beside
 from backline.generation.reading import Asked, Heard, hear
 from backline.generation.recipes import BEGINNING
-from backline.generation.task import Wish, make_task
+from backline.generation.task import make_task
+from backline.generation.wish import Wish
 from backline.music.midi_reader import read_song
 from backline.music.midi_tracks import meta_value, read_tracks
 from backline.music.vocab import BAR, FIRST_ID, load_vocabulary

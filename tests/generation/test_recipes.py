@@ -34,7 +34,7 @@ from backline.generation.recipes import (
     recipe_to_dict,
     with_recipe,
 )
-from backline.generation.task import Wish
+from backline.generation.wish import Wish
 from backline.music.midi_reader import read_song
 from backline.music.midi_writer import parts_to_bytes
 from backline.music.song import TICKS_PER_QUARTER

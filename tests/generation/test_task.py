@@ -13,18 +13,9 @@ from random_songs import random_song
 from backline.common.errors import UserError
 from backline.generation.config import GenConfig, RuleConfig
 from backline.generation.rules import History
-from backline.generation.task import (
-    NOTES_PER_BAR,
-    Task,
-    Wish,
-    ends_soon,
-    lacking_parts,
-    make_task,
-    parse_bars,
-    parse_parts,
-    part_name,
-    parts_of,
-)
+from backline.generation.task import NOTES_PER_BAR, Task, ends_soon, lacking_parts, make_task
+from backline.generation.wish import Wish, parse_bars
+from backline.music.rows import parts_of
 from backline.music.vocab import BAR, FIRST_ID, NOTE_DUR, PITCH_INSTRUMENT, START_POS, load_vocabulary
 
 VOCABULARY = load_vocabulary()
@@ -94,28 +85,6 @@ def test_bars(text, bars):
 def test_bars_that_are_none(text):
     with pytest.raises(UserError, match=r"^--fill .*from 1"):
         parse_bars(text)
-
-
-@pytest.mark.parametrize(("text", "names"), [
-    ("piano,bass", ("bass", "piano")), ("bass, piano", ("bass", "piano")), ("bass piano,", ("bass", "piano")),
-    ("drums,drums", ("drums",)), (" piano", ("piano",)), ("Keys, BASS", ("bass", "piano")),
-    ("bass guitar,kit", ("drums", "bass")), ("Rhodes bass,", ("bass", "piano")), ("keys,piano", ("piano",))])
-def test_parts_come_in_the_order_of_the_vocabulary(text, names):
-    assert parse_parts(text, VOCABULARY) == names
-
-
-@pytest.mark.parametrize(("text", "message"), [
-    ("banjo,bass", "unknown part 'banjo'"), ("808", "unknown part '808'"), ("", "names no part"),
-    (" , ", "names no part")])
-def test_parts_that_are_none(text, message):
-    with pytest.raises(UserError, match=f"{message}.* the model plays drums, bass, piano"):
-        parse_parts(text, VOCABULARY)
-
-
-def test_a_misspelt_part_has_a_suggestion():
-    assert part_name("e-bass", VOCABULARY) == "bass"
-    with pytest.raises(UserError, match=r"unknown part 'pianno'; .*did you mean 'piano'"):
-        part_name("pianno", VOCABULARY)
 
 
 @pytest.mark.parametrize(("wish", "message"), [

@@ -16,8 +16,9 @@ from backline.engine.torch_player import TorchPlayer
 from backline.generation.config import ControlConfig, GenConfig, RuleConfig
 from backline.generation.recipes import recipe_from_dict, recipe_to_dict
 from backline.generation.sampler import Request, sample_songs
-from backline.generation.task import Wish, make_task
+from backline.generation.task import make_task
 from backline.generation.telling import check_controls, describe_told, nothing_told, tell
+from backline.generation.wish import Wish
 from backline.layers.config import ModelConfig
 from backline.music.chords import FIRST_VALUE, HALVES_PER_BAR, UNKNOWN, chord_name, parse_chords
 from backline.music.controls import bars_left

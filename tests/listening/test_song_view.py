@@ -13,7 +13,7 @@ from pages import RECIPE, V
 from backline.generation.config import Reading
 from backline.generation.given_song import MADE_MARK, GivenSong, Made, files_beside
 from backline.generation.recipes import recipe_text
-from backline.generation.task import Wish
+from backline.generation.wish import Wish
 from backline.listening.ideas_page import music_data
 from backline.listening.song_view import SongView, view_song
 from backline.music.midi_tracks import read_tracks, song_of_tracks

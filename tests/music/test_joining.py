@@ -155,7 +155,7 @@ def test_tempo_in_place_of_all_maps(tmp_path, capsys):
 
 def test_no_tempo_is_said(tmp_path, capsys):
     merged(tmp_path, write(tmp_path / "bass.mid", note(0, 40)))
-    assert "merged.mid: names no tempo: plays at 120 BPM; another with --tempo\n" in capsys.readouterr().err
+    assert "merged.mid: names no tempo: plays at 120 BPM; --tempo sets another\n" in capsys.readouterr().err
 
 
 def test_a_reset_is_written_once_before_all_programs(tmp_path):

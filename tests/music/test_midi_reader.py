@@ -38,7 +38,7 @@ from midi_bytes import (
 )
 
 from backline.common.errors import UserError
-from backline.music import midi_reader
+from backline.music import midi_chunks, midi_reader, track_reader
 from backline.music.bars import check_playable
 from backline.music.midi_reader import read_song, song_from_miditoolkit
 from backline.music.song import SLOWEST, Song, check_tempo
@@ -59,9 +59,10 @@ def mended_song(data: bytes) -> Song:
 
 def is_in_order(data: bytes) -> bool:
     """Whether no track needs mending."""
-    with mock.patch.object(midi_reader, "mend") as mend:
+    with (mock.patch.object(midi_chunks, "mend", wraps=midi_chunks.mend) as to_find_ends,
+          mock.patch.object(track_reader, "mend", wraps=track_reader.mend) as to_read):
         song_of(data)
-    return not mend.called
+    return not to_find_ends.called and not to_read.called
 
 
 def describe(song: Song) -> dict[str, Any]:
@@ -381,14 +382,14 @@ def test_a_file_sent_as_text_is_named_as_that():
 
 def test_a_file_too_large_is_not_read(tmp_path):
     with open(tmp_path / "huge.mid", "wb") as file:
-        file.truncate(midi_reader.LARGEST_FILE + 1)
+        file.truncate(midi_chunks.LARGEST_FILE + 1)
     tracemalloc.start()
     with pytest.raises(UserError, match=r"huge\.mid: 64 MB, larger than"):
         read_song(tmp_path / "huge.mid")
     assert tracemalloc.get_traced_memory()[1] < 1 << 20
     tracemalloc.stop()
     with pytest.raises(UserError, match=r"song\.mid: 64 MB, larger than"):
-        song_of(bytes(midi_reader.LARGEST_FILE + 1))
+        song_of(bytes(midi_chunks.LARGEST_FILE + 1))
 
 
 GAP = b"\xff\xff\xff\x7f"

@@ -6,8 +6,9 @@ import json
 
 import pytest
 
+from backline.common.errors import UserError
 from backline.common.paths import DEFAULT_VOCABULARY
-from backline.music.roles import names_other_instrument, part_asked_for, parts_named
+from backline.music.roles import names_other_instrument, parse_parts, part_asked_for, part_name, parts_named
 from backline.music.vocab import load_vocabulary
 
 VOCABULARY = load_vocabulary()
@@ -79,3 +80,25 @@ def test_synonyms_change_no_id():
     assert BARE.digest == VOCABULARY.digest
     assert "synonyms" not in json.dumps(VOCABULARY.to_published())
     assert json.loads(DEFAULT_VOCABULARY.read_text(encoding="utf-8"))["parts"][0]["synonyms"]
+
+
+@pytest.mark.parametrize(("text", "names"), [
+    ("piano,bass", ("bass", "piano")), ("bass, piano", ("bass", "piano")), ("bass piano,", ("bass", "piano")),
+    ("drums,drums", ("drums",)), (" piano", ("piano",)), ("Keys, BASS", ("bass", "piano")),
+    ("bass guitar,kit", ("drums", "bass")), ("Rhodes bass,", ("bass", "piano")), ("keys,piano", ("piano",))])
+def test_parts_come_in_the_order_of_the_vocabulary(text, names):
+    assert parse_parts(text, VOCABULARY) == names
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ("banjo,bass", "unknown part 'banjo'"), ("808", "unknown part '808'"), ("", "names no part"),
+    (" , ", "names no part")])
+def test_parts_that_are_none(text, message):
+    with pytest.raises(UserError, match=f"{message}.* the model plays drums, bass, piano"):
+        parse_parts(text, VOCABULARY)
+
+
+def test_a_misspelt_part_has_a_suggestion():
+    assert part_name("e-bass", VOCABULARY) == "bass"
+    with pytest.raises(UserError, match=r"unknown part 'pianno'; .*did you mean 'piano'"):
+        part_name("pianno", VOCABULARY)
