@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from random_songs import VOCABULARY
 from tiny_models import HOT, KINDS, LATE, never_end, notes, small_model, tiny_model
 
-from backline.engine.onnx_player import ENGINE_DTYPES, FEW_PLACES, OnnxContexts, OnnxPlayer
+from backline.engine.calls import FEW_PLACES
+from backline.engine.onnx_player import ENGINE_DTYPES, OnnxContexts, OnnxPlayer
 from backline.engine.player import Contexts, NewNotes
 from backline.engine.torch_player import TorchPlayer
 from backline.generation.config import GenConfig, RuleConfig
