@@ -176,6 +176,16 @@ def test_a_track_of_many_channels_is_named_once():
     assert line == "piano: Seaboard Piano (14 channels)"
 
 
+# ---------------------------------------------------------------- metronomes
+
+
+def test_a_metronome_is_kept_and_not_heard():
+    """On the channel of drums, by its name."""
+    song = heard("click_track")
+    assert "bass: Bass; piano: Keys; kept, but not heard by the model: Click" in told("click_track")
+    assert not len(song.given.notes[VOCABULARY.part_names.index("drums")])
+
+
 # ---------------------------------------------------------------- key switches
 
 

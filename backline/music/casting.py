@@ -17,7 +17,7 @@ import numpy as np
 from backline.common.errors import UserError
 from backline.music.choices import ALL, CHANNEL, MOST_NOTES, NO_TRACK, PROGRAMS
 from backline.music.playing import BASS, DRUMS, LONGEST_DRUM, play_like, plays_like
-from backline.music.roles import names_other_instrument, parts_named
+from backline.music.roles import names_click, names_other_instrument, parts_named
 from backline.music.song import NO_NOTES, Song, Track
 from backline.music.vocab import Part, Vocabulary
 
@@ -98,6 +98,7 @@ class _Casting:
         self.tracks: dict[str, list[int]] = {}
         self.why: dict[str, str] = {}
         self.drum_part = next((part.name for part in vocabulary.parts if part.is_drum), "")
+        self.clicks = {i for i in self.free if self._is_click(i)}
         self.meanings = {i: self._meanings(i) for i in self.free}
         if len(self.free) == 1 and not self.meanings[self.free[0]]:
             named = parts_named(PurePath(file_name).stem, vocabulary)
@@ -107,17 +108,27 @@ class _Casting:
                    if self._says_nothing(i)}
         self.likes = play_like(unknown, song.ticks_per_quarter)
 
-    def _meanings(self, i: int) -> frozenset[str]:
-        """The parts that a track's name may mean; none if it is the name of several channels."""
+    def _is_click(self, i: int) -> bool:
+        """Whether a track is a metronome's by its name, and not played as a kit is."""
+        track = self.song.tracks[i]
+        if not names_click(track.name, self.vocabulary) or self._names_several(i):
+            return False
+        return plays_like(track.notes, self.song.ticks_per_quarter) != DRUMS
+
+    def _names_several(self, i: int) -> bool:
+        """Whether a track's name is a title, which stands on all that plays."""
         track = self.song.tracks[i]
         sharing = [other for other in self.song.tracks if other.name == track.name]
         channels = {other.channel for other in sharing}
         kinds = {other.is_drum for other in sharing}
-        if track.shares_name:
-            return frozenset()
-        if track.name in self.vocabulary.part_names:
+        return track.shares_name or len(channels) > MOST_CHANNELS or len(kinds) > 1
+
+    def _meanings(self, i: int) -> frozenset[str]:
+        """The parts that a track's name may mean; none if it is the name of several channels."""
+        track = self.song.tracks[i]
+        if track.name in self.vocabulary.part_names and not track.shares_name:
             return frozenset([track.name])
-        if len(channels) > MOST_CHANNELS or len(kinds) > 1:
+        if self._names_several(i):
             return frozenset()
         return self._without_contradiction(i, parts_named(track.name, self.vocabulary))
 
@@ -154,7 +165,7 @@ class _Casting:
         track = self.song.tracks[i]
         has_meaning = len(self.meanings[i]) == 1 or track.is_drum or track.has_program
         is_other = not track.shares_name and names_other_instrument(track.name, self.vocabulary)
-        return not has_meaning and not is_other
+        return not has_meaning and not is_other and i not in self.clicks
 
     @staticmethod
     def _accepts(part: Part, track: Track) -> bool:
@@ -168,7 +179,8 @@ class _Casting:
         exactly = [i for i in named if self.song.tracks[i].name == part.name]
         accepted = [i
                     for i in self.free
-                    if not self.meanings[i] and self._accepts(part, self.song.tracks[i])]
+                    if not self.meanings[i] and i not in self.clicks
+                    and self._accepts(part, self.song.tracks[i])]
         played = [i
                   for i in self.free
                   if self._part_played_like(self.likes.get(i)) == part.name]
