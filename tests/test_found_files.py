@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from found_files import BAR, BASS, FOUND, N_BARS, QUARTER
+from found_files import BAR, BASS, FOUND, N_BARS, QUARTER, mpe
 from midi_bytes import DRUM_CHANNEL, meta, midi_file, name, note, program
 
+from backline.common.errors import UserError
 from backline.generation.config import Reading
 from backline.generation.given_song import Made, made_places, made_tracks, parts_on_used_channels
 from backline.generation.reading import Asked, Heard, hear
@@ -20,15 +21,13 @@ from backline.music.names import decoded_name
 from backline.music.vocab import load_vocabulary
 
 VOCABULARY = load_vocabulary()
-# MPE plays each finger on a channel of its own, that of drums too: nothing but a person tells.
-ANSWERS = {"mpe": (("piano", "*seaboard*"), ("drums", "none"), ("bass", "none"))}
 PIANO = VOCABULARY.part_names.index("piano")
 
 
 def heard(which: str, asked: Asked | None = None) -> Heard:
     """What the model hears of a found file."""
     path = Path(f"{which}.mid")
-    asked = asked or Asked(Reading(tracks=ANSWERS.get(which, ())))
+    asked = asked or Asked()
     return hear(read_tracks(path, FOUND[which]()), path, asked, VOCABULARY)
 
 
@@ -170,10 +169,29 @@ def test_a_song_of_one_port_says_none():
     assert not any(event.meta == 0x21 for event in tracks["piano"])
 
 
-def test_a_track_of_many_channels_is_named_once():
-    """An MPE keyboard's has one for each note that sounds."""
-    line, = [line for line in told("mpe") if line.startswith("piano")]
-    assert line == "piano: Seaboard Piano (14 channels)"
+# ---------------------------------------------------------------- one instrument on many channels
+
+
+def test_the_name_of_an_mpe_keyboard_tells_its_part():
+    """It plays on the channel of drums too, and is no drums there."""
+    line, = [line for line in told("mpe") if "Seaboard" in line]
+    assert line == "piano: Seaboard Piano (15 channels)"
+    assert len(heard("mpe").given.notes[PIANO]) == 48
+
+
+def test_made_parts_beside_an_mpe_keyboard_go_where_it_is_not():
+    given = heard("mpe").given
+    assert made("mpe", "bass", "piano") == {"bass": (0, 0), "piano": (0, 1)}
+    assert parts_on_used_channels(given, ("bass", "piano")) == ["piano"]
+
+
+def test_an_mpe_keyboard_without_a_telling_name_is_one_question():
+    data = mpe("Take 4")
+    path = Path("a.mid")
+    with pytest.raises(UserError, match=r"piano is not clear: #1 Take 4 \(15 channels, no program, 48 notes\); say"):
+        hear(read_tracks(path, data), path, Asked(), VOCABULARY)
+    answer = Asked(Reading(tracks=(("piano", "#1"),)))
+    assert len(hear(read_tracks(path, data), path, answer, VOCABULARY).rows) == 48
 
 
 # ---------------------------------------------------------------- metronomes

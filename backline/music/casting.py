@@ -81,9 +81,8 @@ def assign_parts(song: Song,
             continue
         how = wanted.get(part.name, "")
         found, why = casting.candidates(part, how, join)
-        if len(found) > 1 and how == MOST_NOTES:
-            why = f"{why}, most notes of {len(found)} tracks"
-            found = [most_notes(found, song)]
+        if how == MOST_NOTES:
+            found, why = casting.with_most_notes(found, why)
         casting.give(part, found, why)
     return casting.assignment(wanted)
 
@@ -103,9 +102,9 @@ class _Casting:
         if len(self.free) == 1 and not self.meanings[self.free[0]]:
             named = parts_named(PurePath(file_name).stem, vocabulary)
             self.meanings[self.free[0]] = self._without_contradiction(self.free[0], named)
-        unknown = {i: song.tracks[i].notes
+        unknown = {i: self._notes(one_instrument(i, song))
                    for i in self.free
-                   if self._says_nothing(i)}
+                   if self._says_nothing(i) and i == one_instrument(i, song)[0]}
         self.likes = play_like(unknown, song.ticks_per_quarter)
 
     def _is_click(self, i: int) -> bool:
@@ -118,7 +117,9 @@ class _Casting:
     def _names_several(self, i: int) -> bool:
         """Whether a track's name is a title, which stands on all that plays."""
         track = self.song.tracks[i]
-        sharing = [other for other in self.song.tracks if other.name == track.name]
+        sharing = [other
+                   for other in self.song.tracks
+                   if other.name == track.name and not (track.spread == other.spread >= 0)]
         channels = {other.channel for other in sharing}
         kinds = {other.is_drum for other in sharing}
         return track.shares_name or len(channels) > MOST_CHANNELS or len(kinds) > 1
@@ -140,7 +141,8 @@ class _Casting:
         track = self.song.tracks[i]
         if not named or (len(named) == 1 and not track.is_drum):
             return named
-        like = plays_like(track.notes, self.song.ticks_per_quarter)
+        notes = self._notes(one_instrument(i, self.song))
+        like = plays_like(notes, self.song.ticks_per_quarter)
         as_played = self._part_played_like(like)
         if as_played in named:
             return frozenset([as_played])
@@ -183,7 +185,7 @@ class _Casting:
                     and self._accepts(part, self.song.tracks[i])]
         played = [i
                   for i in self.free
-                  if self._part_played_like(self.likes.get(i)) == part.name]
+                  if self._part_played_like(self._like(i)) == part.name]
         by_program = "on the drum channel" if part.is_drum else "by program"
         groups = [(exactly, "named so"),
                   (named, "by name"),
@@ -205,10 +207,21 @@ class _Casting:
             found, why = groups[1] if found is exactly else groups[0]
             if found is accepted:
                 found = self._one_family(found)
-        elif len(found) > 1 and found != exactly and how != MOST_NOTES:
-            why = f"{why}, most notes of {len(found)} tracks"
-            found = [most_notes(found, self.song)]
+        elif found != exactly and how != MOST_NOTES:
+            found, why = self.with_most_notes(found, why)
         return found, why
+
+    def with_most_notes(self, found: list[int], why: str) -> tuple[list[int], str]:
+        """Of several instruments that with the most notes, and why."""
+        n_instruments = len({one_instrument(i, self.song)[0] for i in found})
+        if n_instruments < 2:
+            return found, why
+        leading = most_notes(found, self.song)
+        return one_instrument(leading, self.song), f"{why}, most notes of {n_instruments} tracks"
+
+    def _like(self, i: int) -> str | None:
+        """What a track of which nothing tells what it plays is played like."""
+        return self.likes.get(one_instrument(i, self.song)[0])
 
     def _named(self, part: Part) -> list[int]:
         """The tracks that bear a part's name, or a word for it.
@@ -257,7 +270,9 @@ class _Casting:
             is_said = part.name in wanted or part.name in self.song.players
             if self.tracks[part.name] or is_said:
                 continue
-            found = [i for i in self.free if self._may_play(i, part)]
+            found = [i
+                     for i in self.free
+                     if i == one_instrument(i, self.song)[0] and self._may_play(i, part)]
             if found:
                 questions[part.name] = found
         return questions
@@ -266,8 +281,10 @@ class _Casting:
         """Whether a track of which nothing tells what it plays may play a part."""
         if self.meanings[i] or not self._says_nothing(i):
             return part.name in self.meanings[i]
-        onset, end, pitch = self.song.tracks[i].notes.T
+        onset, end, pitch = self._notes(one_instrument(i, self.song)).T
         if part.is_drum:
+            if self.song.tracks[i].spread >= 0:
+                return False
             longest = LONGEST_DRUM * self.song.ticks_per_quarter
             is_short = np.median(end - onset) <= longest
             return bool(is_short) and part.lowest_pitch <= np.median(pitch) <= part.highest_pitch
@@ -308,16 +325,33 @@ def with_notes(song: Song) -> list[int]:
     return [i for i, track in enumerate(song.tracks) if len(track.notes)]
 
 
+def one_instrument(i: int, song: Song) -> list[int]:
+    """Indices of the tracks that play the instrument of track `i`: itself, unless it is spread."""
+    spread = song.tracks[i].spread
+    if spread < 0:
+        return [i]
+    return [j for j, track in enumerate(song.tracks) if track.spread == spread]
+
+
+def instruments(song: Song) -> list[int]:
+    """Indices of the tracks that play; of an instrument that is spread over several the first."""
+    return [i for i in with_notes(song) if i == one_instrument(i, song)[0]]
+
+
 def track_texts(song: Song) -> dict[int, str]:
-    """A text for each track that plays, numbered as --part does."""
+    """A text for each instrument, by the index of its first track, numbered as --part does."""
     texts = {}
-    for number, i in enumerate(with_notes(song), 1):
+    for number, i in enumerate(instruments(song), 1):
+        together = one_instrument(i, song)
+        n_notes = sum(len(song.tracks[j].notes) for j in together)
         track = song.tracks[i]
         kind = "drums" if track.is_drum else f"program {track.program}"
         if not track.is_drum and not track.has_program:
             kind = "no program"
         name = track.name or "unnamed"
-        texts[i] = f"#{number} {name} ({kind}, {len(track.notes)} notes)"
+        if len(together) > 1:
+            kind = f"{len(together)} channels, {kind}"
+        texts[i] = f"#{number} {name} ({kind}, {n_notes} notes)"
     return texts
 
 
@@ -326,13 +360,21 @@ def most_notes(indices: Sequence[int], song: Song) -> int:
     def key(i: int) -> tuple:
         """The most notes first; then by what the track holds."""
         track = song.tracks[i]
-        return -len(track.notes), track.program, track.name, track.notes.tobytes()
+        n_notes = sum(len(song.tracks[j].notes) for j in one_instrument(i, song))
+        return -n_notes, track.program, track.name, track.notes.tobytes()
 
     return min(indices, key=key)
 
 
 def _asked_for(which: str, song: Song) -> list[int]:
-    """Indices of the tracks that a person asked for; see `choices.OPTIONS`."""
+    """Indices of the tracks that a person asked for, whole instruments; see `choices.OPTIONS`."""
+    found = _tracks_meant(which, song)
+    whole = {j for i in found for j in one_instrument(i, song)}
+    return sorted(whole)
+
+
+def _tracks_meant(which: str, song: Song) -> list[int]:
+    """Indices of the tracks that a person's words fit."""
     playing = with_notes(song)
     if which == NO_TRACK:
         return []
@@ -342,7 +384,7 @@ def _asked_for(which: str, song: Song) -> list[int]:
         return named
     if which.startswith("#"):
         number = int(which[1:])
-        return playing[number - 1:number]
+        return instruments(song)[number - 1:number]
     if channel := re.fullmatch(CHANNEL, pattern):
         return [i for i in playing if song.tracks[i].channel == int(channel[1]) - 1]
     if programs := re.fullmatch(PROGRAMS, which):

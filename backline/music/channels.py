@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Sequence
 
 from backline.music.midi_events import (
     CHANNEL_PRESSURE,
@@ -29,6 +30,7 @@ XG_KITS, GM2_KITS = 127, 120  # values of bank select; in GS, 127 holds sounds o
 # "Use for rhythm part": the part, whose number 0 stands for the tenth channel, and 0 for off.
 GS_RHYTHM = re.compile(rb"\x41.\x42\x12[\x40\x50]([\x10-\x1f])\x15(.)", re.DOTALL)
 GS = re.compile(rb"\x41.\x42\x12", re.DOTALL)
+FEWEST_SPREAD = 3  # channels
 XG_MODE = re.compile(rb"\x43[\x10-\x1f]\x4c\x08([\x00-\x0f])\x07(.)", re.DOTALL)  # 0: melodic
 
 
@@ -191,6 +193,26 @@ def _skip_system(body: bytes, place: int) -> tuple[int, int]:
         place += 1
     size, place = number_at(body, place)
     return kind, place + size
+
+
+def is_spread(channels: Sequence[tuple[int, int | None, int, int]]) -> bool:
+    """Whether a track's channels are one instrument's: each note has one of its own, as in MPE.
+
+    Such keyboards bend each channel anew for each note that it begins, and name no programs that
+    differ.
+
+    Args:
+        channels: number, program (None: unnamed), notes and bends of each channel that plays.
+    """
+    programs = {program for _, program, _, _ in channels} - {None}
+    n_notes: dict[int, int] = {}
+    n_bends: dict[int, int] = {}
+    for number, _, notes, bends in channels:
+        n_notes[number] = n_notes.get(number, 0) + notes
+        n_bends[number] = n_bends.get(number, 0) + bends
+    return (len(n_notes) >= FEWEST_SPREAD
+            and len(programs) <= 1
+            and all(n_bends[number] >= n_notes[number] for number in n_notes))
 
 
 def program_from(changes: list[tuple[int, int, int]],

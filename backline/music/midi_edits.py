@@ -12,11 +12,13 @@ from typing import NamedTuple
 from backline.music.channels import DRUM_CHANNEL
 from backline.music.midi_events import (
     CHANNEL_PRESSURE,
+    CONTROL_CHANGE,
     KEY,
     N_CHANNELS,
     N_PITCHES,
     NAME,
     NOTE_OFF,
+    PITCH_BEND,
     PROGRAM_CHANGE,
     SIGNATURE,
     SYSEX,
@@ -33,8 +35,6 @@ from backline.music.midi_tracks import (
 from backline.music.players import Voice
 from backline.music.song import MICROSECONDS_PER_MINUTE
 
-CONTROL_CHANGE = 0xB0
-PITCH_BEND = 0xE0
 ALL_OFF = (120, 123)  # all sound off, all notes off
 SUSTAIN, SOSTENUTO, SOFT = 64, 66, 67
 PEDALS = (SUSTAIN, SOSTENUTO, SOFT)

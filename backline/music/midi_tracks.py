@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from backline.common.errors import UserError
-from backline.music.channels import SetUp, program_from
+from backline.music.channels import SetUp, is_spread, program_from
 from backline.music.midi_events import (
     CHANNEL_PRESSURE,
     CONTROL_CHANGE,
@@ -28,6 +28,7 @@ from backline.music.midi_events import (
     NAME,
     NOTE_OFF,
     NOTE_ON,
+    PITCH_BEND,
     PROGRAM_CHANGE,
     SIGNATURE,
     SYSEX,
@@ -279,13 +280,13 @@ def song_of_tracks(midi: MidiTracks, where: str) -> tuple[Song, tuple[Voice, ...
     changes = _program_changes(midi)
     for index, (events, end) in enumerate(zip(midi.tracks, midi.ends, strict=True)):
         name = _track_name(events)
-        channels = sorted({event.channel for event in events if event.is_onset})
-        for channel in channels:
-            own = [event for event in events if event.channel == channel]
+        by_channel = _by_playing_channel(events)
+        is_one = _is_spread(by_channel)
+        for channel, own in by_channel.items():
             notes, n_open = _notes(own, end)
             n_unended += n_open
             program = _main_program(own)
-            is_drum = set_up.plays_drums(channel, _first_bank(own))
+            is_drum = set_up.plays_drums(channel, _first_bank(own)) and not is_one
             if program is None and not is_drum:
                 program = program_from(changes, channel, int(notes[0, 0]))
             tracks.append(Track(
@@ -294,8 +295,9 @@ def song_of_tracks(midi: MidiTracks, where: str) -> tuple[Song, tuple[Voice, ...
                 is_drum,
                 notes,
                 has_program=program is not None,
-                shares_name=len(channels) > 1,
+                shares_name=len(by_channel) > 1 and not is_one,
                 channel=channel,
+                spread=index if is_one else -1,
             ))
             voices.append(Voice(index, channel))
         for event in events:
@@ -326,6 +328,22 @@ def song_of_tracks(midi: MidiTracks, where: str) -> tuple[Song, tuple[Voice, ...
     )
     check_times(song.end_tick, song.ticks_per_quarter, where)
     return song, tuple(voices)
+
+
+def _by_playing_channel(events: Sequence[Event]) -> dict[int, list[Event]]:
+    """The events of each channel that begins a note, in the order of the channels."""
+    channels = sorted({event.channel for event in events if event.is_onset})
+    return {channel: [event for event in events if event.channel == channel]
+            for channel in channels}
+
+
+def _is_spread(by_channel: Mapping[int, Sequence[Event]]) -> bool:
+    """Whether all channels of a track play one instrument."""
+    return is_spread([(channel,
+                       _main_program(own),
+                       sum(event.is_onset for event in own),
+                       sum(event.kind == PITCH_BEND for event in own))
+                      for channel, own in by_channel.items()])
 
 
 def _track_name(events: Iterable[Event]) -> str:

@@ -189,14 +189,14 @@ def describe_song(song: Song, assignment: Assignment) -> dict[str, Any]:
     texts = track_texts(song)
     players = {}
     for part_name, indices in assignment.tracks.items():
-        players[part_name] = [texts[i] for i in indices]
+        players[part_name] = [texts[i] for i in indices if i in texts]
     about_song = {
         "ticks_per_quarter": song.ticks_per_quarter,
         "tempo": song.main_tempo(),
         "tempo_changes": max(len(song.tempos) - 1, 0),
         "parts": players,
         "why": assignment.why,
-        "left_out": [texts[i] for i in assignment.left_out(song)],
+        "left_out": [texts[i] for i in assignment.left_out(song) if i in texts],
     }
     if song.notices:
         about_song["notices"] = list(song.notices)

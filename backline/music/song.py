@@ -68,6 +68,8 @@ class Track:
     has_program: whether the file names its program; else `program` is 0.
     shares_name: whether its name is that of several channels, and so says little of any.
     channel: counted from 0; −1 where it is not known.
+    spread: the same number for all channels that one instrument is spread over, a channel for each
+        note that sounds, as MPE keyboards do; −1 for ordinary tracks.
     """
 
     name: str
@@ -77,6 +79,7 @@ class Track:
     has_program: bool = True
     shares_name: bool = False
     channel: int = -1
+    spread: int = -1
 
 
 @dataclasses.dataclass(frozen=True)

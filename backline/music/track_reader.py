@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import symusic
 
-from backline.music.channels import DRUM_CHANNEL, SetUp, Survey, program_from, survey
+from backline.music.channels import DRUM_CHANNEL, SetUp, Survey, is_spread, program_from, survey
 from backline.music.midi_events import (
     END_OF_TRACK,
     N_CHANNELS,
@@ -139,13 +139,14 @@ def song_tracks(chunks: Sequence[TrackChunk], notes: np.ndarray) -> tuple[Track,
     tracks = []
     start = 0
     for index, chunk in enumerate(chunks):
-        shares_name = len({voice.channel for voice in chunk.voices}) > 1
+        is_one = _is_spread(chunk)
+        shares_name = len({voice.channel for voice in chunk.voices}) > 1 and not is_one
         for track, voice in zip(chunk.playing, chunk.voices, strict=True):
             end = start + len(track.notes)
             is_drum = track.is_drum
             program = voice.program
             if voice.channel >= 0:
-                is_drum = set_up.plays_drums(voice.channel, voice.bank)
+                is_drum = set_up.plays_drums(voice.channel, voice.bank) and not is_one
             if program is None and voice.channel >= 0 and not is_drum:
                 others = [*chunks[:index], *chunks[index + 1:]]
                 program = _program_elsewhere(voice, others)
@@ -157,9 +158,18 @@ def song_tracks(chunks: Sequence[TrackChunk], notes: np.ndarray) -> tuple[Track,
                 has_program=program is not None,
                 shares_name=shares_name,
                 channel=voice.channel,
+                spread=index if is_one else -1,
             ))
             start = end
     return tuple(tracks)
+
+
+def _is_spread(chunk: TrackChunk) -> bool:
+    """Whether all of its channels play one instrument."""
+    if any(voice.channel < 0 for voice in chunk.voices):
+        return False
+    return is_spread([(voice.channel, voice.program, len(track.notes), len(track.pitch_bends))
+                      for track, voice in zip(chunk.playing, chunk.voices, strict=True)])
 
 
 def _program_elsewhere(voice: Player, others: Sequence[TrackChunk]) -> int | None:
