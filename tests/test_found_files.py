@@ -14,11 +14,15 @@ from backline.common.errors import UserError
 from backline.generation.config import Reading
 from backline.generation.given_song import Made, made_places, made_tracks, parts_on_used_channels
 from backline.generation.reading import Asked, Heard, hear
+from backline.music.choices import BY_OCTAVE, DROP, Choices
 from backline.music.midi_edits import Place, with_releases
 from backline.music.midi_reader import read_song
-from backline.music.midi_tracks import MidiTracks, read_tracks
+from backline.music.midi_tracks import MidiTracks, read_tracks, song_of_tracks
 from backline.music.names import decoded_name
+from backline.music.parts import OUT_OF_RANGE, arrange
+from backline.music.song import Song
 from backline.music.vocab import load_vocabulary
+from tokenizer import MidiTokenizerPooled
 
 VOCABULARY = load_vocabulary()
 PIANO = VOCABULARY.part_names.index("piano")
@@ -47,6 +51,20 @@ def test_every_given_event_is_kept(which):
     given = events_of(read_tracks(which, FOUND[which]()))
     assert given.total() > 50
     assert not given - events_of(heard(which).given.midi)
+
+
+@pytest.mark.parametrize("which", FOUND)
+def test_folders_are_read_as_given_songs_are(which):
+    """Their reader is another, a hundred times as fast."""
+    data = FOUND[which]()
+    exact, _ = song_of_tracks(with_releases(read_tracks(which, data)).midi, which)
+    assert seen(read_song(which, data)) == seen(exact)
+    assert set(read_tracks(which, data).notices) <= set(read_song(which, data).notices)
+
+
+def seen(song: Song) -> list[tuple]:
+    return [(track.name, track.channel, track.is_drum, track.has_program, track.program, track.spread,
+             sorted(track.notes.tolist())) for track in song.tracks]
 
 
 # ---------------------------------------------------------------- names
@@ -116,6 +134,12 @@ def test_a_controller_that_silences_a_channel_ends_its_notes():
     assert ends_of("all_notes_off", 60) == [3, 7]
     piano = heard("all_notes_off").given.notes[PIANO]
     assert set(piano[:, 1] - piano[:, 0]) == {3 * QUARTER}
+
+
+def test_folders_hear_the_same_of_notes_that_a_controller_ends():
+    notices = read_song("a.mid", FOUND["all_notes_off"]()).notices
+    assert notices == ("12 notes switched off by a controller alone",)
+    assert read_song("a.mid", FOUND["never_released"]()).notices == ("4 notes never switched off",)
 
 
 def test_a_note_with_a_note_off_of_its_own_keeps_it():
@@ -219,3 +243,24 @@ def test_a_part_of_low_notes_alone_is_heard():
                     [name("Bass"), program(BASS), *note(0, QUARTER, 14)], division=QUARTER)
     rows = hear(read_tracks("low.mid", low), Path("low.mid"), Asked(), VOCABULARY).rows
     assert len(rows) == 2
+
+
+@pytest.mark.parametrize("ranges", [DROP, BY_OCTAVE])
+def test_folders_do_not_hear_key_switches_either(ranges):
+    song = read_song("a.mid", FOUND["keyswitches"]())
+    arranged = arrange(song, VOCABULARY, Choices(ranges=ranges), "a.mid")
+    bass_notes = arranged.pieces[0].parts[VOCABULARY.part_names.index("bass")]
+    assert len(bass_notes) == 16 and arranged.lost[OUT_OF_RANGE] == 4
+
+
+def test_folders_say_what_to_do_about_key_switches():
+    with pytest.raises(UserError, match=r"bass pitch 12 is outside 21 to 108 \(4 of 20 notes\).*--ranges drop"):
+        MidiTokenizerPooled().song_rows(read_song("a.mid", FOUND["keyswitches"]()), "a.mid")
+
+
+def test_more_key_switches_than_notes_leave_a_song_in():
+    """As people change how a sampler plays with each note."""
+    switches = [event for i in range(40) for event in note(i * 20, i * 20 + 10, 12 + i % 3)]
+    data = midi_file([name("Bass"), program(BASS), *note(BAR, 2 * BAR, 40), *switches], division=QUARTER)
+    arranged = arrange(read_song("a.mid", data), VOCABULARY, Choices(ranges=DROP), "a.mid")
+    assert arranged.pieces[0].n_notes == 1 and arranged.lost[OUT_OF_RANGE] == 40

@@ -18,6 +18,7 @@ from backline.music.midi_events import (
     META,
     N_CHANNELS,
     NOTE_ON,
+    PITCH_BEND,
     PROGRAM_CHANGE,
     SYSEX,
     SYSEX_GOES_ON,
@@ -69,6 +70,7 @@ class Survey:
     banks: of each channel, the bank of the program that its first note is played with.
     first_onsets: of each channel that plays, the tick of its first note.
     changes: (tick, channel, program) of the program changes, in order.
+    bends: of each channel, how many.
     has_late_change: whether a program change follows a note of its channel in the same tick. It
         counts before that note.
     """
@@ -77,6 +79,7 @@ class Survey:
     banks: dict[int, int] = dataclasses.field(default_factory=dict)
     first_onsets: dict[int, int] = dataclasses.field(default_factory=dict)
     changes: list[tuple[int, int, int]] = dataclasses.field(default_factory=list)
+    bends: dict[int, int] = dataclasses.field(default_factory=dict)
     has_late_change: bool = False
 
     @property
@@ -130,8 +133,11 @@ def survey(body: bytes, n_channels: int = N_CHANNELS + 1) -> Survey:
                 channel.begin(tick)
                 if len(found.first_onsets) == n_channels:
                     break
-        elif CONTROL_CHANGE <= status < PROGRAM_CHANGE and not first:
-            channels[status & 15].selected = second
+        elif CONTROL_CHANGE <= status < PROGRAM_CHANGE:
+            if not first:
+                channels[status & 15].selected = second
+        elif status >= PITCH_BEND:
+            found.bends[status & 15] = found.bends.get(status & 15, 0) + 1
     return found
 
 
@@ -202,17 +208,11 @@ def is_spread(channels: Sequence[tuple[int, int | None, int, int]]) -> bool:
     differ.
 
     Args:
-        channels: number, program (None: unnamed), notes and bends of each channel that plays.
+        channels: number, program (None: unnamed), how many notes and bends of each that plays.
     """
     programs = {program for _, program, _, _ in channels} - {None}
-    n_notes: dict[int, int] = {}
-    n_bends: dict[int, int] = {}
-    for number, _, notes, bends in channels:
-        n_notes[number] = n_notes.get(number, 0) + notes
-        n_bends[number] = n_bends.get(number, 0) + bends
-    return (len(n_notes) >= FEWEST_SPREAD
-            and len(programs) <= 1
-            and all(n_bends[number] >= n_notes[number] for number in n_notes))
+    is_bent = all(n_bends >= n_notes for _, _, n_notes, n_bends in channels)
+    return len(channels) >= FEWEST_SPREAD and len(programs) <= 1 and is_bent
 
 
 def program_from(changes: list[tuple[int, int, int]],

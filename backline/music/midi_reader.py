@@ -44,19 +44,17 @@ MAX_QUARTERS = 24 * 60 * 240
 MAX_TRACKS = 0xFFFF  # 16 bits of a MIDI header
 SHOWS_0D = 4096  # bytes: nearly every whole MIDI file of this length holds the byte 0x0D
 SIGNATURES = re.compile(rb"\xff\x58[\x02-\x7f](.)(.)", re.DOTALL)
+SILENCING = re.compile(rb"[\xb0-\xbf][\x78\x7b]")  # controllers that switch off all notes of a channel
+LEFT_ON = "never switched off"  # said of notes
 MAX_FAST_TRACKS = 500  # each gets OFFS: a hostile file could fill memory with them; more are walked
 
 
 class Chunks(NamedTuple):
-    """The track chunks of a MIDI file that can be read.
-
-    others: names of the chunks that are no tracks, as Yamaha's XF and RIFF have them.
-    """
+    """The track chunks of a MIDI file that can be read, and what was odd about the others."""
 
     ticks_per_quarter: int
     bodies: list[bytes]
     notices: list[str]
-    others: tuple[str, ...]
 
 
 def open_chunks(path: str | Path, data: bytes | None = None) -> Chunks:
@@ -87,11 +85,11 @@ def open_chunks(path: str | Path, data: bytes | None = None) -> Chunks:
         raise UserError(f"{path}: truncated MIDI file (its header is cut off); export it again")
     midi_format, n_tracks, division = struct.unpack(">HHH", data[8:14])
     _check_header(data, midi_format, division, str(path))
-    bodies, notices, others = _track_bodies(data, n_tracks, str(path))
+    bodies, notices = _track_bodies(data, n_tracks, str(path))
     if midi_format == 2 and len(bodies) > 1:
         raise UserError(f"{path}: holds {len(bodies)} independent patterns (format 2), not one "
                         f"song; export each of them, or the arrangement, as format 1")
-    return Chunks(division, bodies, notices, tuple(others))
+    return Chunks(division, bodies, notices)
 
 
 def read_song(path: str | Path, data: bytes | None = None) -> Song:
@@ -101,17 +99,41 @@ def read_song(path: str | Path, data: bytes | None = None) -> Song:
 
     Raises UserError, as `open_chunks` does.
     """
-    ticks_per_quarter, bodies, notices, _ = open_chunks(path, data)
-    if any(PLAYERS_BEGINNING in body for body in bodies):
+    chunks = open_chunks(path, data)
+    if any(PLAYERS_BEGINNING in body for body in chunks.bodies):
         from backline.music.midi_tracks import read_tracks, song_of_tracks  # which import this one
 
         return song_of_tracks(read_tracks(path, data), str(path))[0]
-    song = _song_of_tracks(ticks_per_quarter, bodies, _are_readable(bodies), notices, str(path))
+    song = _song_of_chunks(chunks, str(path))
+    may_be_silenced = any(SILENCING.search(body) for body in chunks.bodies)
+    if may_be_silenced and any(LEFT_ON in notice for notice in song.notices):
+        return _song_of_chunks(_with_releases(path, data), str(path))
+    return song
+
+
+def _song_of_chunks(chunks: Chunks, where: str) -> Song:
+    bodies = chunks.bodies
+    readable = _are_readable(bodies)
+    song = _song_of_tracks(chunks.ticks_per_quarter, bodies, readable, chunks.notices, where)
     if song is None:
         none_readable = [False] * len(bodies)
-        song = _song_of_tracks(ticks_per_quarter, bodies, none_readable, notices, str(path))
+        song = _song_of_tracks(chunks.ticks_per_quarter, bodies, none_readable, chunks.notices, where)
     assert song is not None  # mended tracks are read, or an error
     return song
+
+
+def _with_releases(path: str | Path, data: bytes | None) -> Chunks:
+    """The chunks of a file with the note-offs that it lacks: where a controller ends notes."""
+    from backline.music.midi_edits import with_releases  # which imports this one
+    from backline.music.midi_tracks import read_tracks, tracks_to_bytes
+
+    midi, n_by_controller, n_by_track = with_releases(read_tracks(path, data))
+    notices = list(midi.notices)
+    if n_by_controller:
+        notices.append(f"{_count(n_by_controller, 'note')} switched off by a controller alone")
+    if n_by_track:
+        notices.append(f"{_count(n_by_track, 'note')} {LEFT_ON}")
+    return open_chunks(path, tracks_to_bytes(midi))._replace(notices=notices)
 
 
 def _check_header(data: bytes,
@@ -135,6 +157,11 @@ def _as_text(data: bytes) -> str:
     if len(data) <= SHOWS_0D or b"\r" in data:
         return ""
     return ": it was sent as text, which removes 0x0D"
+
+
+def behind_end(n: int) -> str:
+    """A line about bytes that a track holds behind its end."""
+    return f"{_count(n, 'byte')} left out that a track holds behind its end"
 
 
 def _count(n: int, what: str) -> str:
@@ -163,8 +190,8 @@ def tracks_held(data: bytes) -> tuple[int, int]:
 
 def _track_bodies(data: bytes,
                   n_tracks: int,
-                  where: str) -> tuple[list[bytes], list[str], list[str]]:
-    """What the track chunks hold, notices, and the names of other chunks.
+                  where: str) -> tuple[list[bytes], list[str]]:
+    """What the track chunks hold, and notices.
 
     The header's count of tracks is often wrong. A file with fewer is taken as whole if it ends with
     the end of a track: one that was cut off ends there only by a rare chance.
@@ -178,7 +205,9 @@ def _track_bodies(data: bytes,
         notices.append(f"header promised {_count(n_tracks, 'track')}, file holds {len(bodies)}")
     if n_wrong:
         notices.append(f"{_count(n_wrong, 'track')} of another length than given")
-    return bodies, notices, others
+    if others:  # as Yamaha's XF and RIFF have them
+        notices.append(f"left out, as it is no track: {', '.join(others)}")
+    return bodies, notices
 
 
 def _walk(data: bytes, n_tracks: int) -> tuple[list[bytes], int, int, list[str]]:
@@ -218,7 +247,7 @@ def _walk(data: bytes, n_tracks: int) -> tuple[list[bytes], int, int, list[str]]
 
 def _chunk_name(data: bytes, place: int) -> list[str]:
     """The name of the chunk at `place`; none if its first bytes are no name."""
-    name = data[place:place + 4]
+    name = data[place:].lstrip(b"\0")[:4]  # in RIFF, chunks are filled up to an even length
     return [name.decode()] if len(name) == 4 and name.isalnum() else []
 
 
@@ -304,6 +333,9 @@ def _song_of_tracks(ticks_per_quarter: int,
     n_clipped = sum(chunk.n_clipped for chunk in chunks)
     if n_clipped:
         notices = [*notices, f"{_count(n_clipped, 'data byte')} over 127 clipped"]
+    n_behind = sum(chunk.n_behind for chunk in chunks)
+    if n_behind:
+        notices = [*notices, behind_end(n_behind)]
     signatures = [value for body in bodies for value in _signatures(body)]
     notices = [*notices, *meter_notices(signatures)]
     offs_per_pitch = OFFS_PER_PITCH if any(are_readable) else None
@@ -362,7 +394,7 @@ def _song_from_chunks(ticks_per_quarter: int,
     n_late = int(is_late.sum())
     if n_late:
         end[is_late] -= LATE_TICKS
-        notices = [*notices, f"{_count(n_late, 'note')} never switched off"]
+        notices = [*notices, f"{_count(n_late, 'note')} {LEFT_ON}"]
     check_times(int(end.max(initial=0)), ticks_per_quarter, where)
     pitch = line & (N_PITCHES - 1)
     notes = np.stack([onset, end, pitch], axis=1)            # (N, 3), track by track

@@ -37,7 +37,7 @@ from backline.music.midi_events import (
     TEMPO,
     number_at,
 )
-from backline.music.midi_reader import check_times, first_release, open_chunks
+from backline.music.midi_reader import LEFT_ON, behind_end, check_times, first_release, open_chunks
 from backline.music.names import decoded_name
 from backline.music.players import Voice, read_players
 from backline.music.song import (
@@ -113,8 +113,6 @@ def read_tracks(path: str | Path, data: bytes | None = None) -> MidiTracks:
     tracks = []
     ends = []
     notices = list(chunks.notices)
-    if chunks.others:
-        notices.append(f"left out, as it is no track: {', '.join(chunks.others)}")
     n_clipped = n_strange = n_behind = 0
     for body in chunks.bodies:
         reading = _Reading(body)
@@ -131,8 +129,7 @@ def read_tracks(path: str | Path, data: bytes | None = None) -> MidiTracks:
         rest = body[reading.place:]
         n_behind += len(rest) if any(rest) else 0
     if n_behind:
-        notices.append(f"{n_behind} byte{'s' * (n_behind != 1)} left out that a track holds behind "
-                       f"its end")
+        notices.append(behind_end(n_behind))
     if n_clipped:
         notices.append(f"{n_clipped} data byte{'s' * (n_clipped != 1)} over 127 clipped")
     if n_strange:
@@ -313,7 +310,7 @@ def song_of_tracks(midi: MidiTracks, where: str) -> tuple[Song, tuple[Voice, ...
                     as_written.append((value[0], value[1]))
     notices = [*midi.notices, *meter_notices(as_written)]
     if n_unended:
-        notices.append(f"{n_unended} note{'s' * (n_unended != 1)} never switched off")
+        notices.append(f"{n_unended} note{'s' * (n_unended != 1)} {LEFT_ON}")
     texts = [text for events in midi.tracks for text in map(text_of, events) if text]
     players = read_players(texts, len(midi.tracks))
     song = Song(

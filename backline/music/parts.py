@@ -51,6 +51,18 @@ class Piece(NamedTuple):
 # ---------------------------------------------------------------- pitch ranges
 
 
+LOWEST_NOTE = 16  # E0, an octave below a bass's lowest string
+
+
+def without_switches(notes: np.ndarray, part: Part) -> np.ndarray:
+    """(N, 3) notes of a part but the lowest: key switches, which choose how a sampler plays.
+
+    All notes, if there are no others, or the part is drums.
+    """
+    is_note = notes[:, 2] >= LOWEST_NOTE
+    return notes[is_note] if is_note.any() and not part.is_drum else notes
+
+
 def fit_range(notes: np.ndarray,
               part: Part,
               choices: Choices,
@@ -165,9 +177,10 @@ def arrange(song: Song,
     lost: Counter[str] = Counter()
     parts = []
     for part, notes in zip(vocabulary.parts, assignment.notes, strict=True):
-        fitted, n_outside = fit_range(notes, part, choices, where)
+        played = notes if choices.ranges == SKIP else without_switches(notes, part)
+        fitted, _ = fit_range(played, part, choices, where)
         parts.append(fitted)
-        lost[OUT_OF_RANGE] += n_outside
+        lost[OUT_OF_RANGE] += len(notes) - len(fitted)
     pieces = fit_bars(parts, song, vocabulary, choices, where)
     if not pieces:
         raise UserError(f"{where}: none of the notes of {names} is in range and in bars of four "

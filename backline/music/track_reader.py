@@ -13,22 +13,37 @@ from typing import Any, NamedTuple
 import numpy as np
 import symusic
 
-from backline.music.channels import DRUM_CHANNEL, SetUp, Survey, is_spread, program_from, survey
+from backline.music.channels import (
+    DRUM_CHANNEL,
+    FEWEST_SPREAD,
+    SetUp,
+    Survey,
+    is_spread,
+    program_from,
+    survey,
+)
 from backline.music.midi_events import (
     END_OF_TRACK,
+    META,
     N_CHANNELS,
     N_PITCHES,
+    NAME,
     NOTE_OFF,
     NOTE_ON,
+    PITCH_BEND,
     PROGRAM_CHANGE,
     mend,
+    number_at,
     track_chunk,
 )
-from backline.music.names import printable
+from backline.music.names import decoded_name, printable
 from backline.music.song import Track
 
 OFFS_PER_PITCH = 2  # more notes of one pitch left sounding are rare; their tracks are walked
 NOTE_ONS = [bytes([NOTE_ON | channel]) for channel in range(N_CHANNELS)]
+BENDS = {channel: bytes([PITCH_BEND | channel]) for channel in range(N_CHANNELS)}
+NAME_EVENT = bytes([META, NAME])
+UNREADABLE = "\ufffd"  # symusic's letter for what is no UTF-8
 PROGRAM_CHANGES = [bytes([PROGRAM_CHANGE | channel]) for channel in range(N_CHANNELS)]
 
 
@@ -65,6 +80,7 @@ class TrackChunk(NamedTuple):
     playing: list[Any]
     voices: list[Player]
     n_clipped: int  # data bytes over 127
+    n_behind: int  # bytes behind the end of track
 
 
 class ParserError(Exception):
@@ -79,13 +95,15 @@ def read_track(body: bytes,
 
     Raises UserError if it cannot be mended, ParserError if symusic does not read it.
     """
-    n_clipped = 0
+    n_clipped = n_behind = 0
     if as_it_stands:
         channels = [c for c in range(N_CHANNELS) if NOTE_ONS[c] in body]
         offs = [OFFS[c] for c in channels]
         chunk = track_chunk(body[:-len(END_OF_TRACK)], offs)
     else:
-        chunk, _, n_clipped = mend(body, 0, where)
+        chunk, end, n_clipped = mend(body, 0, where)
+        rest = body[end:]
+        n_behind = len(rest) if any(rest) else 0
     score, playing = _parse(chunk, ticks_per_quarter)
     found = _survey(body, playing)
     if found.has_late_change and as_it_stands:
@@ -95,7 +113,7 @@ def read_track(body: bytes,
     if [voice.program or 0 for voice in voices] != [track.program for track in playing]:
         voices = [Player(DRUM_CHANNEL if track.is_drum else -1, track.program or None)
                   for track in playing]
-    return TrackChunk(body, score, playing, voices, n_clipped)
+    return TrackChunk(body, score, playing, voices, n_clipped, n_behind)
 
 
 def _parse(chunk: bytes, ticks_per_quarter: int) -> tuple[Any, list[Any]]:
@@ -151,7 +169,7 @@ def song_tracks(chunks: Sequence[TrackChunk], notes: np.ndarray) -> tuple[Track,
                 others = [*chunks[:index], *chunks[index + 1:]]
                 program = _program_elsewhere(voice, others)
             tracks.append(Track(
-                printable(track.name),
+                _name(track.name, chunk.body),
                 program or 0,
                 is_drum,
                 notes[start:end],
@@ -164,11 +182,32 @@ def song_tracks(chunks: Sequence[TrackChunk], notes: np.ndarray) -> tuple[Track,
     return tuple(tracks)
 
 
+def _name(name: str, body: bytes) -> str:
+    """A track's name. symusic reads UTF-8 alone; another encoding is looked up in the track's body."""
+    if UNREADABLE not in name:
+        return printable(name)
+    start = body.find(NAME_EVENT)
+    if start < 0:
+        return printable(name)
+    try:
+        size, place = number_at(body, start + len(NAME_EVENT))
+    except (IndexError, ValueError):
+        return printable(name)
+    return decoded_name(body[place:place + size])
+
+
 def _is_spread(chunk: TrackChunk) -> bool:
     """Whether all of its channels play one instrument."""
-    if any(voice.channel < 0 for voice in chunk.voices):
+    channels = {voice.channel for voice in chunk.voices}
+    if len(channels) < FEWEST_SPREAD or not channels <= BENDS.keys():
         return False
-    return is_spread([(voice.channel, voice.program, len(track.notes), len(track.pitch_bends))
+    if not all(BENDS[channel] in chunk.body for channel in channels):
+        return False
+    try:
+        bends = survey(chunk.body).bends
+    except (IndexError, ValueError):
+        return False
+    return is_spread([(voice.channel, voice.program, len(track.notes), bends.get(voice.channel, 0))
                       for track, voice in zip(chunk.playing, chunk.voices, strict=True)])
 
 
