@@ -111,7 +111,7 @@ class Synthesizer:
 def seconds_of(midi: bytes) -> float:
     """How long a song lasts, up to its last end of track, or to the end of its bars before silence."""
     song, _ = song_of_tracks(read_tracks("the song", midi), "the song")
-    end = song.last_end_of_track
+    end = max(song.end_tick, song.last_end_of_track)
     pickup = pickup_ticks(song)
     bar_ticks = QUARTERS_PER_BAR * song.ticks_per_quarter
     origin = pickup - bar_ticks if pickup else 0

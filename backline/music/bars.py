@@ -128,8 +128,9 @@ def clip_length(song: Song, origin: int = 0) -> ClipLength:
     """How many bars a clip lasts: to the last end of a track or a note, in whole bars.
 
     What sounds or lasts up to a 32nd past a bar line does not count, as programs end a track a tick
-    late. Nor does a note begun within a 32nd before the end: it belongs to the next bar. Nor does
-    an end of track more than `FARTHEST_END` bars after the last note.
+    late. Nor does a note begun within a 32nd before the end: it belongs to the next bar, and only a
+    note that lasts all of that adds it. Nor does an end of track more than `FARTHEST_END` bars
+    after the last note.
 
     `origin` is the tick at which bar 1 begins, below 0 for a pickup.
     """
@@ -148,7 +149,8 @@ def clip_length(song: Song, origin: int = 0) -> ClipLength:
     early = notes[is_early]
     for note_onset, end, _ in early[np.argsort(early[:, 0])].tolist():
         n_before = (note_onset - origin) // bar + 1  # bars up to the line that it is early for
-        if n_before < n_bars:
+        fills_next = end - note_onset >= bar - late
+        if n_before < n_bars or (n_before == n_bars and fills_next):
             n_bars = max(n_bars, bars_until(end))
         elif n_before > n_bars:
             n_bars = n_before

@@ -319,12 +319,20 @@ def song_of_tracks(midi: MidiTracks, where: str) -> tuple[Song, tuple[Voice, ...
         tuple(sorted(tempos, key=lambda tempo: tempo[0])),
         tuple(sorted(signatures, key=lambda signature: signature.tick)),
         tuple(notices),
-        last_end_of_track=max(midi.ends, default=0),
+        last_end_of_track=_last_end(midi),
         players={name: tuple(voices.index(voice) for voice in own if voice in voices)
                  for name, own in players.items()},
     )
     check_times(song.end_tick, song.ticks_per_quarter, where)
     return song, tuple(voices)
+
+
+def _last_end(midi: MidiTracks) -> int:
+    """The latest end of a track, of those that do not just end with a note."""
+    ends = (end
+            for events, end in zip(midi.tracks, midi.ends, strict=True)
+            if not any(event.is_release and event.tick == end for event in events))
+    return max(ends, default=0)
 
 
 def _by_playing_channel(events: Sequence[Event]) -> dict[int, list[Event]]:

@@ -89,7 +89,8 @@ class Song:
     `tempos` are (tick, beats per minute) pairs; both lists are sorted by tick.
     `notices` say what was odd about the file, and read all the same; an ordinary file has none.
     `players` are, by the part's name, indices of the tracks that the file itself says play it.
-    `last_end_of_track` is the tick at which the longest track ends, where that is known.
+    `last_end_of_track` is the tick at which the longest track ends, of those that do not just end
+    with a note; 0 where that is not known.
     """
 
     ticks_per_quarter: int

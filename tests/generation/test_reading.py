@@ -207,10 +207,20 @@ def with_ends(data: bytes, end: int) -> bytes:
     return out.getvalue()
 
 
+def ahead(n_bars: int) -> list:
+    """A note a bar, each but the first a moment before the bar line."""
+    return [(max(bar * BAR_TICKS - 20, 0), BAR_TICKS, 40, 80) for bar in range(n_bars)]
+
+
 @pytest.mark.parametrize(("data", "n_bars"), [
     (with_ends(played(7), 8 * BAR_TICKS), 8),                       # a silent last bar
     (with_ends(played(8), 8 * BAR_TICKS + 1), 8),                   # an end one tick late
     (file_of(HEAD, track("Bass", 33, 1, [*line(4), (4 * BAR_TICKS - 3, 57, 36, 99)])), 4),  # for the next bar
+    (file_of(HEAD, track("Bass", 33, 1, [*line(4), (4 * BAR_TICKS - 3, Q, 50, 99)])), 4),  # of any length
+    (file_of(HEAD, track("Bass", 33, 1, [*line(4), (4 * BAR_TICKS - 59, Q, 50, 99)])), 4),  # almost a 32nd early
+    (file_of(HEAD, track("Bass", 33, 1, [*line(4), (4 * BAR_TICKS - 61, Q, 50, 99)])), 5),  # more than a 32nd early
+    (with_ends(file_of(HEAD, track("Bass", 33, 1, [*line(4), (4 * BAR_TICKS - 3, Q, 50, 99)])), 5 * BAR_TICKS), 5),
+    (file_of(HEAD, track("Bass", 33, 1, ahead(4))), 4),              # each bar begun a moment early
     (file_of(HEAD, track("Piano", 0, 0, [(0, 8 * BAR_TICKS, 48, 80)])), 8),   # a pad of eight bars
     (with_ends(played(4), 40 * BAR_TICKS), 4),                      # silence that nobody means
 ])
