@@ -312,7 +312,8 @@ def song_of_tracks(midi: MidiTracks, where: str) -> tuple[Song, tuple[Voice, ...
     if n_unended:
         notices.append(f"{n_unended} note{'s' * (n_unended != 1)} {LEFT_ON}")
     texts = [text for events in midi.tracks for text in map(text_of, events) if text]
-    players = read_players(texts, len(midi.tracks))
+    playing = [{event.channel for event in events if event.is_onset} for events in midi.tracks]
+    players = read_players(texts, playing)
     song = Song(
         midi.ticks_per_quarter,
         tuple(tracks),
