@@ -71,7 +71,7 @@ from backline.music import choices as song_choices
 from backline.music.choices import Choices
 from backline.music.midi_writer import parts_to_bytes
 from backline.music.song import DEFAULT_TEMPO, TICKS_PER_QUARTER
-from backline.music.vocab import Vocabulary
+from backline.music.vocab import BAR, FIRST_ID, Vocabulary
 
 SEEDS = 2**32  # seeds are drawn from 0 to this, exclusive
 REPRODUCE_TAKES = ("reproduce", "prompt", "model_path", "output", "device", "page")
@@ -568,11 +568,22 @@ def notices_about_bars(session: Session) -> list[str]:
     notices = []
     if session.wish.given and task.first_bar:
         notices.append(f"made from bar {task.first_bar + 1} on, where what is given begins")
+    if session.wish.fill and not plays_in(prompt, session.wish.fill):
+        first, last = session.wish.fill
+        bars = f"bar {first}" if first == last else f"bars {first}-{last}"
+        notices.append(f"no part plays in {bars}: nothing is replaced there")
     if prompt.given:
         for name in parts_on_used_channels(prompt.given, task.made):
             notices.append(f"no channel is free for the made {name}: it shares one with another "
                            f"track")
     return notices
+
+
+def plays_in(prompt: Prompt, bars: Sequence[int]) -> bool:
+    """Whether a part of the prompt begins a note in the bars from the first to the last, from 1."""
+    first, last = bars
+    bar = prompt.rows[:, BAR] - FIRST_ID + prompt.unheard + 1
+    return bool(((bar >= first) & (bar <= last)).any())
 
 
 def write_songs(args: argparse.Namespace,

@@ -430,6 +430,15 @@ def test_a_fill_changes_these_bars_and_nothing_else(play, make, text, first, las
     assert new and not set(new) <= set(song)
 
 
+def test_a_fill_of_silent_bars_is_said(play, tmp_path, capsys):
+    later = [(row[0] + 2, *row[1:]) for row in notes("song.mid")]
+    TOKENIZER.create_midi_from_tokens(later).dump("later.mid")
+    silent = "no part plays in bars 1-2: nothing is replaced there"
+    for bars, is_said in (("1-2", True), ("2-3", False)):
+        assert play("-p", "later.mid", "--fill", bars, "-o", "out", "--seed", 2) == 0
+        assert (silent in capsys.readouterr().err) == is_said
+
+
 def test_a_song_without_a_part_gets_none_in_a_fill_unless_it_is_named(play, tmp_path):
     song_file(tmp_path / "duo.mid", ("drums", "piano"))
     for seed in range(3):

@@ -60,16 +60,19 @@ def is_four_quarters(signature: TimeSignature) -> bool:
     return signature.numerator * 4 == QUARTERS_PER_BAR * signature.denominator
 
 
-def check_meters(song: Song, where: str) -> None:
-    """Raise UserError if a bar is not four quarters long, with music in or after it."""
+CUT_METERS = ("only bars of four quarters can be represented: cut the song to its 4/4 part, or give "
+              "--meters cut")
+
+
+def check_meters(song: Song, where: str, remedy: str = CUT_METERS) -> None:
+    """Raise UserError, with a remedy, if a bar is not four quarters long, with music in or after it."""
     last_onset = song.last_onset_tick  # looks at every note: once
     for stretch, signature in meters(song):
         if is_four_quarters(signature) or stretch.start > last_onset:
             continue
         bar = 1 + stretch.start // (QUARTERS_PER_BAR * song.ticks_per_quarter)
         raise UserError(f"{where}: bar {bar} is in {signature.numerator}/{signature.denominator}; "
-                        f"only bars of four quarters can be represented: cut "
-                        f"the song to its 4/4 part, or let tokenizer.py --meters cut do it")
+                        f"{remedy}")
 
 
 def check_notes(song: Song, where: str) -> None:
