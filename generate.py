@@ -546,7 +546,8 @@ def notices_about(session: Session) -> list[str]:
     task, wish, prompt = session.task, session.wish, session.prompt
     notices = [*prompt.notices, *notices_about_bars(session)]
     if len(prompt.rows):
-        harmony = harmony_of(prompt.rows, wish, session.loaded.vocabulary, prompt.unheard)
+        n_bars = prompt.clip.n_bars if prompt.clip else 0
+        harmony = harmony_of(prompt.rows, wish, session.loaded.vocabulary, prompt.unheard, n_bars)
         if heard := harmony.describe():
             notices.append(f"heard: {heard}")
     block_size = session.loaded.model.config.block_size

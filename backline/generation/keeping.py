@@ -46,12 +46,14 @@ class Harmony:
 def harmony_of(prompt: np.ndarray,
                wish: Wish,
                vocabulary: Vocabulary,
-               unheard: int = 0) -> Harmony:
+               unheard: int = 0,
+               n_bars: int = 0) -> Harmony:
     """Key and chords of a prompt, (N, F) rows: of the same bars for --given and --fill, else the last.
 
-    `unheard`: bars of the song before the first that the rows know of.
+    `unheard`: bars of the song before the first that the rows know of; `n_bars`: how many it lasts
+    from there on, 0 for as many as the rows.
     """
-    n_bars = int(prompt[-1, BAR]) - FIRST_ID + 1
+    n_bars = n_bars or int(prompt[-1, BAR]) - FIRST_ID + 1
     first, end = max(n_bars - CHORD_BARS, 0), n_bars  # from 0
     if wish.given:
         first = 0
@@ -72,10 +74,11 @@ def keep_heard(config: GenConfig,
                wish: Wish,
                prompt: np.ndarray,
                vocabulary: Vocabulary,
-               unheard: int = 0) -> GenConfig:
+               unheard: int = 0,
+               n_bars: int = 0) -> GenConfig:
     """The settings with what the prompt, (N, F) rows, is heard to play wherever they say "keep".
 
-    `unheard`: see `harmony_of`.
+    `unheard`, `n_bars`: see `harmony_of`.
 
     Raises UserError: there is no prompt, or no such thing is heard in it.
     """
@@ -84,7 +87,7 @@ def keep_heard(config: GenConfig,
     if not keeps_chords and not keeps_key:
         return config
     check_keeps(config, bool(len(prompt)))
-    harmony = harmony_of(prompt, wish, vocabulary, unheard)
+    harmony = harmony_of(prompt, wish, vocabulary, unheard, n_bars)
     controls, rules = config.controls, config.rules
     if keeps_chords:
         if not harmony.chords:

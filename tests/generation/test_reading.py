@@ -152,6 +152,19 @@ def test_of_bars_made_anew_notes_pedals_and_bends_go_and_come_back_behind():
     assert not [tick for tick in bends if first < tick < last] and last in bends
 
 
+@pytest.mark.parametrize("bars", [(3, 3), (4, 4)])
+def test_bars_made_anew_do_not_make_a_song_longer(bars):
+    """A made note of theirs may last to its end, and not beyond."""
+    onset = 32 * (bars[0] - 1)
+    clip = file_of(HEAD, track("Piano", 0, 0, chords(4)))
+    files = written(clip, Wish(fill=bars), {PIANO: [(onset, onset + 128, 61)]})
+    for data in files.values():
+        tracks = mido.MidiFile(file=io.BytesIO(data)).tracks
+        assert {sum(message.time for message in each) for each in tracks} == {4 * BAR_TICKS}
+    ends = [tick for tick, message in events_of(files[""]) if message[1] == 61 and message[0] & 0xF0 == 0x80]
+    assert ends == [4 * BAR_TICKS]
+
+
 def test_stems_of_given_parts_are_the_given_parts():
     files = written(played(), Wish(given=("bass", "piano"), make=("drums",)), {DRUMS: [(0, 2, 36)]})
     bass = events_of(files["-bass"])
