@@ -405,7 +405,11 @@ class Outputs:
             for events in tokenizer.tokens_to_events(song.notes):
                 print(" ".join(events))
         tempo = session.prompt.tempo
-        contents = describe(rows, len(song.notes), tokenizer, tempo, session.bars_of(rows))
+        n_bars = session.bars_of(rows)
+        clip = session.prompt.clip
+        if session.prompt.given and clip:  # a hit for the next bar is heard there, and adds none
+            n_bars = max(session.bars_of(song.notes), session.prompt.unheard + clip.n_bars)
+        contents = describe(files[""], len(song.notes), tokenizer.vocabulary, n_bars)
         line = f"{whole}: {contents}, {tempo:g} BPM"
         said = (line, song.told, song.score, song.copied)
         print("; ".join(filter(None, said)))

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import numbers
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -121,6 +122,14 @@ class Song:
     def n_notes(self) -> int:
         """Notes in all tracks."""
         return sum(len(track.notes) for track in self.tracks)
+
+    def seconds_until(self, tick: int) -> float:
+        """How long after the song's beginning a tick is, by its tempo map."""
+        ticks = [0, *(min(each, tick) for each, _ in self.tempos), tick]
+        tempos = [DEFAULT_TEMPO, *(tempo for _, tempo in self.tempos)]
+        minutes = sum((after - before) / tempo
+                      for (before, after), tempo in zip(itertools.pairwise(ticks), tempos, strict=True))
+        return 60 * minutes / self.ticks_per_quarter
 
     def main_tempo(self) -> float:
         """The tempo in force for most of the song's ticks, 120 where there is none."""
