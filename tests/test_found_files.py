@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from found_files import BAR, BASS, FOUND, N_BARS, QUARTER, mpe
-from midi_bytes import DRUM_CHANNEL, meta, midi_file, name, note, program
+from midi_bytes import DRUM_CHANNEL, END_OF_TRACK, chunk, header, meta, midi_file, name, note, program, track
 
 from backline.common.errors import UserError
 from backline.generation.config import Reading
@@ -107,6 +107,14 @@ def test_japanese_names_can_be_read():
 ])
 def test_what_is_left_out_is_said(which, line):
     assert line in told(which)
+
+
+def test_an_end_of_track_that_is_there_twice_leaves_nothing_out():
+    body = track([name("Piano"), *note(0, BAR, 60)])[8:]
+    for rest, is_said in ((b"\0" + END_OF_TRACK, False), (bytes(9), False), (b"\0\x90\x3c\x40", True)):
+        data = header(1, QUARTER) + chunk(body + rest)
+        for notices in (read_tracks("a.mid", data).notices, read_song("a.mid", data).notices):
+            assert any("behind its end" in line for line in notices) == is_said
 
 
 def test_a_line_break_behind_the_tracks_is_nothing_left_out():

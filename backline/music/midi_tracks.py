@@ -35,6 +35,7 @@ from backline.music.midi_events import (
     SYSEX_GOES_ON,
     SYSTEM_BYTES,
     TEMPO,
+    bytes_behind,
     number_at,
 )
 from backline.music.midi_reader import LEFT_ON, behind_end, check_times, first_release, open_chunks
@@ -126,8 +127,7 @@ def read_tracks(path: str | Path, data: bytes | None = None) -> MidiTracks:
         ends.append(reading.tick)
         n_clipped += reading.n_clipped
         n_strange += reading.n_strange
-        rest = body[reading.place:]
-        n_behind += len(rest) if any(rest) else 0
+        n_behind += bytes_behind(body[reading.place:])
     if n_behind:
         notices.append(behind_end(n_behind))
     if n_clipped:

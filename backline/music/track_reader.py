@@ -32,6 +32,7 @@ from backline.music.midi_events import (
     NOTE_ON,
     PITCH_BEND,
     PROGRAM_CHANGE,
+    bytes_behind,
     mend,
     number_at,
     track_chunk,
@@ -102,8 +103,7 @@ def read_track(body: bytes,
         chunk = track_chunk(body[:-len(END_OF_TRACK)], offs)
     else:
         chunk, end, n_clipped = mend(body, 0, where)
-        rest = body[end:]
-        n_behind = len(rest) if any(rest) else 0
+        n_behind = bytes_behind(body[end:])
     score, playing = _parse(chunk, ticks_per_quarter)
     found = _survey(body, playing)
     if found.has_late_change and as_it_stands:
