@@ -6,8 +6,9 @@ Songs of 16 bars from scratch, without rules, exact lengths or redraws (configs/
 something else, drawn by its seed, and made again with only that left unsaid. Measured: the share of the notes of all
 parts but drums on strong beats that belong to the chord asked for (for free songs the same chords, which nobody asked
 for; for the dataset's held-out songs those that are estimated from themselves); the rank correlation (Spearman) of the
-density asked for with the notes per bar that plays, by part; how many songs end in the bar asked for; and how many of
-the parts asked for play. Also the nats per note of the held-out songs, told nothing and told what they play.
+density asked for with the notes per bar that plays, by part; likewise of --rests and --repeats with the level that the
+song's own sheet has; how many songs end in the bar asked for; and how many of the parts asked for play. Also the nats
+per note of the held-out songs, told nothing and told what they play, if a dataset is given.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from backline.generation.telling import Told, tell
 from backline.generation.wish import Wish
 from backline.music.chords import FIRST_VALUE, HALVES_PER_BAR, chord_pitch_classes, estimate_chords
 from backline.music.controls import bars_left, song_controls
-from backline.music.sheet import N_DENSITIES
+from backline.music.sheet import N_PART_FIELDS, PART_CONTROLS, Levels, sheet_of
 from backline.music.sheet_table import SheetTable
 from backline.music.theory import OCTAVE, PITCH_CLASSES
 from backline.music.vocab import BAR, FIELDS, FIRST_ID, PAD, PITCH_INSTRUMENT, START_POS, Vocabulary
@@ -62,9 +63,10 @@ def progression(seed: int) -> str:
     return " ".join(PITCH_CLASSES[(tonic + above) % OCTAVE] + quality for above, quality in chords)
 
 
-def densities(seed: int, vocabulary: Vocabulary) -> dict[str, str]:
-    """A level for each part, drawn by the seed."""
-    levels = np.random.default_rng(seed).integers(1, N_DENSITIES + 1, len(vocabulary.parts))
+def part_levels(control: str, seed: int, vocabulary: Vocabulary) -> dict[str, str]:
+    """A level of a control for each part, drawn by the seed."""
+    n_levels = PART_CONTROLS[control].n_levels
+    levels = np.random.default_rng(seed).integers(1, n_levels + 1, len(vocabulary.parts))
     return {name: str(level) for name, level in zip(vocabulary.part_names, levels, strict=True)}
 
 
@@ -89,9 +91,20 @@ def notes_per_bar(rows: np.ndarray, part: int, vocabulary: Vocabulary) -> float:
     return len(bars) / max(len(set(bars.tolist())), 1)
 
 
+def played_level(rows: np.ndarray, part: int, control: str, vocabulary: Vocabulary, levels: Levels) -> float:
+    """The level of a control in what a part plays, the mean where it is two; nan where nothing can be said."""
+    sheet = sheet_of(rows, vocabulary, levels, 0, N_BARS - 1)
+    own = sheet[:-1].reshape(len(vocabulary.parts), N_PART_FIELDS)[part]
+    values = own[list(PART_CONTROLS[control].columns)]
+    said = values[values >= FIRST_VALUE]
+    return float(said.mean()) - FIRST_VALUE + 1 if len(said) else np.nan
+
+
 def rank_correlation(a: Sequence[float], b: Sequence[float]) -> float:
-    """Spearman's: the correlation of ranks, equal values sharing theirs."""
-    return float(np.corrcoef(_ranks(a), _ranks(b))[0, 1])
+    """Spearman's: the correlation of ranks, equal values sharing theirs. Pairs with a nan do not count."""
+    is_known = ~(np.isnan(a) | np.isnan(b))
+    ranks = [_ranks(np.asarray(values)[is_known]) for values in (a, b)]
+    return float(np.corrcoef(*ranks)[0, 1])
 
 
 def _ranks(values: Sequence[float]) -> np.ndarray:
@@ -144,7 +157,7 @@ def held_out_nats(loaded: LoadedModel, dataset_path: Path, table: SheetTable, n_
 def build_parser() -> argparse.ArgumentParser:
     parser = Parser(__doc__)
     parser.add_argument("model", type=Path, help="model with controls, .safetensors or .pth")
-    parser.add_argument("dataset", type=Path, help="dataset .pt with its held-out songs")
+    parser.add_argument("dataset", type=Path, nargs="?", help="dataset .pt with its held-out songs")
     parser.add_argument("-n", "--songs", type=int, default=100, help="songs of each kind (default: %(default)s)")
     return parser
 
@@ -156,8 +169,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not loaded.sheets:
         raise UserError(f"{args.model}: was not trained with controls")
     vocabulary, table = loaded.vocabulary, loaded.sheets
-    nothing, everything, own = held_out_nats(loaded, args.dataset, table, args.songs)
-    print(f"held out: {nothing:.3f} nats per note told nothing, {everything:.3f} told what they play")
+    own = np.nan
+    if args.dataset:
+        nothing, everything, own = held_out_nats(loaded, args.dataset, table, args.songs)
+        print(f"held out: {nothing:.3f} nats per note told nothing, {everything:.3f} told what they play")
 
     free = config_from_dict(GenConfig, read_json_object(FREE) | {"num_bars": N_BARS}, str(FREE))
     free = dataclasses.replace(free, max_steps=0, controls=ControlConfig(ending="no"))
@@ -184,16 +199,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"notes on strong beats in the chord: asked {found['asked']:.1%}, free {found['free']:.1%}, "
           f"real songs in their own {own:.1%}")
 
-    _, wanted = told({"density": lambda seed: densities(seed, vocabulary)})
+    _, wanted = told({"density": lambda seed: part_levels("density", seed, vocabulary)})
     songs = make(loaded, task, free, wanted)
     for p, name in enumerate(vocabulary.part_names):
-        levels = [int(densities(seed, vocabulary)[name]) for seed in seeds]
+        levels = [int(part_levels("density", seed, vocabulary)[name]) for seed in seeds]
         played, unasked = ([notes_per_bar(song.notes, p, vocabulary) for song in made] for made in (songs, left_free))
         print(f"{name}: rank correlation of density asked and played {rank_correlation(levels, played):.2f}, "
               f"free {rank_correlation(levels, unasked):.2f}")
     plays = [[(vocabulary.part_of_id[song.notes[:, PITCH_INSTRUMENT]] == p).any() for song in songs]
              for p in range(len(vocabulary.parts))]
     print(f"parts asked for that play: {np.mean(plays):.1%}")
+
+    for control in ("rests", "repeats"):
+        def levels_of(seed: int, control: str = control) -> dict[str, str]:
+            return part_levels(control, seed, vocabulary)
+
+        _, wanted = told({control: levels_of})
+        songs = make(loaded, task, free, wanted)
+        for p, name in enumerate(vocabulary.part_names):
+            levels = [int(levels_of(seed)[name]) for seed in seeds]
+            played = [played_level(song.notes, p, control, vocabulary, table.levels) for song in songs]
+            unasked = [played_level(song.notes, p, control, vocabulary, table.levels) for song in left_free]
+            print(f"{name}: rank correlation of --{control} asked and played {rank_correlation(levels, played):.2f}, "
+                  f"free {rank_correlation(levels, unasked):.2f}")
 
     long = dataclasses.replace(free, num_bars=LONGEST)
     task = make_task(Wish(), empty, vocabulary, long)

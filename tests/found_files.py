@@ -117,12 +117,11 @@ def japanese_names() -> bytes:
     return midi_file(*tracks, division=QUARTER)
 
 
-def mpe() -> bytes:
-    """An MPE keyboard's take: each note on the next channel, with its bend and pressure."""
-    events: list[Event] = [name("Seaboard Piano")]
+def mpe(text: str = "Seaboard Piano") -> bytes:
+    """An MPE keyboard's take: each note on the next channel from 2 to 16, with its bend and pressure."""
+    events: list[Event] = [name(text)]
     for i in range(48):
-        channel = 1 + i % 14
-        channel += channel >= DRUM_CHANNEL
+        channel = 1 + i % 15
         onset = i * QUARTER // 3
         events += [(onset, bytes([0xE0 | channel, 0, 64 + i % 8])),
                    *_note(onset, onset + QUARTER, 60 + i % 12, channel),

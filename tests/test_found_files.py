@@ -7,28 +7,31 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from found_files import BAR, BASS, FOUND, N_BARS, QUARTER
-from midi_bytes import DRUM_CHANNEL, meta, midi_file, name, note, program
+from found_files import BAR, BASS, FOUND, N_BARS, QUARTER, mpe
+from midi_bytes import DRUM_CHANNEL, END_OF_TRACK, chunk, header, meta, midi_file, name, note, program, track
 
+from backline.common.errors import UserError
 from backline.generation.config import Reading
 from backline.generation.given_song import Made, made_places, made_tracks, parts_on_used_channels
 from backline.generation.reading import Asked, Heard, hear
+from backline.music.choices import BY_OCTAVE, DROP, Choices
 from backline.music.midi_edits import Place, with_releases
 from backline.music.midi_reader import read_song
-from backline.music.midi_tracks import MidiTracks, read_tracks
+from backline.music.midi_tracks import MidiTracks, read_tracks, song_of_tracks
 from backline.music.names import decoded_name
+from backline.music.parts import OUT_OF_RANGE, arrange
+from backline.music.song import Song
 from backline.music.vocab import load_vocabulary
+from tokenizer import MidiTokenizerPooled
 
 VOCABULARY = load_vocabulary()
-# MPE plays each finger on a channel of its own, that of drums too: nothing but a person tells.
-ANSWERS = {"mpe": (("piano", "*seaboard*"), ("drums", "none"), ("bass", "none"))}
 PIANO = VOCABULARY.part_names.index("piano")
 
 
 def heard(which: str, asked: Asked | None = None) -> Heard:
     """What the model hears of a found file."""
     path = Path(f"{which}.mid")
-    asked = asked or Asked(Reading(tracks=ANSWERS.get(which, ())))
+    asked = asked or Asked()
     return hear(read_tracks(path, FOUND[which]()), path, asked, VOCABULARY)
 
 
@@ -48,6 +51,20 @@ def test_every_given_event_is_kept(which):
     given = events_of(read_tracks(which, FOUND[which]()))
     assert given.total() > 50
     assert not given - events_of(heard(which).given.midi)
+
+
+@pytest.mark.parametrize("which", FOUND)
+def test_folders_are_read_as_given_songs_are(which):
+    """Their reader is another, a hundred times as fast."""
+    data = FOUND[which]()
+    exact, _ = song_of_tracks(with_releases(read_tracks(which, data)).midi, which)
+    assert seen(read_song(which, data)) == seen(exact)
+    assert set(read_tracks(which, data).notices) <= set(read_song(which, data).notices)
+
+
+def seen(song: Song) -> list[tuple]:
+    return [(track.name, track.channel, track.is_drum, track.has_program, track.program, track.spread,
+             sorted(track.notes.tolist())) for track in song.tracks]
 
 
 # ---------------------------------------------------------------- names
@@ -92,6 +109,14 @@ def test_what_is_left_out_is_said(which, line):
     assert line in told(which)
 
 
+def test_an_end_of_track_that_is_there_twice_leaves_nothing_out():
+    body = track([name("Piano"), *note(0, BAR, 60)])[8:]
+    for rest, is_said in ((b"\0" + END_OF_TRACK, False), (bytes(9), False), (b"\0\x90\x3c\x40", True)):
+        data = header(1, QUARTER) + chunk(body + rest)
+        for notices in (read_tracks("a.mid", data).notices, read_song("a.mid", data).notices):
+            assert any("after its end" in line for line in notices) == is_said
+
+
 def test_a_line_break_behind_the_tracks_is_nothing_left_out():
     assert not any("left out" in line for line in told("crlf_behind"))
 
@@ -117,6 +142,12 @@ def test_a_controller_that_silences_a_channel_ends_its_notes():
     assert ends_of("all_notes_off", 60) == [3, 7]
     piano = heard("all_notes_off").given.notes[PIANO]
     assert set(piano[:, 1] - piano[:, 0]) == {3 * QUARTER}
+
+
+def test_folders_hear_the_same_of_notes_that_a_controller_ends():
+    notices = read_song("a.mid", FOUND["all_notes_off"]()).notices
+    assert notices == ("12 notes switched off by a controller alone",)
+    assert read_song("a.mid", FOUND["never_released"]()).notices == ("4 notes never switched off",)
 
 
 def test_a_note_with_a_note_off_of_its_own_keeps_it():
@@ -170,10 +201,39 @@ def test_a_song_of_one_port_says_none():
     assert not any(event.meta == 0x21 for event in tracks["piano"])
 
 
-def test_a_track_of_many_channels_is_named_once():
-    """An MPE keyboard's has one for each note that sounds."""
-    line, = [line for line in told("mpe") if line.startswith("piano")]
-    assert line == "piano: Seaboard Piano (14 channels)"
+# ---------------------------------------------------------------- one instrument on many channels
+
+
+def test_the_name_of_an_mpe_keyboard_tells_its_part():
+    """It plays on the channel of drums too, and is no drums there."""
+    line, = [line for line in told("mpe") if "Seaboard" in line]
+    assert line == "piano: Seaboard Piano (15 channels)"
+    assert len(heard("mpe").given.notes[PIANO]) == 48
+
+
+def test_made_parts_beside_an_mpe_keyboard_go_where_it_is_not():
+    given = heard("mpe").given
+    assert made("mpe", "bass", "piano") == {"bass": (0, 0), "piano": (0, 1)}
+    assert parts_on_used_channels(given, ("bass", "piano")) == ["piano"]
+
+
+def test_an_mpe_keyboard_without_a_telling_name_is_one_question():
+    data = mpe("Take 4")
+    path = Path("a.mid")
+    with pytest.raises(UserError, match=r"piano is not clear: #1 Take 4 \(15 channels, no program, 48 notes\); say"):
+        hear(read_tracks(path, data), path, Asked(), VOCABULARY)
+    answer = Asked(Reading(tracks=(("piano", "#1"),)))
+    assert len(hear(read_tracks(path, data), path, answer, VOCABULARY).rows) == 48
+
+
+# ---------------------------------------------------------------- metronomes
+
+
+def test_a_metronome_is_kept_and_not_heard():
+    """On the channel of drums, by its name."""
+    song = heard("click_track")
+    assert "bass: Bass; piano: Keys; kept, but not heard by the model: Click" in told("click_track")
+    assert not len(song.given.notes[VOCABULARY.part_names.index("drums")])
 
 
 # ---------------------------------------------------------------- key switches
@@ -191,3 +251,24 @@ def test_a_part_of_low_notes_alone_is_heard():
                     [name("Bass"), program(BASS), *note(0, QUARTER, 14)], division=QUARTER)
     rows = hear(read_tracks("low.mid", low), Path("low.mid"), Asked(), VOCABULARY).rows
     assert len(rows) == 2
+
+
+@pytest.mark.parametrize("ranges", [DROP, BY_OCTAVE])
+def test_folders_do_not_hear_key_switches_either(ranges):
+    song = read_song("a.mid", FOUND["keyswitches"]())
+    arranged = arrange(song, VOCABULARY, Choices(ranges=ranges), "a.mid")
+    bass_notes = arranged.pieces[0].parts[VOCABULARY.part_names.index("bass")]
+    assert len(bass_notes) == 16 and arranged.lost[OUT_OF_RANGE] == 4
+
+
+def test_folders_say_what_to_do_about_key_switches():
+    with pytest.raises(UserError, match=r"bass pitch 12 is outside 21 to 108 \(4 of 20 notes\).*--ranges drop"):
+        MidiTokenizerPooled().song_rows(read_song("a.mid", FOUND["keyswitches"]()), "a.mid")
+
+
+def test_more_key_switches_than_notes_leave_a_song_in():
+    """As people change how a sampler plays with each note."""
+    switches = [event for i in range(40) for event in note(i * 20, i * 20 + 10, 12 + i % 3)]
+    data = midi_file([name("Bass"), program(BASS), *note(BAR, 2 * BAR, 40), *switches], division=QUARTER)
+    arranged = arrange(read_song("a.mid", data), VOCABULARY, Choices(ranges=DROP), "a.mid")
+    assert arranged.pieces[0].n_notes == 1 and arranged.lost[OUT_OF_RANGE] == 40

@@ -432,6 +432,36 @@ def test_a_fill_changes_these_bars_and_nothing_else(play, make, text, first, las
     assert new and not set(new) <= set(song)
 
 
+def test_the_line_of_a_song_tells_of_its_file(play, tmp_path, capsys):
+    """Also of strings that play no part, of notes that fall together on the grid, and of every tempo."""
+    song = mido.MidiFile(type=1, ticks_per_beat=480)
+    song.tracks.append(mido.MidiTrack([mido.MetaMessage("set_tempo", tempo=500_000),
+                                       mido.MetaMessage("set_tempo", tempo=1_000_000, time=1920)]))
+    for text, program, channel, pitch, length in (("Bass", 33, 0, 40, 480), ("Roll", 0, 9, 38, 20),
+                                                  ("Strings", 48, 1, 70, 480)):
+        events = [mido.MetaMessage("track_name", name=text),
+                  mido.Message("program_change", program=program, channel=channel)]
+        for _ in range(4 * 1920 // length):
+            events += [mido.Message("note_on", note=pitch, channel=channel),
+                       mido.Message("note_off", note=pitch, channel=channel, time=length)]
+        song.tracks.append(mido.MidiTrack(events))
+    song.save(tmp_path / "roll.mid")
+    assert play("-p", "roll.mid", "--given", "bass,drums", "--make", "piano", "-o", "out", "--seed", 1) == 0
+    n_new = len(of_parts(notes("out/0.mid"), ("piano",)))
+    line = capsys.readouterr().out.splitlines()[0].split("0.mid: ")[1]
+    assert line.startswith(f"4 bars, 0:14, {16 + 384 + 16 + n_new} notes, {n_new} of them new (drums 384, bass 16, "
+                           f"piano {n_new}, others 16), 60 BPM")
+
+
+def test_a_fill_of_silent_bars_is_said(play, tmp_path, capsys):
+    later = [(row[0] + 2, *row[1:]) for row in notes("song.mid")]
+    TOKENIZER.create_midi_from_tokens(later).dump("later.mid")
+    silent = "no part plays in bars 1-2: nothing is replaced there"
+    for bars, is_said in (("1-2", True), ("2-3", False)):
+        assert play("-p", "later.mid", "--fill", bars, "-o", "out", "--seed", 2) == 0
+        assert (silent in capsys.readouterr().err) == is_said
+
+
 def test_a_song_without_a_part_gets_none_in_a_fill_unless_it_is_named(play, tmp_path):
     song_file(tmp_path / "duo.mid", ("drums", "piano"))
     for seed in range(3):

@@ -243,6 +243,19 @@ def test_a_song_that_cannot_be_read_is_left_out_with_a_notice(tmp_path, capsys):
     assert captured.err.startswith(f"notice: not on the page: {tmp_path / '1.mid'}: not a MIDI file")
 
 
+def test_a_song_in_other_meters_is_left_out_with_a_line_that_says_what_pages_show(tmp_path, capsys):
+    write_idea(tmp_path, 0)
+    waltz = mido.MidiFile(type=1, ticks_per_beat=TICKS_PER_QUARTER)
+    waltz.tracks.append(mido.MidiTrack([mido.MetaMessage("time_signature", numerator=3, denominator=4),
+                                        mido.Message("note_on", note=60),
+                                        mido.Message("note_off", note=60, time=99)]))
+    waltz.save(tmp_path / "1.mid")
+    assert [idea["file"] for idea in shown(tmp_path)] == ["0.mid"]
+    assert capsys.readouterr().err == (
+        f"notice: not on the page: {tmp_path / '1.mid'}: bar 1 is in 3/4; pages and pictures show bars of four "
+        "quarters alone: export its 4/4 part to see that\n")
+
+
 def test_folders_without_songs(tmp_path, capsys):
     assert "no numbered songs" in fails(page.main, [tmp_path], capsys)
     (tmp_path / "prompt.mid").write_bytes((EXAMPLES / "prompt.mid").read_bytes())

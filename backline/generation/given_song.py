@@ -28,7 +28,7 @@ from backline.music.midi_edits import (
     with_hole,
     without_voices,
 )
-from backline.music.midi_events import N_CHANNELS, NAME, NOTE_OFF, NOTE_ON, PROGRAM_CHANGE
+from backline.music.midi_events import N_CHANNELS, N_PITCHES, NAME, NOTE_OFF, NOTE_ON, PROGRAM_CHANGE
 from backline.music.midi_tracks import (
     TEXT,
     Event,
@@ -129,6 +129,7 @@ def files_beside(given: GivenSong, made: Made, recipe: bytes) -> dict[str, bytes
     All tracks end at the same bar line, or with the last note if that rings on. The stem of a part
     holds its given and its made notes. Each file holds `recipe` as a text event.
     """
+    made = _within_song(made, given.vocabulary)
     kept = with_made_hole(given, made)
     end_tick = end_of_song(given, made)
     tracks = made_tracks(given, made)
@@ -143,6 +144,15 @@ def files_beside(given: GivenSong, made: Made, recipe: bytes) -> dict[str, bytes
         others = [voice for voice in all_voices(kept) if voice not in voices]
         files[f"-{name}"] = _file(kept, others, {name: voices}, own, recipe)
     return {ending: _finished(midi, end_tick) for ending, midi in files.items()}
+
+
+def _within_song(made: Made, vocabulary: Vocabulary) -> Made:
+    """What is made; of bars made anew, no note rings on past the song's end and makes it longer."""
+    if not made.hole_end:
+        return made
+    last_step = made.n_bars * vocabulary.steps_per_bar
+    notes = [np.minimum(own, [last_step, last_step, N_PITCHES]) for own in made.notes]
+    return made._replace(notes=notes)
 
 
 def _file(kept: MidiTracks,

@@ -47,14 +47,16 @@ class Harmony:
 def harmony_of(prompt: np.ndarray,
                wish: Wish,
                vocabulary: Vocabulary,
-               unheard: int = 0) -> Harmony:
+               unheard: int = 0,
+               n_bars: int = 0) -> Harmony:
     """Key and chords of a prompt, (N, F) rows: of the bars to be made, or of the last ones.
 
     With --given and --fill, new bars are bars of the prompt; else they come after it.
 
     `unheard`: bars of the song before the first that the rows hold.
+    `n_bars`: how many bars the prompt lasts from there on; 0: as many as the rows hold.
     """
-    n_bars = bars_in(prompt)
+    n_bars = n_bars or bars_in(prompt)
     first, end = max(n_bars - CHORD_BARS, 0), n_bars  # from 0
     if wish.given:
         first = 0
@@ -75,10 +77,11 @@ def keep_heard(config: GenConfig,
                wish: Wish,
                prompt: np.ndarray,
                vocabulary: Vocabulary,
-               unheard: int = 0) -> GenConfig:
+               unheard: int = 0,
+               n_bars: int = 0) -> GenConfig:
     """The settings with what is heard in the prompt, (N, F) rows, wherever they say "keep".
 
-    `unheard`: see `harmony_of`.
+    `unheard`, `n_bars`: see `harmony_of`.
 
     Raises UserError: there is no prompt, or no such thing is heard in it.
     """
@@ -87,7 +90,7 @@ def keep_heard(config: GenConfig,
     if not keeps_chords and not keeps_key:
         return config
     check_keeps(config, bool(len(prompt)))
-    harmony = harmony_of(prompt, wish, vocabulary, unheard)
+    harmony = harmony_of(prompt, wish, vocabulary, unheard, n_bars)
     controls, rules = config.controls, config.rules
     if keeps_chords:
         if not harmony.chords:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from backline.generation.given_song import parts_on_used_channels
 from backline.generation.keeping import harmony_of
+from backline.generation.prompt import Prompt
 from backline.generation.session import Session
 from backline.generation.task import resting_parts
+from backline.music.vocab import BAR, FIRST_ID
 
 
 def notices_about(session: Session) -> list[str]:
@@ -13,7 +17,8 @@ def notices_about(session: Session) -> list[str]:
     task, wish, prompt = session.task, session.wish, session.prompt
     notices = [*prompt.notices, *notices_about_bars(session)]
     if len(prompt.rows):
-        harmony = harmony_of(prompt.rows, wish, session.loaded.vocabulary, prompt.unheard)
+        n_bars = prompt.clip.n_bars if prompt.clip else 0
+        harmony = harmony_of(prompt.rows, wish, session.loaded.vocabulary, prompt.unheard, n_bars)
         if heard := harmony.describe():
             notices.append(f"heard: {heard}")
     block_size = session.loaded.config.block_size
@@ -35,8 +40,19 @@ def notices_about_bars(session: Session) -> list[str]:
     notices = []
     if session.wish.given and task.first_bar:
         notices.append(f"new notes begin with bar {task.first_bar + 1}, as the given parts do")
+    if session.wish.fill and not plays_in(prompt, session.wish.fill):
+        first, last = session.wish.fill
+        bars = f"bar {first}" if first == last else f"bars {first}-{last}"
+        notices.append(f"no part plays in {bars}: nothing is replaced there")
     if prompt.given:
         for name in parts_on_used_channels(prompt.given, task.made):
             notices.append(f"no channel is free for the made {name}: it shares one with another "
                            f"track")
     return notices
+
+
+def plays_in(prompt: Prompt, bars: Sequence[int]) -> bool:
+    """Whether a part of the prompt begins a note in the bars from the first to the last, from 1."""
+    first, last = bars
+    bar = prompt.rows[:, BAR] - FIRST_ID + prompt.unheard + 1
+    return bool(((bar >= first) & (bar <= last)).any())

@@ -9,9 +9,12 @@ import numpy as np
 
 from backline.generation.claims import write_new, write_over
 from backline.generation.recipes import Recipe, with_recipe
+from backline.music.bars import bar_origin
+from backline.music.casting import assign_parts
+from backline.music.midi_tracks import read_tracks, song_of_tracks
 from backline.music.midi_writer import end_at_next_onset, parts_to_bytes
 from backline.music.song import TICKS_PER_QUARTER
-from backline.music.vocab import PITCH_INSTRUMENT, QUARTERS_PER_BAR
+from backline.music.vocab import PITCH_INSTRUMENT, QUARTERS_PER_BAR, Vocabulary
 from tokenizer import MidiTokenizerPooled
 
 
@@ -73,22 +76,28 @@ def write_song(folder: Path,
     return folder / f"{number}.mid"
 
 
-def describe(rows: np.ndarray,
+def describe(midi: bytes,
              n_new: int,
-             tokenizer: MidiTokenizerPooled,
-             tempo: float,
+             vocabulary: Vocabulary,
              n_bars: int) -> str:
-    """Bars, minutes, notes and notes per part of a song of `n_bars`, on one line."""
-    v = tokenizer.vocabulary
-    part_of_note = v.part_of_id[rows[:, PITCH_INSTRUMENT]]  # (N,)
-    counts = np.bincount(part_of_note, minlength=len(v.parts))
-    parts = ", ".join(f"{name} {count}"
-                      for name, count in zip(v.part_names, counts, strict=True))
+    """Bars, minutes, notes and notes per part of a song of `n_bars`, on one line.
+
+    It tells of the file: the model may hear fewer notes, at one tempo.
+    """
+    song, _ = song_of_tracks(read_tracks("the song", midi), "the song")
+    tracks = assign_parts(song, vocabulary).tracks
+    counts = {name: sum(len(song.tracks[i].notes) for i in indices)
+              for name, indices in tracks.items()}
+    n_others = song.n_notes - sum(counts.values())
+    if n_others:
+        counts["others"] = n_others
+    parts = ", ".join(f"{name} {count}" for name, count in counts.items())
     new = ""
-    if n_new < len(rows):
+    if n_new < song.n_notes:
         new = f", {n_new} of them new"
-    lasts = minutes(QUARTERS_PER_BAR * n_bars * 60 / tempo)
-    return f"{n_bars} bars, {lasts}, {len(rows)} notes{new} ({parts})"
+    end = bar_origin(song) + n_bars * QUARTERS_PER_BAR * song.ticks_per_quarter
+    lasts = minutes(song.seconds_until(end))
+    return f"{n_bars} bars, {lasts}, {song.n_notes} notes{new} ({parts})"
 
 
 def minutes(seconds: float) -> str:

@@ -38,7 +38,7 @@ from backline.music.midi_edits import (
 )
 from backline.music.midi_tracks import Event, MidiTracks, song_of_tracks
 from backline.music.note_velocities import row_velocities, strikes_of_parts
-from backline.music.parts import fit_range
+from backline.music.parts import fit_range, without_switches
 from backline.music.players import PLAYERS_BEGINNING, Voice
 from backline.music.rows import bars_in
 from backline.music.song import Song
@@ -47,7 +47,6 @@ from tokenizer import parts_to_rows
 
 FEWEST_TICKS = 24  # per quarter: MIDI's own clock; with fewer, made notes would be out of time
 FINE_TICKS = 96  # per quarter, at least, in their place
-LOWEST_NOTE = 16  # E0, an octave below a bass's lowest string
 OFF_GRID = 0.1  # share of onsets off the grid from which on a line says so
 FAR_OFF = 0.2  # of a step: from how far off a note counts as off the grid
 ROOM_BEFORE = 0.5  # share of the bars heard of a long song that lie before those made anew
@@ -288,7 +287,10 @@ class _Hearing:
         """(N, F) ids of the notes heard."""
         parts = []
         for part, played in zip(self.vocabulary.parts, self.casting.notes, strict=True):
-            notes = played if part.is_drum else self._without_switches(part.name, played)
+            notes = without_switches(played, part)
+            if n_switches := len(played) - len(notes):
+                self.notices.append(f"{n_switches} of {len(played)} {part.name} notes are below E0, "
+                                    f"as key switches are: kept, but not heard")
             fitted, _ = fit_range(notes, part, self.reading, self.where)
             self._say_range(part.name, notes, fitted)
             parts.append(fitted[np.argsort(fitted[:, 0], kind="stable")])
@@ -303,19 +305,6 @@ class _Hearing:
                                 f"the model's grid, which hears them once")
         self._say_grid(parts)
         return rows
-
-    def _without_switches(self, name: str, notes: np.ndarray) -> np.ndarray:
-        """Notes without key switches, the low notes that choose how a sampler plays.
-
-        If all notes are that low, they are notes.
-        """
-        is_note = notes[:, 2] >= LOWEST_NOTE
-        n_switches = int((~is_note).sum())
-        if not n_switches or not is_note.any():
-            return notes
-        self.notices.append(f"{n_switches} of {len(notes)} {name} notes are below E0, as key switches "
-                            f"are: kept, but not heard")
-        return notes[is_note]
 
     def _say_range(self, name: str, notes: np.ndarray, fitted: np.ndarray) -> None:
         if n_unheard := len(notes) - len(fitted):

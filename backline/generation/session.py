@@ -251,8 +251,13 @@ class Session:
         return song_bytes(rows, self.loaded.tokenizer, self.prompt.tempo, recipe, self.task.n_bars,
                           velocities)
 
-    def bars_of(self, rows: np.ndarray) -> int:
-        """Bars of the song with (N, F) rows, those that the model does not hear counted too."""
+    def bars_of(self, new: np.ndarray) -> int:
+        """Bars of the song with (N, F) `new` notes, those that the model does not hear counted too."""
+        clip = self.prompt.clip
+        if self.prompt.given and clip:  # its rows may go on to a hit for the next bar, which adds none
+            n_bars = max(bars_in(new), clip.n_bars)
+            return self.prompt.unheard + max(n_bars, self.task.n_bars)
+        rows = self.task.song(new)
         return self.prompt.unheard + max(bars_in(rows), self.task.n_bars)
 
     def velocities(self, rows: np.ndarray, new: np.ndarray, seed: int) -> np.ndarray:
@@ -318,7 +323,8 @@ def open_session(loaded: LoadedModel,
                  reading: Reading | None = None) -> Session:
     """Raises UserError if the model was not trained for the wish, or the prompt does not fit it."""
     loaded.check(wish, config)
-    config = keep_heard(config, wish, prompt.rows, loaded.vocabulary, prompt.unheard)
+    n_bars = prompt.clip.n_bars if prompt.clip else 0
+    config = keep_heard(config, wish, prompt.rows, loaded.vocabulary, prompt.unheard, n_bars)
     task = make_task(wish, prompt.rows, loaded.vocabulary, config, prompt.clip)
     return Session(loaded, wish, config, prompt, task, reading)
 

@@ -47,6 +47,7 @@ from backline.music.theory import MINOR_THIRD, SCALES, pitch_class, scale_pitch_
 from backline.music.vocab import BAR, FIRST_ID, Vocabulary
 
 FAR = 255  # bars left where no end is in sight
+MOST_CHORDS_NAMED = 6  # in one line
 
 
 @dataclasses.dataclass(frozen=True)
@@ -238,14 +239,21 @@ def check_controls(config: GenConfig, task: Task) -> list[str]:
 
 
 def _outside(progression: Progression, key: str, scale: str) -> list[str]:
-    """A line about each chord of a progression that has notes outside a key."""
+    """A line about the chords of a progression that have notes outside a key, if any has."""
     in_key = scale_pitch_classes(key, scale)
     outside = [chord
                for chord in progression.chords
                if not chord_pitch_classes(chord) <= in_key]
-    names = dict.fromkeys(map(chord_name, outside))
-    return [f"{name} has notes outside {key} {scale}; they are allowed while it sounds"
-            for name in names]
+    names = list(dict.fromkeys(map(chord_name, outside)))
+    if not names:
+        return []
+    if len(names) == 1:
+        return [f"{names[0]} has notes outside {key} {scale}; they are allowed while it sounds"]
+    if len(names) > MOST_CHORDS_NAMED:
+        names[MOST_CHORDS_NAMED:] = [f"{len(names) - MOST_CHORDS_NAMED} more"]
+    *first, last = names
+    return [f"{', '.join(first)} and {last} have notes outside {key} {scale}; they are allowed "
+            f"while each sounds"]
 
 
 def describe_told(told: Told, task: Task) -> str:

@@ -42,7 +42,6 @@ class Outputs:
         `index`: how many songs this run wrote before; the song's number under --force.
         """
         tokenizer = session.loaded.tokenizer
-        rows = session.task.song(song.notes)
         files = session.files(song.notes, session.recipe(song))
         beside = {}
         if self.save_prompt:
@@ -60,7 +59,8 @@ class Outputs:
             for events in tokenizer.tokens_to_events(song.notes):
                 print(" ".join(events))
         tempo = session.prompt.tempo
-        contents = describe(rows, len(song.notes), tokenizer, tempo, session.bars_of(rows))
+        n_bars = session.bars_of(song.notes)
+        contents = describe(files[""], len(song.notes), tokenizer.vocabulary, n_bars)
         line = f"{whole}: {contents}, {tempo:g} BPM"
         said = (line, song.told, song.score, song.copied)
         print("; ".join(filter(None, said)))

@@ -30,6 +30,8 @@ from backline.music.song import DEFAULT_TEMPO, NO_NOTES, TICKS_PER_QUARTER, VELO
 from backline.music.vocab import PITCH_INSTRUMENT, QUARTERS_PER_BAR, Vocabulary
 from tokenizer import MidiTokenizerPooled
 
+SHOWN_METERS = ("pages and pictures show bars of four quarters alone: export its 4/4 part to see "
+                "that")
 PEDAL_DOWN = 64  # least value of a pedal that is down
 PartNotes = list[np.ndarray]  # for each part (N, 3): onset and end in ticks, pitch
 
@@ -88,7 +90,7 @@ def view_song(path: Path,
     midi = read_tracks(path, data)
     recipe = find_recipe(midi, path)
     song, voices = song_of_tracks(midi, str(path))
-    check_meters(without_pickup(song), str(path))
+    check_meters(without_pickup(song), str(path), SHOWN_METERS)
     origin = bar_origin(song)
     players = _players(song, voices, vocabulary, recipe)
     tracks = dict(zip(voices, _heard_tracks(midi, song, voices), strict=True))

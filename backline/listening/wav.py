@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import io
-import itertools
 import shutil
 import subprocess
 import tempfile
@@ -22,7 +21,6 @@ import numpy as np
 from backline.common.errors import UserError
 from backline.music.bars import clip_length, pickup_ticks
 from backline.music.midi_tracks import read_tracks, song_of_tracks
-from backline.music.song import DEFAULT_TEMPO
 from backline.music.vocab import QUARTERS_PER_BAR
 
 FLUIDSYNTH = "fluidsynth"
@@ -111,18 +109,14 @@ class Synthesizer:
 def seconds_of(midi: bytes) -> float:
     """How long a song lasts, up to its last end of track, or to the end of its bars before silence."""
     song, _ = song_of_tracks(read_tracks("the song", midi), "the song")
-    end = song.last_end_of_track
+    end = max(song.end_tick, song.last_end_of_track)
     pickup = pickup_ticks(song)
     bar_ticks = QUARTERS_PER_BAR * song.ticks_per_quarter
     origin = pickup - bar_ticks if pickup else 0
     n_bars, n_silent = clip_length(song, origin)
     if n_silent:
         end = origin + n_bars * bar_ticks
-    ticks = [0, *(min(tick, end) for tick, _ in song.tempos), end]
-    tempos = [DEFAULT_TEMPO, *(tempo for _, tempo in song.tempos)]
-    minutes = sum((after - before) / tempo
-                  for (before, after), tempo in zip(itertools.pairwise(ticks), tempos, strict=True))
-    return 60 * minutes / song.ticks_per_quarter
+    return song.seconds_until(end)
 
 
 def _wav_file(samples: np.ndarray) -> bytes:

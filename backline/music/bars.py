@@ -60,16 +60,22 @@ def is_four_quarters(signature: TimeSignature) -> bool:
     return signature.numerator * 4 == QUARTERS_PER_BAR * signature.denominator
 
 
-def check_meters(song: Song, where: str) -> None:
-    """Raise UserError if a bar with music in it or after it is not four quarters long."""
+CUT_METERS = ("only bars of four quarters can be represented: cut the song to its 4/4 part, or give "
+              "--meters cut")
+
+
+def check_meters(song: Song, where: str, remedy: str = CUT_METERS) -> None:
+    """Raise UserError if a bar with music in it or after it is not four quarters long.
+
+    `remedy`: the end of the message, what to do about it.
+    """
     last_onset = song.last_onset_tick  # looks at every note: once
     for stretch, signature in meters(song):
         if is_four_quarters(signature) or stretch.start > last_onset:
             continue
         bar = 1 + stretch.start // (QUARTERS_PER_BAR * song.ticks_per_quarter)
         raise UserError(f"{where}: bar {bar} is in {signature.numerator}/{signature.denominator}; "
-                        f"only bars of four quarters can be represented: cut "
-                        f"the song to its 4/4 part, or let tokenizer.py --meters cut do it")
+                        f"{remedy}")
 
 
 def check_notes(song: Song, where: str) -> None:
@@ -128,8 +134,9 @@ def clip_length(song: Song, origin: int = 0) -> ClipLength:
     """How many bars a clip lasts: to the last end of a track or a note, in whole bars.
 
     Up to a 32nd past a bar line does not count, since some programs end a track a tick late.
-    Neither does a note that begins within a 32nd before the end, since it belongs to the next bar,
-    nor an end of track more than `FARTHEST_END` bars after the last note.
+    Neither does a note that begins within a 32nd before the end, since it belongs to the next bar;
+    only a note that lasts all of that bar adds it. Neither does an end of track more than
+    `FARTHEST_END` bars after the last note.
 
     `origin` is the tick at which bar 1 begins, below 0 for a pickup.
     """
@@ -148,7 +155,8 @@ def clip_length(song: Song, origin: int = 0) -> ClipLength:
     early = notes[is_early]
     for note_onset, end, _ in early[np.argsort(early[:, 0])].tolist():
         n_before = (note_onset - origin) // bar + 1  # bars up to the line that it is early for
-        if n_before < n_bars:
+        fills_next = end - note_onset >= bar - late
+        if n_before < n_bars or (n_before == n_bars and fills_next):
             n_bars = max(n_bars, bars_until(end))
         elif n_before > n_bars:
             n_bars = n_before

@@ -17,7 +17,7 @@ import numpy as np
 from backline.common.errors import UserError
 from backline.music.choices import ALL, CHANNEL, MOST_NOTES, NO_TRACK, PROGRAMS
 from backline.music.playing import BASS, DRUMS, LONGEST_DRUM, play_like, plays_like
-from backline.music.roles import names_other_instrument, parts_named
+from backline.music.roles import names_click, names_other_instrument, parts_named
 from backline.music.song import NO_NOTES, Song, Track
 from backline.music.vocab import Part, Vocabulary
 
@@ -84,9 +84,8 @@ def assign_parts(song: Song,
             continue
         how = wanted.get(part.name, "")
         found, why = casting.candidates(part, how, join)
-        if len(found) > 1 and how == MOST_NOTES:
-            why = f"{why}, most notes of {len(found)} tracks"
-            found = [most_notes(found, song)]
+        if how == MOST_NOTES:
+            found, why = casting.with_most_notes(found, why)
         casting.give(part, found, why)
     return casting.assignment(wanted)
 
@@ -101,26 +100,39 @@ class _Casting:
         self.tracks: dict[str, list[int]] = {}
         self.why: dict[str, str] = {}
         self.drum_part = next((part.name for part in vocabulary.parts if part.is_drum), "")
+        self.clicks = {i for i in self.free if self._is_click(i)}
         self.meanings = {i: self._meanings(i) for i in self.free}
         if len(self.free) == 1 and not self.meanings[self.free[0]]:
             named = parts_named(PurePath(file_name).stem, vocabulary)
             self.meanings[self.free[0]] = self._without_contradiction(self.free[0], named)
-        unknown = {i: song.tracks[i].notes
+        unknown = {i: self._notes(one_instrument(i, song))
                    for i in self.free
-                   if self._says_nothing(i)}
+                   if self._says_nothing(i) and i == one_instrument(i, song)[0]}
         self.likes = play_like(unknown, song.ticks_per_quarter)
+
+    def _is_click(self, i: int) -> bool:
+        """Whether a track is a metronome's by its name, and is not played like a kit."""
+        track = self.song.tracks[i]
+        if not names_click(track.name, self.vocabulary) or self._names_several(i):
+            return False
+        return plays_like(track.notes, self.song.ticks_per_quarter) != DRUMS
+
+    def _names_several(self, i: int) -> bool:
+        """Whether several channels share a track's name, as they do if it is the song's title."""
+        track = self.song.tracks[i]
+        sharing = [other
+                   for other in self.song.tracks
+                   if other.name == track.name and not (track.spread == other.spread >= 0)]
+        channels = {other.channel for other in sharing}
+        kinds = {other.is_drum for other in sharing}
+        return track.shares_name or len(channels) > MOST_CHANNELS or len(kinds) > 1
 
     def _meanings(self, i: int) -> frozenset[str]:
         """The parts that a track's name may mean; none if several channels share the name."""
         track = self.song.tracks[i]
-        sharing = [other for other in self.song.tracks if other.name == track.name]
-        channels = {other.channel for other in sharing}
-        kinds = {other.is_drum for other in sharing}
-        if track.shares_name:
-            return frozenset()
-        if track.name in self.vocabulary.part_names:
+        if track.name in self.vocabulary.part_names and not track.shares_name:
             return frozenset([track.name])
-        if len(channels) > MOST_CHANNELS or len(kinds) > 1:
+        if self._names_several(i):
             return frozenset()
         return self._without_contradiction(i, parts_named(track.name, self.vocabulary))
 
@@ -132,7 +144,8 @@ class _Casting:
         track = self.song.tracks[i]
         if not named or (len(named) == 1 and not track.is_drum):
             return named
-        like = plays_like(track.notes, self.song.ticks_per_quarter)
+        notes = self._notes(one_instrument(i, self.song))
+        like = plays_like(notes, self.song.ticks_per_quarter)
         as_played = self._part_played_like(like)
         if as_played in named:
             return frozenset([as_played])
@@ -157,7 +170,7 @@ class _Casting:
         track = self.song.tracks[i]
         has_meaning = len(self.meanings[i]) == 1 or track.is_drum or track.has_program
         is_other = not track.shares_name and names_other_instrument(track.name, self.vocabulary)
-        return not has_meaning and not is_other
+        return not has_meaning and not is_other and i not in self.clicks
 
     @staticmethod
     def _accepts(part: Part, track: Track) -> bool:
@@ -178,9 +191,8 @@ class _Casting:
         if why == BY_NAME:
             agreeing = [i for i in found if self._accepts(part, self.song.tracks[i])]
             found = agreeing or found
-        if len(found) > 1 and why != NAMED_SO and how != MOST_NOTES:
-            why = f"{why}, most notes of {len(found)} tracks"
-            found = [most_notes(found, self.song)]
+        if why != NAMED_SO and how != MOST_NOTES:
+            found, why = self.with_most_notes(found, why)
         return found, why
 
     def _ways(self, part: Part) -> dict[str, list[int]]:
@@ -189,10 +201,11 @@ class _Casting:
         exactly = [i for i in named if self.song.tracks[i].name == part.name]
         accepted = [i
                     for i in self.free
-                    if not self.meanings[i] and self._accepts(part, self.song.tracks[i])]
+                    if not self.meanings[i] and i not in self.clicks
+                    and self._accepts(part, self.song.tracks[i])]
         played = [i
                   for i in self.free
-                  if self._part_played_like(self.likes.get(i)) == part.name]
+                  if self._part_played_like(self._like(i)) == part.name]
         ways = {
             NAMED_SO: exactly,
             BY_NAME: named,
@@ -217,6 +230,18 @@ class _Casting:
         if why == BY_PROGRAM:
             found = self._one_family(found)
         return found, why
+
+    def with_most_notes(self, found: list[int], why: str) -> tuple[list[int], str]:
+        """The tracks of the instrument with the most notes, of several, and why."""
+        n_instruments = len({one_instrument(i, self.song)[0] for i in found})
+        if n_instruments < 2:
+            return found, why
+        leading = most_notes(found, self.song)
+        return one_instrument(leading, self.song), f"{why}, most notes of {n_instruments} tracks"
+
+    def _like(self, i: int) -> str | None:
+        """How a track is played, if nothing else tells what it plays."""
+        return self.likes.get(one_instrument(i, self.song)[0])
 
     def _named(self, part: Part) -> list[int]:
         """The tracks that bear a part's name, or a word for it.
@@ -265,7 +290,9 @@ class _Casting:
             is_said = part.name in wanted or part.name in self.song.players
             if self.tracks[part.name] or is_said:
                 continue
-            found = [i for i in self.free if self._may_play(i, part)]
+            found = [i
+                     for i in self.free
+                     if i == one_instrument(i, self.song)[0] and self._may_play(i, part)]
             if found:
                 questions[part.name] = found
         return questions
@@ -274,8 +301,10 @@ class _Casting:
         """Whether a track that nothing clearly assigns may play a part."""
         if self.meanings[i] or not self._says_nothing(i):
             return part.name in self.meanings[i]
-        onset, end, pitch = self.song.tracks[i].notes.T
+        onset, end, pitch = self._notes(one_instrument(i, self.song)).T
         if part.is_drum:
+            if self.song.tracks[i].spread >= 0:
+                return False
             longest = LONGEST_DRUM * self.song.ticks_per_quarter
             is_short = np.median(end - onset) <= longest
             return bool(is_short) and part.lowest_pitch <= np.median(pitch) <= part.highest_pitch
@@ -316,16 +345,33 @@ def with_notes(song: Song) -> list[int]:
     return [i for i, track in enumerate(song.tracks) if len(track.notes)]
 
 
+def one_instrument(i: int, song: Song) -> list[int]:
+    """Indices of the tracks that play the instrument of track `i`: itself, unless it is spread."""
+    spread = song.tracks[i].spread
+    if spread < 0:
+        return [i]
+    return [j for j, track in enumerate(song.tracks) if track.spread == spread]
+
+
+def instruments(song: Song) -> list[int]:
+    """Indices of the tracks that play; of an instrument that is spread over several, the first."""
+    return [i for i in with_notes(song) if i == one_instrument(i, song)[0]]
+
+
 def track_texts(song: Song) -> dict[int, str]:
-    """A text for each track that plays, numbered as --part does."""
+    """A text for each instrument, by the index of its first track, numbered as --part does."""
     texts = {}
-    for number, i in enumerate(with_notes(song), 1):
+    for number, i in enumerate(instruments(song), 1):
+        together = one_instrument(i, song)
+        n_notes = sum(len(song.tracks[j].notes) for j in together)
         track = song.tracks[i]
         kind = "drums" if track.is_drum else f"program {track.program}"
         if not track.is_drum and not track.has_program:
             kind = "no program"
         name = track.name or "unnamed"
-        texts[i] = f"#{number} {name} ({kind}, {len(track.notes)} notes)"
+        if len(together) > 1:
+            kind = f"{len(together)} channels, {kind}"
+        texts[i] = f"#{number} {name} ({kind}, {n_notes} notes)"
     return texts
 
 
@@ -334,13 +380,21 @@ def most_notes(indices: Sequence[int], song: Song) -> int:
     def key(i: int) -> tuple:
         """The most notes first; then by what the track holds."""
         track = song.tracks[i]
-        return -len(track.notes), track.program, track.name, track.notes.tobytes()
+        n_notes = sum(len(song.tracks[j].notes) for j in one_instrument(i, song))
+        return -n_notes, track.program, track.name, track.notes.tobytes()
 
     return min(indices, key=key)
 
 
 def _asked_for(which: str, song: Song) -> list[int]:
-    """Indices of the tracks that a person asked for; see `choices.OPTIONS`."""
+    """Indices of the tracks that a person asked for, whole instruments; see `choices.OPTIONS`."""
+    found = _tracks_meant(which, song)
+    whole = {j for i in found for j in one_instrument(i, song)}
+    return sorted(whole)
+
+
+def _tracks_meant(which: str, song: Song) -> list[int]:
+    """Indices of the tracks that a person's words fit."""
     playing = with_notes(song)
     if which == NO_TRACK:
         return []
@@ -350,7 +404,7 @@ def _asked_for(which: str, song: Song) -> list[int]:
         return named
     if which.startswith("#"):
         number = int(which[1:])
-        return playing[number - 1:number]
+        return instruments(song)[number - 1:number]
     if channel := re.fullmatch(CHANNEL, pattern):
         return [i for i in playing if song.tracks[i].channel == int(channel[1]) - 1]
     if programs := re.fullmatch(PROGRAMS, which):

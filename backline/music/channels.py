@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Sequence
 
 from backline.music.midi_events import (
     CHANNEL_PRESSURE,
@@ -15,6 +16,7 @@ from backline.music.midi_events import (
     KEY_PRESSURE,
     N_CHANNELS,
     NOTE_ON,
+    PITCH_BEND,
     PROGRAM_CHANGE,
     SYSEX,
     events_of,
@@ -23,6 +25,7 @@ from backline.music.midi_events import (
 DRUM_CHANNEL = 9  # counted from 0
 XG_KITS, GM2_KITS = 127, 120  # values of bank select; in GS, 127 holds sounds of the MT-32
 UNKNOWN_BANK = -1  # of a damaged byte: clipped to 127 it would be one of kits
+FEWEST_SPREAD = 3  # channels that one instrument is spread over
 # "Use for rhythm part": the part, whose number 0 stands for the tenth channel, and 0 for off.
 GS_RHYTHM = re.compile(rb"\x41.\x42\x12[\x40\x50]([\x10-\x1f])\x15(.)", re.DOTALL)
 GS = re.compile(rb"\x41.\x42\x12", re.DOTALL)
@@ -64,6 +67,7 @@ class Survey:
     banks: by channel, the bank of the program that its first note is played with.
     first_onsets: by channel, the tick of its first note.
     changes: (tick, channel, program) of the program changes, in order.
+    bends: by channel, how many it has.
     has_late_change: whether a program change follows a note of its channel in the same tick. The
         change takes effect before that note.
     """
@@ -72,6 +76,7 @@ class Survey:
     banks: dict[int, int] = dataclasses.field(default_factory=dict)
     first_onsets: dict[int, int] = dataclasses.field(default_factory=dict)
     changes: list[tuple[int, int, int]] = dataclasses.field(default_factory=list)
+    bends: dict[int, int] = dataclasses.field(default_factory=dict)
     has_late_change: bool = False
 
     @property
@@ -106,6 +111,8 @@ def survey(body: bytes, n_channels: int = N_CHANNELS + 1) -> Survey:
             channel.change(tick, first)
         elif CONTROL_CHANGE <= status < PROGRAM_CHANGE and not first:
             channel.selected = UNKNOWN_BANK if n_over else second
+        elif status >= PITCH_BEND:
+            found.bends[status & 15] = found.bends.get(status & 15, 0) + 1
     return found
 
 
@@ -153,6 +160,20 @@ class _Channel:
         played[key] = played.get(key, 0) + n
         if not played[key]:
             del played[key]
+
+
+def is_spread(channels: Sequence[tuple[int, int | None, int, int]]) -> bool:
+    """Whether the channels of a track play one instrument, each note on one of its own, as in MPE.
+
+    Such keyboards bend a channel anew for each note that begins on it, and do not name different
+    programs.
+
+    Args:
+        channels: number, program (None: unnamed), how many notes and bends of each that plays.
+    """
+    programs = {program for _, program, _, _ in channels} - {None}
+    is_bent = all(n_bends >= n_notes for _, _, n_notes, n_bends in channels)
+    return len(channels) >= FEWEST_SPREAD and len(programs) <= 1 and is_bent
 
 
 def program_from(changes: list[tuple[int, int, int]],

@@ -32,7 +32,8 @@ OPTIONS = """Which tracks play a part (--part NAME=TRACKS, once per part), inste
   none              no track
 Notes outside a part's pitch range (--ranges):
   drop              leave them out; leave out the song if a part would lose more than --max-lost
-  octave            move them into the range by octaves; drums as with drop
+  octave            move them into the range by octaves, but key switches, which are notes below E0
+                    among others; drums as with drop
   skip              leave the song out, as the published system did"""
 
 

@@ -21,15 +21,11 @@ SHOWS_0D = 4096  # bytes: nearly every whole MIDI file of this length holds the 
 
 
 class Chunks(NamedTuple):
-    """The track chunks of a MIDI file that can be read.
-
-    others: names of the chunks that are no tracks, as Yamaha's XF and RIFF have them.
-    """
+    """The track chunks of a MIDI file that can be read, and what was odd about the file."""
 
     ticks_per_quarter: int
     bodies: list[bytes]
     notices: list[str]
-    others: tuple[str, ...]
 
 
 def open_chunks(path: str | Path, data: bytes | None = None) -> Chunks:
@@ -60,11 +56,11 @@ def open_chunks(path: str | Path, data: bytes | None = None) -> Chunks:
         raise UserError(f"{path}: truncated MIDI file (its header is cut off); export it again")
     midi_format, n_tracks, division = struct.unpack(">HHH", data[8:14])
     _check_header(data, midi_format, division, str(path))
-    bodies, notices, others = _track_bodies(data, n_tracks, str(path))
+    bodies, notices = _track_bodies(data, n_tracks, str(path))
     if midi_format == 2 and len(bodies) > 1:
         raise UserError(f"{path}: holds {len(bodies)} independent patterns (format 2), not one "
                         f"song; export each of them, or the arrangement, as format 1")
-    return Chunks(division, bodies, notices, tuple(others))
+    return Chunks(division, bodies, notices)
 
 
 def _check_header(data: bytes,
@@ -90,6 +86,11 @@ def _as_text(data: bytes) -> str:
     return ": it was sent as text, which removes 0x0D"
 
 
+def left_after_end(n_bytes: int) -> str:
+    """The notice about bytes that a track holds after its end of track."""
+    return f"{counted(n_bytes, 'byte')} left out that a track holds after its end"
+
+
 def tracks_held(data: bytes) -> tuple[int, int]:
     """How many whole tracks the bytes of a MIDI file hold, and how many its header promises.
 
@@ -109,8 +110,8 @@ def tracks_held(data: bytes) -> tuple[int, int]:
 
 def _track_bodies(data: bytes,
                   n_tracks: int,
-                  where: str) -> tuple[list[bytes], list[str], list[str]]:
-    """What the track chunks hold, notices, and the names of other chunks.
+                  where: str) -> tuple[list[bytes], list[str]]:
+    """What the track chunks hold, and notices.
 
     The header's count of tracks is often wrong. A file with fewer is taken as whole if it ends with
     the end of a track: one that was cut off ends there only by a rare chance.
@@ -124,7 +125,9 @@ def _track_bodies(data: bytes,
         notices.append(f"header promised {counted(n_tracks, 'track')}, file holds {len(bodies)}")
     if n_wrong:
         notices.append(f"{counted(n_wrong, 'track')} of another length than given")
-    return bodies, notices, others
+    if others:  # Yamaha's XF and RIFF have some
+        notices.append(f"left out, as it is no track: {', '.join(others)}")
+    return bodies, notices
 
 
 def _whole_chunks(data: bytes, n_tracks: int) -> tuple[list[bytes], int, int, list[str]]:
@@ -164,7 +167,7 @@ def _whole_chunks(data: bytes, n_tracks: int) -> tuple[list[bytes], int, int, li
 
 def _chunk_name(data: bytes, place: int) -> list[str]:
     """The name of the chunk at `place`; none if its first bytes are no name."""
-    name = data[place:place + 4]
+    name = data[place:].lstrip(b"\0")[:4]  # in RIFF, chunks are filled up to an even length
     return [name.decode()] if len(name) == 4 and name.isalnum() else []
 
 

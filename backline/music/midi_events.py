@@ -42,6 +42,11 @@ LATE_TICKS = 4 * LONGEST_GAP
 LATER = b"\xff\xff\xff\x7f".join([NOTHING] * 4) + b"\xff\xff\xff\x7f"
 
 
+def bytes_after(rest: bytes) -> int:
+    """How many bytes stand after a track's end; 0 if they say nothing: zeros, or the end again."""
+    return len(rest) if any(rest.replace(END_OF_TRACK, b"")) else 0
+
+
 def is_readable(events: bytes) -> bool:
     """Whether no event is of a kind that symusic misreads in silence.
 

@@ -15,12 +15,13 @@ import miditoolkit
 import numpy as np
 
 from backline.common.errors import UserError, counted
-from backline.music.midi_chunks import open_chunks
+from backline.music.midi_chunks import Chunks, left_after_end, open_chunks
+from backline.music.midi_edits import with_releases
 from backline.music.midi_events import END_OF_TRACK, LATE_TICKS, N_PITCHES, is_readable
-from backline.music.midi_tracks import read_tracks, song_of_tracks
+from backline.music.midi_tracks import read_tracks, song_of_tracks, tracks_to_bytes
 from backline.music.midi_writer import PartsMidiFile
 from backline.music.players import PLAYERS_BEGINNING
-from backline.music.releases import first_release, first_releases
+from backline.music.releases import LEFT_ON, first_release, first_releases
 from backline.music.song import (
     Song,
     TimeSignature,
@@ -38,6 +39,7 @@ from backline.music.track_reader import (
 )
 
 SIGNATURES = re.compile(rb"\xff\x58[\x02-\x7f](.)(.)", re.DOTALL)
+SILENCING = re.compile(rb"[\xb0-\xbf][\x78\x7b]")  # controllers that switch off all notes of a channel
 MAX_FAST_TRACKS = 500  # each gets OFFS: a hostile file could fill memory with them; more are walked
 
 
@@ -48,15 +50,36 @@ def read_song(path: str | Path, data: bytes | None = None) -> Song:
 
     Raises UserError, as `open_chunks` does.
     """
-    ticks_per_quarter, bodies, notices, _ = open_chunks(path, data)
-    if any(PLAYERS_BEGINNING in body for body in bodies):
+    chunks = open_chunks(path, data)
+    if any(PLAYERS_BEGINNING in body for body in chunks.bodies):
         return song_of_tracks(read_tracks(path, data), str(path))[0]
-    song = _song_of_tracks(ticks_per_quarter, bodies, _are_readable(bodies), notices, str(path))
+    song = _song_of_chunks(chunks, str(path))
+    may_be_silenced = any(SILENCING.search(body) for body in chunks.bodies)
+    if may_be_silenced and any(LEFT_ON in notice for notice in song.notices):
+        return _song_of_chunks(_with_releases(path, data), str(path))
+    return song
+
+
+def _song_of_chunks(chunks: Chunks, where: str) -> Song:
+    bodies = chunks.bodies
+    readable = _are_readable(bodies)
+    song = _song_of_tracks(chunks.ticks_per_quarter, bodies, readable, chunks.notices, where)
     if song is None:
         none_readable = [False] * len(bodies)
-        song = _song_of_tracks(ticks_per_quarter, bodies, none_readable, notices, str(path))
+        song = _song_of_tracks(chunks.ticks_per_quarter, bodies, none_readable, chunks.notices, where)
     assert song is not None  # mended tracks are read, or an error
     return song
+
+
+def _with_releases(path: str | Path, data: bytes | None) -> Chunks:
+    """The chunks of a file with note-offs for the notes that only a controller ends."""
+    midi, n_by_controller, n_by_track = with_releases(read_tracks(path, data))
+    notices = list(midi.notices)
+    if n_by_controller:
+        notices.append(f"{counted(n_by_controller, 'note')} switched off by a controller alone")
+    if n_by_track:
+        notices.append(f"{counted(n_by_track, 'note')} {LEFT_ON}")
+    return open_chunks(path, tracks_to_bytes(midi))._replace(notices=notices)
 
 
 # ---------------------------------------------------------------- tracks
@@ -81,6 +104,9 @@ def _song_of_tracks(ticks_per_quarter: int,
     n_clipped = sum(chunk.n_clipped for chunk in chunks)
     if n_clipped:
         notices = [*notices, f"{counted(n_clipped, 'data byte')} over 127 clipped"]
+    n_after = sum(chunk.n_after for chunk in chunks)
+    if n_after:
+        notices = [*notices, left_after_end(n_after)]
     signatures = [value for body in bodies for value in _signatures(body)]
     notices = [*notices, *meter_notices(signatures)]
     offs_per_pitch = OFFS_PER_PITCH if any(are_readable) else None
@@ -139,7 +165,7 @@ def _song_from_chunks(ticks_per_quarter: int,
     n_late = int(is_late.sum())
     if n_late:
         end[is_late] -= LATE_TICKS
-        notices = [*notices, f"{counted(n_late, 'note')} never switched off"]
+        notices = [*notices, f"{counted(n_late, 'note')} {LEFT_ON}"]
     check_times(int(end.max(initial=0)), ticks_per_quarter, where)
     pitch = line & (N_PITCHES - 1)
     notes = np.stack([onset, end, pitch], axis=1)            # (N, 3), track by track

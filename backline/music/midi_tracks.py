@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import dataclasses
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from backline.common.errors import UserError, counted
-from backline.music.channels import SetUp, program_from
-from backline.music.midi_chunks import open_chunks
+from backline.music.channels import SetUp, is_spread, program_from
+from backline.music.midi_chunks import left_after_end, open_chunks
 from backline.music.midi_events import (
     CONTROL_CHANGE,
     END,
@@ -32,12 +32,13 @@ from backline.music.midi_events import (
     SYSEX,
     SYSEX_GOES_ON,
     TEMPO,
+    bytes_after,
     events_of,
     number_at,
 )
 from backline.music.names import decoded_name
 from backline.music.players import Voice, read_players
-from backline.music.releases import first_release
+from backline.music.releases import LEFT_ON, first_release
 from backline.music.song import (
     MICROSECONDS_PER_MINUTE,
     Song,
@@ -110,8 +111,6 @@ def read_tracks(path: str | Path, data: bytes | None = None) -> MidiTracks:
     """
     chunks = open_chunks(path, data)
     notices = list(chunks.notices)
-    if chunks.others:
-        notices.append(f"left out, as it is no track: {', '.join(chunks.others)}")
     try:
         tracks = [_read_track(body) for body in chunks.bodies]
     except (IndexError, ValueError) as err:
@@ -122,8 +121,7 @@ def read_tracks(path: str | Path, data: bytes | None = None) -> MidiTracks:
     n_clipped = sum(track.n_clipped for track in tracks)
     n_strange = sum(track.n_strange for track in tracks)
     if n_after:
-        notices.append(f"{counted(n_after, 'byte')} left out that a track holds after "
-                       f"its end")
+        notices.append(left_after_end(n_after))
     if n_clipped:
         notices.append(f"{counted(n_clipped, 'data byte')} over 127 clipped")
     if n_strange:
@@ -143,7 +141,7 @@ class _ReadTrack(NamedTuple):
     end: the tick at which it ends.
     n_clipped: data bytes over 127.
     n_strange: messages that no MIDI file may hold, which are left out.
-    n_after: bytes after its end of track that are not all zero.
+    n_after: bytes after its end of track, see `midi_events.bytes_after`.
     """
 
     events: tuple[Event, ...]
@@ -169,8 +167,7 @@ def _read_track(body: bytes) -> _ReadTrack:
             has_one = PROGRAM_CHANGE <= status < PITCH_BEND
             values = (status, first) if has_one else (status, first, second)
             events.append(Event(end_tick, bytes(values)))
-    rest = body[end:]
-    n_after = len(rest) if any(rest) else 0
+    n_after = bytes_after(body[end:])
     return _ReadTrack(tuple(events), end_tick, n_clipped, n_strange, n_after)
 
 
@@ -242,13 +239,13 @@ def song_of_tracks(midi: MidiTracks, where: str) -> tuple[Song, tuple[Voice, ...
     changes = _program_changes(midi)
     for index, (events, end) in enumerate(zip(midi.tracks, midi.ends, strict=True)):
         name = _track_name(events)
-        channels = sorted({event.channel for event in events if event.is_onset})
-        for channel in channels:
-            own = [event for event in events if event.channel == channel]
+        by_channel = _by_playing_channel(events)
+        is_one = _is_spread(by_channel)
+        for channel, own in by_channel.items():
             notes, n_open = _notes(own, end)
             n_unended += n_open
             program = _main_program(own)
-            is_drum = set_up.plays_drums(channel, _first_bank(own))
+            is_drum = set_up.plays_drums(channel, _first_bank(own)) and not is_one
             if program is None and not is_drum:
                 program = program_from(changes, channel, int(notes[0, 0]))
             tracks.append(Track(
@@ -257,8 +254,9 @@ def song_of_tracks(midi: MidiTracks, where: str) -> tuple[Song, tuple[Voice, ...
                 is_drum,
                 notes,
                 has_program=program is not None,
-                shares_name=len(channels) > 1,
+                shares_name=len(by_channel) > 1 and not is_one,
                 channel=channel,
+                spread=index if is_one else -1,
             ))
             voices.append(Voice(index, channel))
     signatures = _signatures(midi)
@@ -266,14 +264,14 @@ def song_of_tracks(midi: MidiTracks, where: str) -> tuple[Song, tuple[Voice, ...
     as_written = [(numerator, power) for _, numerator, power in signatures]
     notices = [*midi.notices, *meter_notices(as_written)]
     if n_unended:
-        notices.append(f"{counted(n_unended, 'note')} never switched off")
+        notices.append(f"{counted(n_unended, 'note')} {LEFT_ON}")
     song = Song(
         midi.ticks_per_quarter,
         tuple(tracks),
         _tempos(midi),
         tuple(time_signature(*signature) for signature in by_tick),
         tuple(notices),
-        last_end_of_track=max(midi.ends, default=0),
+        last_end_of_track=_last_end(midi),
         players=_players(midi, voices),
     )
     check_times(song.end_tick, song.ticks_per_quarter, where)
@@ -310,9 +308,34 @@ def _signatures(midi: MidiTracks) -> list[tuple[int, int, int]]:
 def _players(midi: MidiTracks, voices: list[Voice]) -> dict[str, tuple[int, ...]]:
     """Who plays which part, if the file says so: by the part's name, indices into `voices`."""
     texts = [text for _, text in _metas(midi, TEXT) if text]
-    said = read_players(texts, len(midi.tracks))
+    playing = [{event.channel for event in events if event.is_onset} for events in midi.tracks]
+    said = read_players(texts, playing)
     return {name: tuple(voices.index(voice) for voice in own if voice in voices)
             for name, own in said.items()}
+
+
+def _last_end(midi: MidiTracks) -> int:
+    """The last tick at which a track ends, of those that do not end with a note of theirs."""
+    ends = (end
+            for events, end in zip(midi.tracks, midi.ends, strict=True)
+            if not any(event.is_release and event.tick == end for event in events))
+    return max(ends, default=0)
+
+
+def _by_playing_channel(events: Sequence[Event]) -> dict[int, list[Event]]:
+    """The events of each channel that begins a note, in the order of the channels."""
+    channels = sorted({event.channel for event in events if event.is_onset})
+    return {channel: [event for event in events if event.channel == channel]
+            for channel in channels}
+
+
+def _is_spread(by_channel: Mapping[int, Sequence[Event]]) -> bool:
+    """Whether all channels of a track play one instrument."""
+    return is_spread([(channel,
+                       _main_program(own),
+                       sum(event.is_onset for event in own),
+                       sum(event.kind == PITCH_BEND for event in own))
+                      for channel, own in by_channel.items()])
 
 
 def _track_name(events: Iterable[Event]) -> str:

@@ -51,6 +51,18 @@ class Piece(NamedTuple):
 # ---------------------------------------------------------------- pitch ranges
 
 
+LOWEST_NOTE = 16  # E0, an octave below a bass's lowest string
+
+
+def without_switches(notes: np.ndarray, part: Part) -> np.ndarray:
+    """(N, 3) notes of a part without key switches, the low notes that choose how a sampler plays.
+
+    If all notes are that low, they are notes. Drums have no key switches.
+    """
+    is_note = notes[:, 2] >= LOWEST_NOTE
+    return notes[is_note] if is_note.any() and not part.is_drum else notes
+
+
 def fit_range(notes: np.ndarray,
               part: Part,
               choices: Choices,
@@ -165,9 +177,10 @@ def arrange(song: Song,
     lost: Counter[str] = Counter()
     parts = []
     for part, notes in zip(vocabulary.parts, assignment.notes, strict=True):
-        fitted, n_outside = fit_range(notes, part, choices, where)
+        played = notes if choices.ranges == SKIP else without_switches(notes, part)
+        fitted, _ = fit_range(played, part, choices, where)
         parts.append(fitted)
-        lost[OUT_OF_RANGE] += n_outside
+        lost[OUT_OF_RANGE] += len(notes) - len(fitted)
     pieces = fit_bars(parts, song, vocabulary, choices, where)
     if not pieces:
         raise UserError(f"{where}: none of the notes of {names} is in range and in bars of four "
@@ -189,14 +202,14 @@ def describe_song(song: Song, assignment: Assignment) -> dict[str, Any]:
     texts = track_texts(song)
     players = {}
     for part_name, indices in assignment.tracks.items():
-        players[part_name] = [texts[i] for i in indices]
+        players[part_name] = [texts[i] for i in indices if i in texts]
     about_song = {
         "ticks_per_quarter": song.ticks_per_quarter,
         "tempo": song.main_tempo(),
         "tempo_changes": max(len(song.tempos) - 1, 0),
         "parts": players,
         "why": assignment.why,
-        "left_out": [texts[i] for i in assignment.left_out(song)],
+        "left_out": [texts[i] for i in assignment.left_out(song) if i in texts],
     }
     if song.notices:
         about_song["notices"] = list(song.notices)

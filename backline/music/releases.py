@@ -6,6 +6,8 @@ import numpy as np
 
 from backline.music.song import NO_NOTES
 
+LEFT_ON = "never switched off"  # said of notes, in notices
+
 
 def first_release(notes: np.ndarray) -> np.ndarray:
     """(N, 3) onset, end, pitch of one track: each note ended as `first_releases` does.

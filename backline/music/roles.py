@@ -2,7 +2,7 @@
 
 Texts are compared word by word, in any letter case, without accents. The words for a part are its
 name and its synonyms in the vocabulary; a vocabulary that has none for it borrows those of the part
-of that name in the default vocabulary.
+of that name in the default vocabulary. Likewise the words for other instruments and metronomes.
 """
 
 from __future__ import annotations
@@ -36,6 +36,17 @@ def names_other_instrument(text: str, vocabulary: Vocabulary) -> bool:
     """Whether a text names an instrument, and none that plays a part."""
     found = _phrases_in(text, vocabulary)
     return bool(found) and not any(found)
+
+
+def names_click(text: str, vocabulary: Vocabulary) -> bool:
+    """Whether a text names a metronome, and no part: "Click track", but not "Kick click"."""
+    phrases = _click_phrases(vocabulary)
+    longest = max(map(len, phrases))
+    words = _words(text)
+    runs = (words[start:start + size]
+            for start in range(len(words))
+            for size in range(1, longest + 1))
+    return any(run in phrases for run in runs) and not parts_named(text, vocabulary)
 
 
 def part_asked_for(text: str, vocabulary: Vocabulary) -> str | None:
@@ -102,6 +113,13 @@ def _lookup(phrase: Phrase, lexicon: dict[Phrase, frozenset[str]]) -> frozenset[
         return None
     singular = (*first, last[:-1])
     return lexicon.get(singular)
+
+
+@functools.lru_cache(maxsize=64)
+def _click_phrases(vocabulary: Vocabulary) -> frozenset[Phrase]:
+    """The words for a metronome, and the same in the plural."""
+    texts = vocabulary.click_tracks or load_vocabulary().click_tracks
+    return frozenset(_words(text + plural) for text in texts for plural in ("", "s"))
 
 
 @functools.lru_cache(maxsize=64)

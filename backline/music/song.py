@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import numbers
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -70,6 +71,8 @@ class Track:
     has_program: whether the file names its program; else `program` is 0.
     shares_name: whether several channels share its name, which then says little about any.
     channel: counted from 0; −1 where it is not known.
+    spread: the same number for all channels that one instrument is spread over, a channel for each
+        note that sounds, as MPE keyboards do; −1 for ordinary tracks.
     """
 
     name: str
@@ -79,6 +82,7 @@ class Track:
     has_program: bool = True
     shares_name: bool = False
     channel: int = -1
+    spread: int = -1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +92,8 @@ class Song:
     `tempos` are (tick, beats per minute) pairs; both lists are sorted by tick.
     `notices` say what was odd about the file but read all the same; an ordinary file has none.
     `players` maps a part's name to the indices of the tracks that play it, if the file says so.
-    `last_end_of_track` is the tick at which the longest track ends, if that is known.
+    `last_end_of_track` is the tick at which the longest track ends, of those that do not end with a
+    note of theirs; 0 if that is not known.
     """
 
     ticks_per_quarter: int
@@ -119,6 +124,14 @@ class Song:
     def n_notes(self) -> int:
         """Notes in all tracks."""
         return sum(len(track.notes) for track in self.tracks)
+
+    def seconds_until(self, tick: int) -> float:
+        """How long after the song's beginning a tick is, by its tempo map."""
+        ticks = [0, *(min(each, tick) for each, _ in self.tempos), tick]
+        tempos = [DEFAULT_TEMPO, *(tempo for _, tempo in self.tempos)]
+        minutes = sum((after - before) / tempo
+                      for (before, after), tempo in zip(itertools.pairwise(ticks), tempos, strict=True))
+        return 60 * minutes / self.ticks_per_quarter
 
     def main_tempo(self) -> float:
         """The tempo in force for most of the song's ticks, 120 where there is none."""

@@ -13,22 +13,38 @@ from typing import Any, NamedTuple
 import numpy as np
 import symusic
 
-from backline.music.channels import DRUM_CHANNEL, SetUp, Survey, program_from, survey
+from backline.music.channels import (
+    DRUM_CHANNEL,
+    FEWEST_SPREAD,
+    SetUp,
+    Survey,
+    is_spread,
+    program_from,
+    survey,
+)
 from backline.music.midi_events import (
     END_OF_TRACK,
+    META,
     N_CHANNELS,
     N_PITCHES,
+    NAME,
     NOTE_OFF,
     NOTE_ON,
+    PITCH_BEND,
     PROGRAM_CHANGE,
+    bytes_after,
     mend,
+    number_at,
     track_chunk,
 )
-from backline.music.names import printable
+from backline.music.names import decoded_name, printable
 from backline.music.song import Track
 
 OFFS_PER_PITCH = 2  # more notes of one pitch left sounding are rare; their tracks are walked
 NOTE_ONS = [bytes([NOTE_ON | channel]) for channel in range(N_CHANNELS)]
+BENDS = {channel: bytes([PITCH_BEND | channel]) for channel in range(N_CHANNELS)}
+NAME_EVENT = bytes([META, NAME])
+UNREADABLE = "\ufffd"  # symusic's letter for what is no UTF-8
 PROGRAM_CHANGES = [bytes([PROGRAM_CHANGE | channel]) for channel in range(N_CHANNELS)]
 
 
@@ -65,6 +81,7 @@ class TrackChunk(NamedTuple):
     playing: list[Any]
     voices: list[ChannelProgram]
     n_clipped: int  # data bytes over 127
+    n_after: int  # bytes after the end of track
 
 
 class ParserError(Exception):
@@ -79,13 +96,14 @@ def read_track(body: bytes,
 
     Raises UserError if it cannot be mended, ParserError if symusic does not read it.
     """
-    n_clipped = 0
+    n_clipped = n_after = 0
     if as_it_stands:
         channels = [c for c in range(N_CHANNELS) if NOTE_ONS[c] in body]
         offs = [OFFS[c] for c in channels]
         chunk = track_chunk(body[:-len(END_OF_TRACK)], offs)
     else:
-        chunk, _, n_clipped = mend(body, 0, where)
+        chunk, end, n_clipped = mend(body, 0, where)
+        n_after = bytes_after(body[end:])
     score, playing = _parse(chunk, ticks_per_quarter)
     found = _survey(body, playing)
     if found.has_late_change and as_it_stands:
@@ -95,7 +113,7 @@ def read_track(body: bytes,
     if [voice.program or 0 for voice in voices] != [track.program for track in playing]:
         voices = [ChannelProgram(DRUM_CHANNEL if track.is_drum else -1, track.program or None)
                   for track in playing]
-    return TrackChunk(body, score, playing, voices, n_clipped)
+    return TrackChunk(body, score, playing, voices, n_clipped, n_after)
 
 
 def _parse(chunk: bytes, ticks_per_quarter: int) -> tuple[Any, list[Any]]:
@@ -139,27 +157,58 @@ def song_tracks(chunks: Sequence[TrackChunk], notes: np.ndarray) -> tuple[Track,
     tracks = []
     start = 0
     for index, chunk in enumerate(chunks):
-        shares_name = len({voice.channel for voice in chunk.voices}) > 1
+        is_one = _is_spread(chunk)
+        shares_name = len({voice.channel for voice in chunk.voices}) > 1 and not is_one
         for track, voice in zip(chunk.playing, chunk.voices, strict=True):
             end = start + len(track.notes)
             is_drum = track.is_drum
             program = voice.program
             if voice.channel >= 0:
-                is_drum = set_up.plays_drums(voice.channel, voice.bank)
+                is_drum = set_up.plays_drums(voice.channel, voice.bank) and not is_one
             if program is None and voice.channel >= 0 and not is_drum:
                 others = [*chunks[:index], *chunks[index + 1:]]
                 program = _program_elsewhere(voice, others)
             tracks.append(Track(
-                printable(track.name),
+                _name(track.name, chunk.body),
                 program or 0,
                 is_drum,
                 notes[start:end],
                 has_program=program is not None,
                 shares_name=shares_name,
                 channel=voice.channel,
+                spread=index if is_one else -1,
             ))
             start = end
     return tuple(tracks)
+
+
+def _name(name: str, body: bytes) -> str:
+    """A track's name. symusic reads UTF-8 alone; other encodings are read from the track's body."""
+    if UNREADABLE not in name:
+        return printable(name)
+    start = body.find(NAME_EVENT)
+    if start < 0:
+        return printable(name)
+    try:
+        size, place = number_at(body, start + len(NAME_EVENT))
+    except (IndexError, ValueError):
+        return printable(name)
+    return decoded_name(body[place:place + size])
+
+
+def _is_spread(chunk: TrackChunk) -> bool:
+    """Whether all channels of a chunk play one instrument."""
+    channels = {voice.channel for voice in chunk.voices}
+    if len(channels) < FEWEST_SPREAD or not channels <= BENDS.keys():
+        return False
+    if not all(BENDS[channel] in chunk.body for channel in channels):
+        return False
+    try:
+        bends = survey(chunk.body).bends
+    except (IndexError, ValueError):
+        return False
+    return is_spread([(voice.channel, voice.program, len(track.notes), bends.get(voice.channel, 0))
+                      for track, voice in zip(chunk.playing, chunk.voices, strict=True)])
 
 
 def _program_elsewhere(voice: ChannelProgram, others: Sequence[TrackChunk]) -> int | None:

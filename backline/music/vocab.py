@@ -94,6 +94,8 @@ class Vocabulary:
     parts: tuple[Part, ...]
     # Words for what is none of them; () stands for those of the default vocabulary, see `roles.py`.
     other_instruments: tuple[str, ...] = dataclasses.field(default=(), compare=False)
+    # Words for tracks that count time for the players, and are no music; () likewise.
+    click_tracks: tuple[str, ...] = dataclasses.field(default=(), compare=False)
 
     def __post_init__(self) -> None:
         if min(self.bars, self.steps_per_bar, self.max_duration_steps, len(self.parts)) < 1:
@@ -193,8 +195,9 @@ class Vocabulary:
         data = {"format": FORMAT, "version": VERSION, **config_to_dict(self)}
         default = load_vocabulary()
         words_of = {part.name: part.synonyms for part in default.parts}
-        if self.other_instruments in ((), default.other_instruments):
-            del data["other_instruments"]
+        for name in ("other_instruments", "click_tracks"):
+            if getattr(self, name) in ((), getattr(default, name)):
+                del data[name]
         for part, part_data in zip(self.parts, data["parts"], strict=True):
             if part.synonyms in ((), words_of.get(part.name)):
                 del part_data["synonyms"]

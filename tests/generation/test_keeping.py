@@ -37,6 +37,16 @@ def test_a_short_prompt_repeats_all_its_bars(n_bars, chords):
     assert np.array_equal(parse_chords(kept(Wish(), song)).chords, parse_chords(chords).chords)
 
 
+def test_chords_are_heard_of_the_bars_that_a_clip_lasts():
+    """A hit for the next bar is in none of them; silent bars at the end are."""
+    late = np.concatenate([block_chords(parse_chords("C G Am F").half_bars(8)), [note(4 * 32, 2, 36, "drums")]])
+    assert harmony_of(late, Wish(), VOCABULARY, n_bars=4).chords == "C G Am F"
+    assert harmony_of(late, Wish(), VOCABULARY, n_bars=4).describe().endswith("bars 1-4: C G Am F")
+    longer = keep_heard(KEEP, Wish(given=("piano",)), late[:-1], VOCABULARY, n_bars=6).controls.chords
+    assert np.array_equal(parse_chords(longer).half_bars(12)[:8], parse_chords("C G Am F").half_bars(8))
+    assert len(parse_chords(longer).chords) == 12
+
+
 def test_the_same_bars_keep_their_chords():
     assert kept(Wish(fill=(9, 11))) == "Am F C"
     assert np.array_equal(parse_chords(kept(Wish(given=("bass",)))).chords, parse_chords(PROGRESSION).chords)

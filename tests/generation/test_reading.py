@@ -153,6 +153,19 @@ def test_of_bars_made_anew_notes_pedals_and_bends_go_and_come_back_behind():
     assert not [tick for tick in bends if first < tick < last] and last in bends
 
 
+@pytest.mark.parametrize("bars", [(3, 3), (4, 4)])
+def test_bars_made_anew_do_not_make_a_song_longer(bars):
+    """A made note of theirs may last to its end, and not beyond."""
+    onset = 32 * (bars[0] - 1)
+    clip = file_of(HEAD, track("Piano", 0, 0, chords(4)))
+    files = written(clip, Wish(fill=bars), {PIANO: [(onset, onset + 128, 61)]})
+    for data in files.values():
+        tracks = mido.MidiFile(file=io.BytesIO(data)).tracks
+        assert {sum(message.time for message in each) for each in tracks} == {4 * BAR_TICKS}
+    ends = [tick for tick, message in events_of(files[""]) if message[1] == 61 and message[0] & 0xF0 == 0x80]
+    assert ends == [4 * BAR_TICKS]
+
+
 def test_stems_of_given_parts_are_the_given_parts():
     files = written(played(), Wish(given=("bass", "piano"), make=("drums",)), {DRUMS: [(0, 2, 36)]})
     bass = events_of(files["-bass"])
@@ -208,10 +221,20 @@ def with_ends(data: bytes, end: int) -> bytes:
     return out.getvalue()
 
 
+def ahead(n_bars: int) -> list:
+    """A note a bar, each but the first a moment before the bar line."""
+    return [(max(bar * BAR_TICKS - 20, 0), BAR_TICKS, 40, 80) for bar in range(n_bars)]
+
+
 @pytest.mark.parametrize(("data", "n_bars"), [
     (with_ends(played(7), 8 * BAR_TICKS), 8),                       # a silent last bar
     (with_ends(played(8), 8 * BAR_TICKS + 1), 8),                   # an end one tick late
     (file_of(HEAD, track("Bass", 33, 1, [*line(4), (4 * BAR_TICKS - 3, 57, 36, 99)])), 4),  # for the next bar
+    (file_of(HEAD, track("Bass", 33, 1, [*line(4), (4 * BAR_TICKS - 3, Q, 50, 99)])), 4),  # of any length
+    (file_of(HEAD, track("Bass", 33, 1, [*line(4), (4 * BAR_TICKS - 59, Q, 50, 99)])), 4),  # almost a 32nd early
+    (file_of(HEAD, track("Bass", 33, 1, [*line(4), (4 * BAR_TICKS - 61, Q, 50, 99)])), 5),  # more than a 32nd early
+    (with_ends(file_of(HEAD, track("Bass", 33, 1, [*line(4), (4 * BAR_TICKS - 3, Q, 50, 99)])), 5 * BAR_TICKS), 5),
+    (file_of(HEAD, track("Bass", 33, 1, ahead(4))), 4),              # each bar begun a moment early
     (file_of(HEAD, track("Piano", 0, 0, [(0, 8 * BAR_TICKS, 48, 80)])), 8),   # a pad of eight bars
     (with_ends(played(4), 40 * BAR_TICKS), 4),                      # silence that nobody means
 ])
@@ -347,3 +370,47 @@ def test_a_part_that_the_song_says_nobody_plays_is_not_guessed():
     heard = heard_of(once)
     assert not len(heard.given.notes[PIANO])
     assert "not heard by the model: Guitar" in heard.notices[0]
+
+
+# ---------------------------------------------------------------- how people play
+
+
+def test_a_program_that_changes_within_a_track_leaves_it_one_part():
+    change = (4 * BAR_TICKS, Message("program_change", program=36, channel=1))
+    data = file_of(HEAD, track("Fingered", 33, 1, line(8), change), track("EP", 4, 0, chords(8)))
+    heard = heard_of(data)
+    assert [len(own) for own in heard.given.notes] == [0, len(line(8)), len(chords(8))]
+    assert not events_of(data) - events_of(written(data, Wish(bars=1), {})[""])
+
+
+@pytest.mark.parametrize("onsets", [
+    [i * Q // 4 + 20 * (i % 2) for i in range(64)],  # swing
+    [i * Q // 3 for i in range(48)],                 # triplets
+])
+def test_what_is_played_off_the_grid_is_kept_there_and_said(onsets):
+    data = file_of(HEAD, track("Piano", 0, 0, [(onset, 60, 60 + i % 5, 80) for i, onset in enumerate(onsets)]))
+    files = written(data, Wish(fill=(2, 2)), {PIANO: [(32, 36, 70)]})
+    gone = [tick for tick, message in events_of(data) - events_of(files[""]) if message[0] & 0xF0 == 0x90]
+    assert gone == [onset for onset in onsets if BAR_TICKS <= onset < 2 * BAR_TICKS]
+    assert any("of its notes are off the model's grid (8 steps a quarter): kept as they are" in text
+               for text in heard_of(data).notices)
+    assert not any("off the model's grid" in text for text in heard_of(played()).notices)
+
+
+def test_strokes_closer_than_the_grid_come_back_and_are_said():
+    rolls = [(i * Q // 12, Q // 12, 42, 80) for i in range(4 * 48)]
+    data = file_of(HEAD, track("Kit", 0, 9, rolls))
+    assert not events_of(data) - events_of(written(data, Wish(bars=1), {DRUMS: [(4 * 32, 4 * 32 + 2, 36)]})[""])
+    heard = heard_of(data)
+    assert f"{192 - len(heard.rows)} of 192 notes are struck twice within a step" in "".join(heard.notices)
+    assert len(heard.rows) < 192
+
+
+def test_a_part_that_is_made_is_no_question():
+    """Nor are its notes, out of any range, in the way."""
+    odd = [(i * Q, 60, (2, 36, 120)[i % 3], 90) for i in range(12)]
+    data = file_of(HEAD, track("Bass", 33, 1, line(4)), notes(odd, 5))
+    with pytest.raises(UserError, match="which track plays the drums is not clear"):
+        heard_of(data)
+    heard = heard_of(data, made=("drums", "piano"))
+    assert [len(own) for own in heard.given.notes] == [0, len(line(4)), 0]

@@ -175,6 +175,14 @@ def test_a_chord_outside_the_key_and_one_that_is_read_as_another_have_a_line():
     assert any("G13" in line for line in lines)
 
 
+def test_many_chords_outside_the_key_have_one_line():
+    task, config = task_of(ControlConfig(chords="Cm Db Eb Fm Gb Ab Bbm B"), key="C")
+    assert check_controls(config, task) == [
+        "Cm, Db, Eb, Fm, F#, Ab and 2 more have notes outside C major; they are allowed while each sounds"]
+    task, config = task_of(ControlConfig(chords="C Cm F Fm C"), key="C")
+    assert check_controls(config, task) == ["Cm and Fm have notes outside C major; they are allowed while each sounds"]
+
+
 def test_a_model_without_controls_is_not_led_to_an_end_anyway():
     assert ControlConfig(ending="yes").told == ["--ending"]
     assert ControlConfig(ending="no").told == []

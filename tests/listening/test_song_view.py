@@ -135,6 +135,26 @@ def test_who_plays_what_is_guessed_where_the_song_says_nothing_or_nonsense():
         assert len(seen(data).lanes[BASS].notes) == 1
 
 
+def test_what_a_song_said_before_its_tracks_changed_places_does_not_count():
+    """Another program kept the text, and wrote as many tracks in another order."""
+    text = players_text({"bass": [Voice(1, 0)], "piano": [Voice(2, 1)], "drums": []}, n_tracks=3).decode()
+    said = mido.MetaMessage("text", text=text)
+    tracks = [track("bass", 0, *note(0, 90, 40, 80)), track("piano", 1, *note(0, 90, 70, 80), *note(0, 90, 71, 80))]
+    for order in (tracks, tracks[::-1]):
+        view = seen(midi(*order, before=(said,)))
+        assert [len(lane.notes) for lane in view.lanes] == [0, 1, 2]
+    beyond = players_text({"bass": [Voice(7, 0)]}, n_tracks=2).decode()
+    view = seen(midi(tracks[0], before=(mido.MetaMessage("text", text=beyond),)))
+    assert [len(lane.notes) for lane in view.lanes] == [0, 1, 0]
+
+
+def test_a_part_of_which_all_notes_were_made_anew_still_has_its_track():
+    text = players_text({"bass": [Voice(1, 0), Voice(2, 1)]}, n_tracks=3).decode()
+    data = midi(track("Moog", 0), track("bass (new)", 1, *note(0, 90, 40, 80)),
+                before=(mido.MetaMessage("text", text=text),))
+    assert len(seen(data).lanes[BASS].notes) == 1
+
+
 def written(dropped: tuple[str, ...] = (), tracks: tuple = (), **wish: tuple) -> bytes:
     """A song with a made piano beside it."""
     given_midi = read_tracks("x", band())

@@ -190,3 +190,87 @@ def test_i1_i2_i3_meters_beyond_belief_are_told(numerator, power, meaning):
 def test_events_that_make_no_sense_name_no_channel():
     body = track(chords())[8:]
     assert read_song("x.mid", header(1) + chunk(body)).tracks[0].channel == 0
+
+
+# ---------------------------------------------------------------- metronomes
+
+
+def click(channel: int = 9) -> list[Event]:
+    return played([(Q * i, Q // 8, 77 - (i % 4 == 0)) for i in range(32)], channel)
+
+
+@pytest.mark.parametrize("text", ["Click", "CLICK TRACK", "metronome", "Count in"])
+@pytest.mark.parametrize("channel", [9, 3])
+def test_a_metronome_plays_no_part(text, channel):
+    metronome = [name(text), program(0, channel), *click(channel)]
+    band = [[name("Bass"), program(33), *bass_line()], [name("Piano"), program(0, 1), *chords(1)]]
+    found = cast(midi_file(metronome, *band), join=True)
+    assert found.tracks == {"drums": [], "bass": [1], "piano": [2]}
+    assert not found.questions
+    with_kit = cast(midi_file(metronome, [name("Kit"), *beat(9)], *band))
+    assert with_kit.tracks["drums"] == [1]
+    with_all = cast(midi_file(metronome, [name("Kit"), *beat(9)], *band), wanted={"drums": "all"})
+    assert with_all.tracks["drums"] == [1]
+
+
+def test_a_metronome_is_no_question():
+    found = cast(midi_file([name("Click"), *click(3)], [name("Piano"), *chords(1)]))
+    assert found.tracks == {"drums": [], "bass": [], "piano": [1]} and not found.questions
+
+
+def test_a_person_may_still_say_that_a_click_is_the_drums():
+    data = midi_file([name("Click"), *click()], [name("Piano"), *chords(1)])
+    assert cast(data, wanted={"drums": "click"}).tracks["drums"] == [0]
+    assert cast(data, wanted={"drums": "ch10"}).tracks["drums"] == [0]
+
+
+def test_a_song_called_click_has_drums():
+    """Its title stands on every track; and who plays a kit is no metronome."""
+    titled = midi_file([name("Click"), *beat(9)], [name("Click"), program(33), *bass_line()],
+                       [name("Click"), program(0, 1), *chords(1)])
+    assert cast(titled).tracks == TRIO
+    assert cast(midi_file([name("Click"), *beat(9)])).tracks["drums"] == [0]
+    assert cast(midi_file([name("Click"), *beat(9), *bass_line()])).tracks["drums"] != []
+
+
+# ---------------------------------------------------------------- one instrument on many channels
+
+
+def spread(channels: range, pitch: int = 60, bends: int = 1) -> list[Event]:
+    """Each note on the next channel, as MPE keyboards play, and its bends before it."""
+    events: list[Event] = []
+    for i in range(48):
+        channel = channels[i % len(channels)]
+        events += [(Q * i, bytes([0xE0 | channel, 0, 60 + k])) for k in range(bends)]
+        events += note(Q * i, Q * i + 90, pitch + i % 5, channel)
+    return sorted(events, key=lambda event: event[0])
+
+
+@pytest.mark.parametrize("join", [False, True])
+def test_an_instrument_that_is_spread_over_channels_is_one(join):
+    data = midi_file([name("Rhodes MPE"), *spread(range(1, 16))], [name("Keys 2"), *chords()[:12]])
+    found = cast(data, join=join)
+    assert found.tracks["piano"] == list(range(15 + join))
+    assert not found.tracks["drums"] and not found.questions
+
+
+def test_channels_without_bends_of_their_own_are_several_instruments():
+    data = midi_file([name("Rhodes"), *spread(range(1, 6), bends=0)])
+    assert not cast(data).tracks["piano"]
+    programs = [program(each, each) for each in range(1, 6)]
+    assert cast(midi_file([name("Strings"), *programs, *spread(range(1, 6))])).tracks["piano"] != [0, 1, 2, 3, 4]
+
+
+def test_an_instrument_that_is_spread_is_asked_for_as_one():
+    data = midi_file([name("Take"), *spread(range(1, 16))], [name("Solo"), *chords()])
+    found = cast(data)
+    assert found.questions == {"bass": [15], "piano": [0, 15]}
+    for which in ("#1", "take", "ch3"):
+        assert cast(data, wanted={"piano": which}).tracks["piano"] == list(range(15))
+    assert cast(data, wanted={"piano": "#2"}).tracks["piano"] == [15]
+
+
+def test_how_an_instrument_that_is_spread_is_played_counts_as_a_whole():
+    low = [(tick, bytes([message[0], 30 + message[1] % 7, *message[2:]]) if message[0] < 0xE0 else message)
+           for tick, message in spread(range(1, 13))]
+    assert cast(midi_file([name("Take"), *low])).why == {"bass": "as played"}

@@ -8,7 +8,14 @@ import pytest
 
 from backline.common.errors import UserError
 from backline.common.paths import DEFAULT_VOCABULARY
-from backline.music.roles import names_other_instrument, parse_parts, part_asked_for, part_name, parts_named
+from backline.music.roles import (
+    names_click,
+    names_other_instrument,
+    parse_parts,
+    part_asked_for,
+    part_name,
+    parts_named,
+)
 from backline.music.vocab import load_vocabulary
 
 VOCABULARY = load_vocabulary()
@@ -29,6 +36,9 @@ OTHERS = ["Bassoon", "Bass Clarinet", "Steel Drums", "Lead Guitar", "Strings 1",
           "Melody", "Contra Bassoon", "Bass Trombone"]
 NOTHING = ["", "Track 1", "Inst 3", "MIDI Region", "Audio 2", "Untitled", "Drumstick", "Organic", "Bassment", "1",
            "---", "\0\ufffd"]
+CLICKS = ["Click", "CLICK", "click track", "ClickTrack", "Metronome", "metronome 2", "Count in", "Count-In",
+          "Pre-count", "Klopfgeist", "Klick", "Métronome", "Clicks", "メトロノーム"]
+NO_CLICKS = ["Kick click", "Click bass", "Clicky", "Count Basie", "Counting", "In", "Drums", ""]
 SEVERAL = {"808": {"drums", "bass"}, "Drum & Bass": {"drums", "bass"}, "Bass and Piano": {"bass", "piano"}}
 
 
@@ -43,6 +53,13 @@ def test_a_name_names_a_part_in_any_case_and_language(vocabulary):
 def test_other_instruments_name_no_part(name):
     assert not parts_named(name, VOCABULARY)
     assert names_other_instrument(name, VOCABULARY)
+
+
+@pytest.mark.parametrize("vocabulary", [VOCABULARY, BARE, PUBLISHED], ids=["default", "without words", "published"])
+def test_a_metronome_is_told_by_its_name(vocabulary):
+    assert [name for name in CLICKS if not names_click(name, vocabulary)] == []
+    assert [name for name in NO_CLICKS if names_click(name, vocabulary)] == []
+    assert not any(parts_named(name, vocabulary) for name in CLICKS)
 
 
 @pytest.mark.parametrize("name", NOTHING)
