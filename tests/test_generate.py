@@ -453,6 +453,22 @@ def test_the_line_of_a_song_tells_of_its_file(play, tmp_path, capsys):
                            f"piano {n_new}, others 16), 60 BPM")
 
 
+def test_a_hit_for_the_next_bar_is_in_no_bar_of_the_line_nor_of_the_chords(play, tmp_path, capsys):
+    """A moment before the bar line, it is heard in bar 5 of a clip of four bars."""
+    bar = QUARTERS_PER_BAR * TICKS_PER_QUARTER
+    events = [mido.MetaMessage("track_name", name="Piano")]
+    for pitches, gap, length in (*[((60, 64, 67), 0, bar)] * 3, ((60, 64, 67), 0, bar - 2), ((72,), 0, 40)):
+        events += [mido.Message("note_on", note=pitch, time=gap) for pitch in pitches]
+        events += [mido.Message("note_off", note=pitch, time=length * (i == 0)) for i, pitch in enumerate(pitches)]
+    song = mido.MidiFile(type=1, ticks_per_beat=TICKS_PER_QUARTER)
+    song.tracks.append(mido.MidiTrack(events))
+    song.save(tmp_path / "early.mid")
+    assert play("-p", "early.mid", "--given", "piano", "--make", "bass", "-o", "out", "--seed", 1) == 0
+    printed = capsys.readouterr()
+    assert printed.out.splitlines()[0].split("0.mid: ")[1].startswith("4 bars, ")
+    assert "; bars 1-4: C" in printed.err
+
+
 def test_a_fill_of_silent_bars_is_said(play, tmp_path, capsys):
     later = [(row[0] + 2, *row[1:]) for row in notes("song.mid")]
     TOKENIZER.create_midi_from_tokens(later).dump("later.mid")
