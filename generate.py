@@ -128,13 +128,11 @@ def add_prompt_options(group: argparse._ArgumentGroup) -> None:
                        "this repository)")
     group.add_argument("-d", "--device",
                        default="auto",
-                       help="auto, cuda, mps or cpu; auto takes mps for models of 30 M parameters "
+                       help="auto, cuda, mps or cpu; auto takes a GPU for models of 30 M parameters "
                        "or more, which the CPU plays slower (default: %(default)s)")
     group.add_argument("--dtype",
                        choices=DTYPES,
-                       default=DTYPES[0],
-                       help="type of the weights: smaller is faster and less exact "
-                       "(default: %(default)s)")
+                       help="number format of the weights (default: int8 on a CPU, fp32 on a GPU)")
     add_sampling_options(group)
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from backline.common.errors import Parser, UserError, reports_user_errors
 from backline.common.files import check_file, check_new, check_writable
+from backline.common.installed import is_installed
 
 LOCAL = ("dataset", "weights", "filename")  # paths of this machine, which say nothing to others
 
@@ -39,10 +40,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_new([args.out], args.force)
     check_writable(args.out.parent)
 
-    from backline.training.checkpoints import load_model, save_release  # brings torch
+    # These bring torch.
+    from backline.generation.loading import load_player
+    from backline.training.checkpoints import load_model, save_release
 
     model, vocabulary, training = load_model(args.checkpoint)
     save_release(args.out, model, vocabulary, release_metadata(training, args.note))
+    if is_installed("onnxruntime"):
+        load_player(args.out, "cpu", "fp32")  # an error if the engine plays another model
     print(f"{args.out}: {model.n_parameters():,} parameters, {args.out.stat().st_size / 1e6:.1f} MB")
     return 0
 

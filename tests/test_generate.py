@@ -350,7 +350,7 @@ def test_a_song_is_cut_at_a_bar_line(play, tmp_path, capsys, arguments):
     (tmp_path / "longer.json").write_text(json.dumps(FREE | {"num_bars": 9, "all_parts": False}))
     n_given = len(notes("song.mid")) if "-p" in arguments else 0
     for name in ("cut", "longer"):
-        assert play(*arguments, "--genconfig", f"{name}.json", "-o", name, "-n", 4, "--seed", 3) == 0
+        assert play(*arguments, "--dtype", "fp32", "--genconfig", f"{name}.json", "-o", name, "-n", 4, "--seed", 3) == 0
     said = capsys.readouterr().err
     n_cut = 0
     for number in range(4):

@@ -27,7 +27,8 @@ CHECK_FACT = "check_logits"  # under which a file holds them
 N_NOTES = 12
 DIGITS = 5  # of the logits stored
 # How far logits may be off, in standard deviations of those expected.
-TOLERANCE = {"fp32": 1e-3, "int8": 0.3}
+# Rounding the bundled model to 8 bits costs 0.009, a model of width 16 up to 0.15.
+TOLERANCE = {"fp32": 1e-3, "int8": 0.2}
 SMALLEST_DEVIATION = 1e-3  # of a model that expects everything alike
 
 

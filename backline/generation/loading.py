@@ -20,7 +20,6 @@ from backline.engine.graphs import HEAD_MULTIPLE, can_play
 from backline.engine.model_file import RELEASE_SUFFIX, ModelFile, read_model_file
 from backline.engine.player import Player
 from backline.engine.verification import CHECK_FACT, logits_of_model, verify
-from backline.generation.config import DTYPES
 from backline.music.vocab import Vocabulary
 
 if TYPE_CHECKING:
@@ -40,12 +39,12 @@ class PlayerFile(NamedTuple):
     n_parameters: int
 
 
-def load_player(path: Path, device: str = "auto", dtype: str = DTYPES[0]) -> PlayerFile:
+def load_player(path: Path, device: str = "auto", dtype: str | None = None) -> PlayerFile:
     """A player of the model at `path`.
 
     Args:
         device: "cpu", "auto", or a device of torch.
-        dtype: one of `config.DTYPES`.
+        dtype: one of `config.DTYPES`; None: "int8" on a CPU, "fp32" on a GPU.
     Raises:
         UserError: about the file, the device, or a dtype that the device does not have.
     """
@@ -56,7 +55,7 @@ def load_player(path: Path, device: str = "auto", dtype: str = DTYPES[0]) -> Pla
     return _checkpoint(path, device, dtype)
 
 
-def _released(path: Path, device: str, dtype: str) -> PlayerFile:
+def _released(path: Path, device: str, dtype: str | None) -> PlayerFile:
     """From released weights."""
     stored = read_model_file(path)
     n_parameters = sum(array.size for array in stored.weights.values())
@@ -66,7 +65,7 @@ def _released(path: Path, device: str, dtype: str) -> PlayerFile:
     return _checkpoint(path, device, dtype)
 
 
-def _checkpoint(path: Path, device: str, dtype: str) -> PlayerFile:
+def _checkpoint(path: Path, device: str, dtype: str | None) -> PlayerFile:
     """From any file that torch reads."""
     _check_torch(f"{path} needs")
     from backline.training.checkpoints import load_model
@@ -85,7 +84,7 @@ def _checkpoint(path: Path, device: str, dtype: str) -> PlayerFile:
 def _engine(
     path: Path,
     stored: ModelFile,
-    dtype: str,
+    dtype: str | None,
     model: PooledTransformer | None = None,
 ) -> Player:
     """The engine, which has shown that it plays the model; `model`: as torch has it."""
@@ -94,6 +93,8 @@ def _engine(
     except ImportError as err:
         raise UserError(f"ONNX Runtime, which plays models on a CPU, cannot be imported ({err}); "
                         f"{INSTALL_PLAYERS}") from None
+    # The same music in half the time: benchmarks/README.md, "Generation speed".
+    dtype = dtype or "int8"
     if dtype not in ENGINE_DTYPES:
         raise UserError(f"--dtype {dtype} plays on a GPU alone; on the CPU take "
                         f"{' or '.join(ENGINE_DTYPES)}")
@@ -142,11 +143,12 @@ def weights_of(model: PooledTransformer) -> dict[str, np.ndarray]:
     return {name: tensor.detach().float().numpy() for name, tensor in model.state_dict().items()}
 
 
-def _torch_player(model: PooledTransformer, device: str, dtype: str) -> Player:
+def _torch_player(model: PooledTransformer, device: str, dtype: str | None) -> Player:
     import torch
 
     from backline.engine.torch_player import TorchPlayer
 
+    dtype = dtype or "fp32"
     if device == "cpu" and dtype != "fp32":
         raise UserError(f"--dtype {dtype}: the engine takes heads whose width is a multiple of "
                         f"{HEAD_MULTIPLE} alone, and torch plays this model in fp32")

@@ -20,7 +20,7 @@ from backline.common.paths import BUNDLED_MODEL
 from backline.common.surroundings import song_surroundings
 from backline.engine.model_file import held_out_names
 from backline.evaluation.copy_index import CopyCheck, CopyIndex, read_index, split_digest
-from backline.generation.config import DTYPES, FLAT, GenConfig, Reading
+from backline.generation.config import FLAT, GenConfig, Reading
 from backline.generation.given_song import Made, files_beside
 from backline.generation.keeping import keep_heard
 from backline.generation.loading import load_player
@@ -50,13 +50,13 @@ class LoadedModel:
     def __init__(self,
                  path: Path,
                  device: str = "auto",
-                 dtype: str = DTYPES[0]) -> None:
+                 dtype: str | None = None) -> None:
         """Load the model at `path`. Raises UserError, as `load_player` does."""
         loaded = load_player(path, device, dtype)
         vocabulary = loaded.vocabulary
         self.path = path
-        self.dtype = dtype
         self.player = loaded.player
+        self.dtype = loaded.player.dtype
         self.config = loaded.player.config
         self.facts = loaded.facts
         self.tokenizer = MidiTokenizerPooled(vocabulary)

@@ -10,6 +10,7 @@ import torch
 from tiny_models import KINDS, LATE, small_model
 
 from backline.common.errors import UserError
+from backline.common.paths import BUNDLED_MODEL
 from backline.engine import graphs
 from backline.engine.model_file import read_model_file, write_fact
 from backline.engine.onnx_player import ENGINE_DTYPES, OnnxPlayer
@@ -46,8 +47,10 @@ def test_each_weight_counts_in_the_comparison(name, tmp_path):
         verify(player_of(model), expected, tmp_path)
 
 
-def test_another_activation_is_found_out(monkeypatch, released):
+@pytest.mark.parametrize(("path", "dtype"), [("", "fp32"), (BUNDLED_MODEL, "fp32"), (BUNDLED_MODEL, "int8")])
+def test_another_activation_is_found_out(monkeypatch, released, path, dtype):
     """Somebody changes the graphs, or model.py, and not the other."""
+    path = path or released
     node = graphs.Graph.node
 
     def other(self, op_type, *inputs, domain="", **attributes):
@@ -55,10 +58,10 @@ def test_another_activation_is_found_out(monkeypatch, released):
             return node(self, op_type, *inputs, domain=domain, **attributes)
         return node(self, "Relu", node(self, "Add", *inputs))
 
-    load_player(released, "cpu")
+    load_player(path, "cpu", dtype)
     monkeypatch.setattr(graphs.Graph, "node", other)
-    with pytest.raises(UserError, match=r"model.safetensors: the engine would not play .* update Backline"):
-        load_player(released, "cpu")
+    with pytest.raises(UserError, match=r".safetensors: the engine would not play .* update Backline"):
+        load_player(path, "cpu", dtype)
 
 
 def test_a_release_says_how_it_sounds_with_its_rounded_weights(released):
@@ -66,7 +69,8 @@ def test_a_release_says_how_it_sounds_with_its_rounded_weights(released):
     model, _, _ = load_model(released)
     for found, expected in zip(stored.facts[CHECK_FACT], logits_of_model(model), strict=True):
         np.testing.assert_allclose(found, expected, atol=1e-4)
-    for found, expected in zip(logits_of_player(load_player(released).player), logits_of_model(model), strict=True):
+    player = load_player(released, dtype="fp32").player
+    for found, expected in zip(logits_of_player(player), logits_of_model(model), strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 

@@ -74,6 +74,7 @@ def test_released_weights_come_back_rounded(model, tmp_path, dtype):
     assert loaded.config == model.config
     assert not loaded.training
     assert vocabulary == VOCABULARY
+    assert len(facts.pop("check_logits")) == 4
     assert facts == {"songs": 3, "split": [0.9]}
     assert_same_weights(loaded, {name: tensor.to(dtype).float() for name, tensor in model.state_dict().items()})
     assert path.stat().st_size < model.n_parameters() * dtype.itemsize + 20_000
