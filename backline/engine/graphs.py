@@ -76,8 +76,8 @@ class Layers:
 
     def normed_sum(self, x: str, y: str, bias: str, norm: str) -> tuple[str, str]:
         """A layer norm of `x + y + bias`, and that sum."""
-        return self.graph.normed_sum(x, y, bias, self.constant(f"{norm}.weight"),
-                                     self.constant(f"{norm}.bias"), EPSILON)
+        scale_and_shift = (self.constant(f"{norm}.weight"), self.constant(f"{norm}.bias"))
+        return self.graph.normed_sum(x, y, bias, scale_and_shift, EPSILON)
 
     def rotated(self, x: str, places: str, table: tuple[str, str]) -> str:
         """(B, T, D) queries or keys, normed if the model norms them, and rotated.
@@ -205,7 +205,7 @@ def _blocks(layers: Layers, x: str, caches: Caches) -> str:
             query = layers.normed_heads(query)
             key = layers.normed_heads(key)
         query = layers.query(query)
-        attended = graph.attention(query, key, value, cache, caches.lengths, config.n_heads)
+        attended = graph.attention((query, key, value), cache, caches.lengths, config.n_heads)
         is_last = layer == max(caches.of_layer)
         next_norm = "out_norm" if is_last else f"blocks.{layer + 1}.attention_norm"
         normed, x = _rest_of_block(layers, x, attended, name, next_norm)
@@ -360,7 +360,7 @@ def _looked_back(layers: Layers, seen: str) -> str:
         # The last note read is in the cache already: it is written there once more.
         key = graph.input(f"last_key{layer}", ("B", 1, width))
         value = graph.input(f"last_value{layer}", ("B", 1, width))
-        attended = graph.attention(query, key, value, caches.of_layer[layer], caches.lengths,
+        attended = graph.attention((query, key, value), caches.of_layer[layer], caches.lengths,
                                    config.n_heads)
         is_last = late == config.late_layers - 1
         next_norm = "" if is_last else f"late_blocks.{late + 1}.attention_norm"

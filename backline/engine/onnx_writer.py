@@ -149,27 +149,34 @@ class Graph:
         self._node(op_type, inputs, outputs, domain, attributes)
         return outputs
 
-    def normed_sum(self, x: str, y: str, bias: str, scale: str, shift: str,
+    def normed_sum(self,
+                   x: str,
+                   y: str,
+                   bias: str,
+                   norm: tuple[str, str],
                    epsilon: float) -> tuple[str, str]:
-        """Layer norm of `x + y + bias`, and that sum; "" for no bias."""
+        """A layer norm, by its scale and shift, of `x + y + bias`, and that sum; "" for no bias."""
         normed = self._new_name()
         total = self._new_name()
-        self._node("SkipLayerNormalization", [x, y, scale, shift, bias],
+        self._node("SkipLayerNormalization", [x, y, *norm, bias],
                    [normed, "", "", total], CONTRIBUTED, {"epsilon": epsilon})
         return normed, total
 
-    def attention(self, query: str, key: str, value: str, cache: Sequence[tuple[str, str]],
-                  lengths: Sequence[str], n_heads: int) -> str:
+    def attention(self,
+                  new: Sequence[str],
+                  cache: Sequence[tuple[str, str]],
+                  lengths: Sequence[str],
+                  n_heads: int) -> str:
         """Attention to the notes in `cache`, which takes in the new keys and values.
 
         Args:
-            query, key, value: (B, T, D).
+            new: queries, keys and values of the new notes, (B, T, D) each.
             cache: of keys and of values, from `Graph.cache`.
             lengths: each song's last place, and the most places of all.
         """
         out = self._new_name()
         (keys, keys_after), (values, values_after) = cache
-        self._node("GroupQueryAttention", [query, key, value, keys, values, *lengths],
+        self._node("GroupQueryAttention", [*new, keys, values, *lengths],
                    [out, keys_after, values_after], CONTRIBUTED,
                    {"num_heads": n_heads, "kv_num_heads": n_heads})
         return out

@@ -14,7 +14,7 @@ from backline.music.casting import assign_parts
 from backline.music.midi_tracks import read_tracks, song_of_tracks
 from backline.music.midi_writer import end_at_next_onset, parts_to_bytes
 from backline.music.song import TICKS_PER_QUARTER
-from backline.music.vocab import PITCH_INSTRUMENT, QUARTERS_PER_BAR, Vocabulary
+from backline.music.vocab import FIELDS, PITCH_INSTRUMENT, QUARTERS_PER_BAR, Vocabulary
 from tokenizer import MidiTokenizerPooled
 
 
@@ -22,19 +22,20 @@ def song_bytes(rows: np.ndarray,
                tokenizer: MidiTokenizerPooled,
                tempo: float,
                recipe: Recipe,
-               n_bars: int = 0,
-               velocities: np.ndarray | None = None) -> dict[str, bytes]:
-    """The MIDI files of (N, F) note ids, by name ending: "" for the whole, "-drums" for a stem.
+               n_bars: int = 0) -> dict[str, bytes]:
+    """The MIDI files of a song's notes, by name ending: "" for the whole, "-drums" for a stem.
 
     Every track of every file lasts the same whole bars: until the last note has ended, and `n_bars`
     at least. Imported into a DAW, or looped there, they stay together.
 
-    `velocities`: (N,) of the notes; None: all are `VELOCITY`.
+    `rows`: (N, F) ids, or (N, F + 1) with a velocity behind them; without, all are `VELOCITY`.
     """
     v = tokenizer.vocabulary
-    parts = tokenizer.rows_to_parts(rows, TICKS_PER_QUARTER)
-    if velocities is not None:
-        part_of_note = v.part_of_id[rows[:, PITCH_INSTRUMENT]]
+    ids = rows[:, :len(FIELDS)]
+    parts = tokenizer.rows_to_parts(ids, TICKS_PER_QUARTER)
+    if rows.shape[1] > len(FIELDS):
+        velocities = rows[:, -1]
+        part_of_note = v.part_of_id[ids[:, PITCH_INSTRUMENT]]
         parts = [np.column_stack([part, velocities[part_of_note == p]])  # (N, 4)
                  for p, part in enumerate(parts)]
     parts = [end_at_next_onset(part) for part in parts]

@@ -332,7 +332,7 @@ class Rules:
             if not times or not parts:
                 continue
             if NOTE_DUR in chosen:
-                self._allow_with_duration(allowed, family, chosen[NOTE_DUR], times, span, parts)
+                self._allow_with_duration(allowed, family, chosen, times, span)
             elif family == NOTE_DUR:
                 longest = max(self._longest_from(times, p) for p in parts)
                 allowed[FIRST_ID:FIRST_ID + longest] = True
@@ -385,15 +385,15 @@ class Rules:
         self,
         allowed: np.ndarray,
         family: int,
-        duration: int,
+        chosen: dict[int, int],
         times: range,
         span: TimeSpan,
-        parts: Sequence[int],
     ) -> None:
-        """As `allow`, for one span, where a duration, an id, is chosen."""
-        for p in parts:
+        """As `allow`, for the `times` of one span, where a duration is chosen."""
+        duration = chosen[NOTE_DUR] - FIRST_ID + 1
+        for p in self._parts_left(span, chosen):
             longest = self.longest[p]
-            fitting = [time for time in times if longest[time] > duration - FIRST_ID]
+            fitting = [time for time in times if longest[time] >= duration]
             if not fitting:
                 continue
             if family == PITCH_INSTRUMENT:

@@ -248,8 +248,8 @@ class Session:
             return files_beside(self.prompt.given, made, recipe_text(recipe))
         rows = self.task.song(new)
         velocities = self.velocities(rows, new, recipe.seed)
-        return song_bytes(rows, self.loaded.tokenizer, self.prompt.tempo, recipe, self.task.n_bars,
-                          velocities)
+        played = np.column_stack([rows, velocities])         # (N, F + 1)
+        return song_bytes(played, self.loaded.tokenizer, self.prompt.tempo, recipe, self.task.n_bars)
 
     def bars_of(self, new: np.ndarray) -> int:
         """Bars of the song with (N, F) `new` notes, those that the model does not hear counted too."""

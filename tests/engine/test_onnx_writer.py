@@ -50,8 +50,8 @@ def test_a_graph_runs_with_its_attributes_and_open_shapes():
     graph = Graph("small")
     x = graph.input("x", ("B", 4))
     first, second = graph.nodes(2, "Split", x, axis=-1, num_outputs=2)
-    normed, total = graph.normed_sum(first, second, "", graph.constant(np.ones(2, np.float32)),
-                                     graph.constant(np.zeros(2, np.float32)), 1e-5)
+    norm = (graph.constant(np.ones(2, np.float32)), graph.constant(np.zeros(2, np.float32)))
+    normed, total = graph.normed_sum(first, second, "", norm, 1e-5)
     graph.output("normed", normed, ("B", 2))
     graph.output("total", graph.node("Transpose", total, perm=[1, 0]), (2, "B"))
     x = np.arange(12, dtype=np.float32).reshape(3, 4)
