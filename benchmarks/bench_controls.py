@@ -196,8 +196,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         counts = np.sum([in_chord(song.notes, chords, vocabulary)
                          for song, chords in zip(songs, asked, strict=True)], axis=0)
         found[label] = counts[0] / max(counts[1], 1)
-    print(f"notes on strong beats in the chord: asked {found['asked']:.1%}, free {found['free']:.1%}, "
-          f"real songs in their own {own:.1%}")
+    beside = f", real songs in their own {own:.1%}" if args.dataset else ""
+    print(f"notes on strong beats in the chord: asked {found['asked']:.1%}, free {found['free']:.1%}{beside}")
 
     _, wanted = told({"density": lambda seed: part_levels("density", seed, vocabulary)})
     songs = make(loaded, task, free, wanted)

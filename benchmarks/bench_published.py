@@ -41,13 +41,12 @@ def sample(model: PooledTransformer, config: GenConfig, n_songs: int, seed: int)
     random, size = np.random.default_rng(seed), model.config.block_size
     rows = torch.full((n_songs, 1, len(FIELDS)), BOS)
     cache, unread = model.new_cache(n_songs), rows
-    temperature_scale = np.ones(n_songs)
     for i in tqdm(range(config.max_steps), unit="row", leave=False, disable=None):
         if i and i % (size // 2) == 0 and i >= size:
             cache, unread = model.new_cache(n_songs), rows[:, -(size // 2):]
         states = model.read(unread, cache).states[:, -1:]
         logits = [model.head(k, states, states)[:, 0].double().numpy() for k in range(len(model.order))]
-        note = [draw(logits[k], family, config, random.random(n_songs), temperature_scale)
+        note = [draw(logits[k], family, config, random.random(n_songs), None)[0]
                 for k, family in enumerate(model.order)]
         by_family = np.stack(note, -1)[:, np.argsort(model.order)]
         unread = torch.from_numpy(by_family)[:, None]

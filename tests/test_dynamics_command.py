@@ -16,10 +16,11 @@ from tiny_models import tiny_model
 
 import dynamics
 import generate
+from backline.engine.model_file import write_fact
 from backline.music.dynamics import FACT, dynamics_table
 from backline.music.midi_writer import VELOCITY
 from backline.music.vocab import NOTE_DUR, load_vocabulary
-from backline.training.checkpoints import load_model, save_release, write_fact
+from backline.training.checkpoints import load_model, save_release
 from tokenizer import MidiTokenizerPooled
 
 V = load_vocabulary()

@@ -187,6 +187,7 @@ def test_the_reference_configuration(tmp_path, shared):
 def test_what_the_file_says_of_itself(imported, tmp_path):
     model, _, facts = load_model(imported)
     assert model.config.dropout == 0.2
+    assert len(facts.pop("check_logits")) == 4
     assert facts == {"imported": "published checkpoint", "file": "published.pth",
                      "sha256": file_hash(tmp_path / "published.pth")}
 
