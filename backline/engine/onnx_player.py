@@ -106,6 +106,7 @@ def n_threads(n_parameters: int) -> int:
 
 
 def _options(threads: int) -> onnxruntime.SessionOptions:
+    onnxruntime.disable_telemetry_events()  # builds for Windows report to their maker
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     # A thread that spins while it waits slows the other threads of a small machine down.

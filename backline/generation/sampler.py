@@ -22,7 +22,7 @@ from backline.engine.positions import bar_offset
 from backline.generation.config import GenConfig
 from backline.generation.filters import draw, end_beyond
 from backline.generation.repetition import Repeats
-from backline.generation.rules import History, Rules, TimeSpan
+from backline.generation.rules import History, Rules
 from backline.generation.telling import Told, nothing_told
 from backline.layers.config import TIME_FIELDS, ModelConfig
 from backline.music.chords import CHORD_FIELDS
@@ -295,12 +295,50 @@ def sample_songs(
     return [song.sampled() for song in songs]
 
 
-class Drawn(NamedTuple):
-    """The next note of each song."""
+class NextNotes:
+    """The next note of each song, as its families are drawn one after another."""
 
-    notes: np.ndarray  # (B, F) ids
-    surprisals: np.ndarray  # (B,) in nats
-    ended: np.ndarray  # (B,) bool: these songs end instead
+    def __init__(self, songs: Sequence[SongInProgress]) -> None:
+        self.songs = songs
+        self.uniform = np.array([song.random.random(len(FIELDS)) for song in songs])  # (B, F)
+        self.offsets = np.array([song.bar_offset for song in songs])
+        self.notes = np.zeros((len(songs), len(FIELDS)), np.int64)
+        self.heard = self.notes.copy()  # with bars as the model counts them
+        self.surprisals = np.zeros(len(songs))  # in nats
+        self.ended = np.zeros(len(songs), bool)  # these songs end instead
+        self._chosen: list[dict[int, int]] = [{} for _ in songs]  # ids by family
+        self._spans = [song.rules.time_spans(song.history) for song in songs]
+
+    def masks(self, family: int) -> np.ndarray:
+        """(B, V_f) bool: what each song may draw; anything if it has ended, as that is thrown away."""
+        n_ids = self.songs[0].vocabulary.sizes[family]
+        masks = np.zeros((len(self.songs), n_ids), bool)
+        for song, spans, chosen, mask in zip(
+                self.songs, self._spans, self._chosen, masks, strict=True):
+            if EOS in chosen.values():
+                mask[:] = True
+            else:
+                may_end = not chosen and song.may_end()
+                song.rules.allow(mask, family, chosen, spans, may_end)
+        return masks
+
+    def choose(self, family: int, ids: np.ndarray, surprisals: np.ndarray) -> None:
+        """Take in what was drawn of a family, (B,) each; EOS of the first family ends a song."""
+        if not self._chosen[0]:
+            self.ended = ids == EOS
+        ids[self.ended] = EOS
+        self.surprisals += surprisals
+        self.notes[:, family] = ids
+        self.heard[:, family] = ids
+        if family == BAR:
+            self.heard[:, BAR] -= np.where(self.ended, 0, self.offsets)
+        for chosen, id_ in zip(self._chosen, ids.tolist(), strict=True):
+            chosen[family] = id_
+
+    def chords(self) -> np.ndarray:
+        """(B, 3) ids of the chords told for the onsets chosen."""
+        told = [song.chord(chosen) for song, chosen in zip(self.songs, self._chosen, strict=True)]
+        return np.array(told)
 
 
 def draw_notes(
@@ -308,66 +346,29 @@ def draw_notes(
     contexts: Contexts,
     songs: Sequence[SongInProgress],
     config: GenConfig,
-) -> Drawn:
+) -> NextNotes:
     """Draw the next note of each song, family by family."""
-    n_songs = len(songs)
-    uniform = np.array([song.random.random(len(FIELDS)) for song in songs])  # (B, F)
+    drawn = NextNotes(songs)
     temperature_scale = None
     if config.variety:
         repeats = np.array([song.repeats.in_a_row for song in songs])
         temperature_scale = 1 + config.variety * repeats     # (B,)
-    offsets = np.array([song.bar_offset for song in songs])
-    spans = [song.rules.time_spans(song.history) for song in songs]
-    chosen: list[dict[int, int]] = [{} for _ in songs]
-    notes = np.zeros((n_songs, len(FIELDS)), np.int64)
-    heard = notes.copy()  # with bars as the model counts them
-    surprisals = np.zeros(n_songs)
-    ended = np.zeros(n_songs, bool)
     logits = contexts.first_logits()
     for k, family in enumerate(player.order):
-        masks = _masks(songs, spans, chosen, family)
+        masks = drawn.masks(family)
         if family == BAR:
-            logits = _bar_logits(logits, songs, offsets, masks, is_first=k == 0)
+            logits = _bar_logits(logits, songs, drawn.offsets, masks, is_first=k == 0)
         allowed = np.where(masks, logits, MASKED)            # (B, V_f) float64
-        ids, nats = draw(allowed, family, config, uniform[:, family], temperature_scale)
-        surprisals += nats
-        if k == 0:
-            ended = ids == EOS
-            if ended.all():
-                break
-        ids[ended] = EOS
-        notes[:, family] = ids
-        heard[:, family] = ids
-        if family == BAR:
-            heard[:, BAR] -= np.where(ended, 0, offsets)
-        for song_ids, id_ in zip(chosen, ids.tolist(), strict=True):
-            song_ids[family] = id_
-        if k + 1 == len(player.order):
+        uniform = drawn.uniform[:, family]
+        ids, surprisals = draw(allowed, family, config, uniform, temperature_scale)
+        drawn.choose(family, ids, surprisals)
+        n_chosen = k + 1
+        if n_chosen == len(player.order) or drawn.ended.all():
             break
-        chords = NO_CHORDS
-        if player.config.controls and k + 1 == len(TIME_FIELDS):
-            told = [song.chord(song_ids) for song, song_ids in zip(songs, chosen, strict=True)]
-            chords = np.array(told)                          # (B, 3)
-        logits = contexts.next_logits(k, heard, chords)
-    return Drawn(notes, surprisals, ended)
-
-
-def _masks(
-    songs: Sequence[SongInProgress],
-    spans: Sequence[list[TimeSpan]],
-    chosen: Sequence[dict[int, int]],
-    family: int,
-) -> np.ndarray:
-    """(B, V_f) bool: what each song may draw; anything if it has ended, as its draws are thrown away."""
-    n_ids = songs[0].vocabulary.sizes[family]
-    masks = np.zeros((len(songs), n_ids), bool)
-    for song, song_spans, song_ids, mask in zip(songs, spans, chosen, masks, strict=True):
-        if EOS in song_ids.values():
-            mask[:] = True
-        else:
-            may_end = not song_ids and song.may_end()
-            song.rules.allow(mask, family, song_ids, song_spans, may_end)
-    return masks
+        tells_chords = player.config.controls and n_chosen == len(TIME_FIELDS)
+        chords = drawn.chords() if tells_chords else NO_CHORDS
+        logits = contexts.next_logits(k, drawn.heard, chords)
+    return drawn
 
 
 def _bar_logits(
