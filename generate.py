@@ -34,21 +34,14 @@ from typing import Any
 from backline.common.errors import Parser, UserError, reports_user_errors
 from backline.common.files import check_writable, make_folder
 from backline.common.installed import INSTALL_ALL, is_installed
-from backline.common.paths import BUNDLED_COPIES
-from backline.evaluation.copy_index import CopyCheck
-from backline.generation.config import PLAYED, GenConfig
-from backline.generation.config_options import gen_config, key_notices, with_part_names
-from backline.generation.notices import notices_about
+from backline.generation.config_options import gen_config
 from backline.generation.options import (
     SEEDS,
     add_options,
-    asked_of,
     check_arguments,
-    check_rules_matter,
     make_wish,
 )
 from backline.generation.prompt import Prompt, open_prompt, read_prompt
-from backline.generation.reading import Asked
 from backline.generation.recipes import read_originals
 from backline.generation.reproduce import make_again, open_job
 from backline.generation.run_log import RunLog
@@ -56,9 +49,8 @@ from backline.generation.session import (
     LoadedModel,
     Session,
     best_songs,
-    open_session,
 )
-from backline.generation.telling import check_controls
+from backline.generation.setup import Setup, open_setup
 from backline.generation.watch import Watcher, folder_beside, watch
 from backline.listening.outputs import Outputs
 from backline.listening.wav import find_synthesizer
@@ -94,7 +86,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     outputs = outputs_of(args)
     config = gen_config(args)
     opened = open_prompt(args.prompt) if args.prompt else None
-    setup = open_setup(args, config)
+    loaded = LoadedModel(args.model_path, args.device, args.dtype)
+    setup = open_setup(args, config, loaded)
     if args.watch:
         return watch_folder(setup, outputs)
     prompt = read_prompt(opened, args.prompt, setup.asked, setup.loaded.tokenizer)
@@ -121,37 +114,6 @@ def outputs_of(args: argparse.Namespace) -> Outputs:
     )
 
 
-@dataclasses.dataclass(frozen=True)
-class Setup:
-    """The options and what they load: all that does not depend on the prompt."""
-
-    args: argparse.Namespace
-    config: GenConfig
-    loaded: LoadedModel
-    copy_check: CopyCheck | None
-    asked: Asked
-
-
-def open_setup(args: argparse.Namespace, config: GenConfig) -> Setup:
-    """Load the model. Raises UserError about options that do not fit it."""
-    loaded = LoadedModel(args.model_path, args.device, args.dtype)
-    if args.dynamics == PLAYED and not loaded.dynamics:
-        raise UserError(f"--dynamics {PLAYED}: {args.model_path} has not learned how songs are played; "
-                        "run dynamics.py on it, or leave the option out")
-    copy_check = copy_check_of(args, loaded)
-    config = with_part_names(config, loaded.vocabulary)
-    asked = asked_of(args, config, loaded.vocabulary)
-    return Setup(args, config, loaded, copy_check, asked)
-
-
-def copy_check_of(args: argparse.Namespace, loaded: LoadedModel) -> CopyCheck | None:
-    """None if nobody asked for it."""
-    if args.check_copies is None and args.max_copy is None:
-        return None
-    path = args.check_copies or BUNDLED_COPIES
-    return CopyCheck(loaded.copy_index(path), args.max_copy)
-
-
 def watch_folder(setup: Setup, outputs: Outputs) -> int:
     """Make the songs of each file that comes to the folder; returns the exit code."""
     args = setup.args
@@ -176,17 +138,7 @@ def watch_folder(setup: Setup, outputs: Outputs) -> int:
 def play(setup: Setup, prompt: Prompt, outputs: Outputs) -> int:
     """Make the songs of one prompt, or from scratch; returns the exit code."""
     args = setup.args
-    vocabulary = setup.loaded.vocabulary
-    wish = make_wish(args, prompt, vocabulary)
-    reading = setup.asked.reading if prompt.path or args.tempo else None
-    session = open_session(setup.loaded, wish, setup.config, prompt, reading)
-    session = dataclasses.replace(session, copy_check=setup.copy_check)
-    check_rules_matter(args, session.task.made, vocabulary)
-    notices = [
-        *key_notices(args, session.config.rules),
-        *check_controls(session.config, session.task),
-        *notices_about(session),
-    ]
+    session, notices = setup.session(prompt)
     outputs.check()
     if not args.quiet:
         for notice in notices:
