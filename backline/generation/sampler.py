@@ -36,6 +36,10 @@ MASKED = np.float64(-np.inf)  # of a type that makes its neighbours float64
 NO_CHORDS = np.zeros((0, len(CHORD_FIELDS)), np.int64)
 
 
+def nobody_watches(_place: int, _note: Note) -> None:
+    """What `sample_songs` calls with each note where nobody wants to know."""
+
+
 def no_notes() -> np.ndarray:
     """(0, F) int64."""
     return np.zeros((0, len(FIELDS)), np.int64)
@@ -266,7 +270,7 @@ def sample_songs(
     config: GenConfig,
     cached: bool = True,
     on_note: Callable[[], object] = lambda: None,
-    on_drawn: OnDrawn = lambda _place, _note: None,
+    on_drawn: OnDrawn = nobody_watches,
 ) -> list[Sampled]:
     """Sample songs in one batch; finished songs drop out.
 

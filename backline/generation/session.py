@@ -27,7 +27,7 @@ from backline.generation.loading import load_player
 from backline.generation.output_files import song_bytes
 from backline.generation.prompt import Prompt
 from backline.generation.recipes import Recipe, recipe_text
-from backline.generation.sampler import OnDrawn, Request, Sampled, sample_songs
+from backline.generation.sampler import OnDrawn, Request, Sampled, nobody_watches, sample_songs
 from backline.generation.task import SOON, Task, Wish, bars_in, ends_soon, lacking_parts, make_task
 from backline.generation.telling import Told, describe_told, tell
 from backline.music.dynamics import dynamics_table, given_dynamics, made_velocities
@@ -95,7 +95,7 @@ class LoadedModel:
              task: Task,
              config: GenConfig,
              seeds: Sequence[int],
-             on_drawn: OnDrawn = lambda _place, _note: None) -> list[Sampled]:
+             on_drawn: OnDrawn = nobody_watches) -> list[Sampled]:
         """One song of `task` for each seed, sampled in one batch.
 
         `on_drawn` is called with the place in `seeds` and each note; what it raises stops all.
@@ -163,8 +163,11 @@ class Session:
     reading: Reading | None = None
     copy_check: CopyCheck | None = None
 
-    def songs(self, seed: int, n: int) -> Iterator[GeneratedSong]:
-        """`n` songs, a batch at a time, the i-th of seed + i.
+    def songs(self,
+              seed: int,
+              n: int,
+              on_drawn: OnDrawn = nobody_watches) -> Iterator[GeneratedSong]:
+        """`n` songs, a batch at a time, the i-th of seed + i. `on_drawn`: see `LoadedModel.make`.
 
         A song that lacks a part, ends too soon or copies more than it may is rejected, and the seed
         SEED_STEP further is tried; so the songs are the same whatever `n` is. After TRIES tries the
@@ -173,7 +176,7 @@ class Session:
         end = seed + n
         for first in range(seed, end, BATCH):
             seeds = range(first, min(first + BATCH, end))
-            yield from self._songs_of_batch(seeds)
+            yield from self._songs_of_batch(seeds, on_drawn)
 
     def songs_as_drawn(self, seed: int, n: int, on_drawn: OnDrawn) -> list[GeneratedSong]:
         """`n` songs in one batch, the i-th of seed + i, for whoever watches them grow.
@@ -183,7 +186,9 @@ class Session:
         """
         return list(self._sample(range(seed, seed + n), on_drawn))
 
-    def _songs_of_batch(self, seeds: Sequence[int]) -> Iterator[GeneratedSong]:
+    def _songs_of_batch(self,
+                        seeds: Sequence[int],
+                        on_drawn: OnDrawn) -> Iterator[GeneratedSong]:
         """A song for each of `seeds`, except those whose tries all copy."""
         good: dict[int, GeneratedSong] = {}
         second_best: dict[int, GeneratedSong] = {}
@@ -191,7 +196,7 @@ class Session:
             wanted = [seed for seed in seeds if seed not in good]
             if not wanted:
                 break
-            songs = self._sample([seed + attempt * SEED_STEP for seed in wanted])
+            songs = self._sample([seed + attempt * SEED_STEP for seed in wanted], on_drawn)
             for seed, song in zip(wanted, songs, strict=True):
                 fault = song.copied if song.is_copy else self.fault(song)
                 if not fault:
@@ -213,7 +218,7 @@ class Session:
 
     def _sample(self,
                 seeds: Sequence[int],
-                on_drawn: OnDrawn = lambda _place, _note: None) -> Iterator[GeneratedSong]:
+                on_drawn: OnDrawn) -> Iterator[GeneratedSong]:
         """The song of each seed, good or not, in one batch."""
         sampled = self.loaded.make(self.task, self.config, seeds, on_drawn)
         for seed, song in zip(seeds, sampled, strict=True):

@@ -17,9 +17,7 @@ class Roll {
   constructor(idea, beatsPerBar, onSeek) {
     this.idea = idea;
     this.beatsPerBar = beatsPerBar;
-    this.lanes = layOut(idea);
-    const last = this.lanes[this.lanes.length - 1];
-    this.height = last ? last.top + last.height + LANE_GAP / 2 : RULER;
+    this.layLanes();
     this.canvas = element("canvas");
     this.cursor = element("div", { class: "cursor" });
     this.sheet = element("div", { class: "sheet", style: `height: ${this.height}px`, tabindex: 0, role: "slider",
@@ -32,6 +30,23 @@ class Roll {
     });
     this.visible = false;
     this.muted = new Set();
+  }
+
+  layLanes() {
+    this.lanes = layOut(this.idea);
+    const last = this.lanes[this.lanes.length - 1];
+    this.height = last ? last.top + last.height + LANE_GAP / 2 : RULER;
+  }
+
+  /** Show notes that came to the idea. */
+  refresh() {
+    const shown = JSON.stringify(this.lanes.map(({ top, height, name }) => [top, height, name]));
+    this.layLanes();
+    if (shown !== JSON.stringify(this.lanes.map(({ top, height, name }) => [top, height, name]))) {
+      this.sheet.style.height = `${this.height}px`;
+      this.root.replaceChild(this.gutter(), this.root.firstChild);
+    }
+    if (this.visible) this.draw();
   }
 
   get beatWidth() {
