@@ -68,7 +68,8 @@ class FormError(UserError):
 class Asking(NamedTuple):
     """A wish that was understood: ready to be made.
 
-    best_of: how many songs are drawn to choose from; 0: what is drawn is shown as it grows.
+    best_of: how many songs are drawn to choose from; 0: all that are drawn are kept.
+    redraws: whether songs may be drawn anew, or not chosen: then none is shown while it grows.
     command: the line that does the same.
     notices: what became of prompt and options, a line each.
     """
@@ -77,6 +78,7 @@ class Asking(NamedTuple):
     seed: int
     n: int
     best_of: int
+    redraws: bool
     command: str
     notices: tuple[str, ...]
 
@@ -88,8 +90,8 @@ def arguments_of(form: dict[str, Any]) -> list[str]:
     """The options that a form stands for, without prompt and output. Raises FormError."""
     arguments: list[str] = []
     for field, value in form.items():
-        if field == PROMPT or value in ("", None, False, []):
-            continue
+        if field == PROMPT or value is None or value is False or value in ("", []):
+            continue  # but 0 is a value
         if field in SWITCHES:
             if value is not True:
                 raise FormError(f"{field}: must be true or false", field)
@@ -176,7 +178,7 @@ def _understand(form: dict[str, Any],
     arguments = arguments_of(form)
     if prompt:
         arguments = ["-p", str(prompt), *arguments]
-    if not form.get("seed") and form.get("seed") != 0:
+    if form.get("seed") in ("", None):
         arguments += ["--seed", str(secrets.randbelow(SEEDS))]
     parser = Parser()
     add_options(parser)
@@ -194,6 +196,7 @@ def _understand(form: dict[str, Any],
         args.seed,
         args.num_samples,
         args.best_of or 0,
+        bool(args.best_of or args.max_copy),
         command_line(arguments, folder),
         tuple(notices),
     )

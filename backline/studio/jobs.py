@@ -75,8 +75,8 @@ class Job:
 
     @property
     def n_growing(self) -> int:
-        """Songs that are shown while they grow: none if the best are to be chosen."""
-        return 0 if self.asking.best_of else self.asking.n
+        """Songs that are shown while they grow: none if some of them may be replaced."""
+        return 0 if self.asking.redraws else self.asking.n
 
     def data(self, notes: bool = True) -> dict[str, Any]:
         """For a page; `notes` with those drawn so far."""
@@ -88,7 +88,7 @@ class Job:
             "said": self.said,
             "songs": self.songs,
             "n": self.n_growing,
-            "best_of": self.asking.best_of,
+            "n_drawn_from": self.asking.best_of or self.asking.n,
             "n_drawn": self.n_drawn,
             "command": self.asking.command,
         }
@@ -173,7 +173,7 @@ class Worker:
     def _run(self, job: Job) -> None:
         """Make the songs of a job; whatever goes wrong is said on its card."""
         try:
-            songs = self._best(job) if job.asking.best_of else self._drawn(job)
+            songs = self._chosen(job) if job.asking.redraws else self._drawn(job)
             self._write(job, songs)
         except Stopped:
             self._over(job, STOPPED)
@@ -200,11 +200,14 @@ class Worker:
                 job.said.append(f"seed {song.seed}: {fault}; generate.py would draw another one")
         return songs
 
-    def _best(self, job: Job) -> list[GeneratedSong]:
-        """The best of several songs, each with its reason."""
+    def _chosen(self, job: Job) -> list[GeneratedSong]:
+        """Songs as generate.py chooses them: drawn anew where one has a fault, the best of several."""
         asking = job.asking
         told = _Telling(self, job)
-        songs = list(asking.session.songs(asking.seed, asking.best_of, told.count))
+        n_drawn = asking.best_of or asking.n
+        songs = list(asking.session.songs(asking.seed, n_drawn, told.count))
+        if not asking.best_of:
+            return songs
         return best_songs(songs, asking.n, asking.session)
 
     def _write(self, job: Job, songs: list[GeneratedSong]) -> None:

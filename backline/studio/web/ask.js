@@ -116,7 +116,7 @@ class AskForm {
       element("div", { class: "fields" },
         this.add("best_of", "Choose for me, of", numberInput("best_of", { min: 1, max: 16 }), "Draw so many, and show the best with its reason"),
         this.add("check_copies", "say what is in training songs", switchInput("check_copies")),
-        this.add("max_copy", "At most such notes", numberInput("max_copy", { min: 1 }), "Draw songs with more notes of training songs anew; with Choose for me"),
+        this.add("max_copy", "At most such notes", numberInput("max_copy", { min: 1 }), "Draw songs that share more notes in a row with training songs anew"),
         this.add("seed", "Seed", numberInput("seed", { min: 0, placeholder: "random" }))));
   }
 

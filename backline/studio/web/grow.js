@@ -36,11 +36,11 @@ class GrowingCard extends PlainCard {
   }
 
   showState() {
-    const { state, best_of: bestOf, n_drawn: nDrawn } = this.job;
+    const { state, n, n_drawn_from: nFrom, n_drawn: nDrawn } = this.job;
     const { notes, beats, known, bars } = this.idea;
     const bar = Math.min(Math.floor((known ?? beats) / this.data.beats_per_bar) + 1, bars);
     let text = WORDS[state];
-    if (state === "running" && bestOf) text = `draws ${bestOf} to choose from: ${count(nDrawn, "note")} so far`;
+    if (state === "running" && !n) text = `draws ${nFrom} to choose from: ${count(nDrawn, "note")} so far`;
     else if (state === "running") text += `: bar ${bar} of ${bars}, ${count(notes.length, "note")}`;
     // The live region says the state, and not each note.
     this.state.setAttribute("aria-live", state === "running" ? "off" : "polite");

@@ -12,6 +12,7 @@ class StudioPage {
     this.byId = new Map(); // cards of ideas
     this.growing = new Map(); // cards of jobs, by the job's number
     this.toPlay = null; // number of the job that was asked for here, and is to be heard
+    this.asked = null; // the same number, until its card is in sight
     this.toShow = null; // id of an idea that is to be brought into sight when it comes
     this.before = null; // the idea that was chosen before
     this.showActions();
@@ -58,7 +59,9 @@ class StudioPage {
     this.stage.player.warm();
     const answer = await this.post("/api/ask", form);
     if (answer.error) return answer;
-    if (!this.stage.player.playing) this.toPlay = answer.number;
+    this.toPlay = answer.number;
+    this.asked = answer.number;
+    this.seeAsked();
     this.playSoon(answer.number);
     return answer;
   }
@@ -93,11 +96,11 @@ class StudioPage {
   putIdea(raw, tell = true) {
     const known = this.byId.get(raw.id);
     if (known) known.rewrite(raw);
-    else this.addIdea(raw);
+    else this.addIdea(raw, tell);
     if (tell) this.changed();
   }
 
-  addIdea(raw) {
+  addIdea(raw, tell) {
     const grown = [...this.growing.values()].flat().find((card) => card.hash === raw.hash);
     const read = readIdea(raw, this.data.parts, this.data.beats_per_bar);
     // What plays goes on: the idea stays the same object, with its last notes and velocities.
@@ -108,7 +111,7 @@ class StudioPage {
     if (grown) {
       grown.root.replaceWith(card.root);
       this.forget(grown);
-    } else this.list.prepend(card.root);
+    } else this.place([card], tell && [...this.byId.values()].find((one) => one.idea.hash === raw.parents[0]));
     card.roll.resize();
     card.update();
     if (this.toShow === raw.id) this.show(raw.id);
@@ -175,7 +178,7 @@ class StudioPage {
       if (job.state === "done" || !job.ground) return;
       const cards = Array.from({ length: Math.max(job.n, 1) }, (_, i) => new GrowingCard(growingIdea(job, i, this.data), this.data, this.stage.player, job));
       this.growing.set(job.number, cards);
-      this.list.prepend(...cards.map((card) => card.root));
+      this.place(cards, this.byId.get(job.parent));
       for (const card of cards) {
         this.stage.add(card);
         card.roll.resize();
@@ -187,7 +190,23 @@ class StudioPage {
     if (job.n) cards.forEach((card, i) => { card.hash = job.songs[i]; });
     else if (job.state === "done") this.removeJob(job.number);
     this.stage.update();
+    this.seeAsked();
     this.playSoon(job.number);
+  }
+
+  /** Bring what was asked for here into sight. */
+  seeAsked() {
+    const card = this.growing.get(this.asked)?.[0];
+    if (!card) return;
+    this.asked = null;
+    card.root.scrollIntoView({ block: "nearest" });
+  }
+
+  /** New cards stand above the idea that they come from, and else above all. */
+  place(cards, parent) {
+    const roots = cards.map((card) => card.root);
+    if (parent) parent.root.before(...roots);
+    else this.list.prepend(...roots);
   }
 
   addNotes({ job, notes }) {

@@ -31,6 +31,15 @@ class IdeaCard extends Card {
     return element("h2", {}, this.name);
   }
 
+  /** Play it; from a bar before what is new. */
+  toggle() {
+    if (!this.isCurrent) {
+      const { playing } = this.player;
+      this.studio.choose(this);
+      if (!playing) this.player.play();
+    } else super.toggle();
+  }
+
   facts() {
     return [super.facts(), clock(this.idea.time.seconds(this.idea.beats))].join(" · ");
   }
