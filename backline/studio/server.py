@@ -268,9 +268,22 @@ def served_hosts(host: str, port: int) -> list[str]:
     return [f"{name}:{port}" for name in names]
 
 
-def made_server(studio: Studio, hosts: list[str], token: str) -> uvicorn.Server:
+class Server(uvicorn.Server):
+    """A server that ends the telling before it waits for pages that are open."""
+
+    def __init__(self, config: uvicorn.Config, studio: Studio) -> None:
+        super().__init__(config)
+        self.studio = studio
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End the events, then all else."""
+        self.studio.hub.close()
+        await super().shutdown(sockets)
+
+
+def made_server(studio: Studio, hosts: list[str], token: str) -> Server:
     """A server of the page, behind the guard; its `run` serves until Ctrl-C."""
     app = Guard(made_app(studio), hosts, token)
     config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False,
                             timeout_graceful_shutdown=CLOSE_SECONDS)
-    return uvicorn.Server(config)
+    return Server(config, studio)

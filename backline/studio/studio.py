@@ -33,6 +33,12 @@ class Hub:
 
     def __init__(self) -> None:
         self.listeners: dict[asyncio.Queue[Event | None], asyncio.AbstractEventLoop] = {}
+        self.is_closed = False
+
+    def close(self) -> None:
+        """End the telling, also for pages that still come."""
+        self.is_closed = True
+        self.publish(None)
 
     def publish(self, event: Event | None) -> None:
         """Tell an event to all, from any thread; None ends the telling."""
@@ -64,6 +70,8 @@ class Studio:
         with self.lock:
             self.sync()
             self.hub.listeners[waiting] = loop
+            if self.hub.is_closed:
+                waiting.put_nowait(None)
             return waiting, self.state()
 
     def state(self) -> Event:
@@ -310,9 +318,8 @@ class Studio:
         raise IdeaGoneError("this idea has no such file")
 
     def close(self) -> None:
-        """Stop what is made, and end the telling."""
+        """Stop what is made."""
         self.worker.close()
-        self.hub.publish(None)
 
 
 def _dated(name: str) -> zipfile.ZipInfo:
