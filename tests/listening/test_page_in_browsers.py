@@ -137,6 +137,24 @@ def test_notes_are_painted_where_they_sound(shown):
     assert misses == []
 
 
+def test_the_mouse_reads_notes_by_name(shown):
+    """At the middle of a note stands its pitch, of drums the piece, and how loud it is."""
+    said = shown.js("""(() => {
+      const { roll, idea } = page.cards[0];
+      return idea.notes.filter((note) => note.drum || note.end - note.onset > 0.2).map((note) => {
+        const lane = roll.lanes.find((one) => one.index === note.lane);
+        const y = lane.top + lane.height - (lane.rows.get(note.pitch) + 0.5) * lane.rowHeight
+          - (lane.height - lane.rows.size * lane.rowHeight) / 2;
+        const found = roll.noteAt(note.onset + 0.01, y);
+        return [note.pitch, found && found.pitch, pitchName(note), note.drum]; }); })()""")
+    assert said and all(pitch == found for pitch, found, *_ in said)
+    names = {(pitch, drum): name for pitch, _, name, drum in said}
+    for (pitch, drum), name in names.items():
+        if not drum:
+            assert name[-1] == str(pitch // 12 - 1) and (name[0] in "CDEFGAB")
+    assert shown.js("[pitchName({pitch: 60}), pitchName({pitch: 36, drum: true})]") == ["C4", "kick"]
+
+
 @pytest.mark.parametrize("width", [390, 768, 1280])
 def test_it_fits_the_screen_and_fingers(shown, width):
     shown.resize(width, 844)

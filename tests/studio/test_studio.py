@@ -10,6 +10,7 @@ import random
 import threading
 import zipfile
 
+import mido
 import pytest
 from pages import notes_of_idea
 from playing import song_file
@@ -226,6 +227,40 @@ def test_two_edits_of_one_idea_at_once_are_two_ideas(served, song):
         thread.join()
     assert [answer.status_code for answer in answers] == [201] * 4
     assert sorted(idea["tempo"] for idea in served.ideas())[:4] == tempos
+
+
+def test_two_tabs_are_told_the_same(served):
+    with served.events() as one, served.events() as other:
+        assert next(one) == next(other)
+        served.post("/api/ask", {"bars": 2, "n": 2, "seed": 4})
+        told = []
+        for events in (one, other):
+            told.append([])
+            for event in events:
+                told[-1].append(event)
+                if event["type"] == "counts" and event["undo"]:
+                    break
+    assert told[0] == told[1] and {"job", "notes", "idea", "counts"} == {event["type"] for event in told[0]}
+
+
+def test_a_song_of_300_bars_is_shown_and_goes_on(served, tmp_path):
+    song_file(tmp_path / "x.mid")
+    midi = mido.MidiFile(tmp_path / "x.mid")
+    for track in midi.tracks:
+        if any(message.type == "note_on" for message in track):
+            late = 296 * 4 * midi.ticks_per_beat
+            channel = next(message.channel for message in track if message.type == "note_on")
+            track[-1:] = [mido.Message("note_on", channel=channel, note=36, velocity=64, time=late),
+                          mido.Message("note_off", channel=channel, note=36, time=10), track[-1]]
+    midi.save(tmp_path / "long.mid")
+    answer = drop(served, ("long.mid", (tmp_path / "long.mid").read_bytes(), {}))
+    assert answer.status_code == 201, answer.text
+    idea = answer.json()["idea"]
+    assert idea["bars"] >= 300
+    job = served.ask(prompt=idea["id"], bars=2)
+    assert job["state"] == "done", job["said"]
+    trimmed = served.post(f"/api/ideas/{idea['id']}/edit", {"operation": "trim", "first": 296, "last": 300})
+    assert trimmed.status_code == 201 and trimmed.json()["bars"] == 5
 
 
 def test_a_new_start_shows_the_same(loaded, tmp_path):

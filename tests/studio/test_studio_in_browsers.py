@@ -122,6 +122,8 @@ def tell_story(tab: Browser, served: Serving) -> None:
     n_bars = tab.js(f"{card(again)}.idea.bars")
     assert tab.js(f"{card(longer)}.idea.bars") >= n_bars + 4
     assert bars_of(shown(tab, longer), 1, n_bars) == new
+    tab.js(f"({card(second)}.work.open = true, 0)")
+    tab.wait(f"{card(second)}.into.options.length === 3")
     tab.js(f"({card(second)}.into.value = {json.dumps(longer)}, "
            f"{card(second)}.work.querySelector('[name=taken]').value = 'piano', 0)")
     before = ideas(tab)

@@ -126,13 +126,17 @@ class StudioPage {
     if (tell) this.changed();
   }
 
+  get ideas() {
+    return [...this.byId.values()].map((card) => card.idea);
+  }
+
   /** Ideas came or went, or have other names: say so where they are named. */
   changed() {
-    const ideas = [...this.byId.values()].map((card) => card.idea);
+    const { ideas } = this;
     const byHash = new Map(ideas.map((idea) => [idea.hash, idea]));
     this.ask.setPrompts(ideas);
     for (const card of this.byId.values()) {
-      card.setOthers(ideas);
+      if (card.work.open) card.setOthers(ideas); // else when it is opened: 200 lists of 200 ideas take a second
       const names = card.idea.parents.map((hash) => (byHash.has(hash) ? nameOf(byHash.get(hash)) : "a song that is gone"));
       card.from.textContent = names.length ? `from ${names.join(" and ")}` : "";
     }

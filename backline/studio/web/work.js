@@ -131,7 +131,7 @@ class IdeaCard extends Card {
     this.into = selectInput("into", []);
     this.into.setAttribute("aria-label", "Idea that gets it");
     const group = (...children) => element("span", { class: "tool-group" }, ...children);
-    this.work = element("details", { class: "work" },
+    this.work = element("details", { class: "work", ontoggle: () => { if (this.work.open) this.setOthers(this.studio.ideas); } },
       element("summary", {}, "Work on it"),
       element("div", { class: "tools", role: "group", "aria-label": `Work on ${this.idea.title}` },
         group("bars", this.first, "–", this.last, ...this.chips.values(), this.touch),
