@@ -233,6 +233,73 @@ def test_errors_stand_at_their_field(tab, served):
     assert tab.js("document.querySelector('.command code').textContent").startswith("python generate.py --bars 2 -n 2")
 
 
+@pytest.mark.parametrize(("tool", "said", "n_bars"), [
+    ("Trim", "bars 2–3 of Idea 0", 2), ("+8va", "bass and piano in bars 2–3 of Idea 0 moved by +12", 4),
+    ("Set", "Idea 0 at 97 BPM", 4), ("New", "drums to given bass and piano", 4), ("Again", "bars 2–3 anew", 4),
+])
+def test_each_tool_makes_what_it_says(tab, served, tool, said, n_bars):
+    song_file(served.studio.folder.folder / "0.mid")
+    opened(tab, served)
+    before = ideas(tab)
+    parts = ["bass", "piano"] if tool == "+8va" else ["drums", "bass", "piano"]
+    tab.js(f"({card(before[0])}.select({{ first: 2, last: 3, parts: {json.dumps(parts)} }}), 0)")
+    press(tab, before[0], tool)
+    made = new_idea(tab, before)
+    assert tab.js(f"{card(made)}.idea.asked") == said
+    n_shown = tab.js(f"{card(made)}.idea.bars")
+    assert n_shown == n_bars or (tool in ("New", "Again") and n_shown > n_bars), "last notes may ring on"
+    assert shown(tab, made) == in_file(served, made)
+    assert tab.js(f"{card(made)}.from.textContent") == "from Idea 0"
+    assert not tab.js("[...document.querySelectorAll('.error')].map((one) => one.textContent).join('')")
+
+
+def test_bars_are_saved_ideas_are_starred_and_deleted(tab, served):
+    song_file(served.studio.folder.folder / "0.mid")
+    opened(tab, served)
+    id_ = ideas(tab)[0]
+    tab.js("""(URL.createObjectURL = (blob) => { window.blob = blob; return "#"; },
+      HTMLAnchorElement.prototype.click = function () { window.saved = this.download; }, 0)""")
+    tab.js(f"({card(id_)}.select({{ first: 2, last: 2, parts: ['drums'] }}), 0)")
+    press(tab, id_, "Save bars")
+    assert tab.wait("window.saved") == "0 drums bars 2-2.mid"
+    data = bytes(tab.js("blob.arrayBuffer().then((data) => [...new Uint8Array(data)])"))
+    view, _ = view_song(served.studio.folder.folder / "saved.mid", V, data)
+    assert view.n_bars == 1
+    assert tab.js("page.studio.zip.hidden")
+    tab.click(".card .star")
+    tab.wait("!page.studio.zip.hidden")
+    press(tab, id_, "Delete")
+    tab.wait("page.studio.byId.size === 0 && !page.studio.unbin.hidden")
+    tab.js("(page.studio.unbin.click(), 0)")
+    tab.wait("page.studio.byId.size === 1 && page.studio.unbin.hidden && !page.studio.zip.hidden")
+    assert tab.errors == []
+
+
+def test_the_best_of_several_come_with_their_reason(tab, served):
+    opened(tab, served)
+    tab.js("""(document.querySelector(".more").open = true, document.querySelector("[name=best_of]").value = "3",
+      document.querySelector("[name=bars]").value = "2", document.querySelector("[name=n]").value = "1", 0)""")
+    tab.click("#make")
+    tab.wait("page.studio.byId.size === 1 && !page.studio.growing.size", MANY)
+    assert "score" in tab.js("document.querySelector('.card .said').textContent")
+
+
+def test_what_was_read_as_what_is_corrected_on_the_page(tab, served, tmp_path):
+    data = base64.b64encode(song_file(tmp_path / "x.mid").read_bytes()).decode()
+    opened(tab, served)
+    tab.js(f"page.studio.ask.sendDropped([{{ name: 'loop.mid', data: '{data}' }}])")
+    tab.wait("page.studio.byId.size === 1 && document.querySelectorAll('.given select').length === 3")
+    tab.js("""(document.querySelectorAll(".given select")[2].value = "none",
+      document.querySelector(".given button").click(), 0)""")
+    tab.wait("page.studio.byId.size === 1 && [...page.studio.byId.values()][0].present.length === 2")
+    tab.wait(f"document.querySelector('[name=prompt]').value === {json.dumps(ideas(tab)[0])}")
+    tab.js(f"page.studio.ask.sendDropped([{{ name: 'a.mid', data: '{data}' }}, {{ name: 'b.mid', data: '{data}' }}])")
+    tab.wait("document.querySelector('.given .error')?.textContent.includes('a.mid')")
+    tab.js("""(document.querySelectorAll(".given select")[1].value = "piano",
+      document.querySelector(".given button").click(), 0)""")
+    tab.wait("page.studio.byId.size === 2")
+
+
 def test_a_name_with_markup_is_text(tab, served):
     song_file(served.studio.folder.folder / "0.mid")
     opened(tab, served)

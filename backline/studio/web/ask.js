@@ -56,6 +56,7 @@ class AskForm {
     this.studio = studio;
     this.parts = data.parts.filter((part) => !part.other).map((part) => part.name);
     this.fields = new Map();
+    this.wanted = null; // id of the song that the next ideas are to be from, while the page does not know it
     this.form = element("form", { class: "ask", novalidate: "", onsubmit: (event) => {
       event.preventDefault();
       this.send();
@@ -137,9 +138,16 @@ class AskForm {
     for (const name of ["given", "fill", "prompt_bars", "missing", "same_parts"]) this.fields.get(name).root.hidden = !has;
   }
 
+  /** Let the next ideas be from this one, as soon as the page knows it. */
+  choosePrompt(id) {
+    this.wanted = id;
+    this.setPrompts(this.studio.ideas);
+  }
+
   /** The songs to choose from have changed. */
   setPrompts(ideas) {
-    const { value } = this.prompt;
+    const value = this.wanted ?? this.prompt.value;
+    if (ideas.some((idea) => idea.id === this.wanted)) this.wanted = null;
     this.prompt.replaceChildren(element("option", { value: "" }, "nothing"),
       ...ideas.map((idea) => element("option", { value: idea.id }, nameOf(idea))));
     this.prompt.value = ideas.some((idea) => idea.id === value) ? value : "";
@@ -239,8 +247,7 @@ class AskForm {
 
   /** What was read as what, to be corrected; the song is what the next ideas are from. */
   showRead(files, { idea, notices, tracks }) {
-    this.prompt.value = idea.id;
-    this.showFields();
+    this.choosePrompt(idea.id);
     const selects = tracks.map(({ part }) => {
       const select = selectInput("part", [["none", "not heard"], ...this.parts.map((one) => [one, one])]);
       select.value = part || "none";

@@ -11,15 +11,20 @@ class GrowingCard extends PlainCard {
     this.showJob(job);
   }
 
-  extras() {
-    this.state = element("p", { class: "state", role: "status" });
-    this.said = element("div", { class: "said" });
+  /** Above the roll, which grows: a button that moves is hard to press. */
+  headExtras() {
     this.stop = element("button", { type: "button", class: "tool", onclick: () => this.end() }, "Stop");
-    return [element("div", { class: "card-foot" }, this.stop, this.state), this.said];
+    return [this.stop];
+  }
+
+  extras() {
+    this.said = element("div", { class: "said" });
+    return [this.said];
   }
 
   facts() {
-    return this.idea.asked;
+    this.state = element("span", { class: "state", role: "status" });
+    return this.state;
   }
 
   get isOver() {
