@@ -88,10 +88,10 @@ class Browser:
             {"type": "pointerMove", "x": x, "y": y}, {"type": "pointerDown", "button": 0},
             {"type": "pointerUp", "button": 0}]})
 
-    def drag(self, start: tuple[float, float], end: tuple[float, float]) -> None:
-        """Press the mouse at one place of the window, move to another one, and let go."""
+    def drag(self, start: tuple[float, float], end: tuple[float, float], kind: str = "mouse") -> None:
+        """Press the mouse, or a finger ("touch"), at one place of the window, move to another one, and let go."""
         (x, y), (to_x, to_y) = [map(round, place) for place in (start, end)]
-        self._act({"type": "pointer", "id": "mouse", "actions": [
+        self._act({"type": "pointer", "id": kind, "parameters": {"pointerType": kind}, "actions": [
             {"type": "pointerMove", "x": x, "y": y}, {"type": "pointerDown", "button": 0},
             {"type": "pointerMove", "x": (x + to_x) // 2, "y": (y + to_y) // 2, "duration": 50},
             {"type": "pointerMove", "x": to_x, "y": to_y, "duration": 50}, {"type": "pointerUp", "button": 0}]})

@@ -21,6 +21,7 @@ from random_songs import random_song
 
 import page
 from backline.generation.recipes import read_originals
+from backline.generation.wish import Wish
 from backline.listening.notebook_player import player
 from backline.listening.votes import read_votes
 from backline.music.song import TICKS_PER_QUARTER
@@ -135,6 +136,18 @@ def test_notes_are_painted_where_they_sound(shown):
       }
       return missed; })()""")
     assert misses == []
+
+
+def test_play_begins_a_bar_before_what_is_new(tab, tmp_path):
+    write_idea(tmp_path, 0, within_bars(random_song(0, 60, 4), 4))
+    write_idea(tmp_path, 1, within_bars(random_song(1, 60, 4), 4), wish=Wish(fill=(3, 4)), prompt="gone.mid")
+    succeeds(page.main, [tmp_path])
+    opened(tab, tmp_path / "index.html")
+    tab.js("(page.cards[1].toggle(), 0)")
+    tab.wait("page.player.scheduled.length")
+    assert tab.js("page.player.idea.fresh") == [8, 16]
+    assert tab.js("page.player.position()") >= 4
+    tab.js("page.player.stop()")
 
 
 def test_the_mouse_reads_notes_by_name(shown):

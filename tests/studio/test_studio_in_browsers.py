@@ -83,12 +83,12 @@ def press(tab: Browser, id_: str, text: str) -> None:
     tab.js("document.getElementById('pressed')?.removeAttribute('id')")
 
 
-def select(tab: Browser, id_: str, first: int, last: int, part: str) -> None:
-    """Drag the mouse over bars of a part."""
+def select(tab: Browser, id_: str, first: int, last: int, part: str, kind: str = "mouse") -> None:
+    """Drag the mouse, or a finger, over bars of a part."""
     x, y, width = tab.js(f"""(() => {{ const one = {card(id_)}; one.root.scrollIntoView();
       const box = one.roll.sheet.getBoundingClientRect(), lane = one.roll.lanes.find((lane) => lane.name === "{part}");
       return [box.x, box.y + lane.top + lane.height / 2, 4 * one.roll.beatWidth]; }})()""")
-    tab.drag((x + width * (first - 0.7), y), (x + width * (last - 0.4), y + 2))
+    tab.drag((x + width * (first - 0.7), y), (x + width * (last - 0.4), y + 2), kind)
 
 
 def bars_of(notes, first, last, part=None):
@@ -330,6 +330,20 @@ def test_keys_select_and_compare(tab, served):
     assert tab.js(f"page.player.idea === {card(second)}.idea && page.player.position()") == 10
     tab.press("x")
     assert tab.js(f"page.player.idea === {card(first)}.idea")
+
+
+def test_a_finger_scrolls_and_selects_when_asked_to(tab, served):
+    song_file(served.studio.folder.folder / "0.mid")
+    opened(tab, served)
+    id_ = ideas(tab)[0]
+    select(tab, id_, 2, 3, "bass", "touch")
+    assert tab.js(f"{card(id_)}.selection") is None
+    tab.js(f"({card(id_)}.touch.click(), 0)")
+    assert tab.js(f"{card(id_)}.touch.getAttribute('aria-pressed')") == "true"
+    select(tab, id_, 2, 3, "bass", "touch")
+    assert tab.js(f"{card(id_)}.selection") == {"first": 2, "last": 3, "parts": ["bass"]}
+    tab.js(f"({card(id_)}.touch.click(), 0)")
+    assert tab.js(f"{card(id_)}.touch.getAttribute('aria-pressed')") == "false"
 
 
 def test_a_selection_is_looped(tab, served):

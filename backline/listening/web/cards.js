@@ -105,8 +105,13 @@ class Card {
       this.player.toggle();
       return;
     }
-    this.player.select(this.idea);
+    this.player.select(this.idea, this.start);
     if (!this.player.playing) this.player.play();
+  }
+
+  /** The beat from which it is first heard: a bar before what is new. */
+  get start() {
+    return this.idea.fresh ? Math.max(this.idea.fresh[0] - this.data.beats_per_bar, 0) : 0;
   }
 
   seek(beat) {

@@ -1,8 +1,6 @@
 "use strict";
 // The studio's page: cards of ideas and of jobs, kept as the server tells. `window.page` is there for tests.
 
-const BAR_BEFORE = 1; // play begins so many bars before what is new
-
 class StudioPage {
   constructor(data) {
     this.data = data;
@@ -161,8 +159,7 @@ class StudioPage {
   choose(card) {
     const { player } = this.stage;
     if (player.idea !== card.idea) this.before = player.idea;
-    const from = card.idea.fresh ? card.idea.fresh[0] - BAR_BEFORE * this.data.beats_per_bar : 0;
-    player.select(card.idea, Math.max(from, 0));
+    player.select(card.idea, card.start);
     player.setRegion(card.region ?? null);
   }
 

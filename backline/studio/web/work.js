@@ -31,13 +31,11 @@ class IdeaCard extends Card {
     return element("h2", {}, this.name);
   }
 
-  /** Play it; from a bar before what is new. */
   toggle() {
-    if (!this.isCurrent) {
-      const { playing } = this.player;
-      this.studio.choose(this);
-      if (!playing) this.player.play();
-    } else super.toggle();
+    const goesOn = this.isCurrent || this.player.playing;
+    if (this.isCurrent) this.player.toggle();
+    else this.studio.choose(this);
+    if (!goesOn) this.player.play();
   }
 
   facts() {
@@ -118,8 +116,7 @@ class IdeaCard extends Card {
     this.chips = new Map(this.present.map((part) => [part, element("button", { type: "button", class: "chip", "aria-pressed": "true",
       onclick: () => this.toggleChip(part) }, part)]));
     this.touch = element("button", { type: "button", class: "chip touch", "aria-pressed": "false", title: "Drag on the roll selects, with a finger too",
-      onclick: () => this.root.classList.toggle("selecting", this.touch.getAttribute("aria-pressed") === "false")
-        && this.touch.setAttribute("aria-pressed", "true") || this.touch.setAttribute("aria-pressed", this.root.classList.contains("selecting")) }, "select by touch");
+      onclick: () => this.touch.setAttribute("aria-pressed", this.root.classList.toggle("selecting")) }, "select by touch");
     const button = (text, title, action) => element("button", { type: "button", class: "tool", title, onclick: action }, text);
     const more = numberInput("more", { min: 1, max: 64, value: 4, "aria-label": label("Bars to go on by") });
     const tempo = numberInput("tempo", { min: 10, max: 400, step: "any", value: Math.round(this.idea.tempo * 10) / 10, "aria-label": label("Tempo") });
