@@ -38,7 +38,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("folder",
                         type=Path,
                         nargs="?",
-                        default=Path("studio"),
+                        default=Path("ideas"),
                         metavar="FOLDER",
                         help="folder of ideas, created if missing (default: %(default)s)")
     parser.add_argument("-mp", "--model_path",
@@ -87,6 +87,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                   "Whoever has the address below can make songs, and read, change and delete the "
                   f"ideas in {args.folder}; it travels unencrypted.", file=sys.stderr)
         print(f"{address}\nopen it in a browser; Ctrl-C ends the studio", flush=True)
+        for other in hosts[1:]:
+            if not is_loopback(args.host) and not is_loopback(other.rpartition(":")[0].strip("[]")):
+                print(f"from other machines: http://{other}/?token={token}", flush=True)
         if args.browser:
             webbrowser.open(address)
         with contextlib.suppress(KeyboardInterrupt):  # is how one ends it

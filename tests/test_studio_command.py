@@ -84,6 +84,7 @@ def test_other_machines_are_let_in_with_plain_words_alone(given_path, tmp_path, 
         said = capsys.readouterr()
         assert ("other machines of this network can reach the studio" in said.err) == warned
         assert re.match(r"http://[\w.]+:\d+/\?token=[\w-]{32}\n", said.out)
+        assert ("from other machines: http://" in said.out) == warned
 
 
 def test_ctrl_c_ends_it_with_a_page_open(given_path, tmp_path):

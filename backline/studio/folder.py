@@ -203,6 +203,8 @@ class StudioFolder:
     def throw_away(self, idea: Idea) -> None:
         """Move an idea with all its files to the bin. A kill leaves it in one place or in both."""
         if idea.number is None:
+            if not self.kept.get(idea.hash, {}).get("name"):
+                self.keep(idea.hash, {"name": idea.title})  # as its file has a number from now on
             write_new(self.bin, {".mid": idea.path.read_bytes()})
             idea.path.unlink()
             return

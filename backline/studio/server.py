@@ -259,10 +259,8 @@ def served_hosts(host: str, port: int) -> list[str]:
     names = ["127.0.0.1", "localhost", "[::1]"]
     own = f"[{host}]" if ":" in host else host.lower()
     if own in ("0.0.0.0", "[::]"):  # noqa: S104 (compared, not bound to)
-        name = socket.gethostname()
-        names.append(name.lower())
-        with contextlib.suppress(OSError):
-            names += {str(info[4][0]) for info in socket.getaddrinfo(name, port, socket.AF_INET)}
+        found = [socket.gethostname().lower(), outward_address()]
+        names += [name for name in found if name and name not in names]
     elif own not in names:
         names.insert(0, own)
     return [f"{name}:{port}" for name in names]
@@ -279,6 +277,14 @@ class Server(uvicorn.Server):
         """End the events, then all else."""
         self.studio.hub.close()
         await super().shutdown(sockets)
+
+
+def outward_address() -> str:
+    """The address by which other machines of the network reach this one; "" without a network."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe, contextlib.suppress(OSError):
+        probe.connect(("192.0.2.1", 9))  # an address kept for documentation: nothing is sent
+        return str(probe.getsockname()[0])
+    return ""
 
 
 def made_server(studio: Studio, hosts: list[str], token: str) -> Server:

@@ -160,6 +160,16 @@ def test_dropped_songs_are_kept_once_and_replace_nothing(ideas, tmp_path):
     assert joined.is_file()
 
 
+def test_a_dropped_song_comes_back_by_its_name(ideas, tmp_path):
+    ideas.add_given("my loop.mid", write_idea(tmp_path / "elsewhere", 5).read_bytes())
+    dropped = ideas.ideas()[0]
+    ideas.throw_away(dropped)
+    assert not list((tmp_path / "given").iterdir()) and ideas.binned_hashes() == [dropped.hash]
+    ideas.take_back(dropped.hash)
+    back = ideas.by_hash(dropped.hash)
+    assert back.number == 3 and ideas.name_of(back) == "my loop"
+
+
 def test_a_full_disk_leaves_no_half_file(ideas, tmp_path, monkeypatch):
     def full(_file, _data):
         raise OSError(28, "No space left on device")
