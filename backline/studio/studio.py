@@ -6,7 +6,7 @@ import asyncio
 import io
 import threading
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from backline.studio.edits import Heard, Selection, edited_files, hear_song
 from backline.studio.folder import Idea, IdeaGoneError, StudioFolder
 from backline.studio.given import Dropped, read_dropped
 from backline.studio.jobs import OVER, Job, Worker
+from backline.studio.steps import Deleted, Made, Named, Step
 
 MOST_UNDONE = 100  # steps
 Event = dict[str, Any]
@@ -327,78 +328,6 @@ def _dated(name: str) -> zipfile.ZipInfo:
     info = zipfile.ZipInfo(name)
     info.compress_type = zipfile.ZIP_DEFLATED
     return info
-
-
-# ---------------------------------------------------------------- steps that can be undone
-
-
-class Step:
-    """Something that was done. `words`: what, for people."""
-
-    def __init__(self, folder: StudioFolder, words: str) -> None:
-        self.folder = folder
-        self.words = words
-
-    def undo(self) -> None:
-        """Take it back."""
-        raise NotImplementedError
-
-    def redo(self) -> None:
-        """Do it again."""
-        raise NotImplementedError
-
-
-class Made(Step):
-    """Ideas were made, or came back."""
-
-    def __init__(self, folder: StudioFolder, words: str, hashes: Sequence[str]) -> None:
-        super().__init__(folder, words)
-        self.hashes = list(hashes)
-
-    def undo(self) -> None:
-        """Move them to the bin; those that are gone stay gone."""
-        for idea in self._there():
-            self.folder.throw_away(idea)
-
-    def redo(self) -> None:
-        """Move them back."""
-        for hash_ in self.hashes:
-            self.folder.take_back(hash_)
-
-    def _there(self) -> Iterator[Idea]:
-        for hash_ in self.hashes:
-            if idea := self.folder.by_hash(hash_):
-                yield idea
-
-
-class Deleted(Made):
-    """Ideas went to the bin."""
-
-    def undo(self) -> None:
-        """Move them back."""
-        super().redo()
-
-    def redo(self) -> None:
-        """Move them to the bin again."""
-        super().undo()
-
-
-class Named(Step):
-    """An idea got a name."""
-
-    def __init__(self, folder: StudioFolder, hash_: str, before: str, after: str) -> None:
-        super().__init__(folder, f"the name {after}" if after else "a name taken away")
-        self.hash = hash_
-        self.before = before
-        self.after = after
-
-    def undo(self) -> None:
-        """Give it the name from before."""
-        self.folder.keep(self.hash, {"name": self.before})
-
-    def redo(self) -> None:
-        """Give it the name again."""
-        self.folder.keep(self.hash, {"name": self.after})
 
 
 # ---------------------------------------------------------------- words and numbers
