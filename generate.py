@@ -34,28 +34,14 @@ from typing import Any
 from backline.common.errors import Parser, UserError, reports_user_errors
 from backline.common.files import check_writable, make_folder
 from backline.common.installed import INSTALL_ALL, is_installed
-from backline.common.paths import BUNDLED_COPIES, BUNDLED_MODEL
-from backline.evaluation.copy_index import CopyCheck
-from backline.generation.config import DTYPES, PLAYED, GenConfig, Reading
-from backline.generation.config_options import (
-    add_control_options,
-    add_rule_options,
-    add_sampling_options,
-    gen_config,
-    key_notices,
-    with_part_names,
-)
-from backline.generation.notices import notices_about
+from backline.generation.config_options import gen_config
 from backline.generation.options import (
     SEEDS,
-    add_part_options,
-    asked_of,
+    add_options,
     check_arguments,
-    check_rules_matter,
     make_wish,
 )
 from backline.generation.prompt import Prompt, open_prompt, read_prompt
-from backline.generation.reading import Asked
 from backline.generation.recipes import read_originals
 from backline.generation.reproduce import make_again, open_job
 from backline.generation.run_log import RunLog
@@ -63,14 +49,12 @@ from backline.generation.session import (
     LoadedModel,
     Session,
     best_songs,
-    open_session,
 )
-from backline.generation.telling import check_controls
+from backline.generation.setup import Setup, open_setup
 from backline.generation.watch import Watcher, folder_beside, watch
 from backline.listening.outputs import Outputs
 from backline.listening.wav import find_synthesizer
 from backline.music import choices as song_choices
-from backline.music.song import DEFAULT_TEMPO
 
 REPRODUCE_TAKES = ("reproduce", "prompt", "model_path", "output", "device", "page")
 
@@ -79,124 +63,10 @@ REPRODUCE_TAKES = ("reproduce", "prompt", "model_path", "output", "device", "pag
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command line; its groups are the topics that `check_arguments` goes through."""
+    """The command line."""
     parser = Parser(f"{__doc__}\n{song_choices.OPTIONS}")
-    add_prompt_options(parser.add_argument_group("prompt and model"))
-    song_choices.add_options(
-        parser.add_argument_group("what the model hears of the prompt; the song keeps all of it"),
-        Reading())
-    add_part_options(parser.add_argument_group("what to play"))
-    add_choice_options(parser.add_argument_group("which songs"))
-    add_output_options(parser.add_argument_group("what is written"))
-    add_control_options(parser.add_argument_group(
-        'controls, for a model trained with them (also "controls" in --genconfig)'))
-    add_rule_options(parser.add_argument_group(
-        'rules (also "rules" in --genconfig)'))
+    add_options(parser)
     return parser
-
-
-def add_prompt_options(group: argparse._ArgumentGroup) -> None:
-    """The prompt, the model and its settings."""
-    group.add_argument("-p", "--prompt",
-                       type=Path,
-                       help="song to continue or play to: .mid "
-                       "or token .json (default: from scratch)")
-    group.add_argument("-pi", "--prompt_idx",
-                       type=int,
-                       default=0,
-                       metavar="N",
-                       help="keep only the first N rows of the prompt, counting its BOS row "
-                       "(default: all)")
-    group.add_argument("--prompt-bars",
-                       type=int,
-                       metavar="N",
-                       help="keep only the first N bars of the prompt (default: all)")
-    group.add_argument("--tempo",
-                       type=float,
-                       metavar="BPM",
-                       help="in place of the prompt's tempo and its changes; from scratch in place of "
-                       f"{DEFAULT_TEMPO:g}")
-    group.add_argument("--watch",
-                       type=Path,
-                       metavar="FOLDER",
-                       help="until Ctrl-C, use each MIDI file dropped or changed in FOLDER as -p; "
-                       "its songs go to a folder of its name inside -o")
-    group.add_argument("-mp", "--model_path",
-                       type=Path,
-                       default=BUNDLED_MODEL,
-                       help="model: .safetensors or a .pth of train_pool.py (default: the one in "
-                       "this repository)")
-    group.add_argument("-d", "--device",
-                       default="auto",
-                       help="auto, cuda, mps or cpu; auto takes a GPU for models of 30 M parameters "
-                       "or more, which the CPU plays slower (default: %(default)s)")
-    group.add_argument("--dtype",
-                       choices=DTYPES,
-                       help="number format of the weights (default: int8 on a CPU, fp32 on a GPU)")
-    add_sampling_options(group)
-
-
-def add_choice_options(group: argparse._ArgumentGroup) -> None:
-    """How many songs, from which seeds, and which of them to keep."""
-    group.add_argument("-n", "--num_samples",
-                       type=int,
-                       default=1,
-                       help="songs to write (default: %(default)s)")
-    group.add_argument("--seed",
-                       type=int,
-                       help="song i uses seed + i, unless that one is rejected (default: random)")
-    group.add_argument("--best-of",
-                       type=int,
-                       metavar="M",
-                       help="make M songs and write the -n best, by a score that is printed")
-    group.add_argument("--check-copies", "--copies", type=Path, nargs="?", const=BUNDLED_COPIES,
-                       metavar="INDEX",
-                       help="say how many new notes in a row are in training songs, using an index of "
-                       f"copies.py (default: models/{BUNDLED_COPIES.name} of this repository)")
-    group.add_argument("--max-copy",
-                       type=int,
-                       metavar="NOTES",
-                       help="like --check-copies, and "
-                       "replace songs with more such notes by songs of further seeds")
-    group.add_argument("--reproduce",
-                       type=Path,
-                       metavar="FILE",
-                       help="make a song again from its "
-                       "recipe, or all songs of a stars.json")
-
-
-def add_output_options(group: argparse._ArgumentGroup) -> None:
-    """Where songs go, and what else to write."""
-    group.add_argument("-o", "--output",
-                       type=Path,
-                       help="folder (default: generated; with --watch, FOLDER-generated)")
-    group.add_argument("--force",
-                       action="store_true",
-                       help="number songs from 0 and replace those that have these numbers")
-    group.add_argument("-sp", "--save_prompt",
-                       action="store_true",
-                       help="also write the prompt as NUMBER-prompt.mid")
-    group.add_argument("-pe", "--print_events",
-                       action="store_true",
-                       help="print the new notes' events")
-    group.add_argument("--quiet",
-                       action="store_true",
-                       help="no notices: of what was read as what, and what people may not expect")
-    group.add_argument("--png",
-                       action="store_true",
-                       help="also draw each song as a piano roll, NUMBER.png")
-    group.add_argument("--wav",
-                       action="store_true",
-                       help="also write each song as sound, NUMBER.wav; needs FluidSynth and a "
-                       "SoundFont")
-    group.add_argument("--soundfont",
-                       type=Path,
-                       metavar="SF2",
-                       help="SoundFont for --wav (default: one in the usual system folders)")
-    group.add_argument("--no-page",
-                       dest="page",
-                       action="store_false",
-                       help="do not write index.html")
 
 
 # ---------------------------------------------------------------- command
@@ -216,7 +86,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     outputs = outputs_of(args)
     config = gen_config(args)
     opened = open_prompt(args.prompt) if args.prompt else None
-    setup = open_setup(args, config)
+    loaded = LoadedModel(args.model_path, args.device, args.dtype)
+    setup = open_setup(args, config, loaded)
     if args.watch:
         return watch_folder(setup, outputs)
     prompt = read_prompt(opened, args.prompt, setup.asked, setup.loaded.tokenizer)
@@ -243,37 +114,6 @@ def outputs_of(args: argparse.Namespace) -> Outputs:
     )
 
 
-@dataclasses.dataclass(frozen=True)
-class Setup:
-    """The options and what they load: all that does not depend on the prompt."""
-
-    args: argparse.Namespace
-    config: GenConfig
-    loaded: LoadedModel
-    copy_check: CopyCheck | None
-    asked: Asked
-
-
-def open_setup(args: argparse.Namespace, config: GenConfig) -> Setup:
-    """Load the model. Raises UserError about options that do not fit it."""
-    loaded = LoadedModel(args.model_path, args.device, args.dtype)
-    if args.dynamics == PLAYED and not loaded.dynamics:
-        raise UserError(f"--dynamics {PLAYED}: {args.model_path} has not learned how songs are played; "
-                        "run dynamics.py on it, or leave the option out")
-    copy_check = copy_check_of(args, loaded)
-    config = with_part_names(config, loaded.vocabulary)
-    asked = asked_of(args, config, loaded.vocabulary)
-    return Setup(args, config, loaded, copy_check, asked)
-
-
-def copy_check_of(args: argparse.Namespace, loaded: LoadedModel) -> CopyCheck | None:
-    """None if nobody asked for it."""
-    if args.check_copies is None and args.max_copy is None:
-        return None
-    path = args.check_copies or BUNDLED_COPIES
-    return CopyCheck(loaded.copy_index(path), args.max_copy)
-
-
 def watch_folder(setup: Setup, outputs: Outputs) -> int:
     """Make the songs of each file that comes to the folder; returns the exit code."""
     args = setup.args
@@ -298,17 +138,7 @@ def watch_folder(setup: Setup, outputs: Outputs) -> int:
 def play(setup: Setup, prompt: Prompt, outputs: Outputs) -> int:
     """Make the songs of one prompt, or from scratch; returns the exit code."""
     args = setup.args
-    vocabulary = setup.loaded.vocabulary
-    wish = make_wish(args, prompt, vocabulary)
-    reading = setup.asked.reading if prompt.path or args.tempo else None
-    session = open_session(setup.loaded, wish, setup.config, prompt, reading)
-    session = dataclasses.replace(session, copy_check=setup.copy_check)
-    check_rules_matter(args, session.task.made, vocabulary)
-    notices = [
-        *key_notices(args, session.config.rules),
-        *check_controls(session.config, session.task),
-        *notices_about(session),
-    ]
+    session, notices = setup.session(prompt)
     outputs.check()
     if not args.quiet:
         for notice in notices:

@@ -59,8 +59,10 @@ class Browser:
                 assert message["type"] == "success", f"{method}: {message}"
                 return message["result"]
 
-    def open(self, path: Path) -> None:
-        self.send("browsingContext.navigate", context=self.context, url=path.as_uri(), wait="complete")
+    def open(self, page: Path | str) -> None:
+        """Open a file, or an address."""
+        url = page if isinstance(page, str) else page.as_uri()
+        self.send("browsingContext.navigate", context=self.context, url=url, wait="complete")
 
     def js(self, expression: str) -> Any:
         """The value of a JavaScript expression, awaited if it is a promise. It travels as JSON."""
@@ -85,6 +87,14 @@ class Browser:
         self._act({"type": "pointer", "id": "mouse", "actions": [
             {"type": "pointerMove", "x": x, "y": y}, {"type": "pointerDown", "button": 0},
             {"type": "pointerUp", "button": 0}]})
+
+    def drag(self, start: tuple[float, float], end: tuple[float, float], kind: str = "mouse") -> None:
+        """Press the mouse, or a finger ("touch"), at one place of the window, move to another one, and let go."""
+        (x, y), (to_x, to_y) = [map(round, place) for place in (start, end)]
+        self._act({"type": "pointer", "id": kind, "parameters": {"pointerType": kind}, "actions": [
+            {"type": "pointerMove", "x": x, "y": y}, {"type": "pointerDown", "button": 0},
+            {"type": "pointerMove", "x": (x + to_x) // 2, "y": (y + to_y) // 2, "duration": 50},
+            {"type": "pointerMove", "x": to_x, "y": to_y, "duration": 50}, {"type": "pointerUp", "button": 0}]})
 
     def press(self, *keys: str) -> None:
         """Press and release keys: names of `KEYS`, or characters."""

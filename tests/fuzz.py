@@ -49,9 +49,9 @@ from backline.music.midi_reader import read_song
 from backline.music.midi_tracks import tracks_to_bytes
 from backline.music.midi_writer import parts_to_bytes
 from backline.music.song import Song
+from backline.music.stems import find_part, read_stem
+from backline.music.stems import merge as merge_stems
 from clean_midi import Cleaning, CleanSong
-from merge_midi import find_part, read_stem
-from merge_midi import merge as merge_stems
 from prepare import ReadSong
 from tokenizer import MidiTokenizerPooled, SongTokens, read_tokens
 

@@ -390,7 +390,7 @@ def test_each_switch_from_scratch_can_be_off(play, model_path, tmp_path, switch,
 def test_a_song_that_ends_right_after_the_prompt_is_rejected(play, tmp_path, monkeypatch, capsys):
     make = LoadedModel.make
 
-    def make_short(loaded, task, config, batch):
+    def make_short(loaded, task, config, batch, *_):
         for seed, song in zip(batch, make(loaded, task, config, batch), strict=True):
             stays = song.notes[:, BAR] < FIRST_ID + 6 if seed < 2 * SEED_STEP else song.notes[:, BAR] > 0
             yield dataclasses.replace(song, notes=song.notes[stays], surprisals=song.surprisals[stays])
@@ -806,7 +806,7 @@ def test_reproduce_refuses_what_it_would_ignore(run, play, capsys, arguments):
 def test_songs_without_a_part_that_was_asked_for_are_rejected(play, tmp_path, monkeypatch, capsys, all_silent):
     make = LoadedModel.make
 
-    def make_less(loaded, task, config, batch):
+    def make_less(loaded, task, config, batch, *_):
         for seed, song in zip(batch, make(loaded, task, config, batch), strict=True):
             stays = np.array([part_of(row) != "piano" for row in song.notes.tolist()]) | (not all_silent and seed != 1)
             yield dataclasses.replace(song, notes=song.notes[stays], surprisals=song.surprisals[stays])

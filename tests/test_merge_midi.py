@@ -21,6 +21,7 @@ from backline.common.errors import EXIT_USER_ERROR, UserError
 from backline.music.joining import common_ticks_per_quarter, rescale_tick
 from backline.music.midi_reader import read_song
 from backline.music.song import MAX_TICKS_PER_QUARTER
+from backline.music.stems import find_part
 from backline.music.vocab import load_vocabulary
 
 ROOT = Path(merge_midi.__file__).parent
@@ -263,20 +264,20 @@ def test_tempo_is_120_where_no_stem_has_one(tmp_path):
 
 @pytest.mark.parametrize("name", ["bass", "BASS", "my Bass line 2", "01-bass.final", "contrabass"])
 def test_part_is_found_in_the_file_name(name):
-    assert PARTS[merge_midi.find_part(Path("drums and piano") / f"{name}.mid", load_vocabulary())] == "bass"
+    assert PARTS[find_part(Path("drums and piano") / f"{name}.mid", load_vocabulary())] == "bass"
 
 
 @pytest.mark.parametrize(("name", "part"), [
     ("Bass Drum", "drums"), ("808 bass", "bass"), ("Rhodes keys", "piano"), ("EZdrummer 2", "drums"),
     ("mybass2", "bass")])
 def test_words_for_a_part_name_it(name, part):
-    assert PARTS[merge_midi.find_part(Path(f"{name}.mid"), load_vocabulary())] == part
+    assert PARTS[find_part(Path(f"{name}.mid"), load_vocabulary())] == part
 
 
 @pytest.mark.parametrize("name", ["Bassoon", "Steel Drums", "Drum & Bass", "808", "Track 1"])
 def test_what_names_no_part_or_two_is_refused(name):
     with pytest.raises(UserError, match=r"drums, bass, piano$"):
-        merge_midi.find_part(Path(f"{name}.mid"), load_vocabulary())
+        find_part(Path(f"{name}.mid"), load_vocabulary())
 
 
 @pytest.mark.parametrize(("name", "part"), [
@@ -284,13 +285,13 @@ def test_what_names_no_part_or_two_is_refused(name):
     ("my_lead_synth", "lead"), ("synthlead", "lead"), ("kit", "kit")])
 def test_longest_name_that_covers_the_other_wins(name, part):
     vocabulary = load_vocabulary(LEADS)
-    assert vocabulary.part_names[merge_midi.find_part(Path(f"{name}.mid"), vocabulary)] == part
+    assert vocabulary.part_names[find_part(Path(f"{name}.mid"), vocabulary)] == part
 
 
 @pytest.mark.parametrize("name", ["lead over synth_lead", "kit and synth_lead", "leadkit"])
 def test_two_names_side_by_side_are_an_error(name):
     with pytest.raises(UserError, match=r"lead, synth_lead, kit$"):
-        merge_midi.find_part(Path(f"{name}.mid"), load_vocabulary(LEADS))
+        find_part(Path(f"{name}.mid"), load_vocabulary(LEADS))
 
 
 def test_another_vocabulary_needs_a_json_only(tmp_path, capsys):

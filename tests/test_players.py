@@ -71,6 +71,12 @@ def test_songs_their_page_and_songs_to_given_ones_need_no_torch(tmp_path, given_
     assert run(tmp_path, "page", "out").returncode == 0
 
 
+def test_the_studio_needs_no_torch(tmp_path):
+    """It comes as far as the model, which is not there."""
+    done = run(tmp_path, "studio", "ideas", "-mp", "none.safetensors", "--no-browser", "--port", 0)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1) and "none.safetensors" in done.stderr
+
+
 def test_the_bundled_model_plays_chords_without_torch(tmp_path):
     (tmp_path / "short.json").write_text('{"max_steps": 4, "all_parts": false, "whole_bars": false}')
     done = run(tmp_path, "generate", "--chords", "Am F C G", "--genconfig", "short.json", "--seed", 1, "-o", "out")

@@ -34,7 +34,7 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 DATA = (ROOT / "DATA.md").read_text(encoding="utf-8")
 SETTINGS = (ROOT / "configs/README.md").read_text(encoding="utf-8")
-LONG = re.compile("--watch|lmd_full|--reproduce stars")  # tested elsewhere, and by the walkthrough
+LONG = re.compile("--watch|lmd_full|--reproduce stars|studio")  # tested elsewhere, and by the walkthrough
 
 
 def quick_commands() -> list[str]:

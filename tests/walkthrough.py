@@ -130,6 +130,8 @@ def type_command(command: str, folder: Path) -> subprocess.CompletedProcess[str]
         arguments = ["-m", "torch.distributed.run", *arguments]
     if "--watch" in arguments:
         return watch(arguments, folder)
+    if arguments[0] == "studio.py":
+        return serve(arguments, folder)
     return run_python(arguments, folder)
 
 
@@ -148,6 +150,19 @@ def watch(arguments: Sequence[str], folder: Path) -> subprocess.CompletedProcess
     output, _ = process.communicate(timeout=WATCHED_SECONDS)
     code = process.returncode if made.exists() else 1
     return subprocess.CompletedProcess(arguments, code, output, "")
+
+
+def serve(arguments: Sequence[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    """Start the studio without a browser, wait for its address, and press Ctrl-C."""
+    process = subprocess.Popen([sys.executable, *arguments, "--no-browser", "--port", "0"], cwd=folder,
+                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert process.stdout
+    address = process.stdout.readline()
+    time.sleep(1)  # it serves now
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=WATCHED_SECONDS)
+    code = process.returncode if address.startswith("http://127.0.0.1") else 1
+    return subprocess.CompletedProcess(arguments, code, address + output, "")
 
 
 def walk(folder: Path, only: str) -> list[str]:

@@ -13,3 +13,4 @@ BUNDLED_MODEL = ROOT / "models" / "bundled.safetensors"
 # An index of the songs that the bundled model was trained on.
 BUNDLED_COPIES = ROOT / "models" / "bundled_copies.safetensors"
 WEB = ROOT / "backline" / "listening" / "web"
+STUDIO_WEB = ROOT / "backline" / "studio" / "web"

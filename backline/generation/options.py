@@ -8,24 +8,151 @@ from __future__ import annotations
 import argparse
 import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 
 from backline.common.errors import UserError
+from backline.common.paths import BUNDLED_COPIES, BUNDLED_MODEL
 from backline.evaluation.copy_index import WINDOW
-from backline.generation.config import DYNAMICS, GenConfig, Reading
+from backline.generation.config import DTYPES, DYNAMICS, GenConfig, Reading
+from backline.generation.config_options import (
+    add_control_options,
+    add_rule_options,
+    add_sampling_options,
+)
 from backline.generation.prompt import Prompt
 from backline.generation.reading import Asked
 from backline.generation.task import incomplete_parts
 from backline.generation.wish import Wish, check_has_song, parse_bars
+from backline.music import choices
 from backline.music.choices import Choices, choices_of
 from backline.music.roles import parse_parts, part_name
 from backline.music.rows import parts_of
-from backline.music.song import check_tempo
+from backline.music.song import DEFAULT_TEMPO, check_tempo
 from backline.music.vocab import Vocabulary
 
 SEEDS = 2**32  # seeds are drawn from 0 to this, exclusive
 
 
-# ---------------------------------------------------------------- what to play
+# ---------------------------------------------------------------- options
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """All options; their groups are the topics that `check_arguments` goes through."""
+    add_prompt_options(parser.add_argument_group("prompt and model"))
+    choices.add_options(
+        parser.add_argument_group("what the model hears of the prompt; the song keeps all of it"),
+        Reading())
+    add_part_options(parser.add_argument_group("what to play"))
+    add_choice_options(parser.add_argument_group("which songs"))
+    add_output_options(parser.add_argument_group("what is written"))
+    add_control_options(parser.add_argument_group(
+        'controls, for a model trained with them (also "controls" in --genconfig)'))
+    add_rule_options(parser.add_argument_group(
+        'rules (also "rules" in --genconfig)'))
+
+
+def add_prompt_options(group: argparse._ArgumentGroup) -> None:
+    """The prompt, the model and its settings."""
+    group.add_argument("-p", "--prompt",
+                       type=Path,
+                       help="song to continue or play to: .mid "
+                       "or token .json (default: from scratch)")
+    group.add_argument("-pi", "--prompt_idx",
+                       type=int,
+                       default=0,
+                       metavar="N",
+                       help="keep only the first N rows of the prompt, counting its BOS row "
+                       "(default: all)")
+    group.add_argument("--prompt-bars",
+                       type=int,
+                       metavar="N",
+                       help="keep only the first N bars of the prompt (default: all)")
+    group.add_argument("--tempo",
+                       type=float,
+                       metavar="BPM",
+                       help="in place of the prompt's tempo and its changes; from scratch in place of "
+                       f"{DEFAULT_TEMPO:g}")
+    group.add_argument("--watch",
+                       type=Path,
+                       metavar="FOLDER",
+                       help="until Ctrl-C, use each MIDI file dropped or changed in FOLDER as -p; "
+                       "its songs go to a folder of its name inside -o")
+    group.add_argument("-mp", "--model_path",
+                       type=Path,
+                       default=BUNDLED_MODEL,
+                       help="model: .safetensors or a .pth of train_pool.py (default: the one in "
+                       "this repository)")
+    group.add_argument("-d", "--device",
+                       default="auto",
+                       help="auto, cuda, mps or cpu; auto takes a GPU for models of 30 M parameters "
+                       "or more, which the CPU plays slower (default: %(default)s)")
+    group.add_argument("--dtype",
+                       choices=DTYPES,
+                       help="number format of the weights (default: int8 on a CPU, fp32 on a GPU)")
+    add_sampling_options(group)
+
+
+def add_choice_options(group: argparse._ArgumentGroup) -> None:
+    """How many songs, from which seeds, and which of them to keep."""
+    group.add_argument("-n", "--num_samples",
+                       type=int,
+                       default=1,
+                       help="songs to write (default: %(default)s)")
+    group.add_argument("--seed",
+                       type=int,
+                       help="song i uses seed + i, unless that one is rejected (default: random)")
+    group.add_argument("--best-of",
+                       type=int,
+                       metavar="M",
+                       help="make M songs and write the -n best, by a score that is printed")
+    group.add_argument("--check-copies", "--copies", type=Path, nargs="?", const=BUNDLED_COPIES,
+                       metavar="INDEX",
+                       help="say how many new notes in a row are in training songs, using an index of "
+                       f"copies.py (default: models/{BUNDLED_COPIES.name} of this repository)")
+    group.add_argument("--max-copy",
+                       type=int,
+                       metavar="NOTES",
+                       help="like --check-copies, and "
+                       "replace songs with more such notes by songs of further seeds")
+    group.add_argument("--reproduce",
+                       type=Path,
+                       metavar="FILE",
+                       help="make a song again from its "
+                       "recipe, or all songs of a stars.json")
+
+
+def add_output_options(group: argparse._ArgumentGroup) -> None:
+    """Where songs go, and what else to write."""
+    group.add_argument("-o", "--output",
+                       type=Path,
+                       help="folder (default: generated; with --watch, FOLDER-generated)")
+    group.add_argument("--force",
+                       action="store_true",
+                       help="number songs from 0 and replace those that have these numbers")
+    group.add_argument("-sp", "--save_prompt",
+                       action="store_true",
+                       help="also write the prompt as NUMBER-prompt.mid")
+    group.add_argument("-pe", "--print_events",
+                       action="store_true",
+                       help="print the new notes' events")
+    group.add_argument("--quiet",
+                       action="store_true",
+                       help="no notices: of what was read as what, and what people may not expect")
+    group.add_argument("--png",
+                       action="store_true",
+                       help="also draw each song as a piano roll, NUMBER.png")
+    group.add_argument("--wav",
+                       action="store_true",
+                       help="also write each song as sound, NUMBER.wav; needs FluidSynth and a "
+                       "SoundFont")
+    group.add_argument("--soundfont",
+                       type=Path,
+                       metavar="SF2",
+                       help="SoundFont for --wav (default: one in the usual system folders)")
+    group.add_argument("--no-page",
+                       dest="page",
+                       action="store_false",
+                       help="do not write index.html")
 
 
 def add_part_options(group: argparse._ArgumentGroup) -> None:

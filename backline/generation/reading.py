@@ -15,7 +15,7 @@ from backline.common.errors import UserError, counted
 from backline.generation.clip import Clip
 from backline.generation.config import Reading
 from backline.generation.given_song import MADE_MARK, GivenSong
-from backline.generation.recipes import BEGINNING
+from backline.generation.recipes import BEGINNING, EDIT_BEGINNING
 from backline.music.bars import (
     Stretch,
     bar_origin,
@@ -51,7 +51,7 @@ OFF_GRID = 0.1  # share of onsets off the grid from which on a line says so
 FAR_OFF = 0.2  # of a step: from how far off a note counts as off the grid
 ROOM_BEFORE = 0.5  # share of the bars heard of a long song that lie before those made anew
 # Text events of songs that this program wrote; the next one has its own.
-OWN_TEXTS = (MADE_MARK, PLAYERS_BEGINNING, BEGINNING.encode())
+OWN_TEXTS = (MADE_MARK, PLAYERS_BEGINNING, BEGINNING.encode(), EDIT_BEGINNING)
 
 
 class Asked(NamedTuple):

@@ -31,6 +31,8 @@ RECIPE_VERSION = 1
 STARS_FORMAT = "pooled-stars"
 STARS_VERSION = 1
 BEGINNING = f'{{"format":"{RECIPE_FORMAT}"'  # of the text event
+EDIT_FORMAT = "backline-edit"  # of what the studio writes in its place: what was done to which songs
+EDIT_BEGINNING = f'{{"format":"{EDIT_FORMAT}"'.encode()  # of the text event
 # Settings that are off unless a recipe names them.
 SWITCHES = ("start_at_once", "all_bars", "all_parts", "go_on", "whole_bars")
 # What settings are that a recipe does not name.

@@ -30,9 +30,14 @@ from backline.music.reading_order import GivenNotes
 from backline.music.vocab import BAR, BOS, EOS, FIELDS, FIRST_ID, START_POS
 
 Note = tuple[int, ...]
+OnDrawn = Callable[[int, Note], object]  # gets the song's place in the batch, from 0, and a note
 BOS_ROW = (BOS,) * len(FIELDS)
 MASKED = np.float64(-np.inf)  # of a type that makes its neighbours float64
 NO_CHORDS = np.zeros((0, len(CHORD_FIELDS)), np.int64)
+
+
+def nobody_watches(_place: int, _note: Note) -> None:
+    """What `sample_songs` calls with each note where nobody wants to know."""
 
 
 def no_notes() -> np.ndarray:
@@ -265,6 +270,7 @@ def sample_songs(
     config: GenConfig,
     cached: bool = True,
     on_note: Callable[[], object] = lambda: None,
+    on_drawn: OnDrawn = nobody_watches,
 ) -> list[Sampled]:
     """Sample songs in one batch; finished songs drop out.
 
@@ -272,10 +278,12 @@ def sample_songs(
         config: its `max_steps` of 0 sets no limit.
         cached: keep keys and values of the notes read; the slow way without gives the same songs.
         on_note: called after each note, for progress.
+        on_drawn: called with each note, for whoever watches. What it raises stops the sampling.
     """
     songs = [SongInProgress(request, player.config) for request in requests]
     reader = Reader(player, len(songs), cached)
     active = list(songs)
+    places = list(range(len(songs)))
     new = [0] * len(songs)
     for _ in range(config.max_steps) if config.max_steps else itertools.count():
         contexts = reader.read(active, new)
@@ -286,12 +294,14 @@ def sample_songs(
         if len(going_on) < len(active):
             reader.keep(going_on)
             active = [active[b] for b in going_on]
+            places = [places[b] for b in going_on]
         notes = drawn.notes[going_on].tolist()
         surprisals = drawn.surprisals[going_on].tolist()
         new = []
-        for song, note, surprisal in zip(active, notes, surprisals, strict=True):
+        for place, song, note, surprisal in zip(places, active, notes, surprisals, strict=True):
             new.append(song.take(tuple(note), surprisal))
             on_note()
+            on_drawn(place, tuple(note))
     return [song.sampled() for song in songs]
 
 

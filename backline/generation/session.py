@@ -27,7 +27,7 @@ from backline.generation.loading import load_player
 from backline.generation.output_files import song_bytes
 from backline.generation.prompt import Prompt
 from backline.generation.recipes import Recipe, recipe_text
-from backline.generation.sampler import Request, Sampled, sample_songs
+from backline.generation.sampler import OnDrawn, Request, Sampled, nobody_watches, sample_songs
 from backline.generation.task import SOON, Task, Wish, bars_in, ends_soon, lacking_parts, make_task
 from backline.generation.telling import Told, describe_told, tell
 from backline.music.dynamics import dynamics_table, given_dynamics, made_velocities
@@ -94,8 +94,12 @@ class LoadedModel:
     def make(self,
              task: Task,
              config: GenConfig,
-             seeds: Sequence[int]) -> list[Sampled]:
-        """One song of `task` for each seed, sampled in one batch."""
+             seeds: Sequence[int],
+             on_drawn: OnDrawn = nobody_watches) -> list[Sampled]:
+        """One song of `task` for each seed, sampled in one batch.
+
+        `on_drawn` is called with the place in `seeds` and each note; what it raises stops all.
+        """
         requests = []
         for seed in seeds:
             told = self.told(task, config, seed)
@@ -105,7 +109,7 @@ class LoadedModel:
         total = most * len(seeds) if config.max_steps else None  # else the bars decide
         limited = dataclasses.replace(config, max_steps=most)
         with tqdm(total=total, unit="note", leave=False, disable=None) as bar:
-            songs = sample_songs(self.player, requests, limited, on_note=bar.update)
+            songs = sample_songs(self.player, requests, limited, on_note=bar.update, on_drawn=on_drawn)
         if not config.whole_bars:
             return songs
         return [song.at_bar_line(task.max_steps) for song in songs]
@@ -159,8 +163,11 @@ class Session:
     reading: Reading | None = None
     copy_check: CopyCheck | None = None
 
-    def songs(self, seed: int, n: int) -> Iterator[GeneratedSong]:
-        """`n` songs, a batch at a time, the i-th of seed + i.
+    def songs(self,
+              seed: int,
+              n: int,
+              on_drawn: OnDrawn = nobody_watches) -> Iterator[GeneratedSong]:
+        """`n` songs, a batch at a time, the i-th of seed + i. `on_drawn`: see `LoadedModel.make`.
 
         A song that lacks a part, ends too soon or copies more than it may is rejected, and the seed
         SEED_STEP further is tried; so the songs are the same whatever `n` is. After TRIES tries the
@@ -169,9 +176,19 @@ class Session:
         end = seed + n
         for first in range(seed, end, BATCH):
             seeds = range(first, min(first + BATCH, end))
-            yield from self._songs_of_batch(seeds)
+            yield from self._songs_of_batch(seeds, on_drawn)
 
-    def _songs_of_batch(self, seeds: Sequence[int]) -> Iterator[GeneratedSong]:
+    def songs_as_drawn(self, seed: int, n: int, on_drawn: OnDrawn) -> list[GeneratedSong]:
+        """`n` songs in one batch, the i-th of seed + i, for whoever watches them grow.
+
+        None is rejected and drawn anew: `fault` says what is wrong with it. `on_drawn`: see
+        `LoadedModel.make`.
+        """
+        return list(self._sample(range(seed, seed + n), on_drawn))
+
+    def _songs_of_batch(self,
+                        seeds: Sequence[int],
+                        on_drawn: OnDrawn) -> Iterator[GeneratedSong]:
         """A song for each of `seeds`, except those whose tries all copy."""
         good: dict[int, GeneratedSong] = {}
         second_best: dict[int, GeneratedSong] = {}
@@ -179,9 +196,9 @@ class Session:
             wanted = [seed for seed in seeds if seed not in good]
             if not wanted:
                 break
-            songs = self._sample([seed + attempt * SEED_STEP for seed in wanted])
+            songs = self._sample([seed + attempt * SEED_STEP for seed in wanted], on_drawn)
             for seed, song in zip(wanted, songs, strict=True):
-                fault = song.copied if song.is_copy else self._fault(song)
+                fault = song.copied if song.is_copy else self.fault(song)
                 if not fault:
                     good[seed] = song
                     continue
@@ -199,9 +216,11 @@ class Session:
                       f"new bars left: {self.task.n_new_bars(song.cut)}", file=sys.stderr)
             yield song
 
-    def _sample(self, seeds: Sequence[int]) -> Iterator[GeneratedSong]:
+    def _sample(self,
+                seeds: Sequence[int],
+                on_drawn: OnDrawn) -> Iterator[GeneratedSong]:
         """The song of each seed, good or not, in one batch."""
-        sampled = self.loaded.make(self.task, self.config, seeds)
+        sampled = self.loaded.make(self.task, self.config, seeds, on_drawn)
         for seed, song in zip(seeds, sampled, strict=True):
             told = self.loaded.told(self.task, self.config, seed)
             generated = GeneratedSong(
@@ -224,7 +243,7 @@ class Session:
         copied = check.index.describe(run, len(song.notes))
         return dataclasses.replace(song, copied=copied, is_copy=check.refuses(run))
 
-    def _fault(self, song: GeneratedSong) -> str:
+    def fault(self, song: GeneratedSong) -> str:
         """In what a song is not as asked, in words; "" for one that is."""
         if silent := lacking_parts(self.wish, self.task, self.config, song.notes):
             names = " and ".join(silent)

@@ -28,8 +28,8 @@ from backline.music.vocab import FIELDS, QUARTERS_PER_BAR, Vocabulary
 PAGE_NAME = "index.html"
 PAGE_MARK = "pooled ideas page"  # by which our own page is known, and may be replaced
 PAGE_TRIES = 5  # to write a page of all songs, while other runs write more
-SCRIPTS = ("elements.js", "sound.js", "player.js", "roll.js", "cards.js", "dock.js", "blind.js",
-           "page.js")
+SHARED_SCRIPTS = ("elements.js", "sound.js", "player.js", "roll.js", "cards.js", "dock.js", "page.js")
+SCRIPTS = (*SHARED_SCRIPTS, "blind.js", "start.js")
 OTHERS = "other"  # all tracks that play no part, which one mutes together
 
 
@@ -136,7 +136,7 @@ def idea_data(path: Path, vocabulary: Vocabulary) -> dict[str, Any]:
     view, recipe = view_song(path, vocabulary)
     return {
         **music_data(view, len(vocabulary.parts)),
-        "title": f"Idea {int(path.stem)}",
+        "title": f"Idea {int(path.stem)}" if path.stem.isdecimal() else path.stem,
         "file": path.name,
         "hash": file_hash(path),
         "files": files_of(path, vocabulary),

@@ -394,3 +394,29 @@ def test_each_setting_changes_the_song():
                {"max_steps": 2}]
     for change in changes:
         assert not np.array_equal(plain, song(model, vocabulary=load_vocabulary(), **(base | change))), change
+
+
+# ---------------------------------------------------------------- for whoever watches
+
+
+def test_each_note_is_told_as_it_is_drawn_with_its_song():
+    wanted = [request(seed=seed, num_bars=4) for seed in range(3)]
+    told = [[], [], []]
+    songs = sample_songs(TorchPlayer(tiny_model()), wanted, GenConfig(**HOT, max_steps=40),
+                         on_drawn=lambda place, note: told[place].append(note))
+    assert len({len(notes) for notes in told}) > 1, "songs that end earlier do not move the places of others"
+    for made, notes in zip(songs, told, strict=True):
+        assert [tuple(row) for row in made.notes.tolist()] == notes
+
+
+def test_who_watches_can_stop_it():
+    told = []
+
+    def stop_at_two(_place, note):
+        told.append(note)
+        if len(told) == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        sample_songs(TorchPlayer(never_end(tiny_model())), [request()], GenConfig(**HOT), on_drawn=stop_at_two)
+    assert len(told) == 2

@@ -21,6 +21,7 @@ from random_songs import random_song
 
 import page
 from backline.generation.recipes import read_originals
+from backline.generation.wish import Wish
 from backline.listening.notebook_player import player
 from backline.listening.votes import read_votes
 from backline.music.song import TICKS_PER_QUARTER
@@ -135,6 +136,36 @@ def test_notes_are_painted_where_they_sound(shown):
       }
       return missed; })()""")
     assert misses == []
+
+
+def test_play_begins_a_bar_before_what_is_new(tab, tmp_path):
+    write_idea(tmp_path, 0, within_bars(random_song(0, 60, 4), 4))
+    write_idea(tmp_path, 1, within_bars(random_song(1, 60, 4), 4), wish=Wish(fill=(3, 4)), prompt="gone.mid")
+    succeeds(page.main, [tmp_path])
+    opened(tab, tmp_path / "index.html")
+    tab.js("(page.cards[1].toggle(), 0)")
+    tab.wait("page.player.scheduled.length")
+    assert tab.js("page.player.idea.fresh") == [8, 16]
+    assert tab.js("page.player.position()") >= 4
+    tab.js("page.player.stop()")
+
+
+def test_the_mouse_reads_notes_by_name(shown):
+    """At the middle of a note stands its pitch, of drums the piece, and how loud it is."""
+    said = shown.js("""(() => {
+      const { roll, idea } = page.cards[0];
+      return idea.notes.filter((note) => note.drum || note.end - note.onset > 0.2).map((note) => {
+        const lane = roll.lanes.find((one) => one.index === note.lane);
+        const y = lane.top + lane.height - (lane.rows.get(note.pitch) + 0.5) * lane.rowHeight
+          - (lane.height - lane.rows.size * lane.rowHeight) / 2;
+        const found = roll.noteAt(note.onset + 0.01, y);
+        return [note.pitch, found && found.pitch, pitchName(note), note.drum]; }); })()""")
+    assert said and all(pitch == found for pitch, found, *_ in said)
+    names = {(pitch, drum): name for pitch, _, name, drum in said}
+    for (pitch, drum), name in names.items():
+        if not drum:
+            assert name[-1] == str(pitch // 12 - 1) and (name[0] in "CDEFGAB")
+    assert shown.js("[pitchName({pitch: 60}), pitchName({pitch: 36, drum: true})]") == ["C4", "kick"]
 
 
 @pytest.mark.parametrize("width", [390, 768, 1280])

@@ -21,21 +21,31 @@ function readIdea(raw, parts, beatsPerBar) {
 class Card {
   constructor(idea, data, player) {
     this.idea = idea;
+    this.data = data;
     this.player = player;
-    this.kept = { star: false, note: "", ...memory.get(this.key) };
+    this.kept = this.read();
     this.roll = new Roll(idea, data.beats_per_bar, (beat) => this.seek(beat));
     this.playButton = iconButton("play", `Play ${idea.title}`, () => this.toggle(), { class: "icon play" });
     this.root = element("article", { class: "card", "aria-label": idea.title },
       element("div", { class: "card-head" }, this.playButton,
-        element("div", { class: "names" }, element("h2", {}, idea.title), element("p", {}, this.facts())),
+        element("div", { class: "names" }, this.heading(), element("p", {}, this.facts())),
         ...this.headExtras()),
       this.roll.root, ...this.extras());
+  }
+
+  heading() {
+    return element("h2", {}, this.idea.title);
   }
 
   facts() {
     const { bars, time, notes, asked } = this.idea;
     const numbers = [count(bars, "bar"), `${time.range()} BPM`, count(notes.length, "note")];
     return [asked, ...numbers.map((text) => text.replace(" ", "\u00a0"))].filter(Boolean).join(" · ");
+  }
+
+  /** What somebody wrote on the idea. */
+  read() {
+    return { star: false, note: "", ...memory.get(this.key) };
   }
 
   /** Stars belong to the music, not to its number, which --force gives to another song. */
@@ -95,8 +105,13 @@ class Card {
       this.player.toggle();
       return;
     }
-    this.player.select(this.idea);
+    this.player.select(this.idea, this.start);
     if (!this.player.playing) this.player.play();
+  }
+
+  /** The beat from which it is first heard: a bar before what is new. */
+  get start() {
+    return this.idea.fresh ? Math.max(this.idea.fresh[0] - this.data.beats_per_bar, 0) : 0;
   }
 
   seek(beat) {

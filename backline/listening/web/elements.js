@@ -6,6 +6,7 @@ function element(tag, attributes = {}, ...children) {
   const made = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
     if (name.startsWith("on")) made.addEventListener(name.slice(2), value);
+    else if (name === "style" && value) made.style.cssText = value; // as an attribute, the studio's headers forbid it
     else if (value !== null && value !== undefined) made.setAttribute(name, value);
   }
   made.append(...children.filter((child) => child !== null && child !== undefined));
@@ -36,9 +37,9 @@ function iconButton(name, label, onclick, attributes = {}) {
   return element("button", { type: "button", class: "icon", "aria-label": label, title: label, onclick, ...attributes }, icon(name));
 }
 
-/** Let the browser save `text` as a file. */
-function saveFile(name, type, text) {
-  const url = URL.createObjectURL(new Blob([text], { type }));
+/** Let the browser save text or bytes as a file. */
+function saveFile(name, type, data) {
+  const url = URL.createObjectURL(new Blob([data], { type }));
   const link = element("a", { href: url, download: name });
   document.body.append(link);
   link.click();

@@ -1,57 +1,103 @@
 "use strict";
-// Puts the page together: a card for each idea, one player, the keys. `window.page` is there for tests.
+// What pages are made of: a card for each idea, one player, the keys.
 
-/** Ideas as cards in `list`, with the dock and the keys. Returns {cards, player, update}. */
-function setUp(data, list, makeCard) {
-  const ideas = data.ideas.map((raw) => readIdea(raw, data.parts, data.beats_per_bar));
-  let update = () => {};
-  const player = new Player(data.parts, () => update(), () => say("No sound: this browser finds no device to play on."));
-  player.beatsPerBar = data.beats_per_bar;
-  player.idea = ideas[0];
-  const cards = ideas.map((idea) => makeCard(idea, data, player));
-  list(cards);
-  const dock = new Dock(document.getElementById("dock"), player);
-  let gains = "";
-  let frame = 0;
-  const tick = () => {
-    cards.find((card) => card.isCurrent).tick(player.playing);
-    dock.tick();
-    frame = player.playing ? requestAnimationFrame(tick) : 0;
-  };
-  update = () => {
-    if (gains !== String(player.gains())) for (const card of cards) card.roll.setAudible(player.gains());
-    gains = String(player.gains());
-    for (const card of cards) card.update();
-    dock.update();
-    if (player.playing && !frame) frame = requestAnimationFrame(tick);
-  };
-  watch(cards);
-  document.addEventListener("click", letGo);
-  document.addEventListener("keydown", (event) => onKey(event, player, cards, data.beats_per_bar));
-  document.addEventListener("visibilitychange", () => { if (player.playing && player.marks.length) player.wake(); });
-  update();
-  return { ideas, cards, player };
+/** The cards of a page, with one player, the dock and the keys. Cards may come and go. */
+class Stage {
+  constructor(data) {
+    this.data = data;
+    this.cards = [];
+    this.ideas = [];
+    this.keys = {}; // of a page, besides those that all pages have
+    this.gains = "";
+    this.frame = 0;
+    this.player = new Player(data.parts, () => this.update(), () => say("No sound: this browser finds no device to play on."));
+    this.player.beatsPerBar = data.beats_per_bar;
+    this.player.idea = nothing(data);
+    this.dock = new Dock(document.getElementById("dock"), this.player);
+    this.watch();
+    document.addEventListener("click", letGo);
+    document.addEventListener("keydown", (event) => onKey(event, this));
+    document.addEventListener("visibilitychange", () => { if (this.player.playing && this.player.marks.length) this.player.wake(); });
+  }
+
+  /** Take a card in; where it stands on the page is the caller's to say. */
+  add(card) {
+    this.cards.push(card);
+    this.ideas.push(card.idea);
+    this.byRoot.set(card.roll.root, card);
+    this.seen.observe(card.roll.root);
+    card.roll.setAudible(this.player.gains());
+    if (!this.player.idea.notes.length && !this.player.playing) this.player.idea = card.idea;
+  }
+
+  /** Let a card go. What it plays stops, unless another card has its idea. */
+  remove(card) {
+    this.seen.unobserve(card.roll.root);
+    const place = this.cards.indexOf(card);
+    this.cards.splice(place, 1);
+    this.ideas.splice(place, 1);
+    if (this.player.idea !== card.idea || this.ideas.includes(card.idea)) return;
+    this.player.stop();
+    this.player.idea = this.ideas[0] ?? nothing(this.data);
+  }
+
+  get current() {
+    return this.cards.find((card) => card.isCurrent);
+  }
+
+  update() {
+    const { player } = this;
+    if (!this.dock) return;
+    if (this.gains !== String(player.gains())) for (const card of this.cards) card.roll.setAudible(player.gains());
+    this.gains = String(player.gains());
+    for (const card of this.cards) card.update();
+    this.dock.update();
+    if (player.playing && !this.frame) this.frame = requestAnimationFrame(() => this.tick());
+  }
+
+  tick() {
+    this.current?.tick(this.player.playing);
+    this.dock.tick();
+    this.frame = this.player.playing ? requestAnimationFrame(() => this.tick()) : 0;
+  }
+
+  /** Draw rolls when they come near the screen, and anew when its width or its colors change. */
+  watch() {
+    this.byRoot = new WeakMap();
+    this.seen = new IntersectionObserver((entries) => {
+      for (const entry of entries) this.byRoot.get(entry.target).roll.show(entry.isIntersecting);
+    }, { rootMargin: "400px" });
+    let width = 0;
+    new ResizeObserver(() => {
+      if (width === document.body.clientWidth) return;
+      width = document.body.clientWidth;
+      for (const card of this.cards) {
+        card.roll.resize();
+        card.tick(false);
+      }
+    }).observe(document.body);
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
+      for (const card of this.cards) if (card.roll.visible) card.roll.draw();
+    });
+  }
 }
 
-/** Draw rolls when they come near the screen, and anew when its width or its colors change. */
-function watch(cards) {
-  const byRoot = new Map(cards.map((card) => [card.roll.root, card]));
-  const seen = new IntersectionObserver((entries) => {
-    for (const entry of entries) byRoot.get(entry.target).roll.show(entry.isIntersecting);
-  }, { rootMargin: "400px" });
-  let width = 0;
-  new ResizeObserver(() => {
-    if (width === document.body.clientWidth) return;
-    width = document.body.clientWidth;
-    for (const card of cards) {
-      card.roll.resize();
-      card.tick(false);
-    }
-  }).observe(document.body);
-  for (const card of cards) seen.observe(card.roll.root);
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
-    for (const card of cards) if (card.roll.visible) card.roll.draw();
-  });
+/** An idea without a note, for a page that has none yet. */
+function nothing(data) {
+  const raw = { title: "", asked: "", ticks_per_quarter: 1, tempo: 120, tempos: [], notes: [], others: [], bars: 1, fresh: null };
+  return readIdea(raw, data.parts, data.beats_per_bar);
+}
+
+/** Ideas as cards in `list`, with the dock and the keys. Returns their stage. */
+function setUp(data, list, makeCard) {
+  const stage = new Stage(data);
+  const ideas = data.ideas.map((raw) => readIdea(raw, data.parts, data.beats_per_bar));
+  const cards = ideas.map((idea) => makeCard(idea, data, stage.player));
+  list(cards);
+  for (const card of cards) stage.add(card);
+  stage.player.idea = ideas[0];
+  stage.update();
+  return stage;
 }
 
 /** After a click with the mouse, space is for playing again; who tabs to a button presses it with space. */
@@ -59,8 +105,10 @@ function letGo(event) {
   if (event.detail) event.target.closest("button, summary, [type=radio]")?.blur();
 }
 
-function onKey(event, player, cards, beatsPerBar) {
-  const typing = event.target.matches("[type=text]");
+function onKey(event, stage) {
+  const { player, cards } = stage;
+  const beatsPerBar = player.beatsPerBar;
+  const typing = event.target.matches("[type=text], [type=number], select, textarea");
   const presses = event.target.matches("button, a, summary, [type=radio]") && (event.key === " " || event.key === "Enter");
   const adjusts = event.target.matches("input") && /^(Arrow|Home|End)/.test(event.key);
   if (event.ctrlKey || event.metaKey || event.altKey || typing || presses || adjusts) return;
@@ -75,7 +123,7 @@ function onKey(event, player, cards, beatsPerBar) {
     End: () => player.seek(player.idea.beats - beatsPerBar),
   };
   const part = Number(event.key) - 1;
-  const action = part in player.parts ? () => player.togglePart(part) : actions[event.key];
+  const action = part in player.parts ? () => player.togglePart(part) : actions[event.key] ?? stage.keys[event.key];
   if (!action) return;
   event.preventDefault();
   action();
@@ -131,20 +179,11 @@ function ideasPage(data) {
   document.getElementById("actions").append(only, save);
   document.addEventListener("kept", show);
   show();
-  return { ...parts, stars: () => starsOf(parts.cards, data.stars) };
+  return Object.assign(parts, { stars: () => starsOf(parts.cards, data.stars) });
 }
 
 /** Songs inside another page, which has a heading of its own. */
 function plainPage(data) {
   document.body.classList.add("plain");
   return listOfCards(data, (...about) => new PlainCard(...about));
-}
-
-{
-  const data = JSON.parse(document.getElementById("data").textContent);
-  document.title = data.title;
-  document.getElementById("title").textContent = data.title;
-  document.getElementById("summary").textContent = data.summary;
-  const makePage = data.pairs ? blindPage : data.plain ? plainPage : ideasPage;
-  window.page = makePage(data);
 }

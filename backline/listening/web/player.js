@@ -67,6 +67,7 @@ class Player {
     this.idea = null;
     this.playing = false;
     this.loop = false;
+    this.region = null; // [from, to] in beats: what is played again and again in a loop; null: all
     this.volume = 0.8;
     this.muted = new Set();
     this.soloed = new Set();
@@ -102,7 +103,17 @@ class Player {
     const heard = this.audio.currentTime - (this.audio.outputLatency || 0);
     while (this.marks.length > 1 && this.marks[1].time <= heard) this.marks.shift();
     const mark = this.marks[0];
-    return Math.min(this.beatAt(mark, Math.max(heard, mark.time)), this.idea.beats);
+    return Math.min(this.beatAt(mark, Math.max(heard, mark.time)), this.idea.beats, this.known());
+  }
+
+  /** The beat up to which the notes of an idea are known: it may still grow. */
+  known() {
+    return this.idea.known ?? Infinity;
+  }
+
+  /** Where it ends, or begins again in a loop: at the end of the region, if it is not beyond that. */
+  end() {
+    return this.loop && this.region && this.until <= this.region[1] ? this.region[1] : this.idea.beats;
   }
 
   timeOf(beat) {
@@ -128,9 +139,16 @@ class Player {
     const wasPlaying = this.playing;
     this.halt();
     this.idea = idea;
+    this.region = null;
     this.restPosition = beat;
     if (wasPlaying) this.play();
     this.onChange();
+  }
+
+  /** Wake the audio up while somebody clicks: browsers allow it only then, and a note may come later. */
+  warm() {
+    this.audio ??= new AudioContext({ latencyHint: "playback" });
+    this.audio.resume();
   }
 
   async play() {
@@ -227,6 +245,12 @@ class Player {
     this.desk?.main.gain.setTargetAtTime(volume, this.audio.currentTime, 0.01);
   }
 
+  /** Loop these beats; null for the whole idea. */
+  setRegion(region) {
+    this.region = region;
+    this.onChange();
+  }
+
   setLoop(loop) {
     this.loop = loop;
     this.onChange();
@@ -281,27 +305,29 @@ class Player {
     }
     const now = this.audio.currentTime;
     const horizon = now + (document.hidden ? AHEAD_HIDDEN : AHEAD);
-    const ended = this.until >= this.idea.beats && !this.loop;
-    if (ended && now >= this.timeOf(this.idea.beats)) {
+    const last = this.end();
+    const ended = this.until >= last && !this.loop;
+    if (ended && now >= this.timeOf(last)) {
       this.finish();
       return;
     }
-    if (!ended && this.timeOf(this.until) < now) { // the computer slept: go on from here, and not with all it missed at once
+    if (!ended && this.timeOf(this.until) < now) { // the computer slept, or the idea grows slowly: go on from here
       this.marks.push({ time: now + START_DELAY, beat: this.until, speed: this.speed() });
     }
-    while (this.until < this.idea.beats || this.loop) {
-      if (this.until >= this.idea.beats) {
-        this.marks.push({ time: this.timeOf(this.idea.beats), beat: 0, speed: this.speed() });
-        this.until = 0;
+    while (this.until < last || this.loop) {
+      if (this.until >= last) {
+        const first = this.region && this.region[1] === last ? this.region[0] : 0;
+        this.marks.push({ time: this.timeOf(last), beat: first, speed: this.speed() });
+        this.until = first;
       }
       const mark = this.marks[this.marks.length - 1];
-      const end = Math.min(this.beatAt(mark, horizon), this.idea.beats);
+      const end = Math.min(this.beatAt(mark, horizon), last, this.known());
       if (end <= this.until) break;
       for (const note of this.idea.notes) {
         if (note.onset >= this.until && note.onset < end) this.hand(note, this.timeOf(note.onset));
       }
       this.until = end;
-      if (end < this.idea.beats) break;
+      if (end < last) break;
     }
   }
 

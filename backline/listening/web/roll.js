@@ -17,14 +17,16 @@ class Roll {
   constructor(idea, beatsPerBar, onSeek) {
     this.idea = idea;
     this.beatsPerBar = beatsPerBar;
-    this.lanes = layOut(idea);
-    const last = this.lanes[this.lanes.length - 1];
-    this.height = last ? last.top + last.height + LANE_GAP / 2 : RULER;
+    this.layLanes();
     this.canvas = element("canvas");
     this.cursor = element("div", { class: "cursor" });
     this.sheet = element("div", { class: "sheet", style: `height: ${this.height}px`, tabindex: 0, role: "slider",
       "aria-label": `Position in ${idea.title}`,
       "aria-valuemin": 0, "aria-valuemax": idea.beats, "aria-valuenow": 0 }, this.canvas, this.cursor);
+    this.readout = element("div", { class: "readout", "aria-hidden": "true" });
+    this.sheet.append(this.readout);
+    this.sheet.addEventListener("pointermove", (event) => this.read(event));
+    this.sheet.addEventListener("pointerleave", () => { this.readout.textContent = ""; });
     this.scroller = element("div", { class: "scroller" }, this.sheet);
     this.root = element("div", { class: "roll" }, this.gutter(), this.scroller);
     this.sheet.addEventListener("click", (event) => {
@@ -32,6 +34,23 @@ class Roll {
     });
     this.visible = false;
     this.muted = new Set();
+  }
+
+  layLanes() {
+    this.lanes = layOut(this.idea);
+    const last = this.lanes[this.lanes.length - 1];
+    this.height = last ? last.top + last.height + LANE_GAP / 2 : RULER;
+  }
+
+  /** Show notes that came to the idea. */
+  refresh() {
+    const shown = JSON.stringify(this.lanes.map(({ top, height, name }) => [top, height, name]));
+    this.layLanes();
+    if (shown !== JSON.stringify(this.lanes.map(({ top, height, name }) => [top, height, name]))) {
+      this.sheet.style.height = `${this.height}px`;
+      this.root.replaceChild(this.gutter(), this.root.firstChild);
+    }
+    if (this.visible) this.draw();
   }
 
   get beatWidth() {
@@ -69,6 +88,25 @@ class Roll {
     this.sheet.setAttribute("aria-valuetext", `bar ${bar + 1}, beat ${Math.floor(beat - bar * this.beatsPerBar) + 1}`);
     const { scrollLeft, clientWidth } = this.scroller;
     if (follow && (x < scrollLeft || x > scrollLeft + 0.9 * clientWidth)) this.scroller.scrollLeft = x - 0.1 * clientWidth;
+  }
+
+  /** Say which note the mouse is at. */
+  read(event) {
+    const box = this.sheet.getBoundingClientRect();
+    const [x, y] = [event.clientX - box.left, event.clientY - box.top];
+    const note = this.noteAt(x / this.beatWidth, y);
+    this.readout.textContent = note ? `${pitchName(note)} · velocity ${note.velocity}` : "";
+    this.readout.style.transform = note ? `translate(${Math.min(x + 12, box.width - 130)}px, ${Math.max(y - 30, 0)}px)` : "";
+  }
+
+  noteAt(beat, y) {
+    const lane = this.lanes.find(({ top, height }) => y >= top && y < top + height);
+    if (!lane) return undefined;
+    const fromBottom = lane.top + lane.height - (lane.height - lane.rows.size * lane.rowHeight) / 2 - y;
+    const row = Math.floor(fromBottom / lane.rowHeight);
+    const stroke = between(this.beatWidth / 5, STROKE) / this.beatWidth;
+    return this.idea.notes.find((note) => note.lane === lane.index && lane.rows.get(note.pitch) === row
+      && note.onset <= beat && beat < (lane.drum ? note.onset + stroke : note.end));
   }
 
   draw() {
@@ -152,6 +190,19 @@ class Roll {
     pen.fillStyle = color("--on-accent");
     pen.fillText("new", x + 4, RULER / 2 + 0.5);
   }
+}
+
+const TONES = ["C", "C#", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B"];
+const PIECES = { // of General MIDI's drum kit
+  35: "kick", 36: "kick", 37: "side stick", 38: "snare", 39: "clap", 40: "snare", 41: "low floor tom", 42: "closed hat", 43: "floor tom",
+  44: "pedal hat", 45: "low tom", 46: "open hat", 47: "low mid tom", 48: "high mid tom", 49: "crash", 50: "high tom", 51: "ride", 52: "china",
+  53: "ride bell", 54: "tambourine", 55: "splash", 56: "cowbell", 57: "crash 2", 59: "ride 2", 69: "cabasa", 70: "maracas", 75: "claves",
+};
+
+/** A note's pitch as musicians say it: C4 is 60; of drums the piece. */
+function pitchName({ pitch, drum }) {
+  const tone = `${TONES[pitch % 12]}${Math.floor(pitch / 12) - 1}`;
+  return drum ? PIECES[pitch] ?? `drum ${pitch}` : tone;
 }
 
 function between(value, [least, most]) {
