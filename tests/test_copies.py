@@ -36,7 +36,7 @@ from backline.evaluation.copy_index import (
     window_hashes,
     write_index,
 )
-from backline.generation import session
+from backline.generation import session, setup
 from backline.generation.recipes import SWITCHES
 from backline.music.vocab import BAR, FIRST_ID, NOTE_DUR, PITCH_INSTRUMENT, START_POS, load_vocabulary
 from backline.training.checkpoints import save_release
@@ -441,7 +441,7 @@ def test_an_index_of_other_songs_is_said_to_be_so(play, tmp_path, capsys):
 
 
 def test_max_copy_checks_without_being_told(play, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(generate, "BUNDLED_COPIES", save_index(tmp_path / "index.safetensors", [random_song(0)]))
+    monkeypatch.setattr(setup, "BUNDLED_COPIES", save_index(tmp_path / "index.safetensors", [random_song(0)]))
     assert play("-o", "out", "--max-copy", 40) == 0
     assert "longest run shared" in capsys.readouterr().out
 

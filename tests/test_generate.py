@@ -25,6 +25,7 @@ from backline.common.settings import config_from_file
 from backline.common.surroundings import song_surroundings
 from backline.engine.onnx_player import ENGINE_DTYPES
 from backline.generation.config import GenConfig
+from backline.generation.config_options import with_part_names
 from backline.generation.recipes import read_recipe, recipe_to_dict
 from backline.generation.sampler import sample_songs
 from backline.generation.session import SEED_STEP, TRIES, LoadedModel
@@ -600,10 +601,10 @@ def test_keys_and_scales_in_the_words_of_musicians(tmp_path, arguments, key, sca
 def test_parts_in_the_words_of_musicians_are_those_of_the_vocabulary():
     args = generate.build_parser().parse_args([
         "--pitches", "Kit=kick", "--mono", "Keys, bass guitar", "--density", "KEYS=busy", "--rests", "e-bass=1"])
-    config = generate.with_part_names(generate.gen_config(args), TOKENIZER.vocabulary)
+    config = with_part_names(generate.gen_config(args), TOKENIZER.vocabulary)
     assert config.rules.pitches == {"drums": "kick"} and config.rules.monophonic == ("bass", "piano")
     assert config.controls.density == {"piano": "busy"} and config.controls.rests == {"bass": "1"}
-    assert config == generate.with_part_names(config, TOKENIZER.vocabulary)
+    assert config == with_part_names(config, TOKENIZER.vocabulary)
 
 
 def test_feel_and_temperature_are_settings_of_sampling():
