@@ -64,7 +64,8 @@ def assert_equal_runs(run: Path, other: Path) -> None:
 
 @pytest.mark.parametrize(("count", "changes"), [
     (2, {}),
-    (3, {}),  # 1 + 1 + 1 rows, and at the end of an epoch 1 + 1 + 0
+    # 1 + 1 + 1 rows, and at the end of an epoch 1 + 1 + 0
+    pytest.param(3, {}, marks=pytest.mark.slow),
     (2, {"batch_size": 1, "accumulation": 5}),  # 3 + 2 and 2 + 1 rows: one has more batches than the other
 ])
 def test_the_same_losses_and_weights_as_alone(count, changes):
@@ -129,9 +130,11 @@ def test_one_stopped_is_continued_by_two_and_by_three(monkeypatch):
 
 @pytest.mark.parametrize(("fault", "codes", "texts"), [
     (killed, (EXIT_USER_ERROR, -9), ("error: another process of this run ended before its time", "")),
-    (out_of_memory, (EXIT_USER_ERROR, EXIT_USER_ERROR),
-     ("error: another process of this run ended before its time", "error: 2 rows of 32 notes at once")),
-    (disk_full, (EXIT_USER_ERROR, EXIT_USER_ERROR), ("error: run/last.pth: cannot be written (No space left", ""))])
+    pytest.param(out_of_memory, (EXIT_USER_ERROR, EXIT_USER_ERROR),
+                 ("error: another process of this run ended before its time", "error: 2 rows of 32 notes at once"),
+                 marks=pytest.mark.slow),
+    pytest.param(disk_full, (EXIT_USER_ERROR, EXIT_USER_ERROR),
+                 ("error: run/last.pth: cannot be written (No space left", ""), marks=pytest.mark.slow)])
 def test_one_that_fails_leaves_none_hanging_and_the_last_checkpoint_whole(fault, codes, texts):
     expected = alone()
     assert tuple(run_together(2, arguments(), fault)) == codes, said(2)

@@ -73,7 +73,7 @@ def wait_for(path: Path, is_running: Callable[[], bool], seconds: float) -> None
         pass
 
 
-@pytest.mark.parametrize("written", [LAST, BEST])
+@pytest.mark.parametrize("written", [LAST, pytest.param(BEST, marks=pytest.mark.slow)])
 def test_killed_while_a_checkpoint_is_written_and_at_another_moment(written):
     whole = begin(0, 1, 0, arguments("whole"))
     whole.join()
