@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from backline.layers.attention import Dropout, KeysValues, Memory, normed_key, normed_query, rotate
+from backline.layers.attention import Dropout, KeysValues, normed_key, normed_query, rotate
 from backline.layers.cache import KeyValueCache
 from backline.layers.config import CHAIN_FACTOR, CONTROL_GAIN, TIME_FIELDS, ModelConfig
 from backline.layers.positions import note_rotation, sinusoids, time_rotation
@@ -51,17 +51,7 @@ class Attention(nn.Module):
         cache: KeyValueCache | None,
         layer: int,
     ) -> Tensor:
-        """(B, T, D) from (B, T, D); see `attended`."""
-        return self.to_out(self.attended(x, rotation, cache, layer))
-
-    def attended(
-        self,
-        x: Tensor,
-        rotation: Tensor | None,
-        cache: KeyValueCache | None,
-        layer: int,
-    ) -> Tensor:
-        """(B, T, D) weighted sums of the values, all heads side by side.
+        """(B, T, D) from (B, T, D).
 
         Args:
             x: (B, T, D).
@@ -78,10 +68,10 @@ class Attention(nn.Module):
         if rotation is not None:
             query = rotate(query, rotation)
             key = rotate(key, rotation)
-        memory: Memory = KeysValues(key, value)
+        memory = KeysValues(key, value)
         if cache is not None:
             memory = cache.extend(layer, key, value)
-        return memory.attend(query, self.dropout)
+        return self.to_out(memory.attend(query, self.dropout))
 
 
 class LateAttention(nn.Module):
@@ -110,13 +100,8 @@ class LateAttention(nn.Module):
         key = rotate(key, rotation)
         return KeysValues(key, value)
 
-    def forward(self, x: Tensor, rotation: Tensor, memory: Memory) -> Tensor:
-        """(B, T, D) from (B, T, D); see `attended`."""
-        attended = self.attended(x, rotation, memory)
-        return self.to_out(attended)
-
-    def attended(self, x: Tensor, rotation: Tensor, memory: Memory) -> Tensor:
-        """(B, T, D) weighted sums of the values, all heads side by side.
+    def forward(self, x: Tensor, rotation: Tensor, memory: KeysValues) -> Tensor:
+        """(B, T, D) from (B, T, D).
 
         Args:
             x: (B, T, D) states of the notes whose onset is chosen.
@@ -128,7 +113,7 @@ class LateAttention(nn.Module):
         query = query.transpose(1, 2)                        # (B, H, T, C)
         if self.qk_norm:
             query = normed_query(query)
-        return memory.attend(rotate(query, rotation), self.dropout)
+        return self.to_out(memory.attend(rotate(query, rotation), self.dropout))
 
 
 class Block(nn.Module):
@@ -316,7 +301,7 @@ class TrunkOutput(NamedTuple):
     """The trunk's output for the notes read so far."""
 
     states: Tensor  # (B, T, D)
-    memory: list[Memory]  # for each late block, keys and values of the notes read
+    memory: list[KeysValues]  # for each late block, keys and values of the notes read
 
 
 class PooledTransformer(nn.Module):
@@ -418,7 +403,7 @@ class PooledTransformer(nn.Module):
         for layer, block in enumerate(self.blocks):
             x = block(x, rotation, cache, layer)
         states = self.out_norm(x)
-        memory: list[Memory] = []
+        memory: list[KeysValues] = []
         if self.late_blocks:
             known = torch.cat([states, entered], -1)         # (B, T, 2·D)
             memory = self._remember(ids, known, cache)
@@ -450,7 +435,7 @@ class PooledTransformer(nn.Module):
     def _remember(self,
                   ids: Tensor,
                   known: Tensor,
-                  cache: KeyValueCache | None) -> list[Memory]:
+                  cache: KeyValueCache | None) -> list[KeysValues]:
         """What each late block sees of the notes read, those in `cache` among them.
 
         Args:
@@ -459,7 +444,7 @@ class PooledTransformer(nn.Module):
         """
         rotation = time_rotation(ids, self.config)
         rotation = rotation.to(known.dtype)
-        memory: list[Memory] = []
+        memory: list[KeysValues] = []
         for layer, block in enumerate(self.late_blocks, len(self.blocks)):
             attention = block.attention
             assert isinstance(attention, LateAttention)
@@ -547,7 +532,7 @@ class PooledTransformer(nn.Module):
         self,
         x: Tensor,
         onset: Tensor,
-        memory: Sequence[Memory],
+        memory: Sequence[KeysValues],
         chords: Tensor | None,
     ) -> Tensor:
         """The late layers: look from the next note's onset at the notes read.

@@ -92,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 print(f"from other machines: http://{other}/?token={token}", flush=True)
         if args.browser:
             webbrowser.open(address)
-        with contextlib.suppress(KeyboardInterrupt):  # is how one ends it
+        with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C is how people end it
             server.made_server(studio, hosts, token).run(sockets=[sock])
     return 0
 

@@ -125,6 +125,37 @@ def write_bytes(path: Path, data: bytes, make_parents: bool = True) -> None:
         file.write(data)
 
 
+def write_new_file(path: Path, data: bytes) -> bool:
+    """Write `data` to `path`, all of it or nothing; False if a file stands there, which stays."""
+    make_folder(path.parent)
+    with _temporary_file(path.with_name(f".{path.name}")) as file:
+        file.write(data)
+        file.close()
+        part = Path(file.name)
+        try:
+            put_new(part, path)
+        except FileExistsError:
+            return False
+        finally:
+            part.unlink(missing_ok=True)
+    return True
+
+
+def put_new(part: Path, place: Path) -> None:
+    """Give a finished file the name `place`. Raises FileExistsError if that is taken."""
+    try:
+        os.link(part, place)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links
+        os.close(os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
+        try:
+            part.replace(place)
+        except BaseException:
+            place.unlink()
+            raise
+
+
 def json_bytes(data: Any) -> bytes:
     """`data` as JSON.
 

@@ -10,12 +10,13 @@ L places in the cache.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 
 import numpy as np
 
 from backline.engine.onnx_writer import CONTRIBUTED, Graph
-from backline.engine.positions import time_table, trunk_table
+from backline.engine.positions import index_table, time_table
 from backline.layers.config import QK_GAIN, TIME_FIELDS, ModelConfig
 from backline.music.vocab import FIELDS
 
@@ -45,6 +46,12 @@ class Layers:
         self.config = config
         self.weights = weights
         self.is_rounded = dtype == "int8"
+
+    @functools.cached_property
+    def time_table(self) -> tuple[str, str]:
+        """Cosines and sines by musical time."""
+        cosines, sines = time_table(self.config)
+        return self.graph.constant(cosines), self.graph.constant(sines)
 
     # ------------------------------------------------------------ parts of layers
 
@@ -191,7 +198,7 @@ def _blocks(layers: Layers, x: str, caches: Caches) -> str:
     """(B, T, D) the trunk's states."""
     graph = layers.graph
     config = layers.config
-    table = rotation_table(graph, config)
+    table = rotation_table(layers)
     places = graph.input("places", ("B", "T"), "int64") if table else ""
     normed = layers.norm(x, "blocks.0.attention_norm")
     for layer, cache in caches.of_layer.items():
@@ -225,19 +232,22 @@ def _rest_of_block(layers: Layers, x: str, attended: str, name: str,
     return layers.normed_sum(x, fed_forward, bias, next_norm)
 
 
-def rotation_table(graph: Graph, config: ModelConfig) -> tuple[str, str] | None:
+def rotation_table(layers: Layers) -> tuple[str, str] | None:
     """Cosines and sines by the places of notes in the trunk; None: nothing is rotated.
 
     Where two things turn a pair, index and time, the table is worked out for the notes of each call.
     """
+    graph = layers.graph
+    config = layers.config
     if config.positions == "sinusoidal":
         return None
-    table = trunk_table(config)
-    if table is None:
-        width = config.head_width // 2
-        return (graph.input("cosines", ("N", width)), graph.input("sines", ("N", width)))
-    cosines, sines = table
-    return graph.constant(cosines), graph.constant(sines)
+    if config.positions == "metre":
+        return layers.time_table
+    if config.positions == "rotary":
+        cosines, sines = index_table(config)
+        return graph.constant(cosines), graph.constant(sines)
+    width = config.head_width // 2
+    return graph.input("cosines", ("N", width)), graph.input("sines", ("N", width))
 
 
 def _predict_first(layers: Layers, states: str) -> None:
@@ -262,7 +272,7 @@ def _remember(layers: Layers, states: str, entered: str) -> None:
     width = config.d_model
     times = graph.input("times", ("B", "T"), "int64")
     known = graph.node("Concat", states, entered, axis=-1)   # (B, T, 2·D)
-    table = _time_constants(graph, config)
+    table = layers.time_table
     n_early = config.n_layers - config.late_layers
     for late in range(config.late_layers):
         weight = layers.weights[f"late_blocks.{late}.attention.to_kv.weight"]
@@ -271,11 +281,6 @@ def _remember(layers: Layers, states: str, entered: str) -> None:
         key = layers.rotated(key, times, table)
         graph.output(f"new_keys{n_early + late}", key, ("B", "T", width))
         graph.output(f"new_values{n_early + late}", value, ("B", "T", width))
-
-
-def _time_constants(graph: Graph, config: ModelConfig) -> tuple[str, str]:
-    cosines, sines = time_table(config)
-    return graph.constant(cosines), graph.constant(sines)
 
 
 # ---------------------------------------------------------------- choices
@@ -347,7 +352,7 @@ def _looked_back(layers: Layers, seen: str) -> str:
     n_early = config.n_layers - config.late_layers
     caches = Caches(graph, config, range(n_early, config.n_layers))
     times = graph.input("times", ("B", 1), "int64")
-    table = _time_constants(graph, config)
+    table = layers.time_table
     x = graph.node("Unsqueeze", seen, graph.constant(np.array([1], np.int64)))  # (B, 1, D)
     if config.controls:
         x = graph.node("Add", x, graph.input("chord", ("B", 1, width)))

@@ -37,15 +37,8 @@ def music_time(bars: np.ndarray, start_pos: np.ndarray, steps_per_bar: int) -> n
 # ---------------------------------------------------------------- tables
 
 
-def trunk_table(config: ModelConfig) -> Table | None:
-    """How queries and keys of the trunk are rotated, by index or by musical time.
-
-    None for "music_time", which turns pairs by both.
-    """
-    if config.positions == "metre":
-        return time_table(config)
-    if config.positions == "music_time":
-        return None
+def index_table(config: ModelConfig) -> Table:
+    """How a note is rotated at each place in the context, for "rotary" positions."""
     index = np.arange(config.block_size + 1)
     return _table(index, frequencies(config.head_width // 2))
 

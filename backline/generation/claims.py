@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
-from backline.common.files import make_folder
+from backline.common.files import make_folder, put_new
 
 SONG_FILE = re.compile(r"(\d+)(-\w+\.mid|\.mid|\.png|\.wav)|\.(\d+)\.unfinished", re.IGNORECASE)
 STEM = re.compile(r"(\d+)-\w+\.mid")
@@ -43,6 +43,11 @@ def next_number(folder: Path) -> int:
 def _numbers_in_front(names: Iterable[str]) -> set[int]:
     matches = filter(None, map(NUMBER_IN_FRONT.match, names))
     return {int(match[1]) for match in matches}
+
+
+def endings_of(part_names: Iterable[str]) -> list[str]:
+    """The name endings of the files that may go with a song, its own last."""
+    return [*(f"-{name}.mid" for name in part_names), *BESIDE_SONGS, ".mid"]
 
 
 def song_of(path: Path) -> Path:
@@ -73,7 +78,7 @@ def write_new(folder: Path, files: Mapping[str, bytes]) -> int:
                 others = {path.name for path in folder.iterdir()} - {claim.name}
                 if number not in _numbers_in_front(others):
                     _write(claim, number, files)
-                    _put(claim, number, files, _put_new)
+                    _put(claim, number, files, put_new)
                     return number
         except FileExistsError:  # another run has the number, or somebody puts such a file there
             pass
@@ -166,18 +171,3 @@ def _put(claim: Path,
                 if os.path.samestat(place.stat(), stat):
                     place.unlink()
         raise
-
-
-def _put_new(part: Path, place: Path) -> None:
-    """Give a file its name. Raises FileExistsError if that is taken."""
-    try:
-        os.link(part, place)
-    except FileExistsError:
-        raise
-    except OSError:  # a file system without hard links
-        os.close(os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
-        try:
-            part.replace(place)
-        except BaseException:
-            place.unlink()
-            raise

@@ -300,16 +300,6 @@ class Rules:
                 or (time < next_bar and history.in_bar[p] >= self.max_per_bar[p])
                 or (p in self.monophonic and time < history.rings_until[p])]
 
-    def mask(self,
-             family: int,
-             chosen: dict[int, int],
-             spans: list[TimeSpan],
-             may_end: bool) -> np.ndarray:
-        """(V_f,) bool: the ids of `family` from which a valid note can be completed; see `allow`."""
-        allowed = np.zeros(self.vocabulary.sizes[family], bool)
-        self.allow(allowed, family, chosen, spans, may_end)
-        return allowed
-
     def allow(
         self,
         allowed: np.ndarray,

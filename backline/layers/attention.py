@@ -6,7 +6,7 @@ Shapes: B batch, T notes, L notes seen, D residual width, H heads, C width of a 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -66,15 +66,8 @@ def rotate(x: Tensor, rotation: Tensor) -> Tensor:
     return torch.cat([rotated_first, rotated_second], dim=-1)
 
 
-class Memory(Protocol):
-    """Keys and values of notes read, kept in one form or another, and which of them a note sees."""
-
-    def attend(self, query: Tensor, dropout: Dropout) -> Tensor:
-        """(B, T, D) weighted sums of the values, from (B, H, T, C) queries."""
-
-
 class KeysValues(NamedTuple):
-    """Keys and values as they are: a `Memory`."""
+    """Keys and values of notes read, and which of them a note sees."""
 
     keys: Tensor  # (B, H, L, C)
     values: Tensor  # (B, H, L, C)

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from backline.layers.attention import KeysValues, Memory
+from backline.layers.attention import KeysValues
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,22 +47,13 @@ class KeyValueCache:
         dtype: torch.dtype,
     ) -> None:
         """An empty cache; `shape` is (B, H, capacity, C)."""
-        self.layers = [self._empty_layer(shape, device, dtype)
+        self.layers = [(torch.zeros(shape, device=device, dtype=dtype),
+                        torch.zeros(shape, device=device, dtype=dtype))
                        for _ in range(n_layers)]
         self.lengths = [0] * shape[0]
         self.capacity = shape[2]
         self.device = device
         self.step: Step | None = None  # between `begin` and `end`
-
-    def _empty_layer(
-        self,
-        shape: tuple[int, int, int, int],
-        device: torch.device,
-        dtype: torch.dtype,
-    ) -> tuple[Tensor, Tensor]:
-        keys = torch.zeros(shape, device=device, dtype=dtype)
-        values = torch.zeros(shape, device=device, dtype=dtype)
-        return keys, values
 
     # ------------------------------------------------------------ new notes
 
@@ -84,7 +75,7 @@ class KeyValueCache:
         self.step = Step(index, places, visible, 0, end)
         return self.step
 
-    def extend(self, layer: int, key: Tensor, value: Tensor) -> Memory:
+    def extend(self, layer: int, key: Tensor, value: Tensor) -> KeysValues:
         """Add (B, H, T, C) keys and values to one layer; returns what its new notes see."""
         assert self.step is not None
         start = self.step.start
@@ -117,7 +108,7 @@ class KeyValueCache:
         slots = torch.arange(max(self.lengths), device=self.device)  # (L,)
         return slots < lengths[:, None, None, None]
 
-    def held(self, layer: int, visible: Tensor | None) -> Memory:
+    def held(self, layer: int, visible: Tensor | None) -> KeysValues:
         """What one layer holds of all notes read.
 
         Args:

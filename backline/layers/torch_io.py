@@ -15,7 +15,6 @@ import torch
 from backline.common.errors import UserError
 from backline.common.files import check_file
 
-LARGE_FOR_MPS = 30_000_000  # parameters
 
 def load_plain(path: Path, mmap: bool = False, content: bytes | None = None) -> Any:
     """`torch.load` of tensors and plain data. Code in the file never runs.
@@ -50,17 +49,6 @@ def load_plain(path: Path, mmap: bool = False, content: bytes | None = None) -> 
 def _first_byte(path: Path) -> bytes:
     with open(path, "rb") as file:
         return file.read(1)
-
-
-def playing_device(name: str, n_parameters: int) -> torch.device:
-    """As `pick_device`, for a model that plays note by note; "auto" takes mps for large ones alone.
-
-    Starting work on mps costs more than a small model's note on the CPU (pytorch issue 82707).
-    """
-    device = pick_device(name)
-    if name == "auto" and device.type == "mps" and n_parameters < LARGE_FOR_MPS:
-        return torch.device("cpu")
-    return device
 
 
 def pick_device(name: str) -> torch.device:

@@ -86,7 +86,7 @@ def write_page(folder: Path, vocabulary: Vocabulary) -> Path:
     path = folder / PAGE_NAME
     check_page(path)
     for _ in range(PAGE_TRIES):
-        songs = _numbered_songs(folder)
+        songs = numbered_songs(folder)
         ideas = _readable(list(songs), vocabulary)
         if ideas:
             plural = "s" if len(ideas) > 1 else ""
@@ -95,7 +95,7 @@ def write_page(folder: Path, vocabulary: Vocabulary) -> Path:
             if any(idea["others"] for idea in ideas):
                 data["parts"].append({"name": OTHERS, "other": True})
             write_bytes(path, page_bytes(data | {"ideas": ideas}))
-        if _numbered_songs(folder) == songs:
+        if numbered_songs(folder) == songs:
             break
         # Another run wrote a song meanwhile, and maybe a page with it, which this one replaced.
     if not ideas:
@@ -104,7 +104,7 @@ def write_page(folder: Path, vocabulary: Vocabulary) -> Path:
     return path
 
 
-def _numbered_songs(folder: Path) -> dict[Path, int]:
+def numbered_songs(folder: Path) -> dict[Path, int]:
     """The songs of a folder by number, and when they were last changed, in nanoseconds."""
     found = {}
     for path in folder.iterdir():

@@ -25,8 +25,8 @@ def first_release(notes: np.ndarray) -> np.ndarray:
 
 
 def first_releases(line: np.ndarray,
-                    onset: np.ndarray,
-                    end: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+                   onset: np.ndarray,
+                   end: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """End each note at the first note-off of its pitch after its onset.
 
     MIDI readers pair overlapping notes of one pitch first in, first out; what sounds ends at the

@@ -53,7 +53,7 @@ SWITCHES = {
     "check_copies": "--check-copies",
 }
 PROMPT = "prompt"  # the field with the id of the song that the form is about
-LONGEST_TEXT = 1000  # characters
+LONGEST_FIELD = 1000  # characters
 MOST_SONGS = BATCH  # of one wish: they grow together
 
 
@@ -114,8 +114,8 @@ def _text(value: object, field: str) -> str:
     if not isinstance(value, str) and not is_number:
         raise FormError(f"{field}: must be a text or a number", field)
     text = str(value).strip()
-    if len(text) > LONGEST_TEXT or not text.isprintable():
-        raise FormError(f"{field}: at most {LONGEST_TEXT} characters, on one line", field)
+    if len(text) > LONGEST_FIELD or not text.isprintable():
+        raise FormError(f"{field}: at most {LONGEST_FIELD} characters, on one line", field)
     return text
 
 

@@ -13,7 +13,6 @@ Where an idea came from is not kept twice: each song says which song it was made
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import re
 from collections.abc import Iterator
@@ -21,10 +20,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from backline.common.errors import UserError
-from backline.common.files import file_hash, json_bytes, make_folder, read_json_object, write_bytes
-from backline.generation.claims import write_new
+from backline.common.files import (
+    file_hash,
+    json_bytes,
+    make_folder,
+    read_json_object,
+    size_and_mtime,
+    write_bytes,
+    write_new_file,
+)
+from backline.generation.claims import endings_of, write_new
 from backline.generation.recipes import EDIT_BEGINNING
-from backline.listening.ideas_page import idea_data
+from backline.listening.ideas_page import idea_data, numbered_songs
 from backline.music.midi_chunks import MIDI_SUFFIXES
 from backline.music.midi_tracks import read_tracks, text_of
 from backline.music.vocab import Vocabulary
@@ -33,7 +40,6 @@ SIDECAR = "studio.json"
 SIDECAR_FORMAT = "backline-studio"
 SIDECAR_VERSION = 1
 GIVEN, BIN = "given", "bin"
-SONG = re.compile(r"(\d+)\.mid")
 HASH_DIGITS = 12  # of an idea's id
 LONGEST_TEXT = {"name": 80, "note": 500}  # characters
 UNSAFE = re.compile(r"[^\w \-.()+#&]+")  # in the name of a dropped file
@@ -66,14 +72,6 @@ class Idea(NamedTuple):
         return str(self.data["title"])
 
 
-@dataclasses.dataclass(frozen=True)
-class _Stamp:
-    """By which a file that changed is known."""
-
-    changed: int
-    size: int
-
-
 class StudioFolder:
     """Ideas, given songs, the bin, and what people wrote on them.
 
@@ -89,14 +87,14 @@ class StudioFolder:
         self.bin = folder / BIN
         self.kept = read_sidecar(folder / SIDECAR)
         self.unreadable: dict[str, str] = {}
-        self._read: dict[Path, tuple[_Stamp, Idea]] = {}
+        self._read: dict[Path, tuple[tuple[int, int], Idea]] = {}  # size and time, to know changes by
 
     # ---------------------------------------------------------- ideas
 
     def ideas(self) -> list[Idea]:
         """All that can be shown: given songs by name, then numbered ones by number."""
         given = self._given_songs()
-        numbered = self._numbered_songs(self.folder)
+        numbered = numbered_songs(self.folder)
         found = []
         self.unreadable = {}
         for path in [*given, *numbered]:
@@ -127,16 +125,8 @@ class StudioFolder:
                       for path in self.given.iterdir()
                       if path.suffix.lower() in MIDI_SUFFIXES and path.is_file())
 
-    @staticmethod
-    def _numbered_songs(folder: Path) -> list[Path]:
-        if not folder.is_dir():
-            return []
-        numbered = [path for path in folder.iterdir() if SONG.fullmatch(path.name)]
-        return sorted(numbered, key=lambda path: (int(path.stem), path.name))
-
     def _idea(self, path: Path) -> Idea:
-        stat = path.stat()
-        stamp = _Stamp(stat.st_mtime_ns, stat.st_size)
+        stamp = size_and_mtime(path)
         known = self._read.get(path)
         if known and known[0] == stamp:
             return known[1]
@@ -172,19 +162,25 @@ class StudioFolder:
                 raise UserError(f"{name:.40}: must be a name, a note or a star")
             if len(value) > LONGEST_TEXT[name]:
                 raise UserError(f"{name}: at most {LONGEST_TEXT[name]} characters; shorten it")
-        own = self.kept.get(hash_, {})
-        before = {name: own.get(name, False if name == "star" else "") for name in change}
-        self._write(self.kept | {hash_: own | change})
-        return before
+        own = self._change(hash_, change)
+        return {name: own.get(name, False if name == "star" else "") for name in change}
 
     def remember(self, hash_: str, said: list[str]) -> None:
         """Write on a song what is to be said about how it was made, a line each."""
-        own = self.kept.get(hash_, {})
-        self._write(self.kept | {hash_: own | {"said": said}})
+        self._change(hash_, {"said": said})
 
-    def _write(self, kept: dict[str, dict[str, Any]]) -> None:
-        write_bytes(self.folder / SIDECAR, sidecar_bytes(kept))
+    def _change(self, hash_: str, change: dict[str, Any]) -> dict[str, Any]:
+        """Write something on a song; returns all that was written on it before.
+
+        The file is read first: another studio may have written to it.
+        """
+        path = self.folder / SIDECAR
+        kept = read_sidecar(path)
+        own = kept.get(hash_, {})
+        kept[hash_] = own | change
+        write_bytes(path, sidecar_bytes(kept))
         self.kept = kept
+        return own
 
     def name_of(self, idea: Idea) -> str:
         """The name that somebody gave it, else its title."""
@@ -194,7 +190,7 @@ class StudioFolder:
 
     def binned(self) -> list[Path]:
         """The songs in the bin, by number."""
-        return self._numbered_songs(self.bin)
+        return list(numbered_songs(self.bin)) if self.bin.is_dir() else []
 
     def binned_hashes(self) -> list[str]:
         """The hashes of the songs in the bin, by number."""
@@ -208,15 +204,29 @@ class StudioFolder:
             write_new(self.bin, {".mid": idea.path.read_bytes()})
             idea.path.unlink()
             return
-        _move(self.folder, idea.number, self.bin)
+        self._move(self.folder, idea.number, self.bin)
 
     def take_back(self, hash_: str) -> Path:
         """Move an idea from the bin to the folder; its path. Raises IdeaGoneError."""
         for path in self.binned():
             if file_hash(path) == hash_:
-                number = _move(self.bin, int(path.stem), self.folder)
+                number = self._move(self.bin, int(path.stem), self.folder)
                 return self.folder / f"{number}.mid"
         raise IdeaGoneError("this idea is not in the bin any more; it may be back already")
+
+    def _move(self, folder: Path, number: int, to: Path) -> int:
+        """Move the files of a numbered song to the next free number elsewhere; returns that.
+
+        They are copied first, and the whole song goes before its stems. Files of other names stay,
+        whatever their number.
+        """
+        places = {ending: folder / f"{number}{ending}"
+                  for ending in endings_of(self.vocabulary.part_names)}
+        files = {ending: path.read_bytes() for ending, path in places.items() if path.is_file()}
+        new_number = write_new(to, files)
+        for ending in reversed(files):
+            places[ending].unlink(missing_ok=True)
+        return new_number
 
     # ---------------------------------------------------------- given songs
 
@@ -225,39 +235,21 @@ class StudioFolder:
 
         One that is there with the same bytes is not kept twice; no file is replaced.
         """
-        make_folder(self.given)
         stem = safe_name(name)
         for path in _free_names(self.given, stem, ".mid"):
             if path.is_file() and path.read_bytes() == data:
                 return path
-            if _write_new_file(path, data):
+            if write_new_file(path, data):
                 break
         for stem_name, stem_data in (stems or {}).items():
             folder = path.with_suffix("")
-            make_folder(folder)
             for place in _free_names(folder, safe_name(stem_name), ".mid"):
-                if _write_new_file(place, stem_data):
+                if write_new_file(place, stem_data):
                     break
         return path
 
 
 # ---------------------------------------------------------------- files
-
-
-def _move(folder: Path, number: int, to: Path) -> int:
-    """Move the files of a numbered song to the next free number elsewhere; returns that.
-
-    They are copied first, and the whole song goes before its stems.
-    """
-    whole = f"{number}.mid"
-    beside = re.compile(rf"{number}(-\w+\.mid|\.png|\.wav)")
-    names = sorted(path.name for path in folder.iterdir() if beside.fullmatch(path.name))
-    files = {name.removeprefix(str(number)): (folder / name).read_bytes()
-             for name in [*names, whole]}
-    new_number = write_new(to, files)
-    for name in [whole, *names]:
-        (folder / name).unlink(missing_ok=True)
-    return new_number
 
 
 def safe_name(name: str) -> str:
@@ -275,21 +267,6 @@ def _free_names(folder: Path, stem: str, suffix: str) -> Iterator[Path]:
     while True:
         yield folder / f"{stem} {number}{suffix}"
         number += 1
-
-
-def _write_new_file(path: Path, data: bytes) -> bool:
-    """Write a file of a name that is free; False if it is taken."""
-    try:
-        file = open(path, "xb")  # noqa: SIM115 (closed below; the error to catch is that of opening)
-    except FileExistsError:
-        return False
-    try:
-        with file:
-            file.write(data)
-    except OSError:
-        path.unlink(missing_ok=True)  # half a file is none
-        raise
-    return True
 
 
 def read_edit(path: Path) -> dict[str, Any] | None:

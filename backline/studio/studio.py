@@ -57,7 +57,7 @@ class Studio:
         self.folder = StudioFolder(folder, self.vocabulary)
         self.lock = threading.RLock()
         self.hub = Hub()
-        self.told: dict[str, bytes] = {}  # by id, what pages know of each idea
+        self.told: dict[str, dict[str, Any]] = {}  # by id, what is written on the ideas that pages know
         self.undoable: list[Step] = []
         self.redoable: list[Step] = []
         self.worker = Worker(self.folder, self.lock, self.hub.publish, self._wrote)
@@ -91,14 +91,14 @@ class Studio:
     def sync(self) -> None:
         """Tell the pages which ideas came, went or changed, whoever wrote or deleted their files."""
         with self.lock:
-            ideas = {idea.id: self.idea_data(idea) for idea in self._shown()}
-            marks = {id_: json_bytes(data) for id_, data in ideas.items()}
-            for id_ in self.told.keys() - marks.keys():
+            ideas = {idea.id: idea for idea in self._shown()}
+            written = {id_: self.folder.kept.get(idea.hash, {}) for id_, idea in ideas.items()}
+            for id_ in self.told.keys() - written.keys():
                 self.hub.publish({"type": "gone", "id": id_})
-            for id_, mark in marks.items():
-                if self.told.get(id_) != mark:
-                    self.hub.publish({"type": "idea", "idea": ideas[id_]})
-            self.told = marks
+            for id_, idea in ideas.items():  # an id says what is played
+                if self.told.get(id_) != written[id_]:
+                    self.hub.publish({"type": "idea", "idea": self.idea_data(idea)})
+            self.told = written
 
     def idea_data(self, idea: Idea) -> dict[str, Any]:
         """What a page shows of an idea."""
@@ -172,7 +172,6 @@ class Studio:
         parents = [idea.hash]
         name = self.folder.name_of(idea)
         operation = edit.get("operation")
-        said: str
         if operation == "move":
             selection = selection_of(edit, heard)
             semitones = _whole(edit.get("semitones"), "semitones")
@@ -349,12 +348,14 @@ def title_of(wish: Wish, name: str) -> str:
 
 
 def selection_of(wanted: dict[str, Any], heard: Heard) -> Selection:
-    """The bars and parts in a request; without parts, all that the song has."""
+    """The bars and parts in a request; all parts that the song has where it names none at all."""
     first = _whole(wanted.get("first"), "first")
     last = _whole(wanted.get("last"), "last")
-    parts = wanted.get("parts") or [name for name, voices in heard.song.voices.items() if voices]
+    parts = wanted.get("parts", [name for name, voices in heard.song.voices.items() if voices])
     if not isinstance(parts, list) or not all(isinstance(name, str) for name in parts):
         raise UserError("parts: must be a list of names of parts")
+    if not parts:
+        raise UserError("no part is selected; select one at least")
     return Selection(first, last, tuple(parts))
 
 

@@ -217,3 +217,11 @@ def test_an_output_never_replaces_its_input_even_by_force(tmp_path):
     with pytest.raises(UserError, match="would replace"):
         files.check_new([tmp_path / "x/../a.mid"], force=True, inputs=[tmp_path / "a.mid"])
     files.check_new([tmp_path / "a.mid"], force=True)
+
+
+def test_a_new_file_replaces_none_and_leaves_nothing_beside(tmp_path):
+    path = tmp_path / "folder" / "song.mid"
+    assert files.write_new_file(path, b"first")
+    assert not files.write_new_file(path, b"second")
+    assert path.read_bytes() == b"first"
+    assert list(path.parent.iterdir()) == [path]

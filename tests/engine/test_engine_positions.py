@@ -38,11 +38,11 @@ def test_tables_hold_what_torch_rotates_by(kind):
     index = torch.arange(ids.shape[1])[None]
     expected = in_torch.note_rotation(ids, index, config)[:, 0, 0].numpy()  # (2, T, C/2)
     times = positions.music_time(ids[0, :, BAR].numpy(), ids[0, :, START_POS].numpy(), config.steps_per_bar)
-    table = positions.trunk_table(config)
-    if table is None:
+    if kind == "music_time":
         found = positions.table_of_notes(index[0].numpy(), times, config)
     else:
-        places = times if kind == "metre" else index[0].numpy()
+        table, places = (positions.time_table(config), times) if kind == "metre" \
+            else (positions.index_table(config), index[0].numpy())
         found = table[0][places], table[1][places]
     np.testing.assert_allclose(np.stack(found), expected, atol=1e-5)
 

@@ -79,8 +79,8 @@ def test_the_whole_song_comes_last(tmp_path, monkeypatch, disk):
         plain(part, place)
         seen.append(place.name)
 
-    plain = claims._put_new
-    monkeypatch.setattr(claims, "_put_new", put_new)
+    plain = claims.put_new
+    monkeypatch.setattr(claims, "put_new", put_new)
     path = write_song(tmp_path, None, {"": b"song", "-drums": b"drums", "-bass": b"bass"}, {".png": b"picture"})
     assert path == tmp_path / "0.mid" and seen == ["0.png", "0-bass.mid", "0-drums.mid", "0.mid"]
 
@@ -133,7 +133,7 @@ def interrupted_at(step: int, function: Callable[..., None], after: bool) -> Cal
 @pytest.mark.parametrize("step", range(len(SONG)))
 def test_ctrl_c_leaves_the_folder_as_it_was(tmp_path, monkeypatch, disk, step, after):
     before = put(tmp_path, "0-my_idea.mid", "0.mid", "take.wav")
-    monkeypatch.setattr(claims, "_put_new", interrupted_at(step, claims._put_new, after))
+    monkeypatch.setattr(claims, "put_new", interrupted_at(step, claims.put_new, after))
     with pytest.raises(KeyboardInterrupt):
         write_new(tmp_path, SONG)
     assert content(tmp_path) == before

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, event, given, settings
 from hypothesis import strategies as st
+from masks import mask
 
 from backline.common.errors import UserError
 from backline.common.settings import config_from_dict, config_to_dict
@@ -205,8 +206,8 @@ def state_after(notes: list[Row], vocabulary: Vocabulary) -> History:
     return functools.reduce(lambda history, note: history.after(note, vocabulary), notes, History.nothing(vocabulary))
 
 
-def ids(mask: np.ndarray) -> set[int]:
-    return set(np.flatnonzero(mask).tolist())
+def ids(allowed: np.ndarray) -> set[int]:
+    return set(np.flatnonzero(allowed).tolist())
 
 
 # ---------------------------------------------------------------- masks
@@ -223,13 +224,13 @@ def test_masks_allow_exactly_what_leaves_a_valid_note_in_every_order(case, befor
     for order in ORDERS:
         if not valid:
             for may_end in (True, False):
-                assert ids(rules.mask(order[0], {}, spans, may_end)) == {EOS}
+                assert ids(mask(rules, order[0], {}, spans, may_end)) == {EOS}
             continue
         note, fitting, chosen = chance.choice(valid), valid, {}
         for family in order:
             expected = {other[family] for other in fitting}
-            assert ids(rules.mask(family, chosen, spans, may_end=False)) == expected
-            assert ids(rules.mask(family, chosen, spans, may_end=True)) == expected | (set() if chosen else {EOS})
+            assert ids(mask(rules, family, chosen, spans, may_end=False)) == expected
+            assert ids(mask(rules, family, chosen, spans, may_end=True)) == expected | (set() if chosen else {EOS})
             chosen[family] = note[family]
             fitting = [other for other in fitting if other[family] == note[family]]
 
@@ -273,7 +274,7 @@ def walk(case: Case, seed: int, willing: bool) -> list[Row]:
     while True:
         spans, chosen = rules.time_spans(history), {}
         for family in chance.choice(ORDERS):
-            allowed = ids(rules.mask(family, chosen, spans, rules.may_end(history)))
+            allowed = ids(mask(rules, family, chosen, spans, rules.may_end(history)))
             assert allowed  # within a note there is always something left
             chosen[family] = chance.choice(sorted(allowed if willing else allowed - {EOS} or allowed))
             if chosen[family] == EOS:
@@ -316,24 +317,24 @@ def test_a_note_of_the_only_voice_leaves_one_step_of_a_bar_that_needs_a_note(cha
     case = Case(RuleConfig(monophonic=("bass",), **changes), end_bar=end_bar, parts=("bass",), exact=exact)
     rules = case.rules()
     at = {BAR: FIRST_ID, START_POS: FIRST_ID + 3}
-    assert max(ids(rules.mask(NOTE_DUR, at, rules.time_spans(History.nothing(rules.vocabulary)), False))) == (
+    assert max(ids(mask(rules, NOTE_DUR, at, rules.time_spans(History.nothing(rules.vocabulary)), False))) == (
         FIRST_ID + longest - 1)
     left = rules.time_spans(state_after([row(0, 3, longest, "bass", 47)], rules.vocabulary))
-    assert ids(rules.mask(START_POS, {}, left, False)) == ({EOS} if longest > 4 else {FIRST_ID + 3})
+    assert ids(mask(rules, START_POS, {}, left, False)) == ({EOS} if longest > 4 else {FIRST_ID + 3})
 
 
 def test_a_prompt_that_rings_through_all_that_is_left_ends_the_song():
     rules = Case(RuleConfig(monophonic=("bass",)), end_bar=2, parts=("bass",), exact=True).rules()
     spans = rules.time_spans(state_after([row(0, 3, 5, "bass", 47)], rules.vocabulary))
     for family in range(4):
-        assert ids(rules.mask(family, {}, spans, may_end=False)) == {EOS}
+        assert ids(mask(rules, family, {}, spans, may_end=False)) == {EOS}
 
 
 def test_a_song_of_which_all_is_made_and_without_rules_can_be_any():
     rules = Case(RuleConfig()).rules()
     spans = rules.time_spans(History.nothing(rules.vocabulary))
     for family, size in enumerate(rules.vocabulary.sizes):
-        assert ids(rules.mask(family, {}, spans, may_end=False)) == set(range(FIRST_ID, size))
+        assert ids(mask(rules, family, {}, spans, may_end=False)) == set(range(FIRST_ID, size))
     assert rules.last_bar_id == rules.vocabulary.sizes[BAR] - 1
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from masks import mask
 from random_songs import random_song
 
 from backline.common.errors import UserError
@@ -62,7 +63,7 @@ def longest_at_the_end(task: Task) -> int:
     """How many steps a note may last that begins with the last step of the last bar."""
     at = {BAR: task.rules.last_bar_id, START_POS: FIRST_ID + STEPS - 1}
     spans = task.rules.time_spans(History.nothing(VOCABULARY).after([FIRST_ID] * 4, VOCABULARY))
-    return int(np.flatnonzero(task.rules.mask(NOTE_DUR, at, spans, may_end=False))[-1]) - FIRST_ID + 1
+    return int(np.flatnonzero(mask(task.rules, NOTE_DUR, at, spans, may_end=False))[-1]) - FIRST_ID + 1
 
 
 def error_of(**wish) -> str:

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from backline.common.errors import UserError
-from backline.layers.torch_io import LARGE_FOR_MPS, pick_device, playing_device
+from backline.generation.loading import LARGE, playing_device
+from backline.layers.torch_io import pick_device
 
 
 def give_devices(monkeypatch, n_cuda: int = 0, mps: bool = False) -> None:
@@ -40,8 +41,10 @@ def test_a_device_that_is_not_there(monkeypatch, n_cuda, name, text):
 
 
 @pytest.mark.parametrize(("n_cuda", "mps", "name", "n_parameters", "device"), [
-    (0, True, "auto", LARGE_FOR_MPS - 1, "cpu"), (0, True, "auto", LARGE_FOR_MPS, "mps"), (0, True, "mps", 1, "mps"),
-    (1, True, "auto", 1, "cuda"), (0, False, "auto", LARGE_FOR_MPS, "cpu")])
-def test_a_small_model_plays_on_the_cpu_rather_than_on_mps(monkeypatch, n_cuda, mps, name, n_parameters, device):
+    (0, True, "auto", LARGE - 1, "cpu"), (0, True, "auto", LARGE, "mps"), (0, True, "mps", 1, "mps"),
+    (1, True, "auto", 1, "cpu"), (1, True, "auto", LARGE, "cuda"), (1, True, "cuda", 1, "cuda"),
+    (0, False, "auto", LARGE, "cpu"), (1, True, "cpu", LARGE, "cpu")])
+def test_a_small_model_plays_on_the_cpu_unless_another_device_is_named(monkeypatch, n_cuda, mps, name, n_parameters,
+                                                                       device):
     give_devices(monkeypatch, n_cuda, mps)
-    assert playing_device(name, n_parameters) == torch.device(device)
+    assert playing_device(name, n_parameters) == device

@@ -12,7 +12,6 @@ from random_songs import random_song
 
 from backline.common.errors import UserError
 from backline.common.files import file_hash
-from backline.studio import folder as studio_folder
 from backline.studio.folder import IdeaGoneError, StudioFolder, safe_name
 
 
@@ -60,6 +59,18 @@ def test_what_comes_back_replaces_nothing(ideas, tmp_path):
     assert before.items() - files(tmp_path).items() == {item for item in before.items() if item[0].startswith("bin")}
 
 
+def test_a_person_s_files_stay_whatever_number_they_begin_with(ideas, tmp_path):
+    mine = {name: tmp_path / name for name in ("2-my_idea.mid", "2.txt", "2-drums.wav", "2 mix.mid")}
+    for name, path in mine.items():
+        path.write_bytes(name.encode())
+    gone = ideas.ideas()[2]
+    ideas.throw_away(gone)
+    assert all(path.read_bytes() == name.encode() for name, path in mine.items())
+    assert not any(path.read_bytes() == name.encode() for name in mine for path in (tmp_path / "bin").iterdir())
+    ideas.take_back(gone.hash)
+    assert all(path.read_bytes() == name.encode() for name, path in mine.items())
+
+
 def test_several_with_one_number_keep_apart_in_the_bin(ideas, tmp_path):
     hashes = set()
     for seed in range(3):
@@ -68,6 +79,23 @@ def test_several_with_one_number_keep_apart_in_the_bin(ideas, tmp_path):
         hashes.add(idea.hash)
         ideas.throw_away(idea)
     assert set(ideas.binned_hashes()) == hashes and len(hashes) == 3
+
+
+def test_two_studios_of_one_folder_lose_nothing_that_was_written(ideas, tmp_path):
+    other = StudioFolder(tmp_path, V)
+    one, two = ideas.ideas()[:2]
+    ideas.keep(one.hash, {"name": "verse"})
+    other.keep(two.hash, {"note": "too busy"})
+    ideas.keep(one.hash, {"star": True})
+    kept = StudioFolder(tmp_path, V).kept
+    assert kept == {one.hash: {"name": "verse", "star": True}, two.hash: {"note": "too busy"}}
+
+
+def test_what_somebody_damaged_meanwhile_is_not_replaced(ideas, tmp_path):
+    (tmp_path / "studio.json").write_text("{")
+    with pytest.raises(UserError, match=r"studio\.json: not valid JSON"):
+        ideas.keep(ideas.ideas()[0].hash, {"name": "verse"})
+    assert (tmp_path / "studio.json").read_text() == "{"
 
 
 @pytest.mark.parametrize("after", range(5))
@@ -171,30 +199,11 @@ def test_a_dropped_song_comes_back_by_its_name(ideas, tmp_path):
 
 
 def test_a_full_disk_leaves_no_half_file(ideas, tmp_path, monkeypatch):
-    def full(_file, _data):
+    def full(part, _place):
+        assert part.read_bytes() == b"MThd"
         raise OSError(28, "No space left on device")
 
-    class Full:
-        def __init__(self, path):
-            self.path = path
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *_):
-            return None
-
-        write = full
-
-    real = open
-
-    def fail(path, mode="r", *about, **more):
-        if mode != "xb":
-            return real(path, mode, *about, **more)
-        real(path, mode).close()
-        return Full(path)
-
-    monkeypatch.setattr(studio_folder, "open", fail, raising=False)
+    monkeypatch.setattr("backline.common.files.put_new", full)
     with pytest.raises(OSError, match="No space"):
         ideas.add_given("loop.mid", b"MThd")
     assert not list((tmp_path / "given").iterdir())

@@ -121,6 +121,7 @@ def test_edits_make_ideas_that_can_be_undone(served, song):
     {"operation": "take", "part": "drums", "into": "../0"}, {"operation": "take", "part": "../drums", "into": "SELF"},
     {"operation": "trim", "first": 1, "last": 2, "parts": ["kazoo"]},
     {"operation": "trim", "first": 1, "last": 2, "parts": 1},
+    {"operation": "trim", "first": 1, "last": 2, "parts": []},
 ])
 def test_edits_that_cannot_be_are_one_line_and_write_nothing(served, song, edit):
     edit = {name: song if value == "SELF" else value for name, value in edit.items()}

@@ -256,17 +256,25 @@ class IdeaCard extends Card {
     if (!answer.error) this.studio.ask.showCommand(answer.command);
   }
 
+  /** Whether no part is selected, which is said then. */
+  lacksParts() {
+    if (!this.pressed.length) this.say("No part is selected; select one at least.");
+    return !this.pressed.length;
+  }
+
   /** The selected parts, if they are not all. */
   some() {
     return this.pressed.length < this.present.length ? { make: this.pressed.join(",") } : {};
   }
 
   again() {
+    if (this.lacksParts()) return;
     const { first, last } = this.wanted();
     this.ask({ fill: `${first}-${last}`, ...this.some() });
   }
 
   goOn(bars) {
+    if (this.lacksParts()) return;
     this.ask({ bars, ...this.some() });
   }
 
