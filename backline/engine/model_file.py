@@ -47,9 +47,13 @@ def read_model_file(path: Path) -> ModelFile:
         raise UserError(f"{path}: damaged or not a safetensors file ({err}); copy or make it "
                         "again") from None
     header = _metadata(content)
-    if header.get("format") != RELEASE_FORMAT or header.get("version") != str(RELEASE_VERSION):
-        raise UserError(f"{path}: not a model released by this project (version {RELEASE_VERSION}); make "
-                        "one with release.py")
+    if header.get("format") != RELEASE_FORMAT:
+        raise UserError(f"{path}: not a model released by this project; make one with release.py")
+    version = header.get("version")
+    if version != str(RELEASE_VERSION):
+        raise UserError(f"{path}: not a model released by this project in a format that this version "
+                        f"reads ({version}, not {RELEASE_VERSION}); update Backline, or make one with "
+                        "release.py")
     settings, vocabulary_data, facts = (_json_object(header, key, path)
                                         for key in ("model_config", "vocabulary", "facts"))
     config, vocabulary = read_config(settings, vocabulary_data, path)
