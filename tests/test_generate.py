@@ -915,7 +915,7 @@ def test_bad_arguments(run, tmp_path, capsys, arguments, text):
     (["-p", "song.mid", "--given", "drums,bass,piano"], "names all parts"),
     (["-p", "song.mid", "-pi", "1", "--given", "bass"], "needs a song"),
     (["-p", "song.mid", "--given", "bass", "--fill", "2"], "--fill keeps all"),
-    (["-p", "song.mid", "--fill", "5"], "--fill 5-5: the song has 4 bars"),
+    (["-p", "song.mid", "--fill", "5"], "--fill 5: the song has 4 bars"),
     (["-p", "song.mid", "--fill", "3-9"], "--fill 3-9: the song has 4 bars"),
     (["-p", "song.mid", "--fill", "0-2"], "--fill 0-2"), (["-p", "song.mid", "--fill", "3-2"], "--fill 3-2"),
     (["-p", "song.mid", "--fill", "two"], "--fill two"), (["-p", "song.mid", "--fill", ""], "--fill "),

@@ -106,7 +106,7 @@ class Made(NamedTuple):
     velocities: for each part (N,) of them.
     parts: names of the parts that are made.
     first_step: where the first bar that is made begins.
-    hole_end: where the bars that are made anew end, in steps; 0: nothing is made anew.
+    holes: where each stretch of bars that are made anew begins and ends, in steps.
     dropped: names of parts of the song that are left out.
     n_bars: how many bars, counted from the first that the model hears, the song lasts at least.
     """
@@ -115,7 +115,7 @@ class Made(NamedTuple):
     velocities: Sequence[np.ndarray]
     parts: tuple[str, ...]
     first_step: int = 0
-    hole_end: int = 0
+    holes: tuple[tuple[int, int], ...] = ()
     dropped: tuple[str, ...] = ()
     n_bars: int = 0
 
@@ -148,7 +148,7 @@ def files_beside(given: GivenSong, made: Made, recipe: bytes) -> dict[str, bytes
 
 def _within_song(made: Made, vocabulary: Vocabulary) -> Made:
     """What is made; of bars made anew, no note rings on past the song's end and makes it longer."""
-    if not made.hole_end:
+    if not made.holes:
         return made
     last_step = made.n_bars * vocabulary.steps_per_bar
     notes = [np.minimum(own, [last_step, last_step, N_PITCHES]) for own in made.notes]
@@ -199,15 +199,15 @@ def _with_texts(midi: MidiTracks, texts: Sequence[bytes]) -> MidiTracks:
 def with_made_hole(given: GivenSong, made: Made) -> MidiTracks:
     """What stays of the song: all but the notes of bars that are made anew."""
     midi = given.midi
-    if not made.hole_end:
-        return midi
     voices = [voice for name in made.parts for voice in given.voices[name]]
+    for begin, end in made.holes:
 
-    def goes(_track: int, onset: Event) -> bool:
-        """Whether a note is heard in a bar that is made anew."""
-        return made.first_step <= given.step(onset.tick) < made.hole_end
+        def goes(_track: int, onset: Event, hole: tuple[int, int] = (begin, end)) -> bool:
+            """Whether a note is heard in the hole."""
+            return hole[0] <= given.step(onset.tick) < hole[1]
 
-    return with_hole(midi, voices, given.tick(made.first_step), given.tick(made.hole_end), goes)
+        midi = with_hole(midi, voices, given.tick(begin), given.tick(end), goes)
+    return midi
 
 
 def end_of_song(given: GivenSong, made: Made) -> int:
@@ -309,8 +309,9 @@ def _in_ticks(given: GivenSong, made: Made, index: int) -> np.ndarray:
     times = given.origin + given.ticks(notes[:, :2])
     in_ticks = np.column_stack([times, notes[:, 2]])
     kept = given.notes[index]
-    if made.hole_end:
-        kept = kept[kept[:, 0] >= given.tick(made.hole_end) - given.early]
+    for begin, end in made.holes:
+        onset = kept[:, 0] + given.early
+        kept = kept[(onset < given.tick(begin)) | (onset >= given.tick(end))]
     for row in in_ticks:
         is_later = (kept[:, 2] == row[2]) & (kept[:, 0] > row[0])
         row[1] = kept[is_later, 0].min(initial=row[1])

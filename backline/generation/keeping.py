@@ -62,7 +62,7 @@ def harmony_of(prompt: np.ndarray,
         first = 0
     if wish.fill:
         first = wish.fill[0] - 1 - unheard
-        end = wish.fill[1] - unheard
+        end = wish.fill[-1] - unheard
     n_more = max(WINDOW_BARS - (end - first), 0)  # a key takes more bars than chords do
     key_first = max(first - n_more, 0)
     key_end = min(max(key_first + WINDOW_BARS, end), n_bars)

@@ -9,6 +9,7 @@ from backline.generation.keeping import harmony_of
 from backline.generation.prompt import Prompt
 from backline.generation.session import Session
 from backline.generation.task import resting_parts
+from backline.generation.wish import bars_text, stretches_of
 from backline.music.vocab import BAR, FIRST_ID
 
 
@@ -41,8 +42,7 @@ def notices_about_bars(session: Session) -> list[str]:
     if session.wish.given and task.first_bar:
         notices.append(f"new notes begin with bar {task.first_bar + 1}, as the given parts do")
     if session.wish.fill and not plays_in(prompt, session.wish.fill):
-        first, last = session.wish.fill
-        bars = f"bar {first}" if first == last else f"bars {first}-{last}"
+        bars = bars_text(session.wish.fill)
         notices.append(f"no part plays in {bars}: nothing is replaced there")
     if prompt.given:
         for name in parts_on_used_channels(prompt.given, task.made):
@@ -51,8 +51,7 @@ def notices_about_bars(session: Session) -> list[str]:
     return notices
 
 
-def plays_in(prompt: Prompt, bars: Sequence[int]) -> bool:
-    """Whether a part of the prompt begins a note in the bars from the first to the last, from 1."""
-    first, last = bars
+def plays_in(prompt: Prompt, fill: Sequence[int]) -> bool:
+    """Whether a part of the prompt begins a note in the bars of `Wish.fill`."""
     bar = prompt.rows[:, BAR] - FIRST_ID + prompt.unheard + 1
-    return bool(((bar >= first) & (bar <= last)).any())
+    return any(((bar >= first) & (bar <= last)).any() for first, last in stretches_of(fill))

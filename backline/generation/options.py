@@ -173,7 +173,7 @@ def add_part_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--fill",
                        type=parse_bars,
                        metavar="BARS",
-                       help="replace these bars of the prompt, counted from 1: 5-8")
+                       help="replace these bars of the prompt, counted from 1: 5-8, or 2,5-8")
     group.add_argument("--bars",
                        type=int,
                        metavar="N",

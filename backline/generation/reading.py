@@ -58,7 +58,7 @@ class Asked(NamedTuple):
     """What is asked of a prompt.
 
     n_rows: how many of its first rows are kept, counting BOS; 0: all.
-    fill: the first and the last bar that are made anew, from 1; () for none.
+    fill: the bars that are made anew, as `Wish.fill` has them.
     n_new: how many bars are added after it.
     made: parts that are made to others; no track of the prompt has to play them.
     """

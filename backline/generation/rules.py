@@ -94,6 +94,7 @@ class Passage:
     """What of a song is made, and what is already there.
 
     end_bar, first_bar: notes are made in the bars from `first_bar` to before `end_bar`, from 0.
+    kept_bars: bars among these in which no note is made.
     parts: those that are made; () means all.
     exact: the last bar holds a note, whoever plays it, before the song may end.
     loop: no note rings on past the end.
@@ -108,6 +109,7 @@ class Passage:
 
     end_bar: int
     first_bar: int = 0
+    kept_bars: tuple[int, ...] = ()
     parts: Sequence[str] = ()
     exact: bool = False
     loop: bool = False
@@ -160,7 +162,8 @@ class Rules:
         self.limited_parts = [p for p, name in enumerate(vocabulary.part_names)
                               if name in {*config.max_chord, *config.max_per_bar, *config.monophonic}]
         self.chord_pitches = self._chord_pitches(passage.chords)
-        self.sounding_bars = frozenset((self.given[:, BAR] - FIRST_ID).tolist())
+        self.kept_bars = frozenset(passage.kept_bars)
+        self.sounding_bars = self.kept_bars.union((self.given[:, BAR] - FIRST_ID).tolist())
         self.gaps = self._gaps(range(passage.first_bar, passage.end_bar))
         # For each part, by the time at which a note begins: its longest duration in steps.
         self.longest = [self._longest(p).tolist() for p in range(len(vocabulary.parts))]
@@ -248,11 +251,14 @@ class Rules:
         ringing = [history.rings_until[p] for p in self.monophonic]
         held_until = [until for _, until in self.held]
         cuts = {begin, end, history.time + 1, next_bar, *ringing, *held_until}
+        for bar in self.kept_bars:
+            cuts |= {bar * steps, (bar + 1) * steps}
         if self.chord_pitches is not None:
             cuts |= set(range(begin - begin % self.half_bar, end, self.half_bar))
         inside = sorted(cut for cut in cuts if begin <= cut <= end)
         return [self._span(first, last, history, next_bar)
-                for first, last in itertools.pairwise(inside)]
+                for first, last in itertools.pairwise(inside)
+                if first // steps not in self.kept_bars]
 
     def _span(self, begin: int, end: int, history: History, next_bar: int) -> TimeSpan:
         """The span from `begin` to before `end`; the next bar begins at `next_bar`."""

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import functools
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from backline.common.settings import config_to_dict
-from backline.generation.session import GeneratedSong, Session
+
+if TYPE_CHECKING:
+    from backline.generation.session import GeneratedSong, Session
 
 LOG_NAME = "genconfigs.txt"
+RECORD = "\n{\n"  # how each record of ours begins; published ones are lines of text
 
 
 @dataclasses.dataclass
@@ -70,3 +74,43 @@ def log_run(folder: Path, record: dict[str, Any]) -> None:
     # In one write, so that entries of several runs do not mix.
     with open(folder / LOG_NAME, "ab", buffering=0) as file:
         file.write(entry.encode())
+
+
+def said_of(path: Path, seed: int) -> list[str]:
+    """What the run that made a song said of it: its score, what it shares with training songs.
+
+    Nothing if the log is gone, or the last song of this name was made with another seed.
+    """
+    log = path.parent / LOG_NAME
+    try:
+        stat = log.stat()
+    except OSError:
+        return []
+    song = _logged(log, stat.st_mtime_ns, stat.st_size).get(path.name, {})
+    if song.get("seed") != seed:
+        return []
+    return [text for text in (song.get("score"), song.get("copied")) if isinstance(text, str)]
+
+
+@functools.lru_cache(maxsize=4)
+def _logged(log: Path, _mtime: int, _size: int) -> dict[str, dict[str, Any]]:
+    """The last entry of each song in a log, by file name; what cannot be read is skipped."""
+    try:
+        text = log.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return {}
+    decoder = json.JSONDecoder()
+    found: dict[str, dict[str, Any]] = {}
+    place = text.find(RECORD)
+    while place >= 0:
+        end = place + len(RECORD)
+        try:
+            record, end = decoder.raw_decode(text, place + 1)
+        except (ValueError, RecursionError):
+            record = {}
+        songs = record.get("songs") if isinstance(record, dict) else None
+        for song in songs if isinstance(songs, list) else []:
+            if isinstance(song, dict):
+                found[str(song.get("file"))] = song
+        place = text.find(RECORD, end)
+    return found

@@ -311,10 +311,17 @@ class Session:
             [velocities[part_of_note == p] for p in range(len(vocabulary.parts))],
             task.made,
             task.first_bar * vocabulary.steps_per_bar,
-            task.rules.end if self.wish.fill else 0,
+            self._holes(),
             task.dropped,
             max(task.n_bars, clip.n_bars if clip else 0),
         )
+
+    def _holes(self) -> tuple[tuple[int, int], ...]:
+        """The steps at which each stretch of bars that are made anew begins and ends."""
+        unheard = self.prompt.unheard
+        steps = self.loaded.vocabulary.steps_per_bar
+        return tuple(((first - 1 - unheard) * steps, (last - unheard) * steps)
+                     for first, last in self.wish.stretches)
 
     def recipe(self, song: GeneratedSong) -> Recipe:
         """What it takes to make the song again."""

@@ -22,7 +22,7 @@ from backline.common.errors import UserError
 from backline.generation.clip import Clip
 from backline.generation.config import GenConfig
 from backline.generation.rules import Passage, Rules
-from backline.generation.wish import Wish, check_has_song
+from backline.generation.wish import Wish, check_has_song, fill_text
 from backline.music.chords import CHORD_FIELDS, HALVES_PER_BAR, UNKNOWN, parse_chords
 from backline.music.rows import are_among, bars_in, parts_of, played_by
 from backline.music.vocab import BAR, FIRST_ID, PITCH_INSTRUMENT, START_POS, Vocabulary
@@ -236,20 +236,23 @@ def _fill(asking: _Asking) -> Task:
         raise UserError("--ending yes: bars in the middle lead to what comes after them; "
                         "leave it out")
     n_bars = clip.n_bars
-    first, last = wish.fill
     n_song_bars = clip.first_bar + n_bars
-    if last > n_song_bars:
-        raise UserError(f"--fill {first}-{last}: the song has {n_song_bars} bars; "
+    if wish.fill[-1] > n_song_bars:
+        raise UserError(f"--fill {fill_text(wish.fill)}: the song has {n_song_bars} bars; "
                         f"name bars from 1 to {n_song_bars}")
-    first_bar = first - 1 - clip.first_bar
-    end_bar = last - clip.first_bar
+    stretches = [range(first - 1 - clip.first_bar, last - clip.first_bar)
+                 for first, last in wish.stretches]
+    anew = [bar for stretch in stretches for bar in stretch]
+    first_bar = anew[0]
+    end_bar = anew[-1] + 1
     make = wish.make or parts_of(prompt, vocabulary)
     bars = prompt[:, BAR] - FIRST_ID
     before = bars < first_bar
-    made_anew = ~before & (bars < end_bar) & played_by(prompt, make, vocabulary)
+    made_anew = np.isin(bars, anew) & played_by(prompt, make, vocabulary)
     passage = Passage(
         end_bar=end_bar,
         first_bar=first_bar,
+        kept_bars=tuple(sorted({*range(first_bar, end_bar)} - {*anew})),
         parts=make,
         loop=wish.loop,
         given=prompt[~before & ~made_anew],
@@ -260,7 +263,7 @@ def _fill(asking: _Asking) -> Task:
         rules=Rules(vocabulary, config.rules, passage),
         prompt=prompt[before],
         n_bars=n_bars if wish.loop else _n_lasting(clip),
-        max_steps=_most_notes(config, end_bar - first_bar),
+        max_steps=_most_notes(config, len(anew)),
         ends=True,
     )
 

@@ -112,7 +112,7 @@ def blind_idea(path: Path,
     if not any(len(lane.notes) for lane in parts):
         names = ", ".join(vocabulary.part_names)
         raise UserError(f"{path}: no notes of {names}")
-    alike = dataclasses.replace(view, tempos=(), lanes=parts, fresh=None)
+    alike = dataclasses.replace(view, tempos=(), lanes=parts, fresh=())
     data = excerpt(music_data(alike, n_parts), most_bars)
     return data | {"file": path.as_posix(),
                    "hash": file_hash(path)}

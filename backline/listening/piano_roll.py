@@ -68,9 +68,9 @@ def piano_roll(view: SongView, vocabulary: Vocabulary, title: str = "") -> bytes
 
 def prompt_end(view: SongView) -> float | None:
     """The bar, counted from 0, in which the first new note begins; None if old ones do after it."""
-    if view.fresh is None:
+    if len(view.fresh) != 1:
         return None
-    start, end = view.fresh
+    start, end = view.fresh[0]
     goes_on = end == view.n_bars * view.bar_ticks
     last_old = max(lane.notes[lane.is_old, 0].max(initial=0) for lane in view.lanes)
     return start / view.bar_ticks if goes_on and last_old < start else None

@@ -61,7 +61,7 @@ class SongView:
     tempo: the main one, in beats per minute.
     tempos: (tick, tempo) pairs; the first is at 0.
     lanes: of the vocabulary's parts in order, then of tracks that play none of them.
-    fresh: the stretch that is new, in ticks; None if new notes may stand anywhere.
+    fresh: the stretches that are new, (begin, end) in ticks; none if new notes may stand anywhere.
     """
 
     ticks_per_quarter: int
@@ -69,7 +69,7 @@ class SongView:
     tempo: float
     tempos: tuple[tuple[int, float], ...]
     lanes: tuple[Lane, ...]
-    fresh: tuple[int, int] | None = None
+    fresh: tuple[tuple[int, int], ...] = ()
 
     @property
     def bar_ticks(self) -> int:
@@ -261,17 +261,27 @@ def view_of_rows(rows: np.ndarray,
 # ---------------------------------------------------------------- old and new
 
 
-def _fresh(view: SongView, wish: Wish) -> tuple[int, int] | None:
-    """The stretch of a song that is new, in ticks; None if new notes may stand anywhere."""
+def _fresh(view: SongView, wish: Wish) -> tuple[tuple[int, int], ...]:
+    """The stretches of a song that are new, in ticks; none if new notes may stand anywhere."""
     if wish.fill:
-        first, last = wish.fill
-        return (first - 1) * view.bar_ticks, last * view.bar_ticks
+        return tuple(((first - 1) * view.bar_ticks, last * view.bar_ticks)
+                     for first, last in wish.stretches)
+    if wish.given or not any(lane.is_old.any() for lane in view.lanes):
+        return ()
     new_onsets = [lane.notes[~lane.is_old, 0] for lane in view.lanes]
     first_onsets = [int(onsets.min()) for onsets in new_onsets if len(onsets)]
-    is_any_old = any(lane.is_old.any() for lane in view.lanes)
-    if wish.given or not first_onsets or not is_any_old:
-        return None
-    return min(first_onsets), view.n_bars * view.bar_ticks
+    if not first_onsets:
+        return ()
+    return ((min(first_onsets), view.n_bars * view.bar_ticks),)
+
+
+def new_stretch(view: SongView) -> tuple[tuple[int, int], ...]:
+    """The end of a song, where all old notes come before all new ones; else none."""
+    old = np.concatenate([lane.notes[lane.is_old, 0] for lane in view.lanes])
+    new = np.concatenate([lane.notes[~lane.is_old, 0] for lane in view.lanes])
+    if not len(old) or not len(new) or old.max() > new.min():
+        return ()
+    return ((int(new.min()), view.n_bars * view.bar_ticks),)
 
 
 def _with_old_of_recipe(view: SongView,
@@ -350,11 +360,12 @@ def _outside(notes: PartNotes,
              names: Sequence[str],
              ) -> list[np.ndarray]:
     """(N,) bool: which notes lie outside the bars of `wish.fill`, or in parts that it keeps."""
-    assert wish.fill
-    first, last = wish.fill
     outside = []
     for part, name in zip(notes, names, strict=True):
         bar = part[:, 0] // (QUARTERS_PER_BAR * ticks_per_quarter) + 1
         is_left = bool(wish.make and name not in wish.make)
-        outside.append((bar < first) | (bar > last) | is_left)
+        is_outside = np.full(len(part), True)
+        for first, last in wish.stretches:
+            is_outside &= (bar < first) | (bar > last)
+        outside.append(is_outside | is_left)
     return outside

@@ -109,8 +109,8 @@ def written(data: bytes, wish: Wish, made: dict[int, list], **asked) -> dict[str
     task = make_task(wish, heard.rows, V, GenConfig(), heard.clip)
     rows = [np.array(made.get(p, []), np.int64).reshape(-1, 3) for p in range(len(V.parts))]
     velocities = [np.full(len(own), 90) for own in rows]
-    hole_end = task.rules.end if wish.fill else 0
-    return files_beside(heard.given, Made(rows, velocities, task.made, task.first_bar * V.steps_per_bar, hole_end,
+    holes = tuple(((first - 1) * V.steps_per_bar, last * V.steps_per_bar) for first, last in wish.stretches)
+    return files_beside(heard.given, Made(rows, velocities, task.made, task.first_bar * V.steps_per_bar, holes,
                                           task.dropped, max(task.n_bars, heard.clip.n_bars)), RECIPE)
 
 

@@ -15,9 +15,9 @@ from backline.common.errors import UserError
 from backline.generation.config import GenConfig, RuleConfig
 from backline.generation.rules import History
 from backline.generation.task import NOTES_PER_BAR, Task, ends_soon, lacking_parts, make_task
-from backline.generation.wish import Wish, parse_bars
+from backline.generation.wish import Wish, bars_text, fill_text, parse_bars
 from backline.music.rows import parts_of
-from backline.music.vocab import BAR, FIRST_ID, NOTE_DUR, PITCH_INSTRUMENT, START_POS, load_vocabulary
+from backline.music.vocab import BAR, EOS, FIRST_ID, NOTE_DUR, PITCH_INSTRUMENT, START_POS, load_vocabulary
 
 VOCABULARY = load_vocabulary()
 PARTS = VOCABULARY.part_names
@@ -77,12 +77,14 @@ def error_of(**wish) -> str:
 # ---------------------------------------------------------------- what people type
 
 
-@pytest.mark.parametrize(("text", "bars"), [("5-8", (5, 8)), ("5", (5, 5)), (" 2-2 ", (2, 2)), ("1-256", (1, 256))])
+@pytest.mark.parametrize(("text", "bars"), [("5-8", (5, 8)), ("5", (5, 5)), (" 2-2 ", (2, 2)), ("1-256", (1, 256)),
+                                            ("2,5-8", (2, 2, 5, 8)), ("1, 2,4", (1, 2, 4, 4)), ("3-4,5", (3, 5))])
 def test_bars(text, bars):
     assert parse_bars(text) == bars
 
 
-@pytest.mark.parametrize("text", ["", "x", "-", "0", "0-3", "4-3", "-2", "2-", "1-2-3", "1,2", "1.5", "+1", "9" * 5000])
+@pytest.mark.parametrize("text", ["", "x", "-", "0", "0-3", "4-3", "-2", "2-", "1-2-3", "1,", "2,1", "3,3", "1-4,2",
+                                  "1.5", "+1", "9" * 5000])
 def test_bars_that_are_none(text):
     with pytest.raises(UserError, match=r"^--fill .*from 1"):
         parse_bars(text)
@@ -280,6 +282,24 @@ def test_bars_filled(first, last, make):
     assert task.max_steps == (last - first + 1) * NOTES_PER_BAR and task.dropped == () and task.n_bars == 0
 
 
+@pytest.mark.parametrize("make", [(), ("bass",)])
+def test_stretches_filled(make):
+    task = task_of(fill=(1, 1, 3, 3, 5, 5), make=make)
+    anew = in_bars(SONG, 1, 1) | in_bars(SONG, 3, 3) | in_bars(SONG, 5, 5)
+    removed = anew & np.isin(part_names(SONG), make or PARTS)
+    assert same(task.kept, SONG[~removed]) and same(task.song(SONG[removed]), SONG)
+    assert bars_made(task) == (1, 5) and task.max_steps == 3 * NOTES_PER_BAR
+    spans = task.rules.time_spans(History.nothing(VOCABULARY))
+    assert {time // STEPS for span in spans for time in range(span.begin, span.end)} == {0, 2, 4}
+    allowed = np.flatnonzero(mask(task.rules, BAR, {}, spans, may_end=True)).tolist()
+    assert allowed == [EOS, FIRST_ID, FIRST_ID + 2, FIRST_ID + 4]
+
+
+@pytest.mark.parametrize(("fill", "text"), [((3, 3), "bar 3"), ((5, 8), "bars 5-8"), ((2, 2, 5, 8), "bars 2, 5-8")])
+def test_bars_as_people_write_them(fill, text):
+    assert bars_text(fill) == text and parse_bars(fill_text(fill)) == fill
+
+
 def test_a_fill_makes_the_parts_that_the_song_has_or_others_that_are_named():
     no_bass = only(SONG, "drums", "piano")
     assert parts_made(task_of(no_bass, fill=(2, 3))) == ("drums", "piano")
@@ -296,7 +316,7 @@ def test_a_fill_that_does_not_ring_on():
 @pytest.mark.parametrize("fill", [(5, 6), (6, 6), (300, 400)])
 def test_bars_outside_the_song(fill):
     message = error_of(fill=fill)
-    assert f"--fill {fill[0]}-{fill[1]}: the song has 5 bars" in message
+    assert f"--fill {fill_text(fill)}: the song has 5 bars" in message
     assert "--fill needs a song" in error_of(prompt=NOTHING, fill=fill)
 
 
