@@ -32,7 +32,8 @@ FIREFOX_SETTINGS = {
     "datareporting.policy.dataSubmissionEnabled": False, "network.captive-portal-service.enabled": False,
     "network.connectivity-service.enabled": False, "browser.safebrowsing.downloads.remote.enabled": False,
     "extensions.getAddons.cache.enabled": False, "services.settings.server": "data:,"}
-KEYS = {"space": " ", "left": "\ue012", "up": "\ue013", "right": "\ue014", "down": "\ue015", "home": "\ue011"}
+KEYS = {"space": " ", "left": "\ue012", "up": "\ue013", "right": "\ue014", "down": "\ue015", "home": "\ue011",
+        "escape": "\ue00c"}
 
 
 class Browser:

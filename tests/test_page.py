@@ -20,6 +20,7 @@ from backline.common.files import file_hash
 from backline.generation.config import GenConfig, RuleConfig
 from backline.generation.output_files import song_bytes, write_song
 from backline.generation.recipes import STARS_FORMAT, read_originals, recipe_from_dict
+from backline.generation.run_log import log_run
 from backline.generation.wish import Wish
 from backline.listening import ideas_page
 from backline.listening.blind_page import excerpt
@@ -106,8 +107,9 @@ def test_recipe_links_and_parts(tmp_path):
     recipe = recipe_from_dict(idea["recipe"], "page")
     assert (recipe.seed, recipe.genconfig.rules.key) == (100, "A")
     rows = dict(idea["recipe_rows"])
-    assert rows["seed"] == "100" and rows["key"] == "A minor" and rows["pitches"] == "bass 28-52"
-    assert rows["again"] == "python generate.py --reproduce 0.mid" and "temperature 1 1" in idea["recipe_summary"]
+    assert rows["seed"] == "100" and rows["key"] == "A minor" and rows["may play"] == "bass 28-52"
+    assert rows["how boldly"].startswith("temperature 1;")
+    assert idea["recipe_summary"] == "How it was made: from nothing, with seed 100"
     parts = page_data(tmp_path / "index.html")["parts"]
     assert parts == [{"name": part.name, "drum": part.is_drum, "program": part.program} for part in V.parts]
 
@@ -135,7 +137,7 @@ def test_the_same_songs_give_the_same_bytes_and_nothing_from_elsewhere(tmp_path)
 def test_no_text_breaks_out_of_the_page(tmp_path, text):
     write_idea(tmp_path, 0, prompt=text, model=text)
     (idea,) = shown(tmp_path)
-    assert idea["recipe"]["prompt"] == text == dict(idea["recipe_rows"])["prompt"]
+    assert idea["recipe"]["prompt"] == text == dict(idea["recipe_rows"])["from"]
     source = (tmp_path / "index.html").read_text(encoding="utf-8")
     assert source.count("</script>") == 2 and "<b>" not in source and "{{style}}" not in source
 
@@ -173,6 +175,37 @@ def test_tracks_of_other_parts_have_lanes_of_their_own(tmp_path, capsys):
     assert len(data["parts"]) == len(BAND.parts)
 
 
+def test_key_and_chords_are_those_that_are_played(tmp_path):
+    midi = pretty_midi.PrettyMIDI(initial_tempo=TEMPO, resolution=TICKS_PER_QUARTER)
+    piano = pretty_midi.Instrument(0, name="piano")
+    quarter = 60 / TEMPO
+    for bar, chord in enumerate([(57, 60, 64), (53, 57, 60), (48, 52, 55), (55, 59, 62)] * 2):
+        piano.notes += [pretty_midi.Note(90, pitch, 4 * bar * quarter, 4 * (bar + 1) * quarter) for pitch in chord]
+    midi.instruments.append(piano)
+    midi.write(str(tmp_path / "0.mid"))
+    (idea,) = shown(tmp_path)
+    assert idea["key"] in ("A minor", "C major")
+    assert idea["chords"] == [[bar * BAR_TICKS, ("Am", "F", "C", "G")[bar % 4]] for bar in range(8)]
+
+
+def test_a_song_without_pitches_has_no_harmony(tmp_path):
+    write_idea(tmp_path, 0, ROWS[V.part_of_id[ROWS[:, -1]] == V.part_names.index("drums")])
+    (idea,) = shown(tmp_path)
+    assert (idea["key"], idea["chords"]) == ("", [])
+
+
+def test_the_page_repeats_what_the_run_said_of_its_songs(tmp_path):
+    for number in range(2):
+        write_idea(tmp_path, number)
+    songs = [{"file": "0.mid", "seed": 100, "score": "score 0.9: likely", "copied": None},
+             {"file": "1.mid", "seed": 7, "score": "score of another song", "copied": None}]
+    log_run(tmp_path, {"songs": [{"file": "0.mid", "seed": 100, "score": "before"}]})
+    with open(tmp_path / "genconfigs.txt", "a", encoding="utf-8") as log:
+        log.write("\n{\n damaged\n\n")
+    log_run(tmp_path, {"songs": songs})
+    assert [idea["said"] for idea in shown(tmp_path)] == [["score 0.9: likely"], []]
+
+
 # ---------------------------------------------------------------- what was there before
 
 
@@ -182,7 +215,7 @@ def test_parts_that_were_given_are_old(tmp_path):
     for made, idea in enumerate(shown(tmp_path)):
         is_old = [{old for _, _, _, old, *_ in part} for part in idea["notes"]]
         assert is_old == [{int(p != made)} for p in range(len(V.parts))]
-        assert idea["fresh"] is None
+        assert idea["fresh"] == []
         assert idea["asked"].startswith(f"{V.part_names[made]} to given ")
 
 
@@ -196,7 +229,7 @@ def test_bars_that_were_made_anew_are_new(tmp_path, make):
         bass = V.part_names.index("bass")
         new &= V.part_of_id[ROWS[:, -1]] == bass
     assert old_pairs(idea) == onset_pairs(ROWS[~new])
-    assert idea["fresh"] == [BAR_TICKS, 3 * BAR_TICKS]
+    assert idea["fresh"] == [[BAR_TICKS, 3 * BAR_TICKS]]
     assert idea["asked"] == "bars 2–3 anew" + (" in bass" if make else "")
 
 
@@ -213,7 +246,7 @@ def test_the_new_music_begins_where_the_prompt_ends(tmp_path, kept):
     (idea,) = shown(tmp_path / "out")
     assert old_pairs(idea) == onset_pairs(ROWS[:n_old])
     first_new = min(onset for _, onset, _ in onset_pairs(ROWS[n_old:]))
-    assert idea["fresh"] == [first_new, whole_bars(tmp_path / "out/0.mid") * BAR_TICKS]
+    assert idea["fresh"] == [[first_new, whole_bars(tmp_path / "out/0.mid") * BAR_TICKS]]
 
 
 @pytest.mark.parametrize("change", ["gone", "edited", "damaged"])
@@ -228,7 +261,7 @@ def test_where_the_prompt_is_not_as_it_was_no_beginning_is_claimed(tmp_path, cha
         prompt.unlink()
         (tmp_path / "0-prompt.mid").write_bytes(b"no MIDI")
     (idea,) = shown(tmp_path)
-    assert idea["fresh"] is None and not old_pairs(idea) and idea["asked"] == "continued"
+    assert idea["fresh"] == [] and not old_pairs(idea) and idea["asked"] == "continued"
 
 
 # ---------------------------------------------------------------- the command

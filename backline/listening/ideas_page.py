@@ -19,16 +19,18 @@ import numpy as np
 from backline.common.errors import UserError
 from backline.common.files import file_hash, json_bytes, read_input, write_bytes
 from backline.common.paths import WEB
-from backline.generation.config import RuleConfig
-from backline.generation.recipes import STARS_FORMAT, STARS_VERSION, Recipe, recipe_to_dict
+from backline.generation.recipes import STARS_FORMAT, STARS_VERSION, recipe_to_dict
+from backline.generation.run_log import said_of
+from backline.listening.harmony import heard_harmony
+from backline.listening.recipe_words import asked_for, recipe_rows, recipe_summary
 from backline.listening.song_view import Lane, SongView, view_song
 from backline.music.midi_writer import VELOCITY
-from backline.music.vocab import FIELDS, QUARTERS_PER_BAR, Vocabulary
+from backline.music.vocab import QUARTERS_PER_BAR, Vocabulary
 
 PAGE_NAME = "index.html"
 PAGE_MARK = "pooled ideas page"  # by which our own page is known, and may be replaced
 PAGE_TRIES = 5  # to write a page of all songs, while other runs write more
-SHARED_SCRIPTS = ("elements.js", "sound.js", "player.js", "roll.js", "cards.js", "dock.js", "page.js")
+SHARED_SCRIPTS = ("elements.js", "sound.js", "player.js", "midi_port.js", "roll.js", "cards.js", "dock.js", "page.js")
 SCRIPTS = (*SHARED_SCRIPTS, "blind.js", "start.js")
 OTHERS = "other"  # all tracks that play no part, which one mutes together
 
@@ -136,14 +138,16 @@ def idea_data(path: Path, vocabulary: Vocabulary) -> dict[str, Any]:
     view, recipe = view_song(path, vocabulary)
     return {
         **music_data(view, len(vocabulary.parts)),
-        "title": f"Idea {int(path.stem)}" if path.stem.isdecimal() else path.stem,
+        **heard_harmony(view, vocabulary)._asdict(),
+        "title": f"Idea {int(path.stem) + 1}" if path.stem.isdecimal() else path.stem,
         "file": path.name,
         "hash": file_hash(path),
         "files": files_of(path, vocabulary),
         "asked": asked_for(recipe) if recipe else "",
         "recipe": recipe_to_dict(recipe) if recipe else None,
         "recipe_summary": recipe_summary(recipe) if recipe else "",
-        "recipe_rows": recipe_rows(recipe, path) if recipe else [],
+        "recipe_rows": recipe_rows(recipe) if recipe else [],
+        "said": said_of(path, recipe.seed) if recipe else [],
     }
 
 
@@ -186,76 +190,3 @@ def files_of(path: Path, vocabulary: Vocabulary) -> list[dict[str, Any]]:
     return [{"label": label, "file": file, "part": part}
             for label, file, part in files
             if (path.parent / file).is_file()]
-
-
-# ---------------------------------------------------------------- the recipe in words
-
-
-def asked_for(recipe: Recipe) -> str:
-    """What was asked for, in a few words; "" for a song from scratch without further wishes."""
-    wish = recipe.wish
-    rules = recipe.genconfig.rules
-    made = " and ".join(wish.make)
-    if wish.given:
-        text = f"{made or 'the rest'} to given {' and '.join(wish.given)}"
-    elif wish.fill:
-        first, last = wish.fill
-        bars = f"bars {first}–{last}"
-        if first == last:
-            bars = f"bar {first}"
-        text = f"{bars} anew" + (f" in {made}" if made else "")
-    elif recipe.prompt:
-        text = "continued" + (f" in {made}" if made else "")
-    else:
-        text = made
-    wishes = [text]
-    if wish.loop:
-        wishes.append("loop")
-    if rules.key:
-        wishes.append(f"{rules.key} {rules.scale}")
-    return ", ".join(filter(None, wishes))
-
-
-def recipe_summary(recipe: Recipe) -> str:
-    """The recipe in a line."""
-    temperatures = " ".join(f"{value:g}" for value in recipe.genconfig.temperature)
-    return f"Recipe: seed {recipe.seed}, {recipe.model}, temperature {temperatures}"
-
-
-def recipe_rows(recipe: Recipe, path: Path) -> list[tuple[str, str]]:
-    """The recipe of the song at `path` as names and values, for people; without empty ones."""
-    config = recipe.genconfig
-    filters = {name: _by_family(getattr(config, name))
-               for name in ("threshold", "top_p", "min_p")}
-    if config.sampling_fn == "none":
-        del filters["threshold"]
-    rows = {
-        "asked for": asked_for(recipe),
-        "prompt": recipe.prompt,
-        "seed": str(recipe.seed),
-        "model": f"{recipe.model}, {recipe.dtype}",
-        "temperature": _by_family(config.temperature),
-        "filter": config.sampling_fn,
-        **filters,
-        "variety": f"{config.variety:g}" if config.variety else "",
-        **_rule_rows(config.rules),
-        "again": f"python generate.py --reproduce {path.name}",
-    }
-    return [(name, text) for name, text in rows.items() if text]
-
-
-def _by_family(values: Sequence[float] | None) -> str:
-    if not values:
-        return ""
-    by_family = zip(FIELDS, values, strict=True)
-    return ", ".join(f"{field} {value:g}" for field, value in by_family)
-
-
-def _rule_rows(rules: RuleConfig) -> dict[str, str]:
-    rows = {"key": f"{rules.key} {rules.scale}" if rules.key else "",
-            "one note at a time": ", ".join(rules.monophonic)}
-    for name in ("pitches", "max_chord", "max_per_bar"):
-        by_part = getattr(rules, name)
-        rows[name] = ", ".join(f"{part} {value}" for part, value in by_part.items())
-    rows["no empty bars"] = "yes" if rules.no_empty_bars else ""
-    return rows

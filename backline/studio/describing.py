@@ -70,6 +70,7 @@ def openapi() -> dict[str, Any]:
             "/api/ideas/{id}/bin": {"post": _operation("Move it to the bin", [ID], {})},
             "/api/ideas/{id}/selection": {"post": _operation("These bars as MIDI", [ID], SELECTION)},
             "/api/ideas/{id}/file": {"get": _operation("One of its files", [ID, LABEL])},
+            "/api/ideas/{id}/sound": {"get": _operation("It as WAV, where FluidSynth is installed", [ID])},
             "/api/starred.zip": {"get": _operation("The starred ideas with stems and stars.json")},
             "/api/undo": {"post": _operation("Undo the last step", body={})},
             "/api/redo": {"post": _operation("Redo it", body={})},

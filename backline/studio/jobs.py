@@ -307,9 +307,13 @@ def ground_of(session: Session) -> dict[str, Any]:
     view = view_of_rows(kept, vocabulary, np.ones(len(kept), bool))
     end_bar = task.rules.last_bar_id - FIRST_ID + 1
     n_bars = max(view.n_bars if len(kept) else 0, task.n_bars, end_bar)
-    fresh = None
-    if len(kept) and not session.wish.given:
-        fresh = (task.first_bar * view.bar_ticks, end_bar * view.bar_ticks)
+    fresh: tuple[tuple[int, int], ...] = ()
+    if session.wish.fill:
+        unheard = session.prompt.unheard
+        fresh = tuple(((first - 1 - unheard) * view.bar_ticks, (last - unheard) * view.bar_ticks)
+                      for first, last in session.wish.stretches)
+    elif len(kept) and not session.wish.given:
+        fresh = ((task.first_bar * view.bar_ticks, end_bar * view.bar_ticks),)
     tempo = session.prompt.tempo
     view = dataclasses.replace(view, n_bars=n_bars, tempo=tempo, tempos=((0, tempo),), fresh=fresh)
     return {**music_data(view, len(vocabulary.parts)), "first_bar": task.first_bar}

@@ -127,6 +127,11 @@ def made_app(studio: Studio) -> Starlette:
         return Response(data, media_type=kind, headers=headers)
 
     @say_errors
+    async def sound(request: Request) -> Response:
+        data = await run_in_threadpool(studio.sound, request.path_params["id"])
+        return Response(data, media_type="audio/wav")
+
+    @say_errors
     async def select(request: Request) -> Response:
         wanted = await body_of(request)
         data = await run_in_threadpool(studio.selection, request.path_params["id"], wanted)
@@ -172,6 +177,7 @@ def made_app(studio: Studio) -> Starlette:
         Route("/api/ideas/{id}/bin", throw_away, methods=post),
         Route("/api/ideas/{id}/selection", select, methods=post),
         Route("/api/ideas/{id}/file", file),
+        Route("/api/ideas/{id}/sound", sound),
         Route("/api/starred.zip", starred),
         Route("/api/undo", step(studio.undo), methods=post),
         Route("/api/redo", step(studio.redo), methods=post),

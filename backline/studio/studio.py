@@ -15,8 +15,9 @@ from backline.common.files import json_bytes
 from backline.generation.output_files import write_song
 from backline.generation.recipes import STARS_FORMAT, STARS_VERSION
 from backline.generation.session import LoadedModel
-from backline.generation.task import Wish
+from backline.generation.wish import Wish, bars_text
 from backline.listening.ideas_page import OTHERS, common_data
+from backline.listening.wav import Synthesizer, find_synthesizer
 from backline.studio import edits
 from backline.studio.asking import PROMPT, FormError, understand
 from backline.studio.edits import Heard, Selection, edited_files, hear_song
@@ -58,6 +59,7 @@ class Studio:
         self.lock = threading.RLock()
         self.hub = Hub()
         self.told: dict[str, dict[str, Any]] = {}  # by id, what is written on the ideas that pages know
+        self.synthesizer = synthesizer_here()
         self.undoable: list[Step] = []
         self.redoable: list[Step] = []
         self.worker = Worker(self.folder, self.lock, self.hub.publish, self._wrote)
@@ -86,7 +88,7 @@ class Studio:
         folder = self.folder.folder
         data = common_data(folder.resolve().name, "", self.vocabulary)
         data["parts"].append({"name": OTHERS, "other": True})
-        return data | {"folder": str(folder)}
+        return data | {"folder": str(folder), "renders": self.synthesizer is not None}
 
     def sync(self) -> None:
         """Tell the pages which ideas came, went or changed, whoever wrote or deleted their files."""
@@ -110,7 +112,7 @@ class Studio:
             "name": own.get("name", ""),
             "note": own.get("note", ""),
             "star": own.get("star", False),
-            "said": own.get("said", []),
+            "said": own.get("said") or idea.data["said"],
             "parents": idea.parents,
         }
 
@@ -317,9 +319,24 @@ class Studio:
                 return one["file"], (idea.path.parent / one["file"]).read_bytes()
         raise IdeaGoneError("this idea has no such file")
 
+    def sound(self, id_: str) -> bytes:
+        """An idea as a WAV file. Raises UserError where FluidSynth is missing or fails."""
+        if self.synthesizer is None:
+            raise UserError("no sound: FluidSynth or a SoundFont is missing on this machine; "
+                            "generate.py --wav says how to get them")
+        return self.synthesizer.wav(self._find(id_).path.read_bytes())
+
     def close(self) -> None:
         """Stop what is made."""
         self.worker.close()
+
+
+def synthesizer_here() -> Synthesizer | None:
+    """FluidSynth with the machine's SoundFont; None where either is missing."""
+    try:
+        return find_synthesizer(None)
+    except UserError:
+        return None
 
 
 def _dated(name: str) -> zipfile.ZipInfo:
@@ -336,9 +353,7 @@ def title_of(wish: Wish, name: str) -> str:
     """A job in a few words; `name` is that of the song it is about."""
     made = " and ".join(wish.make)
     if wish.fill:
-        first, last = wish.fill
-        bars = f"bar {first}" if first == last else f"bars {first}–{last}"
-        return f"{made or 'all parts'} of {bars} again, in {name}"
+        return f"{made or 'all parts'} of {bars_text(wish.fill, '–')} again, in {name}"
     if wish.given:
         return f"new {made or 'parts'} to {name}"
     bars = f"{wish.bars} bars" if wish.bars else "bars"

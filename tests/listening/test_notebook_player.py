@@ -13,7 +13,9 @@ from pages import V, data_in, frames, notes_of_idea, notes_of_rows
 from random_songs import random_song, whole
 
 from backline.common.errors import UserError
+from backline.listening.ideas_page import music_data
 from backline.listening.notebook_player import Player, player
+from backline.listening.song_view import view_song
 
 
 def shown(made: Player) -> dict[str, Any]:
@@ -68,3 +70,18 @@ def test_it_needs_neither_torch_nor_jupyter():
             "assert not {'torch', 'matplotlib', 'IPython'} & set(sys.modules)")
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_a_midi_file_is_shown_as_it_is_with_the_place_where_its_prompt_ends():
+    path = ROOT / "examples/continued/0.mid"
+    (idea,) = shown(player({"continued": path}, V))["ideas"]
+    view, _ = view_song(path, V)
+    assert idea["notes"] == music_data(view, len(V.parts))["notes"]
+    assert idea["fresh"] == [list(view.fresh[0])] and idea["fresh"][0][0] > 0 and idea["key"] and idea["chords"]
+
+
+def test_ids_after_kept_ones_are_where_the_new_begins():
+    rows = random_song(0, 40, 4)
+    (idea,) = shown(player({"": rows}, V, kept=rows[:20]))["ideas"]
+    begin = min(onset for part in idea["notes"] for onset, _, _, old, *_ in part if not old)
+    assert idea["fresh"] == [[begin, idea["bars"] * 4 * idea["ticks_per_quarter"]]]

@@ -80,7 +80,7 @@ def test_the_prompt_is_shaded_up_to_the_first_new_note(drawn):
     n_prompt = int(np.searchsorted(rows[:, BAR], FIRST_ID + 4))
     view = view_of_rows(rows, np.arange(len(rows)) < n_prompt)
     start = 4 + (rows[n_prompt, START_POS] - FIRST_ID) / V.steps_per_bar
-    fresh = (round(start * view.bar_ticks), view.n_bars * view.bar_ticks)
+    fresh = ((round(start * view.bar_ticks), view.n_bars * view.bar_ticks),)
     for axes in drawn(dataclasses.replace(view, fresh=fresh)).axes:
         shade = axes.patches[-1]
         assert shade.get_x() == 0 and shade.get_width() == pytest.approx(start)

@@ -71,7 +71,7 @@ def test_notes_are_as_loud_and_lie_where_the_file_has_them():
     assert bass.notes.tolist() == [[0, 90, 40], [400, 480, 43]] and bass.velocities.tolist() == [90, 33]
     assert (strings.name, strings.program, strings.is_drum, strings.notes.tolist()) == (
         "Strings", 48, False, [[7, 799, 60]])
-    assert not len(piano.notes) and view.n_bars == 2 and view.fresh is None
+    assert not len(piano.notes) and view.n_bars == 2 and view.fresh == ()
     rows = music_data(view, len(V.parts))["notes"]
     assert rows[DRUMS] == [[3, 50, 36, 0, 111], [403, 450, 38, 0, 70]] and rows[3] == [[7, 799, 60, 0, 55]]
 
@@ -174,7 +174,7 @@ def test_made_tracks_are_new_and_all_others_old():
     view = seen(written(given=("bass",)))
     assert [lane.is_old.tolist() for lane in view.lanes] == [[True, True], [True, True], [False], [True]]
     assert view.lanes[PIANO].notes.tolist() == [[TPQ, 2 * TPQ, 60]] and view.lanes[PIANO].velocities.tolist() == [77]
-    assert view.fresh is None
+    assert view.fresh == ()
 
 
 def test_what_a_person_said_of_the_prompt_is_not_asked_of_the_song():
@@ -195,5 +195,5 @@ def test_a_part_that_nobody_plays_is_not_guessed_again():
 
 def test_a_song_that_goes_on_is_new_from_its_first_made_note():
     view = seen(written())
-    assert view.fresh == (TPQ, 2 * BAR)
-    assert seen(written(fill=(2, 2))).fresh == (BAR, 2 * BAR)
+    assert view.fresh == ((TPQ, 2 * BAR),)
+    assert seen(written(fill=(2, 2))).fresh == ((BAR, 2 * BAR),)

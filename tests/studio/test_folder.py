@@ -29,7 +29,7 @@ def files(folder) -> dict[str, bytes]:
 def test_earlier_songs_are_ideas(ideas):
     found = ideas.ideas()
     assert [idea.number for idea in found] == [0, 1, 2]
-    assert [idea.title for idea in found] == ["Idea 0", "Idea 1", "Idea 2"]
+    assert [idea.title for idea in found] == ["Idea 1", "Idea 2", "Idea 3"]
     assert all(idea.hash == file_hash(idea.path) and not idea.parents for idea in found)
     assert ideas.idea(found[1].id).path == found[1].path
 

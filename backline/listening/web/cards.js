@@ -1,6 +1,8 @@
 "use strict";
 // An idea's card: title, roll, files, recipe, star and note.
 
+const DRAG = 6; // pixels from which a press on the roll chooses bars
+
 /**
  * The page's data as the player and the rolls want them: times in beats, all notes in one list by onset. Tracks that
  * play no part have lanes behind those of the parts, and one fader for all of them.
@@ -15,7 +17,8 @@ function readIdea(raw, parts, beatsPerBar) {
       fade: beats(fade), pitch, velocity, old: Boolean(old) })));
   notes.sort((a, b) => a.onset - b.onset || a.lane - b.lane || a.pitch - b.pitch);
   const tempos = raw.tempos.length ? raw.tempos.map(([tick, tempo]) => [beats(tick), tempo]) : [[0, raw.tempo]];
-  return { ...raw, lanes, notes, time: new TimeLine(tempos), beats: raw.bars * beatsPerBar, fresh: raw.fresh && raw.fresh.map(beats) };
+  return { ...raw, lanes, notes, time: new TimeLine(tempos), beats: raw.bars * beatsPerBar,
+    fresh: raw.fresh.map((stretch) => stretch.map(beats)), chords: (raw.chords ?? []).map(([tick, name]) => [beats(tick), name]) };
 }
 
 class Card {
@@ -31,6 +34,7 @@ class Card {
         element("div", { class: "names" }, this.heading(), element("p", {}, this.facts())),
         ...this.headExtras()),
       this.roll.root, ...this.extras());
+    this.listen();
   }
 
   heading() {
@@ -38,8 +42,8 @@ class Card {
   }
 
   facts() {
-    const { bars, time, notes, asked } = this.idea;
-    const numbers = [count(bars, "bar"), `${time.range()} BPM`, count(notes.length, "note")];
+    const { bars, beats, time, notes, asked, key } = this.idea;
+    const numbers = [key, count(bars, "bar"), `${time.range()} BPM`, clock(time.seconds(beats)), count(notes.length, "note")];
     return [asked, ...numbers.map((text) => text.replace(" ", "\u00a0"))].filter(Boolean).join(" · ");
   }
 
@@ -63,7 +67,7 @@ class Card {
     const note = element("input", { type: "text", class: "note", maxlength: 500, placeholder: "Note to yourself",
       "aria-label": `Note on ${this.idea.title}`, oninput: () => this.keep({ note: note.value }) });
     note.value = this.kept.note;
-    return [element("div", { class: "card-foot" }, this.files(), note), this.recipe()];
+    return [element("div", { class: "card-foot" }, this.files(), note), this.said(), this.recipe()];
   }
 
   keep(change) {
@@ -91,9 +95,27 @@ class Card {
 
   recipe() {
     const { recipe_rows: rows, recipe_summary: summary } = this.idea;
-    if (!rows.length) return element("p", { class: "recipe none" }, "No recipe in this file.");
+    if (!rows.length) return element("p", { class: "recipe none" }, this.withoutRecipe);
+    const again = `python generate.py --reproduce ${shellQuoted(this.path)}`;
     return element("details", { class: "recipe" }, element("summary", {}, summary),
-      element("dl", {}, ...rows.flatMap(([name, text]) => [element("dt", {}, name), element("dd", {}, text)])));
+      element("dl", {}, ...rows.flatMap(([name, text]) => [element("dt", {}, name), element("dd", {}, text)]),
+        element("dt", {}, "make it again"), element("dd", {}, copyable(again))));
+  }
+
+  get withoutRecipe() {
+    return "No recipe in this file.";
+  }
+
+  /** The song's path for a command: whole where the page is a file, as only its address tells where it lies. */
+  get path() {
+    if (location.protocol !== "file:") return this.idea.file;
+    const path = decodeURIComponent(new URL(encodeURIComponent(this.idea.file), location.href).pathname);
+    return path.replace(/^\/(?=[A-Za-z]:)/, ""); // of a drive
+  }
+
+  /** What the run that made it said of it: its score, what it shares with training songs. */
+  said() {
+    return element("div", { class: "said" }, ...(this.idea.said ?? []).map((line) => element("p", {}, line)));
   }
 
   get isCurrent() {
@@ -111,8 +133,89 @@ class Card {
 
   /** The beat from which it is first heard: a bar before what is new. */
   get start() {
-    return this.idea.fresh ? Math.max(this.idea.fresh[0] - this.data.beats_per_bar, 0) : 0;
+    const { fresh } = this.idea;
+    return fresh.length ? Math.max(fresh[0][0] - this.data.beats_per_bar, 0) : 0;
   }
+
+  // ---------------------------------------------------------- chosen bars
+
+  /** Choose bars, {first, last}, from 1, which a loop plays again and again; null: the whole idea. */
+  select(selection) {
+    this.selection = selection;
+    this.roll.mark(this.region, selection?.parts);
+    if (this.isCurrent) this.player.setRegion(this.region);
+  }
+
+  /** The chosen bars in beats. */
+  get region() {
+    if (!this.selection) return null;
+    const beats = this.data.beats_per_bar;
+    return [(this.selection.first - 1) * beats, this.selection.last * beats];
+  }
+
+  /** Bars were chosen by dragging: hear them again and again. */
+  chosen() {
+    const { player, region } = this;
+    if (!this.isCurrent) player.select(this.idea, region[0]);
+    player.setRegion(region);
+    player.setLoop(true);
+    if (player.position() < region[0] || player.position() >= region[1]) player.seek(region[0]);
+  }
+
+  /** Begin or end the chosen bars at the one that plays. */
+  mark(side) {
+    const bar = Math.min(Math.floor(this.player.position() / this.data.beats_per_bar) + 1, this.idea.bars);
+    const { first = 1, last = this.idea.bars, ...rest } = this.selection ?? {};
+    if (side === "first") this.select({ ...rest, first: bar, last: Math.max(last, bar) });
+    else this.select({ ...rest, first: Math.min(first, bar), last: bar });
+  }
+
+  listen() {
+    const { sheet } = this.roll;
+    let begun = null;
+    const place = (event) => {
+      const box = sheet.getBoundingClientRect();
+      return { x: event.clientX - box.left, y: event.clientY - box.top };
+    };
+    sheet.addEventListener("pointerdown", (event) => {
+      if (this.takesDrag(event)) begun = { ...place(event), dragged: false };
+    });
+    sheet.addEventListener("pointermove", (event) => {
+      if (!begun) return;
+      const now = place(event);
+      if (!begun.dragged && Math.hypot(now.x - begun.x, now.y - begun.y) < DRAG) return;
+      if (!begun.dragged) sheet.setPointerCapture(event.pointerId);
+      begun.dragged = true;
+      this.select(this.between(begun, now));
+    });
+    const end = () => {
+      this.dragged = Boolean(begun?.dragged);
+      begun = null;
+      if (this.dragged) this.chosen();
+    };
+    sheet.addEventListener("pointerup", end);
+    sheet.addEventListener("pointercancel", end);
+    sheet.addEventListener("click", (event) => { // that ends a drag: it is no wish to move the cursor
+      if (!this.dragged) return;
+      event.stopImmediatePropagation();
+      this.dragged = false;
+    }, { capture: true });
+    sheet.addEventListener("dblclick", () => this.select(null));
+  }
+
+  /** Whether a press on the roll may become a drag: a finger scrolls. */
+  takesDrag(event) {
+    return !event.button && event.pointerType !== "touch";
+  }
+
+  /** The bars between two places on the roll. */
+  between(one, other) {
+    const bar = ({ x }) => Math.min(Math.max(Math.floor(x / this.roll.beatWidth / this.data.beats_per_bar) + 1, 1), this.idea.bars);
+    const [first, last] = [bar(one), bar(other)].sort((a, b) => a - b);
+    return { first, last };
+  }
+
+  // ---------------------------------------------------------- playing
 
   seek(beat) {
     if (this.isCurrent) this.player.seek(beat);

@@ -8,7 +8,7 @@ class Dock {
   constructor(root, player) {
     this.player = player;
     this.playButton = iconButton("play", "Play", () => player.toggle(), { class: "icon play" });
-    this.loopButton = iconButton("loop", "Loop", () => player.setLoop(!player.loop), { "aria-pressed": false });
+    this.loopButton = iconButton("loop", "Loop", () => player.setLoop(!player.loop), { class: "icon more-control", "aria-pressed": false });
     this.name = element("strong");
     this.place = element("span", { class: "place" });
     this.parts = player.parts.map((part, p) => this.partButtons(part, p));
@@ -16,13 +16,38 @@ class Dock {
     this.tempoReset = element("button", { type: "button", class: "reading", onclick: () => player.setTempo(player.idea.tempo) });
     const volume = element("input", { type: "range", id: "volume", min: 0, max: 1, step: 0.01, value: player.volume,
       oninput: () => player.setVolume(Number(volume.value)) });
+    // On a phone the rest is shown when it is asked for: a dock of at most an eighth of the height.
+    const mixer = iconButton("mixer", "Mixer: volumes, tempo, loop", () => mixer.setAttribute("aria-expanded", root.classList.toggle("open")),
+      { class: "icon mixer", "aria-expanded": false });
     root.append(
-      element("div", { class: "dock-row transport" }, this.playButton, iconButton("stop", "Stop", () => player.stop()),
-        this.loopButton, element("div", { class: "now" }, this.name, this.place)),
-      element("div", { class: "dock-row parts", role: "group", "aria-label": "Parts" }, ...this.parts.map(({ root: part }) => part)),
-      element("div", { class: "dock-row sliders" },
+      element("div", { class: "dock-row transport" }, this.playButton, iconButton("stop", "Stop", () => player.stop(), { class: "icon more-control" }),
+        this.loopButton, element("div", { class: "now more-control" }, this.name, this.place)),
+      element("div", { class: "dock-row parts", role: "group", "aria-label": "Parts" }, ...this.parts.map(({ root: part }) => part), mixer),
+      element("div", { class: "dock-row sliders more-control" },
         element("div", { class: "slider" }, element("label", { for: "tempo" }, "Tempo"), this.tempoReset, this.tempo),
-        element("div", { class: "slider" }, element("label", { for: "volume" }, "Volume"), volume)));
+        element("div", { class: "slider" }, element("label", { for: "volume" }, "Volume"), volume),
+        this.portChoice()));
+  }
+
+  /** What plays: the page, or a MIDI port. Ports are asked for when somebody wants them, as the browser asks as well. */
+  portChoice() {
+    if (!navigator.requestMIDIAccess) return null;
+    const choice = element("select", { class: "port", "aria-label": "Sound", title: "What plays: this page, or a MIDI port" },
+      element("option", { value: "" }, "page"), element("option", { value: "ask" }, "MIDI port…"));
+    let ports = new Map();
+    choice.addEventListener("change", async () => {
+      if (choice.value === "ask") {
+        choice.value = "";
+        ports = await midiPorts();
+        const names = [...ports.values()].map((port) => element("option", { value: port.id }, port.name || "MIDI port"));
+        choice.replaceChildren(choice.options[0], ...names, element("option", { value: "ask" }, names.length ? "look again…" : "MIDI port…"));
+        if (names.length) choice.value = names[0].value;
+        else say("No MIDI port: start the synthesizer or the DAW first, with a virtual MIDI cable, and allow this page to use it.");
+      }
+      const port = ports.get(choice.value);
+      this.player.setPort(port ? new MidiPort(port) : null);
+    });
+    return choice;
   }
 
   partButtons(part, p) {
@@ -31,7 +56,9 @@ class Dock {
       onclick: () => this.player.togglePart(p) }, element("span", { class: "dot", "aria-hidden": "true" }), part.name);
     const solo = element("button", { type: "button", class: "solo", "aria-label": `Solo ${part.name}`, title: `Solo ${part.name}`,
       onclick: () => this.player.togglePart(p, this.player.soloed) }, "S");
-    return { mute, solo, root: element("div", { class: "part", style: `--color: var(${colorOf({ part: p, other: part.other })})` }, mute, solo) };
+    const level = element("input", { type: "range", class: "level more-control", min: 0, max: 1, step: 0.01, value: this.player.levels[p],
+      "aria-label": `Volume of ${part.name}`, title: `Volume of ${part.name}`, oninput: () => this.player.setLevel(p, Number(level.value)) });
+    return { mute, solo, root: element("div", { class: "part", style: `--color: var(${colorOf({ part: p, other: part.other })})` }, mute, solo, level) };
   }
 
   update() {

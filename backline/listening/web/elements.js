@@ -19,6 +19,7 @@ const ICONS = { // 24 × 24, filled
   stop: "M6 6h12v12H6z",
   star: "M12 2.8l2.85 5.9 6.4.9-4.65 4.5 1.15 6.4L12 17.4l-5.75 3.1 1.15-6.4L2.75 9.6l6.4-.9z",
   loop: "M7 7h10v3l4-4-4-4v3H5v6h2zM17 17H7v-3l-4 4 4 4v-3h12v-6h-2z",
+  mixer: "M5 3h2v9H5zM4 13h4v3H4zM5 17h2v4H5zM11 3h2v3h-2zM10 7h4v3h-4zM11 11h2v10h-2zM17 3h2v11h-2zM16 15h4v3h-4zM17 19h2v2h-2z",
   file: "M11 3h2v9.2l3.3-3.3 1.4 1.4L12 16l-5.7-5.7 1.4-1.4 3.3 3.3zM5 18h14v2H5z",
 };
 
@@ -45,6 +46,32 @@ function saveFile(name, type, data) {
   link.click();
   link.remove();
   setTimeout(() => URL.revokeObjectURL(url), 10000);
+}
+
+/** Seconds as minutes and seconds. */
+function clock(seconds) {
+  const whole = Math.round(seconds);
+  return `${Math.floor(whole / 60)}:${String(whole % 60).padStart(2, "0")}`;
+}
+
+/** A command, and a button that copies it. */
+function copyable(command) {
+  const code = element("code", {}, command);
+  const button = element("button", { type: "button", class: "small", onclick: async () => {
+    try {
+      await navigator.clipboard.writeText(command);
+      say("Copied.");
+    } catch {
+      getSelection().selectAllChildren(code);
+      say("Copy it with the keyboard: it is selected.");
+    }
+  } }, "Copy");
+  return element("span", {}, code, " ", button);
+}
+
+/** A path as a shell takes it. */
+function shellQuoted(text) {
+  return /^[\w./-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
 }
 
 function say(text) {

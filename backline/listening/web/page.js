@@ -84,7 +84,7 @@ class Stage {
 
 /** An idea without a note, for a page that has none yet. */
 function nothing(data) {
-  const raw = { title: "", asked: "", ticks_per_quarter: 1, tempo: 120, tempos: [], notes: [], others: [], bars: 1, fresh: null };
+  const raw = { title: "", asked: "", ticks_per_quarter: 1, tempo: 120, tempos: [], notes: [], others: [], bars: 1, fresh: [] };
   return readIdea(raw, data.parts, data.beats_per_bar);
 }
 
@@ -121,6 +121,9 @@ function onKey(event, stage) {
     ArrowDown: () => choose(player, cards, 1),
     Home: () => player.seek(0),
     End: () => player.seek(player.idea.beats - beatsPerBar),
+    i: () => stage.current?.mark("first"),
+    o: () => stage.current?.mark("last"),
+    Escape: () => stage.current?.select(null),
   };
   const part = Number(event.key) - 1;
   const action = part in player.parts ? () => player.togglePart(part) : actions[event.key] ?? stage.keys[event.key];

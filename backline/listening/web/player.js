@@ -71,6 +71,8 @@ class Player {
     this.volume = 0.8;
     this.muted = new Set();
     this.soloed = new Set();
+    this.levels = parts.map(() => 1); // volume of each part, up to 1
+    this.port = null; // a MidiPort that plays in place of the page
     this.tempos = new Map(); // of the ideas whose tempo was changed
     this.scheduled = [];
     this.restPosition = 0;
@@ -92,9 +94,9 @@ class Player {
     return this.tempo(idea) / idea.tempo;
   }
 
-  /** 1 where a part is heard, else 0. Solos win over mutes. */
+  /** How loud each part is, up to 1; 0 where it is not heard. Solos win over mutes. */
   gains() {
-    return this.parts.map((_, p) => Number(this.soloed.size ? this.soloed.has(p) : !this.muted.has(p)));
+    return this.parts.map((_, p) => ((this.soloed.size ? this.soloed.has(p) : !this.muted.has(p)) ? this.levels[p] : 0));
   }
 
   /** The beat that is heard now. */
@@ -259,7 +261,26 @@ class Player {
   /** Mute or unmute a part; with `set` = `soloed`, the same for its solo. */
   togglePart(p, set = this.muted) {
     if (!set.delete(p)) set.add(p);
+    this.setFaders();
+  }
+
+  /** Set the volume of a part, from 0 to 1. */
+  setLevel(p, level) {
+    this.levels[p] = level;
+    this.setFaders();
+  }
+
+  setFaders() {
     this.gains().forEach((gain, i) => this.desk?.faders[i].gain.setTargetAtTime(gain, this.audio.currentTime, 0.01));
+    this.onChange();
+  }
+
+  /** Play into a MIDI port; null: by the page's own instruments. */
+  setPort(port) {
+    const wasPlaying = this.playing;
+    this.halt();
+    this.port = port;
+    if (wasPlaying) this.play();
     this.onChange();
   }
 
@@ -268,6 +289,7 @@ class Player {
   begin(beat) {
     this.release(); // of a song whose last notes ring on
     this.desk = mixingDesk(this.audio, this.gains(), this.volume);
+    this.port?.begin(this.idea.lanes);
     this.scheduled = [];
     this.ticked = { time: this.audio.currentTime, at: performance.now() };
     this.marks = [{ time: this.audio.currentTime + START_DELAY, beat, speed: this.speed() }];
@@ -290,6 +312,7 @@ class Player {
 
   release() {
     if (!this.desk) return;
+    this.port?.silence();
     const { main } = this.desk;
     main.gain.setTargetAtTime(0, this.audio.currentTime, 0.01); // cutting the sound off would click
     setTimeout(() => main.disconnect(), 100);
@@ -334,7 +357,8 @@ class Player {
   /** Let a note sound at `time`, from `beat` on if that is not its beginning. */
   hand(note, time, beat = note.onset) {
     const seconds = this.between(beat, note.fade) / this.speed();
-    note.instrument(this.desk, this.voice(note, time, seconds), time, note.pitch, seconds);
+    if (this.port) this.port.play(note, performance.now() + 1000 * (time - this.audio.currentTime), seconds, this.gains()[note.part]);
+    else note.instrument(this.desk, this.voice(note, time, seconds), time, note.pitch, seconds);
     this.scheduled.push({ part: note.part, pitch: note.pitch, onset: note.onset, time, seconds });
     if (this.scheduled.length > REMEMBERED) this.scheduled.shift();
   }

@@ -2,8 +2,9 @@
 // The piano roll of an idea: a canvas with a lane for each part, and over it the cursor, which moves without redrawing.
 
 const RULER = 22; // heights and widths in CSS pixels
+const CHORD_ROW = 18; // between the ruler and the lanes, where chords are known
 const LANE_GAP = 10;
-const DRUM_ROW = 9;
+const DRUM_ROW = 12; // high enough for its name
 const STROKE = [2, 5]; // least and most of a drum: how long it rings says nothing
 const MELODIC_LANE = [60, 128]; // least and most
 const OTHER_LANE = 34; // least of a track that plays no part; its most is a part's least
@@ -37,9 +38,10 @@ class Roll {
   }
 
   layLanes() {
-    this.lanes = layOut(this.idea);
+    this.top = RULER + (this.idea.chords.length ? CHORD_ROW : 0);
+    this.lanes = layOut(this.idea, this.top);
     const last = this.lanes[this.lanes.length - 1];
-    this.height = last ? last.top + last.height + LANE_GAP / 2 : RULER;
+    this.height = last ? last.top + last.height + LANE_GAP / 2 : this.top;
   }
 
   /** Show notes that came to the idea. */
@@ -57,11 +59,25 @@ class Roll {
     return this.sheet.clientWidth / this.idea.beats;
   }
 
+  /** The names of lanes, and of rows in them. */
   gutter() {
-    const labels = this.lanes.map((lane) => element("div", {
-      class: lane.other ? "lane-label other" : "lane-label", style: `top: ${lane.top}px; height: ${lane.height}px; --color: var(${colorOf(lane)})`, title: lane.name },
-    lane.name));
+    const labels = this.lanes.flatMap((lane) => [
+      element("div", { class: lane.other ? "lane-label other" : "lane-label", title: lane.name,
+        style: `top: ${lane.top}px; height: ${lane.height}px; --color: var(${colorOf(lane)})` }, lane.name),
+      ...namedRows(lane).map(([row, name]) => element("div", { class: "row-label", title: name,
+        style: `top: ${rowTop(lane, row) + lane.rowHeight / 2}px` }, name))]);
     return element("div", { class: "gutter", "aria-hidden": "true" }, ...labels);
+  }
+
+  /** Mark a stretch, [from, to] in beats, in lanes of `parts` or in all; null: mark nothing. */
+  mark(region, parts = null) {
+    this.marks ??= element("div", { class: "selection", "aria-hidden": "true" });
+    if (!this.marks.isConnected) this.sheet.append(this.marks);
+    const marked = region ? this.lanes.filter((lane) => parts?.includes(lane.name) ?? true) : [];
+    const [from, to] = region ?? [];
+    const share = (beats) => `${100 * beats / this.idea.beats}%`;
+    this.marks.replaceChildren(...marked.map((lane) => element("div", {
+      style: `left: ${share(from)}; width: ${share(to - from)}; top: ${lane.top}px; height: ${lane.height}px` })));
   }
 
   /** Wide enough to be read; call when the page's width has changed. */
@@ -102,8 +118,7 @@ class Roll {
   noteAt(beat, y) {
     const lane = this.lanes.find(({ top, height }) => y >= top && y < top + height);
     if (!lane) return undefined;
-    const fromBottom = lane.top + lane.height - (lane.height - lane.rows.size * lane.rowHeight) / 2 - y;
-    const row = Math.floor(fromBottom / lane.rowHeight);
+    const row = Math.floor((rowTop(lane, -1) - y) / lane.rowHeight);
     const stroke = between(this.beatWidth / 5, STROKE) / this.beatWidth;
     return this.idea.notes.find((note) => note.lane === lane.index && lane.rows.get(note.pitch) === row
       && note.onset <= beat && beat < (lane.drum ? note.onset + stroke : note.end));
@@ -120,6 +135,7 @@ class Roll {
     const color = (name) => style.getPropertyValue(name).trim();
     this.drawGround(pen, width, color);
     this.drawGrid(pen, width, color);
+    this.drawChords(pen, width, color);
     for (const lane of this.lanes) this.drawLane(pen, lane, color);
     this.drawNew(pen, color);
   }
@@ -129,12 +145,28 @@ class Roll {
     for (const { top, height } of this.lanes) {
       pen.fillStyle = color("--lane");
       pen.fillRect(0, top, width, height);
-      if (!this.idea.fresh) continue;
-      const [from, to] = this.idea.fresh.map((beat) => beat * this.beatWidth);
+      if (!this.idea.fresh.length) continue;
       pen.fillStyle = color("--lane-old");
-      pen.fillRect(0, top, from, height);
-      pen.fillRect(to, top, width - to, height);
+      pen.fillRect(0, top, width, height);
+      pen.fillStyle = color("--lane");
+      for (const [from, to] of this.idea.fresh) pen.fillRect(from * this.beatWidth, top, (to - from) * this.beatWidth, height);
     }
+  }
+
+  /** The name of each chord where it begins: where there is little room, without its bass, or its root alone. */
+  drawChords(pen, width, color) {
+    const { chords } = this.idea;
+    pen.font = `500 11px ${color("--font")}`;
+    pen.fillStyle = color("--soft");
+    let before = "";
+    chords.forEach(([beat, name], i) => {
+      const x = beat * this.beatWidth;
+      const next = i + 1 < chords.length ? chords[i + 1][0] * this.beatWidth : width;
+      const fits = (text) => pen.measureText(text).width <= next - x - 3;
+      const text = shorterNames(name).find(fits) ?? "";
+      if (text !== before) pen.fillText(text, x + 3, RULER + CHORD_ROW / 2);
+      before = text;
+    });
   }
 
   drawGrid(pen, width, color) {
@@ -156,7 +188,7 @@ class Roll {
   }
 
   drawLane(pen, lane, color) {
-    const { part, index, drum, top, height, rows, rowHeight } = lane;
+    const { part, index, drum, rows, rowHeight } = lane;
     const silent = this.muted.has(part);
     const size = Math.max(rowHeight - 1, 2);
     const stroke = between(this.beatWidth / 5, STROKE);
@@ -166,7 +198,7 @@ class Roll {
       const soft = 0.5 + 0.5 * Math.min(note.velocity / 100, 1); // how opaque, by how loud
       pen.globalAlpha = soft * (note.old ? 0.4 : 1) * (silent ? 0.45 : 1);
       const x = note.onset * this.beatWidth;
-      const y = top + height - (rows.get(note.pitch) + 1) * rowHeight - (height - rows.size * rowHeight) / 2;
+      const y = rowTop(lane, rows.get(note.pitch));
       const long = drum ? stroke : Math.max((note.end - note.onset) * this.beatWidth - 1, 2);
       pen.beginPath();
       pen.roundRect(x, y + (rowHeight - size) / 2, long, size, Math.min(2, size / 2));
@@ -175,20 +207,20 @@ class Roll {
     pen.globalAlpha = 1;
   }
 
-  /** Where the new music begins, and where it ends if something follows. */
+  /** Where new music begins, and where it ends if something follows. */
   drawNew(pen, color) {
-    if (!this.idea.fresh) return;
-    const [from, to] = this.idea.fresh;
-    pen.fillStyle = color("--accent");
-    pen.font = `600 11px ${color("--font")}`;
-    for (const beat of to < this.idea.beats ? [from, to] : [from]) pen.fillRect(beat * this.beatWidth - 1, 4, 2, this.height - 4);
-    const x = from * this.beatWidth;
-    const width = pen.measureText("new").width + 10;
-    pen.beginPath();
-    pen.roundRect(x - 1, 3, width, 16, [0, 4, 4, 0]);
-    pen.fill();
-    pen.fillStyle = color("--on-accent");
-    pen.fillText("new", x + 4, RULER / 2 + 0.5);
+    for (const [from, to] of this.idea.fresh) {
+      pen.fillStyle = color("--accent");
+      pen.font = `600 11px ${color("--font")}`;
+      for (const beat of to < this.idea.beats ? [from, to] : [from]) pen.fillRect(beat * this.beatWidth - 1, 4, 2, this.height - 4);
+      const x = from * this.beatWidth;
+      const width = pen.measureText("new").width + 10;
+      pen.beginPath();
+      pen.roundRect(x - 1, 3, width, 16, [0, 4, 4, 0]);
+      pen.fill();
+      pen.fillStyle = color("--on-accent");
+      pen.fillText("new", x + 4, RULER / 2 + 0.5);
+    }
   }
 }
 
@@ -213,10 +245,28 @@ function colorOf({ part, other }) {
   return other ? "--faint" : `--part-${part % COLORS}`;
 }
 
+/** A chord's name, and what may stand for it: "Am7/C" is at least an "Am". */
+function shorterNames(name) {
+  return [name, name.split("/")[0], name.match(/^[A-G][b#]?(m(?!aj))?/)?.[0] ?? ""];
+}
+
+/** The top of a row of a lane; rows count from the bottom. */
+function rowTop({ top, height, rows, rowHeight }, row) {
+  return top + height - (height - rows.size * rowHeight) / 2 - (row + 1) * rowHeight;
+}
+
+/** [row, name] of the rows that are named: of drums each, of others every C, or the lowest pitch if there is none. */
+function namedRows(lane) {
+  if (lane.other) return [];
+  const pitches = [...lane.rows.keys()];
+  const named = lane.drum ? pitches : pitches.filter((pitch) => pitch % 12 === 0);
+  return (named.length ? named : pitches.slice(0, 1)).map((pitch) => [lane.rows.get(pitch), pitchName({ pitch, drum: lane.drum })]);
+}
+
 /** A lane for each part and each other track that has notes: where it is, and the row of each pitch, from the bottom. */
-function layOut(idea) {
+function layOut(idea, begin) {
   const lanes = [];
-  let top = RULER;
+  let top = begin;
   idea.lanes.forEach((lane, index) => {
     const pitches = [...new Set(idea.notes.filter((note) => note.lane === index).map((note) => note.pitch))].sort((a, b) => a - b);
     if (!pitches.length) return;

@@ -102,7 +102,7 @@ class AskForm {
       ...rows, scales,
       element("div", { class: "fields" },
         this.partChoice("make", "Make"), this.partChoice("given", "Keep and play to"),
-        this.add("fill", "Bars again", textInput("fill", { placeholder: "5-8", size: 6 }), "Bars of the song to make anew"),
+        this.add("fill", "Bars again", textInput("fill", { placeholder: "5-8 or 2,6", size: 8 }), "Bars of the song to make anew"),
         this.add("prompt_bars", "First bars of it", numberInput("prompt_bars", { min: 1 }), "Keep only so many bars of the song"),
         this.add("missing", "the parts it lacks", switchInput("missing")),
         this.add("same_parts", "its own parts alone", switchInput("same_parts"))),
@@ -260,21 +260,6 @@ class AskForm {
       ...tracks.map(({ name }, i) => element("label", { class: "field" }, element("span", { class: "label" }, name), selects[i])), again];
     this.given.replaceChildren(...notices.map((line) => element("p", {}, line)), element("div", { class: "fields" }, ...correct));
   }
-}
-
-/** A command, and a button that copies it. */
-function copyable(command) {
-  const code = element("code", {}, command);
-  const button = element("button", { type: "button", class: "small", onclick: async () => {
-    try {
-      await navigator.clipboard.writeText(command);
-      say("Copied.");
-    } catch {
-      getSelection().selectAllChildren(code);
-      say("Copy it with the keyboard: it is selected.");
-    }
-  } }, "Copy");
-  return element("span", {}, code, " ", button);
 }
 
 function base64(buffer) {

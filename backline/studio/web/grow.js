@@ -18,8 +18,8 @@ class GrowingCard extends PlainCard {
   }
 
   extras() {
-    this.said = element("div", { class: "said" });
-    return [this.said];
+    this.lines = element("div", { class: "said" });
+    return [this.lines];
   }
 
   facts() {
@@ -35,7 +35,7 @@ class GrowingCard extends PlainCard {
     this.job = { ...this.job, ...job };
     this.root.dataset.state = job.state;
     this.stop.textContent = this.isOver ? "Remove" : "Stop";
-    this.said.replaceChildren(...this.job.said.map((line) => element("p", {}, line)));
+    this.lines.replaceChildren(...this.job.said.map((line) => element("p", {}, line)));
     if (this.isOver) this.idea.known = undefined;
     this.showState();
   }

@@ -15,12 +15,7 @@ class StudioPage {
     this.before = null; // the idea that was chosen before
     this.showActions();
     this.ask = new AskForm(document.getElementById("ask"), data, this);
-    Object.assign(this.stage.keys, {
-      i: () => this.stage.current?.mark?.("first"),
-      o: () => this.stage.current?.mark?.("last"),
-      x: () => this.compare(),
-      Escape: () => this.stage.current?.select?.(null),
-    });
+    this.stage.keys.x = () => this.compare();
     document.addEventListener("keydown", (event) => this.onUndoKey(event));
     this.listen();
   }

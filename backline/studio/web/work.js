@@ -1,14 +1,13 @@
 "use strict";
 // An idea's card in the studio: select bars and parts on its roll, and ask for something with them.
 
-const DRAG = 6; // pixels from which a press on the roll is a selection
+const SHARES = [0.25, 0.5, 0.75]; // of the bars, to vary
 const MOVES = [[-12, "−8va"], [-1, "−1"], [1, "+1"], [12, "+8va"]]; // semitones
 
 class IdeaCard extends Card {
   constructor(idea, data, player) {
     super(idea, data, player);
     this.select(null);
-    this.listen();
   }
 
   get studio() {
@@ -38,10 +37,6 @@ class IdeaCard extends Card {
     if (!goesOn) this.player.play();
   }
 
-  facts() {
-    return [super.facts(), clock(this.idea.time.seconds(this.idea.beats))].join(" · ");
-  }
-
   /** Somebody wrote on it, perhaps in another tab. */
   rewrite(raw) {
     for (const name of ["star", "note", "name", "parents"]) this.idea[name] = raw[name];
@@ -68,8 +63,7 @@ class IdeaCard extends Card {
     this.note.value = this.kept.note;
     this.error = element("p", { class: "error", role: "alert" });
     this.from = element("p", { class: "from" });
-    this.said = element("div", { class: "said" }, ...this.idea.said.map((line) => element("p", {}, line)));
-    return [element("div", { class: "card-foot" }, this.files(), this.note), this.tools(), this.error, this.from, this.said, this.recipe()];
+    return [element("div", { class: "card-foot" }, this.files(), this.note), this.tools(), this.error, this.from, this.said(), this.recipe()];
   }
 
   /** A handle for each file: a click saves it, and Chromium drops its bytes where it is dragged to. */
@@ -95,17 +89,30 @@ class IdeaCard extends Card {
       });
       return link;
     });
-    return element("nav", { class: "files", "aria-label": `Files of ${this.idea.title}` }, ...links);
+    return element("nav", { class: "files", "aria-label": `Files of ${this.idea.title}` }, ...links, this.sound());
   }
 
-  recipe() {
-    const { recipe_rows: rows, recipe_summary: summary } = this.idea;
-    if (!rows.length) return element("p", { class: "recipe none" }, this.idea.is_given ? "Your own song, as it was dropped." : "");
-    const shown = rows.filter(([name]) => name !== "again");
-    const again = `python generate.py --reproduce ${shellQuoted(`${this.data.folder}/${this.idea.file}`)}`;
-    return element("details", { class: "recipe" }, element("summary", {}, summary),
-      element("dl", {}, ...shown.flatMap(([name, text]) => [element("dt", {}, name), element("dd", {}, text)]),
-        element("dt", {}, "again"), element("dd", {}, copyable(again))));
+  get withoutRecipe() {
+    return this.idea.is_given ? "Your own song, as it was dropped." : "";
+  }
+
+  get path() {
+    return `${this.data.folder}/${this.idea.is_given ? "given/" : ""}${this.idea.file}`;
+  }
+
+  /** The whole song as sound, by the server's FluidSynth; null where it has none. */
+  sound() {
+    if (!this.data.renders) return null;
+    const name = this.idea.file.replace(/\.midi?$/i, ".wav");
+    const button = element("button", { type: "button", class: "file", title: `${name}: the sound of it, by FluidSynth`, onclick: async () => {
+      button.disabled = true;
+      this.say("");
+      const answer = await fetch(`/api/ideas/${this.idea.id}/sound`).catch(() => null);
+      button.disabled = false;
+      if (answer?.ok) saveFile(name, "audio/wav", await answer.arrayBuffer());
+      else this.say(answer ? (await answer.json()).error : "The studio does not answer; is it still running?");
+    } }, icon("file"), "WAV");
+    return button;
   }
 
   tools() {
@@ -118,6 +125,8 @@ class IdeaCard extends Card {
     this.touch = element("button", { type: "button", class: "chip touch", "aria-pressed": "false", title: "Drag on the roll selects, with a finger too",
       onclick: () => this.touch.setAttribute("aria-pressed", this.root.classList.toggle("selecting")) }, "select by touch");
     const button = (text, title, action) => element("button", { type: "button", class: "tool", title, onclick: action }, text);
+    const share = selectInput("share", SHARES.map((one) => [one, `${100 * one} %`]));
+    share.setAttribute("aria-label", label("Share of the bars to make anew"));
     const more = numberInput("more", { min: 1, max: 64, value: 4, "aria-label": label("Bars to go on by") });
     const tempo = numberInput("tempo", { min: 10, max: 400, step: "any", value: Math.round(this.idea.tempo * 10) / 10, "aria-label": label("Tempo") });
     const names = this.data.parts.filter((part) => !part.other).map((part) => part.name);
@@ -137,6 +146,7 @@ class IdeaCard extends Card {
           button("Save bars", "A MIDI file of exactly these bars and parts", () => this.saveSelection())),
         group("move", ...MOVES.map(([semitones, text]) => button(text, `Move the selected notes by ${semitones} semitones`,
           () => this.edit({ operation: "move", semitones, ...this.wanted() })))),
+        group(button("Vary", "Make a share of these bars anew, drawn by chance", () => this.vary(Number(share.value))), share, "of the bars"),
         group(button("Go on", "More bars after the last one, in the selected parts", () => this.goOn(Number(more.value))), "by", more, "bars"),
         group(button("New", "Make this part anew, to the others", () => this.newPart(fresh.value)), fresh, "to this"),
         group(button("Take", "Put this part into another idea, in place of its own", () => this.take(taken.value)), taken, "into", this.into),
@@ -154,28 +164,19 @@ class IdeaCard extends Card {
 
   // ------------------------------------------------------------ what is selected
 
-  /** `selection`: {first, last, parts}, bars from 1; null: everything. */
-  select(selection) {
-    this.selection = selection;
+  /** `wanted`: {first, last} and perhaps parts, else all; bars from 1. null: everything. */
+  select(wanted) {
+    const selection = wanted && { parts: this.present, ...wanted };
     const { first = 1, last = this.idea.bars, parts = this.present } = selection ?? {};
     this.first.value = first;
     this.last.value = last;
     for (const [part, chip] of this.chips) chip.setAttribute("aria-pressed", parts.includes(part));
-    this.marks ??= element("div", { class: "selection", "aria-hidden": "true" });
-    if (!this.marks.isConnected) this.roll.sheet.append(this.marks);
-    const beats = this.data.beats_per_bar;
-    this.marks.replaceChildren(...(selection ? this.roll.lanes.filter((lane) => parts.includes(lane.name)).map((lane) => element("div", {
-      style: `left: ${100 * (first - 1) * beats / this.idea.beats}%; width: ${100 * (last - first + 1) * beats / this.idea.beats}%; top: ${lane.top}px; height: ${lane.height}px` })) : []));
-    if (this.isCurrent) this.player.setRegion(this.region);
     if (selection) this.work.open = true;
+    super.select(selection);
   }
 
-  /** What a loop plays again and again: the selected bars. */
-  get region() {
-    if (!this.selection) return null;
-    const beats = this.data.beats_per_bar;
-    return [(this.selection.first - 1) * beats, this.selection.last * beats];
-  }
+  /** What is selected waits for a tool. */
+  chosen() {}
 
   typed() {
     const whole = (input, otherwise) => Math.min(Math.max(Math.round(Number(input.value)) || otherwise, 1), this.idea.bars);
@@ -192,56 +193,16 @@ class IdeaCard extends Card {
     this.select({ first: Number(this.first.value), last: Number(this.last.value), parts });
   }
 
-  /** Begin or end the selection at the bar that plays. */
-  mark(side) {
-    const bar = Math.min(Math.floor(this.player.position() / this.data.beats_per_bar) + 1, this.idea.bars);
-    const { first = 1, last = this.idea.bars, parts = this.present } = this.selection ?? {};
-    if (side === "first") this.select({ first: bar, last: Math.max(last, bar), parts });
-    else this.select({ first: Math.min(first, bar), last: bar, parts });
-  }
-
-  listen() {
-    const { sheet } = this.roll;
-    let begun = null;
-    const place = (event) => {
-      const box = sheet.getBoundingClientRect();
-      return { x: event.clientX - box.left, y: event.clientY - box.top };
-    };
-    sheet.addEventListener("pointerdown", (event) => {
-      const byTouch = event.pointerType === "touch" && !this.root.classList.contains("selecting");
-      if (event.button || byTouch) return;
-      begun = { ...place(event), dragged: false };
-    });
-    sheet.addEventListener("pointermove", (event) => {
-      if (!begun) return;
-      const now = place(event);
-      if (!begun.dragged && Math.hypot(now.x - begun.x, now.y - begun.y) < DRAG) return;
-      if (!begun.dragged) sheet.setPointerCapture(event.pointerId);
-      begun.dragged = true;
-      this.select(this.between(begun, now));
-    });
-    const end = () => {
-      this.dragged = Boolean(begun?.dragged);
-      begun = null;
-    };
-    sheet.addEventListener("pointerup", end);
-    sheet.addEventListener("pointercancel", end);
-    sheet.addEventListener("click", (event) => { // that ends a drag: it is no wish to move the cursor
-      if (!this.dragged) return;
-      event.stopImmediatePropagation();
-      this.dragged = false;
-    }, { capture: true });
-    sheet.addEventListener("dblclick", () => this.select(null));
+  takesDrag(event) {
+    return super.takesDrag(event) || (event.pointerType === "touch" && this.root.classList.contains("selecting"));
   }
 
   /** The bars and lanes between two places on the roll; on the ruler, all parts. */
   between(one, other) {
-    const bar = ({ x }) => Math.min(Math.max(Math.floor(x / this.roll.beatWidth / this.data.beats_per_bar) + 1, 1), this.idea.bars);
-    const [first, last] = [bar(one), bar(other)].sort((a, b) => a - b);
     const [top, bottom] = [one.y, other.y].sort((a, b) => a - b);
     const crossed = this.roll.lanes.filter((lane) => !lane.other && lane.top + lane.height > top && lane.top < bottom).map((lane) => lane.name);
-    const parts = one.y < RULER || !crossed.length ? this.present : crossed;
-    return { first, last, parts };
+    const parts = one.y < this.roll.top || !crossed.length ? this.present : crossed;
+    return { ...super.between(one, other), parts };
   }
 
   wanted() {
@@ -271,6 +232,16 @@ class IdeaCard extends Card {
     if (this.lacksParts()) return;
     const { first, last } = this.wanted();
     this.ask({ fill: `${first}-${last}`, ...this.some() });
+  }
+
+  /** Make some of the selected bars anew, one at least, drawn by chance. */
+  vary(share) {
+    if (this.lacksParts()) return;
+    const { first, last } = this.wanted();
+    const bars = Array.from({ length: last - first + 1 }, (_, i) => first + i);
+    const n = Math.max(Math.round(share * bars.length), 1);
+    while (bars.length > n) bars.splice(Math.floor(Math.random() * bars.length), 1);
+    this.ask({ fill: bars.join(","), ...this.some() });
   }
 
   goOn(bars) {
@@ -310,14 +281,4 @@ class IdeaCard extends Card {
     saveFile(`${stem}${which} bars ${first}-${last}.mid`, "audio/midi", await answer.arrayBuffer());
     this.say("");
   }
-}
-
-function clock(seconds) {
-  const whole = Math.round(seconds);
-  return `${Math.floor(whole / 60)}:${String(whole % 60).padStart(2, "0")}`;
-}
-
-/** A path as a shell takes it. */
-function shellQuoted(text) {
-  return /^[\w./-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
 }
