@@ -220,7 +220,7 @@ class Worker:
                 with self.lock:  # so that no list of the folder shows the song before the job does
                     whole = write_song(self.folder.folder, None, files)
                     log.add(song, int(whole.stem))
-                    hash_ = _hash_of(files)
+                    hash_ = hash_of(files)
                     job.songs.append(hash_)
                     said = [f"told: {song.told}" if song.told else "", song.score, song.copied]
                     self.folder.remember(hash_, [*filter(None, said), *job.said])
@@ -327,6 +327,6 @@ def message_of(err: Exception) -> str:
     return str(err)
 
 
-def _hash_of(files: dict[str, bytes]) -> str:
+def hash_of(files: dict[str, bytes]) -> str:
     """The hash of the whole song, as `file_hash` has it."""
     return hashlib.sha256(files[""]).hexdigest()

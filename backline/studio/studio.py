@@ -23,7 +23,7 @@ from backline.studio.asking import PROMPT, FormError, understand
 from backline.studio.edits import Heard, Selection, edited_files, hear_song
 from backline.studio.folder import Idea, IdeaGoneError, StudioFolder
 from backline.studio.given import Dropped, read_dropped
-from backline.studio.jobs import OVER, Job, Worker
+from backline.studio.jobs import OVER, Job, Worker, hash_of
 from backline.studio.steps import Deleted, Made, Named, Step
 
 MOST_UNDONE = 100  # steps
@@ -167,6 +167,8 @@ class Studio:
     def edit(self, id_: str, edit: dict[str, Any]) -> Event:
         """Make a new idea of one by an edit without the model; what pages show of it.
 
+        The same edit once more gives the idea that is there already.
+
         Raises UserError: bars, parts or numbers that do not fit.
         """
         idea = self._find(id_)
@@ -199,6 +201,8 @@ class Studio:
         about = {"operation": operation, "said": said, "parents": parents}
         files = edited_files(edited, about)
         with self.lock:
+            if same := self.folder.by_hash(hash_of(files)):
+                return self.idea_data(same)
             path = write_song(self.folder.folder, None, files)
             made = next(one for one in self.folder.ideas() if one.path == path)
             self._did(Made(self.folder, said, [made.hash]))

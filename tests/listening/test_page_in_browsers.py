@@ -34,11 +34,6 @@ PEAK_OF_ALL = """(async () => (await render(page.player, page.ideas[0], 6))
   .reduce((most, x) => Math.max(most, Math.abs(x)), 0))()"""
 FAST = 240  # beats per minute
 STEPS = V.steps_per_quarter
-FIREFOX_CLOCK = """(window.AudioContext = class extends OfflineAudioContext {
-  constructor() { super(1, 441000, 44100); this.began = performance.now(); }
-  get currentTime() { return (performance.now() - this.began) / 1000; }
-  resume() { return Promise.resolve(); }
-}, 0)"""
 
 
 @pytest.fixture(scope="module", params=["chromium", pytest.param("firefox", marks=pytest.mark.slow)])
@@ -74,8 +69,7 @@ def shown(tab, folder) -> Browser:
 def opened(tab: Browser, path) -> Browser:
     tab.errors.clear()
     tab.open(path)
-    if tab.name == "firefox":
-        tab.js(FIREFOX_CLOCK)
+    tab.stand_in_clock()
     tab.js("localStorage.clear()")
     tab.resize(1280, 900)
     return tab
@@ -303,8 +297,7 @@ def test_a_player_inside_another_page_plays_and_reaches_nothing_around_it(tab, t
     opened(tab, tmp_path / "cell.html")
     (frame,) = tab.send("browsingContext.getTree", root=tab.context)["contexts"][0]["children"]
     monkeypatch.setattr(tab, "context", frame["context"])
-    if tab.name == "firefox":
-        tab.js(FIREFOX_CLOCK)
+    tab.stand_in_clock()
     tab.wait("page.cards[0].roll.canvas.width === page.cards[0].roll.sheet.clientWidth")
     assert tab.js("[...document.querySelectorAll('h2')].map(e => e.textContent)") == ["One", "Two"]
     assert tab.js("document.querySelectorAll('.star, .file, .note, .recipe, .actions button').length") == 0

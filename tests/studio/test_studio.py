@@ -105,6 +105,8 @@ def test_edits_make_ideas_that_can_be_undone(served, song):
     assert len(answer.json()["parents"]) == 2
     made = [idea["id"] for idea in served.ideas()]
     assert len(made) == 5
+    assert served.post(f"/api/ideas/{song}/edit", edits[0]).json()["id"] in made, "the same again is there already"
+    assert len(served.ideas()) == 5
     for left in (4, 3, 2, 1):
         assert served.post("/api/undo").status_code == 200
         assert len(served.ideas()) == left

@@ -45,6 +45,7 @@ def opened(tab: Browser, served: Serving) -> Browser:
     tab.errors.clear()
     tab.resize(1280, 900)
     tab.open(served.address)
+    tab.stand_in_clock()
     tab.js("page.studio.make.name")
     tab.wait("document.getElementById('summary').textContent")
     return tab
@@ -100,6 +101,7 @@ def bars_of(notes, first, last, part=None):
 
 def tell_story(tab: Browser, served: Serving) -> None:
     """Ask for two ideas; the drums of bars 5 to 8 again; four more bars; the other's piano under it."""
+    tab.js("(document.querySelector('[name=seed]').value = '1', 0)")  # in both ideas all parts play
     tab.click("#make")
     tab.wait("page.player.playing && page.player.position() > 0", MANY)
     tab.wait("page.studio.byId.size === 2 && !page.studio.growing.size", MANY)
