@@ -228,7 +228,10 @@ const TONES = ["C", "C#", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B"];
 const PIECES = { // of General MIDI's drum kit
   35: "kick", 36: "kick", 37: "side stick", 38: "snare", 39: "clap", 40: "snare", 41: "low floor tom", 42: "closed hat", 43: "floor tom",
   44: "pedal hat", 45: "low tom", 46: "open hat", 47: "low mid tom", 48: "high mid tom", 49: "crash", 50: "high tom", 51: "ride", 52: "china",
-  53: "ride bell", 54: "tambourine", 55: "splash", 56: "cowbell", 57: "crash 2", 59: "ride 2", 69: "cabasa", 70: "maracas", 75: "claves",
+  53: "ride bell", 54: "tambourine", 55: "splash", 56: "cowbell", 57: "crash 2", 58: "vibraslap", 59: "ride 2", 60: "high bongo",
+  61: "low bongo", 62: "muted conga", 63: "high conga", 64: "low conga", 65: "high timbale", 66: "low timbale", 67: "high agogo",
+  68: "low agogo", 69: "cabasa", 70: "maracas", 71: "whistle", 72: "long whistle", 73: "guiro", 74: "long guiro", 75: "claves",
+  76: "high block", 77: "low block", 78: "cuica", 79: "open cuica", 80: "triangle", 81: "open triangle",
 };
 
 /** A note's pitch as musicians say it: C4 is 60; of drums the piece. */
