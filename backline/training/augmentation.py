@@ -12,7 +12,17 @@ import torch
 from torch import Tensor
 
 from backline.music.controls import silenced, transposed
-from backline.music.vocab import FIRST_CONTROL, PAD, PITCH_INSTRUMENT, Vocabulary
+from backline.music.vocab import (
+    BAR,
+    FIELDS,
+    FIRST_CONTROL,
+    GIVEN,
+    NOTE_DUR,
+    PAD,
+    PITCH_INSTRUMENT,
+    START_POS,
+    Vocabulary,
+)
 
 SPARE = 4  # times the notes of a row: among so many, a row without a part finds enough others
 
@@ -91,6 +101,64 @@ class PartDropping:
                 controls = silenced(kept[:, FIRST_CONTROL:].numpy(), [dropped], self.vocabulary)
                 result[number, :, FIRST_CONTROL:] = torch.from_numpy(controls)
         return result
+
+
+class WrongNotes:
+    """Gives some notes another pitch and length in what a model hears, not in what it is to predict.
+
+    A model that only ever hears real songs trusts each note; when it plays by itself, one slip leads
+    to the next (exposure bias). One that hears slips in training, and is to go on as the song does,
+    learns to come back. Times stay, and so does the order of notes.
+    """
+
+    def __init__(self, vocabulary: Vocabulary, share: float) -> None:
+        """`share` of all notes; in each row it is drawn from 0 to twice that."""
+        self.vocabulary = vocabulary
+        self.share = share
+        self.part_of_id = torch.from_numpy(vocabulary.part_of_id)          # (V,); −1: of no part
+        self.is_drum = torch.tensor([part.is_drum for part in vocabulary.parts])
+
+    def __call__(self, rows: Tensor, generator: torch.Generator) -> Tensor:
+        """(B, T, F) of (B, T, C) rows, some of them slips. The argument stays unchanged.
+
+        A slip has the length of another note of its row, and that one's pitch, or in parts that are
+        no drums as often its own, one or two semitones off. Given notes stay, as people gave them.
+        """
+        heard = rows[..., :len(FIELDS)].clone()
+        n_rows, length = heard.shape[:2]
+        chance = torch.rand((n_rows, length), generator=generator)
+        rate = 2 * self.share * torch.rand((n_rows, 1), generator=generator)
+        other = torch.randint(length, (n_rows, length), generator=generator)
+        semitones = torch.tensor([-2, -1, 1, 2])
+        which = torch.randint(len(semitones), (n_rows, length), generator=generator)
+        moves = torch.rand((n_rows, length), generator=generator) < 0.5
+
+        pitch = heard[..., PITCH_INSTRUMENT].long()                        # (B, T)
+        part = self.part_of_id[pitch]
+        is_melodic = (part >= 0) & ~self.is_drum[part.clamp(min=0)]
+        moved = pitch + semitones[which]
+        moved = moved.clamp(0, len(self.part_of_id) - 1)
+        slip = torch.where(moves & is_melodic, moved, pitch.gather(1, other))
+        is_wrong = (chance < rate) & (self.part_of_id[slip] == part) & (part >= 0) & (slip != pitch)
+        if rows.shape[-1] > GIVEN:
+            is_wrong &= rows[..., GIVEN] == 0
+        is_wrong[:, 1:] &= ~is_wrong[:, :-1]  # of neighbours the first, so that each stands among true ones
+        is_wrong &= self._in_order(heard, slip)
+        heard[..., PITCH_INSTRUMENT] = torch.where(is_wrong, slip.to(heard.dtype), heard[..., PITCH_INSTRUMENT])
+        length_of_other = heard[..., NOTE_DUR].gather(1, other)
+        takes_length = is_wrong & (self.part_of_id[pitch.gather(1, other)] == part)
+        heard[..., NOTE_DUR] = torch.where(takes_length, length_of_other, heard[..., NOTE_DUR])
+        return heard
+
+    @staticmethod
+    def _in_order(notes: Tensor, slip: Tensor) -> Tensor:
+        """(B, T) bool: whether a pitch (B, T) in the place of a note's keeps (B, T, F) notes in order."""
+        same_time = (notes[:, 1:, [BAR, START_POS]] == notes[:, :-1, [BAR, START_POS]]).all(-1)  # (B, T − 1)
+        pitch = notes[..., PITCH_INSTRUMENT]
+        fits = torch.ones(slip.shape, dtype=torch.bool)
+        fits[:, 1:] &= ~same_time | (slip[:, 1:] > pitch[:, :-1])
+        fits[:, :-1] &= ~same_time | (slip[:, :-1] < pitch[:, 1:])
+        return fits
 
 
 def crop_start(n_notes: int, length: int, generator: torch.Generator) -> int:

@@ -35,6 +35,7 @@ NOT_NEGATIVE = (
 )
 SHARES = (
     "drop_parts",
+    "wrong_notes",
     "given_tasks",
     "final_lr",
     "decay_share",
@@ -81,6 +82,7 @@ class TrainingSettings:
     song_ends: float = 0.0  # share of the rows that are a song's last 4 to 32 bars, as a song
     bar_lines: bool = False  # all other rows begin at a bar line
     drop_parts: float = 0.0  # share of the rows that lose one part, drawn for each
+    wrong_notes: float = 0.0  # share of the notes that the model hears with another pitch
     given_tasks: float = 0.0  # share of the rows made into tasks with given notes
     compile: bool = False  # by torch.compile; on a CPU it needs a C++ compiler
     seed: int = 0

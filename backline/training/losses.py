@@ -42,6 +42,7 @@ def window_losses(
     model: Callable[..., list[Tensor]],
     config: ModelConfig,
     rows: Tensor,
+    heard: Tensor | None = None,
 ) -> Tensor:
     """Loss of each family of each note but the first of windows of songs.
 
@@ -50,12 +51,15 @@ def window_losses(
         rows: (B, T, F), (B, T, F + 1) or (B, T, F + 1 + K). A 1 in column GIVEN marks a given
             note, whose loss is 0. The last K columns are ids of the controls, which are unknown
             without them.
+        heard: (B, T, F) the notes as the model hears them, in the same bars; None: as they are.
     Returns:
         (B, T − 1, F) in nats.
     """
     notes = rows[..., :len(FIELDS)]
+    heard = notes if heard is None else heard
     if config.bars == "relative":
         notes = with_relative_bars(notes)
+        heard = with_relative_bars(heard)
     targets = notes[:, 1:]
     told: dict[str, Tensor] = {}
     if rows.shape[-1] > GIVEN:
@@ -69,7 +73,7 @@ def window_losses(
         n_sheet = len(config.sheet_sizes)
         told["sheet"] = controls[:, :-1, :n_sheet]
         told["chords"] = controls[:, 1:, n_sheet:]
-    logits = model(notes[:, :-1], targets, **told)
+    logits = model(heard[:, :-1], targets, **told)
     return note_losses(logits, targets)
 
 

@@ -21,10 +21,11 @@ from backline.common.errors import EXIT_INTERRUPTED, UserError
 from backline.common.settings import config_to_dict
 from backline.music.vocab import FIELDS
 from backline.preparation.dataset import Dataset, Split
+from backline.training.augmentation import WrongNotes
 from backline.training.batches import Batches
 from backline.training.config import BEST, LAST, TrainingSettings
 from backline.training.control_tables import ControlTables
-from backline.training.distributed import Processes, SharedError
+from backline.training.distributed import SEEDS, Processes, SharedError
 from backline.training.losses import n_predicted, window_losses
 from backline.training.optimization import Optimizers, WeightAverage, rate_share
 from backline.training.planning import steps_in_time
@@ -91,6 +92,9 @@ class Run:
                 raise UserError(compile_failure(err)) from None
         self.forward: nn.Module = self.model  # what a step calls; several processes wrap it
         self.data = Batches(songs.dataset, songs.split, model.config, settings, songs.controls)
+        self.wrong_notes = None
+        if settings.wrong_notes:
+            self.wrong_notes = WrongNotes(songs.dataset.vocabulary, settings.wrong_notes)
         self.steps_per_epoch = self.data.steps_per_epoch
         self.began = time.monotonic()  # max_minutes counts from here
         self.optimizers = self.new_optimizers()
@@ -312,15 +316,20 @@ class Run:
         """
         n_notes = rows.shape[0] * (rows.shape[1] - 1)
         scale = n_notes / max(n_predicted(rows), 1)  # given notes are no part of the mean
+        heard = self._heard(rows)
         mine = self.processes.share(rows)
         # A process without rows computes one with weight 0: DDP needs a backward pass from each.
         batches = mine.split(self.settings.batch_size) if len(mine) else (rows[:1],)
+        heard_batches: Sequence[Tensor | None] = [None] * len(batches)
+        if heard is not None:
+            heard_mine = self.processes.share(heard) if len(mine) else heard[:1]
+            heard_batches = heard_mine.split(self.settings.batch_size)
         losses = torch.zeros(len(FIELDS), device=self.device)
-        for number, batch in enumerate(batches, 1):
+        for number, (batch, heard_batch) in enumerate(zip(batches, heard_batches, strict=True), 1):
             share = len(batch) / len(rows) if len(mine) else 0.0
             is_last = number == len(batches)
             with self.processes.gradients_wait(self.forward, wait=not is_last):
-                batch_losses = self._losses(batch) * (share * scale)  # (F,)
+                batch_losses = self._losses(batch, heard_batch) * (share * scale)  # (F,)
                 # The published loss is the mean over families; under AdamW only clipping can tell it
                 # from the sum. DDP averages gradients over processes; multiply to get their sum.
                 loss = batch_losses.mean() * self.processes.count
@@ -328,16 +337,28 @@ class Run:
             losses += batch_losses.detach()
         return self.processes.total(losses)
 
-    def _losses(self, rows: Tensor) -> Tensor:
-        """Each family's loss (F,) in nats, the mean over rows (B, T, C); given notes count as 0."""
+    def _heard(self, rows: Tensor) -> Tensor | None:
+        """(B, T, F) notes of a step's rows (B, T, C) as the model hears them; None: as they are."""
+        if self.wrong_notes is None:
+            return None
+        seed = (self.settings.seed * 1_000_003 + self.progress.step) % SEEDS
+        return self.wrong_notes(rows, torch.Generator().manual_seed(seed))
+
+    def _losses(self, rows: Tensor, heard: Tensor | None = None) -> Tensor:
+        """Each family's loss (F,) in nats, the mean over rows (B, T, C); given notes count as 0.
+
+        `heard`: see `window_losses`.
+        """
         forward: Callable[..., Any] = self.forward
         if self.runs_ahead and not torch.is_grad_enabled():
             # A GPU validates with the model as it is: compiling it again without gradients takes longer.
             forward = self.model.forward
         rows = rows.to(self.device, non_blocking=self.runs_ahead).long()
+        if heard is not None:
+            heard = heard.to(self.device, non_blocking=self.runs_ahead).long()
         is_bf16 = self.settings.precision == "bf16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=is_bf16):
-            losses = window_losses(forward, self.model.config, rows)  # (B, T − 1, F)
+            losses = window_losses(forward, self.model.config, rows, heard)  # (B, T − 1, F)
         return losses.mean((0, 1))
 
     @torch.no_grad()

@@ -7,8 +7,8 @@ import pytest
 import torch
 from random_songs import VOCABULARY, random_song
 
-from backline.music.vocab import FIELDS, PITCH_INSTRUMENT, load_vocabulary
-from backline.training.augmentation import SPARE, PartDropping, Transposition, crop_start, windows_from
+from backline.music.vocab import BAR, BOS, FIELDS, NOTE_DUR, PITCH_INSTRUMENT, START_POS, load_vocabulary
+from backline.training.augmentation import SPARE, PartDropping, Transposition, WrongNotes, crop_start, windows_from
 
 DRUMS, BASS, PIANO = range(3)
 
@@ -114,3 +114,40 @@ def test_longer_rows_go_on_with_the_notes_after_and_end_in_padding():
     rows = windows_from(notes, torch.tensor([0, 3]), 4)
     assert torch.equal(rows[0], notes[:4])
     assert torch.equal(rows[1], torch.cat([notes[3:], torch.zeros((2, 4), dtype=notes.dtype)]))
+
+
+# ---------------------------------------------------------------- wrong notes
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_slips_keep_times_parts_and_order(seed):
+    rows = rows_of(seed, 8, 128)
+    before = rows.clone()
+    heard = WrongNotes(VOCABULARY, 0.1)(rows, generator(seed))
+    assert torch.equal(rows, before) and heard.dtype == rows.dtype
+    assert torch.equal(heard[..., [BAR, START_POS]], rows[..., [BAR, START_POS]])
+    old, new = rows[..., PITCH_INSTRUMENT].numpy(), heard[..., PITCH_INSTRUMENT].numpy()
+    assert (VOCABULARY.part_of_id[old] == VOCABULARY.part_of_id[new]).all()
+    keys = [[(note[BAR], note[START_POS], note[PITCH_INSTRUMENT]) for note in row] for row in heard.tolist()]
+    assert all(row == sorted(set(row)) for row in keys), "as in any song, no note comes twice, and all in order"
+    is_wrong = old != new
+    assert 0.02 < is_wrong.mean() < 0.18 and not (is_wrong[:, 1:] & is_wrong[:, :-1]).any()
+    lengths = heard[..., NOTE_DUR].numpy() != rows[..., NOTE_DUR].numpy()
+    assert not (lengths & ~is_wrong).any()
+    again = WrongNotes(VOCABULARY, 0.1)(rows, generator(seed))
+    assert torch.equal(heard, again)
+
+
+def test_given_notes_and_edges_of_songs_are_heard_as_they_are():
+    rows = rows_of(3, 8, 128)
+    rows[:, 0] = BOS
+    given = torch.arange(128) % 3 == 0
+    columns = torch.cat([rows, given.to(rows.dtype).expand(8, 128)[..., None]], dim=-1)
+    heard = WrongNotes(VOCABULARY, 0.4)(columns, generator())
+    is_wrong = (heard != rows).any(-1)
+    assert is_wrong.any() and not is_wrong[:, given].any() and not is_wrong[:, 0].any()
+
+
+def test_without_a_share_all_is_heard_as_it_is():
+    rows = rows_of(4, 8, 128)
+    assert torch.equal(WrongNotes(VOCABULARY, 0.0)(rows, generator()), rows)

@@ -23,7 +23,8 @@ from backline.training.distributed import Processes, SharedError
 
 pytestmark = pytest.mark.skipif(not torch.distributed.is_available() or not torch.distributed.is_gloo_available(),
                                 reason="this PyTorch cannot let processes talk to each other (gloo)")
-SETTINGS = {"validate_steps": 2, "transpose": [-5, 6], "random_crops": True, "drop_parts": 0.3}
+SETTINGS = {"validate_steps": 2, "transpose": [-5, 6], "random_crops": True, "drop_parts": 0.3,
+            "wrong_notes": 0.1}
 
 
 @pytest.fixture(autouse=True)

@@ -292,6 +292,7 @@ EFFECTS = {
     "transpose": ({"transpose": [-5, 6]}, "train_loss"),
     "random_crops": ({"random_crops": True}, "train_loss"),
     "drop_parts": ({"drop_parts": 0.5}, "train_loss"),
+    "wrong_notes": ({"wrong_notes": 0.5}, "train_loss"),
     "given_tasks": ({"given_tasks": 0.9, "model": {"given": True}}, "train_loss"),
     "max_minutes": ({"max_minutes": 0.04, "num_epochs": None}, "steps"),
     "row_notes": ({"row_notes": 16}, "notes_seen"),
