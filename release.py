@@ -17,7 +17,7 @@ from backline.common.errors import Parser, UserError, reports_user_errors
 from backline.common.files import check_file, check_new, check_writable
 from backline.common.installed import is_installed
 
-LOCAL = ("dataset", "weights", "filename")  # paths of this machine, which say nothing to others
+LOCAL = ("dataset", "weights", "filename", "held_out_before")  # of this machine and run alone
 
 
 def build_parser() -> argparse.ArgumentParser:

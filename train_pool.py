@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from backline.common.errors import Parser, UserError, reports_user_errors
 from backline.common.files import check_file, check_writable, read_json_object
 from backline.common.settings import config_from_dict
+from backline.engine.model_file import held_out_names
 from backline.layers.config import ModelConfig
 from backline.music.dynamics import FACT, dynamics_fact
 from backline.music.vocab import load_vocabulary
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 DEFAULT_DATASET = "dataset_pitch_ins512.pt"
 DEFAULT_SPLIT = 0.9
+HELD_OUT_BEFORE = "held_out_before"  # songs of the dataset that the first weights were not trained on
 OF_NEW_RUNS = ("model_config", "training_args", "train_split", "file_path")  # options that --resume refuses
 
 
@@ -112,13 +114,18 @@ def new_run(args: argparse.Namespace, processes: Processes, command: Sequence[st
     start, vocabulary, known = load_model(weights) if weights else (None, None, {})
     dataset = load_dataset(dataset_path, vocabulary)
     model = fitting_model(args, model_json, start, dataset)
-    split = split_by_song(dataset, train_split)
+    dataset, most_train, before = kept_held_out(dataset, held_out_names(known))
+    if before and processes.is_first:
+        print(f"notice: {len(before)} songs that {weights} was not trained on stay held out, with their "
+              "near-duplicates", file=sys.stderr)
+    split = split_by_song(dataset, train_split, most_train)
     metadata = {
         "dataset": str(dataset_path),
         "train_split": train_split,
         "weights": str(weights) if weights else None,
         "dataset_hash": dataset_hash(dataset_path),
         "held_out_songs": list(split.held_out_songs),
+        HELD_OUT_BEFORE: before,
     }
     controls = None
     if model.config.controls:
@@ -161,6 +168,25 @@ def check_place(path: Path, force: bool) -> None:
         raise UserError(f"{path} holds a run already; continue it with --resume {path}, replace it with "
                         f"--force, or give another \"filename\" in --training_args")
     check_writable(path)
+
+
+def kept_held_out(dataset: Dataset, names: Sequence[str]) -> tuple[Dataset, int | None, list[str]]:
+    """A dataset whose last songs are those that weights were not trained on, so that they stay held out.
+
+    Args:
+        names: of these songs, in it or not.
+    Returns:
+        The dataset; how many songs may be trained on, None for all; the names that are in it. It is
+        as it was where it holds none of them, or nothing else.
+    """
+    from backline.preparation.dataset import with_songs_last
+
+    there = set(dataset.songs)
+    present = [name for name in names if name in there]
+    ordered, n_others = with_songs_last(dataset, present)
+    if not present or not n_others:
+        return dataset, None, []
+    return ordered, n_others, present
 
 
 def fitting_model(args: argparse.Namespace, model_json: dict[str, Any] | None,
@@ -240,7 +266,8 @@ def resumed_run(args: argparse.Namespace, processes: Processes, command: Sequenc
     if dataset_hash(dataset_path) != metadata["dataset_hash"]:
         raise UserError(f"{dataset_path}: not the dataset this run was started with")
     dataset = load_dataset(dataset_path, vocabulary)
-    split = split_by_song(dataset, metadata["train_split"])
+    dataset, most_train, _ = kept_held_out(dataset, metadata.get(HELD_OUT_BEFORE, []))
+    split = split_by_song(dataset, metadata["train_split"], most_train)
     controls = None
     if model.config.controls:
         sheets = sheet_table(state, vocabulary, last)

@@ -25,7 +25,7 @@ import re
 import shutil
 import struct
 import zipfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, BinaryIO, NamedTuple
@@ -387,8 +387,35 @@ def song_notes(dataset: Dataset, song: int) -> np.ndarray:
     return rows[rows[:, BAR] >= FIRST_ID]
 
 
-def split_by_song(dataset: Dataset, train_split: float) -> Split:
-    """The first `train_split` share of songs for training, the rest held out.
+def with_songs_last(dataset: Dataset, names: Collection[str]) -> tuple[Dataset, int]:
+    """The dataset with some songs and their near-duplicates behind all others; how many others there are.
+
+    Both keep their order.
+    """
+    wanted = set(names)
+    is_named = np.array([song in wanted for song in dataset.songs])
+    is_last = np.isin(dataset.clusters, dataset.clusters[is_named])
+    order = np.argsort(is_last, kind="stable")
+    n_others = int((~is_last).sum())
+    if (np.diff(order) == 1).all():
+        return dataset, n_others
+    ends = np.append(dataset.song_starts[1:], len(dataset.notes))
+    starts = np.minimum(dataset.song_starts, len(dataset.notes))  # songs after the last full row hold nothing
+    ends = np.minimum(ends, len(dataset.notes))
+    lengths = (ends - starts)[order]
+    notes = torch.cat([dataset.notes[starts[i]:ends[i]] for i in order.tolist()])
+    ordered = dataclasses.replace(
+        dataset,
+        notes=notes,
+        songs=tuple(dataset.songs[i] for i in order.tolist()),
+        song_starts=np.cumsum(lengths) - lengths,
+        clusters=dataset.clusters[order],
+    )
+    return ordered, n_others
+
+
+def split_by_song(dataset: Dataset, train_split: float, most_train: int | None = None) -> Split:
+    """The first `train_split` share of songs for training, `most_train` at most; the rest held out.
 
     The row across the cut is dropped. Near-duplicates stay on one side: the cut lies between two
     clusters. Few songs are no error: the cut moves to where it leaves rows on both sides, and if no
@@ -404,11 +431,15 @@ def split_by_song(dataset: Dataset, train_split: float) -> Split:
                         "two")
     wanted = round(dataset.n_songs * train_split)
     wanted = min(max(wanted, 1), dataset.n_songs - 1)
+    if most_train is not None:
+        wanted = min(wanted, most_train)
     cuts = np.flatnonzero(np.diff(dataset.clusters)) + 1
     notices = []
     if not len(cuts):
         cuts = np.arange(1, dataset.n_songs)
         notices = ["all songs are near-duplicates of each other: held-out losses will look too good"]
+    if most_train is not None and (cuts <= most_train).any():
+        cuts = cuts[cuts <= most_train]
     distance = np.abs(cuts - wanted)
     by_distance = cuts[np.argsort(distance, kind="stable")].tolist()
     size = dataset.block_size

@@ -27,7 +27,9 @@ from backline.preparation.dataset import (
     Dataset,
     dataset_hash,
     load_dataset,
+    song_rows,
     split_by_song,
+    with_songs_last,
     write_dataset,
 )
 
@@ -485,6 +487,27 @@ def test_songs_that_are_all_near_duplicates_are_split_and_it_is_said(tmp_path):
     split = split_by_song(load_dataset(path), 0.5)
     assert split.held_out_songs == ("song2", "song3")
     assert split.notice == "all songs are near-duplicates of each other: held-out losses will look too good"
+
+
+@pytest.mark.parametrize("clusters", [None, [0, 0, 2, 3, 4, 5]])
+def test_songs_go_last_with_their_near_duplicates_and_stay_what_they_are(tmp_path, clusters):
+    songs = [random_song(i, 20 + 5 * i) for i in range(6)]
+    dataset = load_dataset(make_dataset(tmp_path / "d.pt", songs, 16, clusters=clusters))
+    ordered, n_others = with_songs_last(dataset, ["song1", "song3", "elsewhere"])
+    last = ["song1", "song3"] if clusters is None else ["song0", "song1", "song3"]
+    assert list(ordered.songs) == [name for name in dataset.songs if name not in last] + last
+    assert n_others == 6 - len(last) and len(ordered.notes) == len(dataset.notes)
+    for i, name in enumerate(ordered.songs):
+        assert torch.equal(song_rows(ordered, i), song_rows(dataset, dataset.songs.index(name)))
+        assert ordered.clusters[i] == dataset.clusters[dataset.songs.index(name)]
+    split = split_by_song(ordered, 0.9, n_others)
+    assert list(split.held_out_songs) == last
+    assert with_songs_last(dataset, dataset.songs[-2:])[0] is dataset
+
+
+def test_at_most_so_many_songs_are_for_training(tmp_path):
+    dataset = load_dataset(make_dataset(tmp_path / "d.pt", [random_song(i, 62) for i in range(10)], 32))
+    assert [len(split_by_song(dataset, 0.8, most).held_out_songs) for most in (None, 10, 8, 5, 1)] == [2, 2, 2, 5, 9]
 
 
 def split_of(tmp_path, lengths, block_size, train_split=0.9):

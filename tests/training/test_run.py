@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 from commands import fails, succeeds
-from random_songs import TINY_MODEL, VOCABULARY, make_dataset, random_song, write_json, write_tokens
+from random_songs import TINY_MODEL, VOCABULARY, make_dataset, random_song, to_songs, whole, write_json, write_tokens
 from torch.utils._python_dispatch import TorchDispatchMode
 from training_runs import (
     FILES,
@@ -41,7 +41,7 @@ from backline.layers import attention
 from backline.layers.config import ModelConfig
 from backline.music.vocab import FIELDS, FIRST_CONTROL, FIRST_ID, GIVEN, PITCH_INSTRUMENT, load_vocabulary
 from backline.preparation import dataset as datasets
-from backline.preparation.dataset import Dataset, Split, load_dataset, split_by_song
+from backline.preparation.dataset import Dataset, Split, load_dataset, split_by_song, write_dataset
 from backline.training import loss_picture, planning, run_folder
 from backline.training import run as training
 from backline.training.checkpoints import load_checkpoint, load_model, save_checkpoint, save_release
@@ -392,6 +392,28 @@ def test_three_small_songs_of_ones_own(capsys):
     split = split_by_song(load_dataset(Path("mine.pt")), 0.8)
     assert json.loads((run / SETTINGS).read_text())["held_out_songs"] == list(split.held_out_songs)
     assert len(column(run, "held_out_loss")) == 3
+
+
+def test_what_weights_were_not_trained_on_stays_held_out_of_other_datasets(monkeypatch, capsys):
+    """Songs that came or went give a dataset another order, and with it another last fifth."""
+    first = train(filename="first")
+    assert json.loads((first / SETTINGS).read_text())["held_out_songs"] == ["song8", "song9"]
+    numbers = [9, 1, 8, *range(2, 8), *range(10, 14)]
+    songs = [whole(random_song(i, SONG_NOTES)) for i in numbers]
+    write_dataset(Path("other.pt"), to_songs(songs, names=[f"song{i}" for i in numbers]), T, VOCABULARY, {})
+    onwards = [*arguments(dataset="other.pt", filename="second"), "-fp", first / LAST]
+    succeeds(train_pool.main, onwards)
+    second = Path("second")
+    held_out = json.loads((second / SETTINGS).read_text())["held_out_songs"]
+    assert held_out == ["song13", "song9", "song8"]
+    assert "notice: 2 songs that first/last.pth was not trained on stay held out" in capsys.readouterr().err
+    whole_run = weights(second)
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 3)
+        is_stopped([*onwards, "--force"])
+    shutil.rmtree(first)  # a run that goes on needs it no more
+    succeeds(train_pool.main, ["--resume", second, "-d", "cpu"])
+    assert same(weights(second), whole_run)
 
 
 def test_a_bare_tensor_of_the_predecessor_can_be_trained_on():
