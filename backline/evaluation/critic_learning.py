@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from backline.generation.critic import Critic, describe
+from backline.evaluation.critic import Critic, describe
 from backline.music.vocab import Vocabulary
 
 FOLDS = 5  # of the cross-validation

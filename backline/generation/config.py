@@ -17,6 +17,7 @@ ENDINGS = ("", "yes", "no")
 KEEP = "keep"  # instead of chords or a key: those of the prompt, see `keeping.py`
 PLAYED, FLAT = "played", "flat"
 DYNAMICS = (PLAYED, FLAT)
+MOST_DRAWS = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,6 +130,8 @@ class GenConfig:
     variety: against loops: for each bar in a row that copies one shortly before it
         (`repetition.Repeats`) the temperature grows by this share of itself, until a bar is new; 0:
         never.
+    draws: from scratch, a model with a critic draws each song so many times, and the critic chooses
+        (`evaluation.critic`).
     rules: what the song must keep to.
     controls: what the model is told, if it has controls.
     num_bars: how many from scratch; after a prompt, the rest of its last bar and at most so many
@@ -157,6 +160,7 @@ class GenConfig:
     top_p: tuple[float, ...] = ()
     min_p: tuple[float, ...] = ()
     variety: float = 0.0
+    draws: int = 2
     rules: RuleConfig = RuleConfig()
     controls: ControlConfig = ControlConfig()
     start_at_once: bool = True
@@ -189,6 +193,8 @@ class GenConfig:
             raise UserError(f"dynamics={self.dynamics!r} must be one of {', '.join(DYNAMICS)}")
         if self.num_bars < 1:
             raise UserError(f"num_bars={self.num_bars} must be at least 1")
+        if not 1 <= self.draws <= MOST_DRAWS:
+            raise UserError(f"draws={self.draws} must be from 1 to {MOST_DRAWS}")
         if self.max_steps < 0:
             raise UserError(f"max_steps={self.max_steps} must be at least 0")
 

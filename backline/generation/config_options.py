@@ -54,6 +54,15 @@ def add_sampling_options(group: argparse._ArgumentGroup) -> None:
                        "of configs/genconfig.json)")
 
 
+def add_draws_option(group: argparse._ArgumentGroup) -> None:
+    """How many songs are drawn for each."""
+    group.add_argument("--draws",
+                       type=int,
+                       metavar="N",
+                       help="from scratch, draw each song N times and keep the one that sounds most like "
+                       f"real songs; 1: as the model plays (default: {GenConfig.draws})")
+
+
 def add_control_options(group: argparse._ArgumentGroup) -> None:
     """The fields of `ControlConfig`."""
     group.add_argument("--chords",
@@ -122,7 +131,12 @@ def gen_config(args: argparse.Namespace) -> GenConfig:
         raise UserError("--key keep: keeps the scale, too; leave out --scale")
     controls = control_config(args, config.controls)
     dynamics = args.dynamics or config.dynamics
-    config = dataclasses.replace(config, rules=rules, controls=controls, dynamics=dynamics)
+    draws = config.draws if args.draws is None else args.draws
+    if args.best_of is not None:
+        if args.draws is not None:
+            raise UserError(f"--best-of {args.best_of} chooses among all songs; leave out --draws")
+        draws = 1
+    config = dataclasses.replace(config, rules=rules, controls=controls, dynamics=dynamics, draws=draws)
     check_keeps(config, bool(args.prompt or args.watch))
     return config
 

@@ -16,6 +16,7 @@ from backline.evaluation.copy_index import WINDOW
 from backline.generation.config import DTYPES, DYNAMICS, GenConfig, Reading
 from backline.generation.config_options import (
     add_control_options,
+    add_draws_option,
     add_rule_options,
     add_sampling_options,
 )
@@ -105,6 +106,7 @@ def add_choice_options(group: argparse._ArgumentGroup) -> None:
                        type=int,
                        metavar="M",
                        help="make M songs and write the -n best, by a score that is printed")
+    add_draws_option(group)
     group.add_argument("--check-copies", "--copies", type=Path, nargs="?", const=BUNDLED_COPIES,
                        metavar="INDEX",
                        help="say how many new notes in a row are in training songs, using an index of "

@@ -9,6 +9,8 @@ in key   the share of new notes, drums left out, in the scale asked for; without
          or minor scale that the known notes fit best.
 groove   how alike the places in the bar are at which new notes and known ones begin: 1 minus the
          total variation distance of their shares, averaged over the new bars.
+real     from scratch, how likely the model's critic takes the song for a real one. Where there is a
+         critic, this alone is the score: it was shown to help, by judges of other kinds (README).
 fresh    whether bars are new: 1 while at most half of them copy, note for note, a known bar of the
          same parts or an earlier new one; 0 if all do.
 
@@ -18,10 +20,12 @@ Known are the prompt and the given notes; a song from scratch is measured agains
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 
 import numpy as np
 
+from backline.evaluation.critic import Critic
 from backline.generation.config import RuleConfig
 from backline.music.theory import OCTAVE, best_scale, scale_pitch_classes
 from backline.music.vocab import BAR, FIRST_ID, PITCH_INSTRUMENT, START_POS, Vocabulary
@@ -31,6 +35,7 @@ from backline.music.vocab import BAR, FIRST_ID, PITCH_INSTRUMENT, START_POS, Voc
 class Score:
     """Marks from 0 to 1, None for one that does not apply, and the facts they rest on."""
 
+    real: float | None
     likely: float
     in_key: float | None
     groove: float
@@ -41,7 +46,9 @@ class Score:
 
     @property
     def total(self) -> float:
-        """The mean of the marks that apply."""
+        """The critic's mark, or else the mean of the marks that apply."""
+        if self.real is not None:
+            return self.real
         marks = (self.likely, self.in_key, self.groove, self.fresh)
         applying = [mark for mark in marks if mark is not None]
         return float(np.mean(applying))
@@ -51,35 +58,52 @@ class Score:
         in_key = ""
         if self.in_key is not None:
             in_key = f"{self.in_key:.0%} in {self.key}, "
-        return (f"score {self.total:.3f}: "
+        real = "" if self.real is None else f"real {self.real:.2f}, "
+        return (f"score {self.total:.3f}: {real}"
                 f"likely {self.likely:.2f} ({self.nats_per_note:.2f} nats/note), {in_key}"
                 f"groove {self.groove:.2f}, "
                 f"fresh {self.fresh:.2f} ({self.copied:.0%} of the bars copied)")
 
 
+@dataclasses.dataclass(frozen=True)
+class Judge:
+    """What songs are scored by.
+
+    rules: what the songs keep to; a key among them is the one that counts.
+    critic: of songs from scratch; where notes are known it is not asked.
+    """
+
+    vocabulary: Vocabulary
+    rules: RuleConfig
+    critic: Critic | None = None
+
+
 def rank(songs: Sequence[np.ndarray],
          surprisals: Sequence[np.ndarray],
          known: np.ndarray,
-         vocabulary: Vocabulary,
-         rules: RuleConfig) -> list[tuple[int, Score]]:
+         judge: Judge) -> list[tuple[int, Score]]:
     """Indices and scores of songs, best first. Songs without notes are left out.
 
     Args:
         songs: the new notes of each, (N, F) ids in order.
         surprisals: those of the new notes of each, (N,) in nats.
         known: (M, F) ids of notes that were there before.
-        rules: what the songs keep to; a key among them is the one that counts.
     """
+    vocabulary = judge.vocabulary
     playing = [i for i, rows in enumerate(songs) if len(rows)]
     nats_per_note = [float(surprisals[i].mean()) for i in playing]
     scored = []
     for i, nats in zip(playing, nats_per_note, strict=True):
         new = songs[i]
-        key, in_key = key_mark(new, known, vocabulary, rules)
+        key, in_key = key_mark(new, known, vocabulary, judge.rules)
         known_of_parts = _of_same_parts(known, new, vocabulary)
         copied = copied_share(new, known_of_parts)
         grooves_known = known if len(known) else new
+        real = None
+        if judge.critic and not len(known):
+            real = 1 / (1 + math.exp(-judge.critic.realness(new, vocabulary)))
         score = Score(
+            real=real,
             likely=likelihood_mark(nats, nats_per_note),
             in_key=in_key,
             groove=groove_mark(new, grooves_known, vocabulary.steps_per_bar),

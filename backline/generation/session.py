@@ -7,6 +7,8 @@ depend on the batch; so a song's recipe names the seeds of its whole batch.
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import math
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,6 +22,7 @@ from backline.common.paths import BUNDLED_MODEL
 from backline.common.surroundings import song_surroundings
 from backline.engine.model_file import held_out_names
 from backline.evaluation.copy_index import CopyCheck, CopyIndex, read_index, split_digest
+from backline.evaluation.critic import critic_of
 from backline.generation.config import FLAT, GenConfig, Reading
 from backline.generation.given_song import Made, files_beside
 from backline.generation.keeping import keep_heard
@@ -64,6 +67,7 @@ class LoadedModel:
         self.dynamics = dynamics_table(self.facts, vocabulary, path)
         has_controls = self.config.controls
         self.sheets = sheet_table(self.facts, vocabulary, path) if has_controls else None
+        self.critic = critic_of(self.facts, vocabulary, path)
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -172,11 +176,21 @@ class Session:
         A song that lacks a part, ends too soon or copies more than it may is rejected, and the seed
         SEED_STEP further is tried; so the songs are the same whatever `n` is. After TRIES tries the
         first that does not copy is kept. If all copy there is none, and fewer than `n` songs come.
+
+        From scratch, a model with a critic draws each song `n_draws` times, with seeds SEED_STEP
+        apart, and its critic chooses.
         """
         end = seed + n
-        for first in range(seed, end, BATCH):
-            seeds = range(first, min(first + BATCH, end))
+        n_at_once = max(BATCH // self.n_draws, 1)
+        for first in range(seed, end, n_at_once):
+            seeds = range(first, min(first + n_at_once, end))
             yield from self._songs_of_batch(seeds, on_drawn)
+
+    @property
+    def n_draws(self) -> int:
+        """How many songs are drawn for each that is wanted."""
+        chooses = self.loaded.critic is not None and not len(self.task.kept)
+        return self.config.draws if chooses else 1
 
     def songs_as_drawn(self, seed: int, n: int, on_drawn: OnDrawn) -> list[GeneratedSong]:
         """`n` songs in one batch, the i-th of seed + i, for whoever watches them grow.
@@ -196,15 +210,19 @@ class Session:
             wanted = [seed for seed in seeds if seed not in good]
             if not wanted:
                 break
-            songs = self._sample([seed + attempt * SEED_STEP for seed in wanted], on_drawn)
-            for seed, song in zip(wanted, songs, strict=True):
-                fault = song.copied if song.is_copy else self.fault(song)
-                if not fault:
-                    good[seed] = song
+            draws = range(attempt * self.n_draws, (attempt + 1) * self.n_draws)
+            songs = self._sample([seed + k * SEED_STEP for seed in wanted for k in draws], on_drawn)
+            for seed in wanted:
+                drawn = list(itertools.islice(songs, self.n_draws))
+                faults = [song.copied if song.is_copy else self.fault(song) for song in drawn]
+                faultless = [song for song, fault in zip(drawn, faults, strict=True) if not fault]
+                if faultless:
+                    good[seed] = self._chosen(faultless)
                     continue
-                if not song.is_copy:
-                    second_best.setdefault(seed, song)
-                print(f"notice: seed {song.seed} rejected: {fault}", file=sys.stderr)
+                for song, fault in zip(drawn, faults, strict=True):
+                    if not song.is_copy:
+                        second_best.setdefault(seed, song)
+                    print(f"notice: seed {song.seed} rejected: {fault}", file=sys.stderr)
         for seed, song in second_best.items():
             if seed not in good:
                 print(f"notice: seed {song.seed} kept after {TRIES} tries", file=sys.stderr)
@@ -215,6 +233,16 @@ class Session:
                       "new notes (max_steps); cut at the bar line, "
                       f"new bars left: {self.task.n_new_bars(song.cut)}", file=sys.stderr)
             yield song
+
+    def _chosen(self, songs: Sequence[GeneratedSong]) -> GeneratedSong:
+        """The song that sounds most like real ones to the model's critic."""
+        critic = self.loaded.critic
+        if len(songs) == 1 or critic is None:
+            return songs[0]
+        realness = [critic.realness(song.notes, self.loaded.vocabulary) if len(song.notes) else -math.inf
+                    for song in songs]
+        best = songs[int(np.argmax(realness))]
+        return dataclasses.replace(best, score=f"chosen of {len(songs)} draws")
 
     def _sample(self,
                 seeds: Sequence[int],
@@ -359,12 +387,12 @@ def best_songs(songs: Sequence[GeneratedSong],
                n: int,
                session: Session) -> list[GeneratedSong]:
     """The `n` best, best first, each with its score in words; songs without a note come last."""
-    from backline.generation.ranking import rank
+    from backline.generation.ranking import Judge, rank
 
-    vocabulary = session.loaded.vocabulary
+    judge = Judge(session.loaded.vocabulary, session.config.rules, session.loaded.critic)
     notes = [song.notes for song in songs]
     surprisals = [song.surprisals for song in songs]
-    ranked = rank(notes, surprisals, session.task.kept, vocabulary, session.config.rules)
+    ranked = rank(notes, surprisals, session.task.kept, judge)
     scored = [dataclasses.replace(songs[i], score=score.describe())
               for i, score in ranked]
     empty = [song for song in songs if not len(song.notes)]

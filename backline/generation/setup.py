@@ -53,6 +53,13 @@ def open_setup(args: argparse.Namespace, config: GenConfig, loaded: LoadedModel)
     if args.dynamics == PLAYED and not loaded.dynamics:
         raise UserError(f"--dynamics {PLAYED}: {loaded.path} has not learned how songs are played; "
                         "run dynamics.py on it, or leave the option out")
+    if args.draws is not None:
+        if loaded.critic is None:
+            raise UserError(f"--draws {args.draws}: {loaded.path} has no critic to choose; run critic.py on "
+                            "it, or use --best-of")
+        if args.prompt or args.watch:
+            raise UserError(f"--draws {args.draws}: chooses among songs from scratch; with a prompt, use "
+                            "--best-of")
     copy_check = copy_check_of(args, loaded)
     config = with_part_names(config, loaded.vocabulary)
     asked = asked_of(args, config, loaded.vocabulary)

@@ -21,6 +21,7 @@ from backline.generation.setup import open_setup
 
 # Fields of a form, and the options of generate.py that they are. Those that are missing here name
 # files of the machine (--genconfig, -mp, --soundfont), or are about what a command prints or writes.
+# Nor is --draws there: a song that one watches is one draw, and best_of draws several.
 TEXTS = {
     "bars": "--bars",
     "given": "--given",
@@ -180,6 +181,8 @@ def _understand(form: dict[str, Any],
         arguments = ["-p", str(prompt), *arguments]
     if form.get("seed") in ("", None):
         arguments += ["--seed", str(secrets.randbelow(SEEDS))]
+    if loaded.critic and not prompt and not form.get("best_of"):
+        arguments += ["--draws", "1"]
     parser = Parser()
     add_options(parser)
     args = parser.parse_args(arguments)

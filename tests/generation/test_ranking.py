@@ -7,7 +7,7 @@ import pytest
 from written_songs import NOTHING, notes
 
 from backline.generation.config import RuleConfig
-from backline.generation.ranking import Score, copied_share, groove_mark, key_mark, likelihood_mark, rank
+from backline.generation.ranking import Judge, Score, copied_share, groove_mark, key_mark, likelihood_mark, rank
 from backline.music.theory import SCALES, best_scale, scale_pitch_classes
 from backline.music.vocab import load_vocabulary
 
@@ -82,7 +82,7 @@ def test_the_best_come_first_and_say_why():
     good[2, 3] += 1  # E for the dorian's Eb
     silent = NOTHING
     surprise = [np.full(len(rows), 1.5) for rows in (off_key, silent, copy, good)]
-    ranked = rank([off_key, silent, copy, good], surprise, known, VOCABULARY, NO_RULES)
+    ranked = rank([off_key, silent, copy, good], surprise, known, Judge(VOCABULARY, NO_RULES))
     assert ranked[0][0] == 3
     assert {i for i, _ in ranked} == {0, 2, 3}
     totals = [score.total for _, score in ranked]
@@ -91,10 +91,10 @@ def test_the_best_come_first_and_say_why():
     assert by_index[2].fresh == 0 and by_index[2].copied == 1 and by_index[3].fresh == 1
     text = by_index[2].describe()
     assert "1.50 nats/note" in text and "in C major" in text and "100% of the bars copied" in text
-    assert rank([silent], [np.zeros(0)], known, VOCABULARY, NO_RULES) == []
+    assert rank([silent], [np.zeros(0)], known, Judge(VOCABULARY, NO_RULES)) == []
 
 
 def test_a_mark_that_does_not_apply_is_left_out():
-    score = Score(1.0, None, 0.5, 0.0, 1.2, "", 1.0)
+    score = Score(None, 1.0, None, 0.5, 0.0, 1.2, "", 1.0)
     assert score.total == pytest.approx(0.5)
     assert " in " not in score.describe().split("fresh")[0]
