@@ -35,7 +35,7 @@ from backline.generation.wish import Wish
 
 FREELY = CONFIGS / "genconfig_free.json"  # as a model plays by itself
 FIRST_SEED = 500_000  # far from the seeds by which songs are judged
-LEAST_SONGS = 50  # of each kind
+LEAST_SONGS = 20  # of each kind
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -66,7 +66,7 @@ def test_the_critic_is_put_beside_what_the_file_says(model, capsys):
 def test_wrong_input_is_one_line(model, tmp_path, capsys):
     make_dataset(tmp_path / "other.pt", [random_song(i, 60) for i in range(5)], 32)
     assert "none of the songs held out" in fails(critic.main, [model, "other.pt"], capsys)
-    assert "--songs 3: must be at least 50" in fails(critic.main, [model, "dataset.pt", "-n", 3], capsys)
+    assert "--songs 3: must be at least 20" in fails(critic.main, [model, "dataset.pt", "-n", 3], capsys)
     assert "no such file" in fails(critic.main, [model, "gone.pt"], capsys).lower()
     assert "--draws 2" in fails(generate.main, ["-mp", model, "--draws", 2], capsys)
 

@@ -118,7 +118,7 @@ def test_losses_are_those_of_the_prompt(tables):
 def test_its_commands_are_the_readmes():
     text = "\n".join(cell.source for cell in read().cells if cell.cell_type == "markdown")
     found = re.findall(r"python \w+\.py[^`\n]*", text)
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    readme = "".join((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "RESULTS.md"))
     assert len(found) == 6 and all(command in readme for command in found)
 
 

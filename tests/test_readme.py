@@ -1,4 +1,4 @@
-"""The README's commands run as they stand, in a fresh copy of the repository."""
+"""The commands of the README and of PLAYING.md run as they stand, in a fresh copy of the repository."""
 
 from __future__ import annotations
 
@@ -32,14 +32,15 @@ from tokenizer import MidiTokenizerPooled
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PLAYING = (ROOT / "PLAYING.md").read_text(encoding="utf-8")
 DATA = (ROOT / "DATA.md").read_text(encoding="utf-8")
 SETTINGS = (ROOT / "configs/README.md").read_text(encoding="utf-8")
-LONG = re.compile("--watch|lmd_full|--reproduce stars|studio")  # tested elsewhere, and by the walkthrough
+LONG = re.compile("--watch|--reproduce stars|studio|critic")  # tested elsewhere, and by the walkthrough
 
 
 def quick_commands() -> list[str]:
-    """The scripts' commands in blocks up to the experiments; all others `make walkthrough` types too."""
-    begin, _, _ = README.partition("## Experiments")
+    """The scripts' commands in blocks, but those for research; all of them `make walkthrough` types too."""
+    begin = README.partition("## If you do research")[0] + PLAYING
     return [command for command in dict.fromkeys(commands(begin)) if f"\n{command}\n" in begin
             and re.match(r"(\.venv/bin/)?python \w+\.py", command) and not LONG.search(command)]
 
@@ -93,7 +94,8 @@ def test_documented_commands_run_in_order(script, checkout):
                  "continued/1-prompt.mid", "continued/0.png", "cleaned/2.mid", "tokens/2.json", "dataset.pt",
                  "finetuned/best.pth", "mine.safetensors", "mine/5.mid",
                  "musictransformer/best.pth", "musictransformer/losses.png", "mine/2-piano.mid", "new_drums/0.png",
-                 "other_middle/0.mid", "longer/0.mid", "loops/1.mid", "again/0-drums.mid", "told/2.mid"):
+                 "other_middle/0.mid", "longer/0.mid", "loops/1.mid", "again/0-drums.mid", "told/2.mid",
+                 "longer_loop/1.mid", "other_drums/0.mid", "other_bars/0.mid", "four_chords/2.mid"):
         assert (checkout / path).exists(), path
 
 
@@ -105,7 +107,8 @@ def test_documented_python_runs(checkout):
     assert (checkout / "listen.html").read_bytes() == (ROOT / "examples/listen.html").read_bytes()
 
 
-@pytest.mark.parametrize("page", ["README.md", "TRAINING.md", "models/MODEL_CARD.md"])
+@pytest.mark.parametrize("page", ["README.md", "PLAYING.md", "RESULTS.md", "DATA.md", "TRAINING.md",
+                                  "models/MODEL_CARD.md"])
 def test_options_of_documented_commands_exist(page):
     """Of all pages; that the commands of the README also run, `make walkthrough` shows."""
     found = 0

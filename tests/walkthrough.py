@@ -1,4 +1,4 @@
-"""Type every command of README.md, in its order, in a copy of the repository, with the bundled model.
+"""Type every command of README.md and the pages beside it, in a copy of the repository, with the bundled model.
 
 Example  python tests/walkthrough.py
          python tests/walkthrough.py --folder copy                   # keeps the copy
@@ -29,12 +29,14 @@ from pathlib import Path
 import mido
 
 ROOT = Path(__file__).parents[1]
+PAGES = ("README.md", "PLAYING.md", "RESULTS.md")
 SET_UP = re.compile(r"make (test|walkthrough|slow|fuzz)|python3.11 -m venv|\.venv/bin/python -m pip|\.venv/bin/ruff"
                     r"|\.venv/bin/python (-m pytest|tests/)")
 LESS = (  # a command that holds the words gets the arguments too: the last of two is the one that counts
     ("bench_models train", "--steps 2"),
     ("bench_models table", "--steps 2 --songs 2 --rounds 1"),
     ("bench_published", "--songs 3"),
+    ("critic.py", "-n 20"),
     ("bench_sampling", "--songs 5"),
     ("-n 100", "-n 10"),
     ("--drift", "--drift 3"),
@@ -168,7 +170,8 @@ def serve(arguments: Sequence[str], folder: Path) -> subprocess.CompletedProcess
 def walk(folder: Path, only: str) -> list[str]:
     """Type all commands that hold `only`; returns those that failed."""
     failed, typed = [], set()
-    for command in commands((ROOT / "README.md").read_text(encoding="utf-8")):
+    pages = "\n".join((ROOT / page).read_text(encoding="utf-8") for page in PAGES)
+    for command in commands(pages):
         if SET_UP.match(command) or command in typed or only not in command:
             continue
         typed.add(command)

@@ -10,7 +10,7 @@ in key   the share of new notes, drums left out, in the scale asked for; without
 groove   how alike the places in the bar are at which new notes and known ones begin: 1 minus the
          total variation distance of their shares, averaged over the new bars.
 real     from scratch, how likely the model's critic takes the song for a real one. Where there is a
-         critic, this alone is the score: it was shown to help, by judges of other kinds (README).
+         critic, this alone is the score: it was shown to help, by judges of other kinds (RESULTS.md).
 fresh    whether bars are new: 1 while at most half of them copy, note for note, a known bar of the
          same parts or an earlier new one; 0 if all do.
 
