@@ -49,8 +49,9 @@ class SequentialRun(Run):
     family_of: Tensor  # (V,) of each id; special ids count as bars, as theirs do in pooled tokens
     notes_per_token: float
 
-    def _losses(self, rows: Tensor) -> Tensor:
+    def _losses(self, rows: Tensor, heard: Tensor | None = None) -> Tensor:
         """(F,) nats per note: the sum over a family's tokens by the number of notes, which have one pitch each."""
+        assert heard is None, "wrong_notes: not in this benchmark"
         n_tokens = len(rows) * (rows.shape[1] - 1)
         return self._sums(rows) / (n_tokens * self.notes_per_token)
 

@@ -86,10 +86,10 @@ def at_step(step: int, happens: Callable[[], None]) -> None:
     """Let `happens` happen while the step of this number is computed."""
     plain = training.Run._losses
 
-    def losses(self, rows):
+    def losses(self, rows, heard=None):
         if self.progress.step == step - 1 and torch.is_grad_enabled():
             happens()
-        return plain(self, rows)
+        return plain(self, rows, heard)
 
     training.Run._losses = losses
 

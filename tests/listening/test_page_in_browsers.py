@@ -605,9 +605,9 @@ def test_a_midi_port_gets_the_notes_in_time_and_no_note_hangs(shown, folder):
     channels = {9: 0, 0: 1, 1: 2}  # of the channel, its part
     found = sorted((channels[status & 15], pitch) for status, pitch, _, _ in on)
     assert found == sorted((part, pitch) for part, _, pitch in struck(folder / "0.mid", until))
-    offset = on[0][3] / 1000 - notes[0]["time"]
-    for (_, _, _, at), note in zip(on, notes, strict=True):
-        assert at / 1000 - note["time"] == pytest.approx(offset, abs=0.03), "the page's clock follows that of the sound"
+    leads = [at / 1000 - note["time"] for (_, _, _, at), note in zip(on, notes, strict=True)]
+    half = len(leads) // 2  # by then it is known how the clocks lie
+    assert max(leads[half:]) - min(leads[half:]) < 0.02, "notes are as far apart as on the page"
     stopped = max(at for *_, at in on)
     for status, pitch, _, at in on:  # each ends, and soon after the stop where it was sent ahead
         ends = [end for off, same, _, end in messages if off == NOTE_OFF | status & 15 and same == pitch and end > at]

@@ -25,6 +25,7 @@ WITHOUT_FIELD = {
     "--genconfig": "names a file of the machine", "--soundfont": "names a file of the machine",
     "--wav": "the page plays", "--png": "the page draws", "--no-page": "this is a page",
     "--save_prompt": "the prompt is in the folder", "--print_events": "prints", "--quiet": "prints",
+    "--draws": "what one watches is one draw; best_of draws several",
     "--prompt_idx": "counts rows of tokens; the page counts bars",
     "--ranges": "how folders are read", "--max-lost": "how folders are read", "--long-songs": "how folders are read",
     "--meters": "how folders are read", "--min-stretch-bars": "how folders are read", "--join": "how folders are read",

@@ -7,6 +7,7 @@
 const AHEAD = 0.25; // seconds that are handed over in advance
 const AHEAD_HIDDEN = 2.5; // in a tab out of sight, where browsers let timers run once a second
 const WAKE = 50; // milliseconds
+const CLOCK_DRIFT = 0.05; // milliseconds between wakes that two clocks may part
 const STANDSTILL = 1000; // milliseconds until a clock that should run is taken for broken
 const MOST_VOICES = 64; // notes that sound at once; with hundreds, phones and Safari crackle
 const PATIENCE = 2000; // milliseconds until it is said that no sound comes
@@ -72,6 +73,7 @@ class Player {
     this.muted = new Set();
     this.soloed = new Set();
     this.levels = parts.map(() => 1); // volume of each part, up to 1
+    this.lead = Infinity; // milliseconds, see compareClocks
     this.port = null; // a MidiPort that plays in place of the page
     this.tempos = new Map(); // of the ideas whose tempo was changed
     this.scheduled = [];
@@ -183,6 +185,7 @@ class Player {
   renew() {
     this.release();
     this.audio.close().catch(() => {}); // it may be closed already
+    this.lead = Infinity;
     this.audio = new AudioContext({ latencyHint: "playback" });
   }
 
@@ -290,6 +293,7 @@ class Player {
     this.release(); // of a song whose last notes ring on
     this.desk = mixingDesk(this.audio, this.gains(), this.volume);
     this.port?.begin(this.idea.lanes);
+    this.compareClocks();
     this.scheduled = [];
     this.ticked = { time: this.audio.currentTime, at: performance.now() };
     this.marks = [{ time: this.audio.currentTime + START_DELAY, beat, speed: this.speed() }];
@@ -326,6 +330,7 @@ class Player {
       this.revive();
       return;
     }
+    this.compareClocks();
     const now = this.audio.currentTime;
     const horizon = now + (document.hidden ? AHEAD_HIDDEN : AHEAD);
     const last = this.end();
@@ -357,10 +362,21 @@ class Player {
   /** Let a note sound at `time`, from `beat` on if that is not its beginning. */
   hand(note, time, beat = note.onset) {
     const seconds = this.between(beat, note.fade) / this.speed();
-    if (this.port) this.port.play(note, performance.now() + 1000 * (time - this.audio.currentTime), seconds, this.gains()[note.part]);
+    if (this.port) this.port.play(note, this.onPage(time), seconds, this.gains()[note.part]);
     else note.instrument(this.desk, this.voice(note, time, seconds), time, note.pitch, seconds);
     this.scheduled.push({ part: note.part, pitch: note.pitch, onset: note.onset, time, seconds });
     if (this.scheduled.length > REMEMBERED) this.scheduled.shift();
+  }
+
+  /** A time on the audio clock as one on the page's, in milliseconds. */
+  onPage(time) {
+    return 1000 * time + this.lead;
+  }
+
+  /** How far the page's clock is ahead of the audio's. That one moves in steps, and is never early: the least is true. */
+  compareClocks() {
+    const lead = performance.now() - 1000 * this.audio.currentTime;
+    this.lead = Math.min(this.lead + CLOCK_DRIFT, lead);
   }
 
   /** A gain for a note. Beyond MOST_VOICES the oldest note makes room. */
