@@ -14,6 +14,8 @@ real     from scratch, how likely the model's critic takes the song for a real o
 fresh    whether bars are new: 1 while at most half of them copy, note for note, a known bar of the
          same parts or an earlier new one; 0 if all do.
 
+fits     how the new notes fit the known ones, by several marks; see `fitting.py`.
+
 Known are the prompt and the given notes; a song from scratch is measured against itself.
 """
 
@@ -27,6 +29,7 @@ import numpy as np
 
 from backline.evaluation.critic import Critic
 from backline.generation.config import RuleConfig
+from backline.generation.fitting import Fit, fits_of
 from backline.music.theory import OCTAVE, best_scale, scale_pitch_classes
 from backline.music.vocab import BAR, FIRST_ID, PITCH_INSTRUMENT, START_POS, Vocabulary
 
@@ -43,13 +46,14 @@ class Score:
     nats_per_note: float
     key: str  # asked for, or of the known notes: "A minor"
     copied: float  # share of the bars
+    fits: tuple[Fit, ...] = ()
 
     @property
     def total(self) -> float:
         """The critic's mark, or else the mean of the marks that apply."""
         if self.real is not None:
             return self.real
-        marks = (self.likely, self.in_key, self.groove, self.fresh)
+        marks = (self.likely, self.in_key, self.groove, self.fresh, *(fit.mark for fit in self.fits))
         applying = [mark for mark in marks if mark is not None]
         return float(np.mean(applying))
 
@@ -59,7 +63,8 @@ class Score:
         if self.in_key is not None:
             in_key = f"{self.in_key:.0%} in {self.key}, "
         real = "" if self.real is None else f"real {self.real:.2f}, "
-        return (f"score {self.total:.3f}: {real}"
+        fits = "".join(f"{fit.reason}, " for fit in self.fits)
+        return (f"score {self.total:.3f}: {real}{fits}"
                 f"likely {self.likely:.2f} ({self.nats_per_note:.2f} nats/note), {in_key}"
                 f"groove {self.groove:.2f}, "
                 f"fresh {self.fresh:.2f} ({self.copied:.0%} of the bars copied)")
@@ -111,6 +116,7 @@ def rank(songs: Sequence[np.ndarray],
             nats_per_note=nats,
             key=key,
             copied=copied,
+            fits=tuple(fits_of(new, known, vocabulary)),
         )
         scored.append((i, score))
     return sorted(scored, key=lambda pair: -pair[1].total)
