@@ -129,7 +129,10 @@ class GenConfig:
     top_p, min_p: further filters of these kinds, with a number per family; [] for none.
     variety: against loops: for each bar in a row that copies one shortly before it
         (`repetition.Repeats`) the temperature grows by this share of itself, until a bar is new; 0:
-        never.
+        never. generate.py takes 0 with a prompt, which may be a loop, unless --genconfig says
+        otherwise.
+    key_pull: from scratch, pitches outside the key that the model is told are so many times less likely
+        than it finds them; 1: as likely. Models stray from the key more than songs do.
     draws: from scratch, a model with a critic draws each song so many times, and the critic chooses
         (`evaluation.critic`).
     rules: what the song must keep to.
@@ -159,7 +162,8 @@ class GenConfig:
     threshold: tuple[float, ...] = (0.99, 0.99, 0.99, 0.98)
     top_p: tuple[float, ...] = ()
     min_p: tuple[float, ...] = ()
-    variety: float = 0.0
+    variety: float = 0.05
+    key_pull: float = 2.0
     draws: int = 2
     rules: RuleConfig = RuleConfig()
     controls: ControlConfig = ControlConfig()
@@ -193,6 +197,8 @@ class GenConfig:
             raise UserError(f"dynamics={self.dynamics!r} must be one of {', '.join(DYNAMICS)}")
         if self.num_bars < 1:
             raise UserError(f"num_bars={self.num_bars} must be at least 1")
+        if not 1 <= self.key_pull < math.inf:
+            raise UserError(f"key_pull={self.key_pull} must be at least 1")
         if not 1 <= self.draws <= MOST_DRAWS:
             raise UserError(f"draws={self.draws} must be from 1 to {MOST_DRAWS}")
         if self.max_steps < 0:

@@ -27,7 +27,7 @@ from backline.generation.telling import Told, nothing_told
 from backline.layers.config import TIME_FIELDS, ModelConfig
 from backline.music.chords import CHORD_FIELDS
 from backline.music.reading_order import GivenNotes
-from backline.music.vocab import BAR, BOS, EOS, FIELDS, FIRST_ID, START_POS
+from backline.music.vocab import BAR, BOS, EOS, FIELDS, FIRST_ID, PITCH_INSTRUMENT, START_POS
 
 Note = tuple[int, ...]
 OnDrawn = Callable[[int, Note], object]  # gets the song's place in the batch, from 0, and a note
@@ -117,6 +117,7 @@ class SongInProgress:
         self.flags: list[bool] = []  # which of them are given
         self.bars: list[int] = []  # for each of them, the bar of the last note made, from 0
         self.told = nothing_told(self.vocabulary) if request.told is None else request.told
+        self.pull = self.told.pull_of_key(self.vocabulary)
         self.start = 0  # rows before it are forgotten
         self.bar_offset = 0  # what to subtract from the song's bar ids to get the model's
         self.counted_from: int | None = None  # the `start` that `bar_offset` belongs to
@@ -368,6 +369,8 @@ def draw_notes(
         masks = drawn.masks(family)
         if family == BAR:
             logits = _bar_logits(logits, songs, drawn.offsets, masks, is_first=k == 0)
+        if family == PITCH_INSTRUMENT and any(song.pull is not None for song in songs):
+            logits = logits + _pulls(songs)
         allowed = np.where(masks, logits, MASKED)            # (B, V_f) float64
         uniform = drawn.uniform[:, family]
         ids, surprisals = draw(allowed, family, config, uniform, temperature_scale)
@@ -379,6 +382,12 @@ def draw_notes(
         chords = drawn.chords() if tells_chords else NO_CHORDS
         logits = contexts.next_logits(k, drawn.heard, chords)
     return drawn
+
+
+def _pulls(songs: Sequence[SongInProgress]) -> np.ndarray:
+    """(B, V) what is added to the logits of pitches outside the key told."""
+    nothing = np.zeros(songs[0].vocabulary.sizes[PITCH_INSTRUMENT])
+    return np.stack([nothing if song.pull is None else song.pull for song in songs])
 
 
 def _bar_logits(

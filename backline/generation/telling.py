@@ -9,6 +9,7 @@ Light: no torch.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -39,11 +40,12 @@ from backline.music.sheet import (
     WINDOW_BARS,
     describe_sheet,
     key_column,
+    key_name,
     part_levels,
     sheet_of,
 )
 from backline.music.sheet_table import SheetTable
-from backline.music.theory import MINOR_THIRD, SCALES, pitch_class, scale_pitch_classes
+from backline.music.theory import MINOR_THIRD, OCTAVE, SCALES, pitch_class, scale_pitch_classes
 from backline.music.vocab import BAR, FIRST_ID, Vocabulary
 
 FAR = 255  # bars left where no end is in sight
@@ -56,6 +58,19 @@ class Told:
 
     by_bar: np.ndarray  # (bars, S + 1) uint8: sheet and bars left, read with the bar's notes
     by_half_bar: np.ndarray  # (2 * bars, 3) uint8: the chord, used once a note's time is chosen
+    key_pull: float = 1.0  # how many times less likely pitches outside the key are made
+
+    def pull_of_key(self, vocabulary: Vocabulary) -> np.ndarray | None:
+        """(V,) what is added to the logits of pitches: 0, or less outside the key; None for nothing.
+
+        The key is that of the first bar: what is drawn for a song has one for all of them.
+        """
+        tonic, mode = key_name(int(self.by_bar[0, key_column(vocabulary)]))
+        if not tonic or self.key_pull == 1:
+            return None
+        is_melodic = np.append(~vocabulary.is_drum, False)[vocabulary.part_of_id]  # −1: of no part
+        inside = np.isin(vocabulary.pitch_of_id % OCTAVE, list(scale_pitch_classes(tonic, mode)))
+        return np.where(is_melodic & ~inside, -math.log(self.key_pull), 0.0)
 
     def chord_at(self,
                  bar: int,
@@ -108,6 +123,8 @@ def tell(task: Task,
     told.by_bar[:, :-1] = sheet
     told.by_bar[:, -1] = bars_left(_bars_to_end(task))
     _say_chords(told.by_half_bar, task, config)
+    if from_scratch:
+        return dataclasses.replace(told, key_pull=config.key_pull)
     return told
 
 

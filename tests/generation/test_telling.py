@@ -248,3 +248,42 @@ def test_songs_follow_what_they_are_told_each_its_own(cached):
     for one, other in zip(together, alone, strict=True):
         assert np.array_equal(one.notes, other.notes)
     assert len({song.notes.tobytes() for song in together}) == 3
+
+
+# ---------------------------------------------------------------- the pull of the key
+
+
+def test_pitches_outside_the_key_told_are_less_likely_from_scratch():
+    task, config = task_of()
+    config = dataclasses.replace(config, key_pull=3.0)
+    song = tell(task, config, TABLE, 3)
+    song.by_bar[:, key_column(VOCABULARY)] = FIRST_VALUE  # C major
+    pull = song.pull_of_key(VOCABULARY)
+    drums = VOCABULARY.part_names.index("drums")
+    for id_ in range(FIRST_ID, VOCABULARY.sizes[PITCH_INSTRUMENT]):
+        outside = VOCABULARY.pitch_of_id[id_] % 12 in (1, 3, 6, 8, 10) and VOCABULARY.part_of_id[id_] != drums
+        assert pull[id_] == pytest.approx(-np.log(3) if outside else 0)
+    assert not pull[:FIRST_ID].any(), "an end is as likely as before"
+
+
+def test_no_key_and_no_pull_change_nothing():
+    task, config = task_of()
+    plain = tell(task, dataclasses.replace(config, key_pull=1.0), TABLE, 3)
+    assert plain.pull_of_key(VOCABULARY) is None, "a pull of 1"
+    song = tell(task, dataclasses.replace(config, key_pull=3.0), TABLE, 3)
+    song.by_bar[:, key_column(VOCABULARY)] = UNKNOWN
+    assert song.pull_of_key(VOCABULARY) is None
+    assert nothing_told(VOCABULARY).pull_of_key(VOCABULARY) is None
+    after = tell(*_pulled(PROMPT), TABLE, 3)
+    assert after.pull_of_key(VOCABULARY) is None, "a prompt says by itself what it wants"
+
+
+def _pulled(prompt):
+    task, config = task_of(wish=Wish(bars=2), prompt=prompt)
+    return task, dataclasses.replace(config, key_pull=3.0)
+
+
+@pytest.mark.parametrize("value", [0, 0.5, float("inf"), float("nan")])
+def test_a_pull_is_at_least_1(value):
+    with pytest.raises(UserError, match="key_pull"):
+        GenConfig(key_pull=value)
