@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -133,28 +133,38 @@ def _histograms(rows: np.ndarray, vocabulary: Vocabulary) -> Iterator[np.ndarray
     bar = rows[:, BAR].astype(np.int64) - FIRST_ID
     bar -= bar.min()
     n_bars = int(bar.max()) + 1
-    onset = bar * vocabulary.steps_per_bar + rows[:, START_POS] - FIRST_ID
+    notes = NoteColumns(
+        bar * vocabulary.steps_per_bar + rows[:, START_POS] - FIRST_ID,
+        rows[:, NOTE_DUR].astype(np.int64) - FIRST_ID + 1,
+        vocabulary.pitch_of_id[rows[:, PITCH_INSTRUMENT]].astype(np.int64),
+    )
     part_of_note = vocabulary.part_of_id[rows[:, PITCH_INSTRUMENT]]
-    pitch = vocabulary.pitch_of_id[rows[:, PITCH_INSTRUMENT]].astype(np.int64)
-    length = rows[:, NOTE_DUR].astype(np.int64) - FIRST_ID + 1
-    for p, part in enumerate(vocabulary.parts):
-        own = part_of_note == p
-        yield from _of_part(part, onset[own], pitch[own], length[own], n_bars, vocabulary)
-    melodic = [p for p, part in enumerate(vocabulary.parts) if not part.is_drum]
-    lowest = part_of_note == melodic[0] if melodic else np.zeros(len(rows), bool)
-    for p in melodic[1:]:
-        upper = part_of_note == p
-        yield _above(onset[upper], pitch[upper], onset[lowest], pitch[lowest])
+    of_parts = [notes.only(part_of_note == p) for p in range(len(vocabulary.parts))]
+    for part, own in zip(vocabulary.parts, of_parts, strict=True):
+        yield from _of_part(part, own, n_bars, vocabulary.steps_per_bar)
+    melodic = [own for part, own in zip(vocabulary.parts, of_parts, strict=True) if not part.is_drum]
+    for upper in melodic[1:]:
+        yield _above(upper, melodic[0])
+
+
+class NoteColumns(NamedTuple):
+    """Notes as columns (N,), times in steps from the first bar on."""
+
+    onset: np.ndarray
+    length: np.ndarray
+    pitch: np.ndarray
+
+    def only(self, which: np.ndarray) -> NoteColumns:
+        """The notes that `which`, (N,) bool, picks."""
+        return NoteColumns(*(column[which] for column in self))
 
 
 def _of_part(part: Part,
-             onset: np.ndarray,
-             pitch: np.ndarray,
-             length: np.ndarray,
+             notes: NoteColumns,
              n_bars: int,
-             vocabulary: Vocabulary) -> Iterator[np.ndarray]:
-    """The histograms of one part, in the order of `_kinds`."""
-    steps = vocabulary.steps_per_bar
+             steps: int) -> Iterator[np.ndarray]:
+    """The histograms of one part in bars of `steps`, in the order of `_kinds`."""
+    onset, length, pitch = notes
     bar, position = np.divmod(onset, steps)
     yield _shares(position, steps)
     yield _binned(length, LENGTHS)
@@ -178,16 +188,13 @@ def _of_part(part: Part,
     yield _shares(interval[same_time] % OCTAVE, OCTAVE)
 
 
-def _above(onset: np.ndarray,
-           pitch: np.ndarray,
-           bass_onset: np.ndarray,
-           bass_pitch: np.ndarray) -> np.ndarray:
+def _above(notes: NoteColumns, bass: NoteColumns) -> np.ndarray:
     """(OCTAVE + 1,) shares of notes by the pitch class above the bass note before; last: none yet."""
-    place = np.searchsorted(bass_onset, onset, side="right") - 1
+    place = np.searchsorted(bass.onset, notes.onset, side="right") - 1
     there = place >= 0
-    above = np.full(len(onset), OCTAVE)
-    if len(bass_pitch):
-        above[there] = (pitch[there] - bass_pitch[place[there]]) % OCTAVE
+    above = np.full(len(notes.onset), OCTAVE)
+    if len(bass.onset):
+        above[there] = (notes.pitch[there] - bass.pitch[place[there]]) % OCTAVE
     return _shares(above, OCTAVE + 1)
 
 
