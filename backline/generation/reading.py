@@ -16,6 +16,7 @@ from backline.generation.clip import Clip
 from backline.generation.config import Reading
 from backline.generation.given_song import MADE_MARK, GivenSong
 from backline.generation.recipes import BEGINNING, EDIT_BEGINNING
+from backline.generation.wish import fill_text
 from backline.music.bars import (
     Stretch,
     bar_origin,
@@ -279,6 +280,10 @@ class _Hearing:
         elif self.asked.fill:
             before = self.asked.fill[0] - 1 - int(room * ROOM_BEFORE)
             self.first_bar = min(max(before, 0), self.n_bars - room)
+            last = self.asked.fill[-1]
+            if last > self.first_bar + room and last <= self.n_bars:
+                raise UserError(f"--fill {fill_text(self.asked.fill)}: the model holds {room} bars at once; "
+                                "name bars that lie nearer to each other, and the others in another run")
         last_bar = min(self.first_bar + room, self.n_bars)
         self.notices.append(f"{self.n_bars} bars, and the model holds {room}: it hears bars "
                             f"{self.first_bar + 1} to {last_bar}")

@@ -317,6 +317,14 @@ def test_a_file_without_a_tempo_says_so():
     assert not any("names no tempo" in text for text in heard_of(played()).notices)
 
 
+@pytest.mark.parametrize("fill", [(2, 2, 290, 290), (1, 300), (1, 1, 257, 257)])
+def test_bars_too_far_apart_for_the_model_are_one_line(fill):
+    data = file_of(HEAD, track("Bass", 33, 1, line(300)), track("Piano", 0, 0, chords(300)))
+    with pytest.raises(UserError, match=r"--fill .*: the model holds 256 bars at once") as error:
+        heard_of(data, fill=fill)
+    assert "\n" not in str(error.value)
+
+
 @pytest.mark.parametrize(("asked", "first_bar"), [({"n_new": 4}, 48), ({"fill": (200, 201)}, 44), ({}, 0)])
 def test_of_a_song_of_300_bars_what_matters_is_heard(asked, first_bar):
     data = file_of(HEAD, track("Bass", 33, 1, line(300)), track("Piano", 0, 0, chords(300)))
