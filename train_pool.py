@@ -124,8 +124,7 @@ def new_run(args: argparse.Namespace, processes: Processes, command: Sequence[st
         "train_split": train_split,
         "weights": str(weights) if weights else None,
         "dataset_hash": dataset_hash(dataset_path),
-        # That no stage was trained on: others of this split may have been heard before.
-        "held_out_songs": before or list(split.held_out_songs),
+        "held_out_songs": list(split.held_out_songs),
         HELD_OUT_BEFORE: before,
     }
     controls = None

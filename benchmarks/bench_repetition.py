@@ -84,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     text, real = line("real", real_songs(args.dataset, args.model, args.notes), np.zeros(0), None)
     print(text, flush=True)
     for variety in args.variety:
-        settings, made = dataclasses.replace(config, variety=variety, max_steps=args.notes), []
+        settings, made = dataclasses.replace(config, variety=variety, loop_guard=0.0, max_steps=args.notes), []
         for start in range(0, args.songs, BATCH):
             wanted = [Request(Rules(vocabulary, RuleConfig(), Passage(vocabulary.bars)), seed)
                       for seed in range(start, min(start + BATCH, args.songs))]

@@ -982,14 +982,3 @@ def test_a_number_format_that_the_engine_lacks_is_one_line(play, capsys):
 def test_a_tempo_that_no_midi_holds_is_one_line(play, capsys):
     assert play("--tempo", 0, "-o", "out") == 2
     assert "--tempo: tempo must be" in one_error(capsys)
-
-
-def test_variety_is_for_songs_from_scratch_unless_a_file_of_settings_says_otherwise(play, tmp_path):
-    assert GenConfig().variety > 0
-    play("-o", "scratch", "--bars", 1)
-    assert read_recipe(tmp_path / "scratch/0.mid").genconfig.variety == GenConfig().variety
-    play("-p", "scratch/0.mid", "-o", "after", "--bars", 1)
-    assert read_recipe(tmp_path / "after/0.mid").genconfig.variety == 0, "the prompt may be a loop"
-    (tmp_path / "varied.json").write_text(json.dumps({"variety": 0.2}))
-    play("-p", "scratch/0.mid", "-o", "varied", "--bars", 1, "--genconfig", "varied.json")
-    assert read_recipe(tmp_path / "varied/0.mid").genconfig.variety == 0.2

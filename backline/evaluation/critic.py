@@ -31,6 +31,7 @@ from backline.music.vocab import (
 FACT = "critic"  # its name in what a model's file says of its training
 FORMAT = "backline-critic"
 VERSION = 1
+MOST_ODDS = 50.0  # no song is farther from the others than that
 ARRAYS = ("mean", "scale", "weights")
 
 # The least value of each bin of a histogram; what is below the first counts for the first.
@@ -58,7 +59,7 @@ class Critic:
     def realness(self, rows: np.ndarray, vocabulary: Vocabulary) -> float:
         """The log-odds that a song, (N, F) rows with N > 0, is real and not made."""
         columns = (describe(rows, vocabulary) - self.mean) / self.scale
-        return float(columns @ self.weights + self.bias)
+        return float(np.clip(columns @ self.weights + self.bias, -MOST_ODDS, MOST_ODDS))
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON data; rounded, which changes no choice that is not a tie."""
@@ -78,7 +79,7 @@ class Critic:
             raise UserError(f"{where}: damaged critic; get the file again") from None
         n_columns = len(column_names(vocabulary))
         are_good = [array.shape == (n_columns,) and np.isfinite(array).all() for array in arrays.values()]
-        if not all(are_good):
+        if not all(are_good) or not (arrays["scale"] > 0).all():
             raise UserError(f"{where}: its critic has other columns than its parts; get the file again")
         return cls(**arrays, bias=bias)
 

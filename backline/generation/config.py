@@ -129,8 +129,8 @@ class GenConfig:
     top_p, min_p: further filters of these kinds, with a number per family; [] for none.
     variety: against loops: for each bar in a row that copies one shortly before it
         (`repetition.Repeats`) the temperature grows by this share of itself, until a bar is new; 0:
-        never. generate.py takes 0 with a prompt, which may be a loop, unless --genconfig says
-        otherwise.
+        never.
+    loop_guard: from scratch, the `variety` where that is 0; a prompt may be a loop.
     key_pull: from scratch, pitches outside the key that the model is told are so many times less likely
         than it finds them; 1: as likely. Models stray from the key more than songs do.
     draws: from scratch, a model with a critic draws each song so many times, and the critic chooses
@@ -162,7 +162,8 @@ class GenConfig:
     threshold: tuple[float, ...] = (0.99, 0.99, 0.99, 0.98)
     top_p: tuple[float, ...] = ()
     min_p: tuple[float, ...] = ()
-    variety: float = 0.05
+    variety: float = 0.0
+    loop_guard: float = 0.05
     key_pull: float = 2.0
     draws: int = 2
     rules: RuleConfig = RuleConfig()
@@ -191,8 +192,9 @@ class GenConfig:
             if values and (len(values) != len(FIELDS) or not _are_shares(values)):
                 raise UserError(f"{name}={list(values)} must be {len(FIELDS)} numbers from 0 to 1, "
                                 "or []")
-        if not 0 <= self.variety < math.inf:
-            raise UserError(f"variety={self.variety} must be at least 0")
+        for name in ("variety", "loop_guard"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise UserError(f"{name}={getattr(self, name)} must be at least 0")
         if self.dynamics not in DYNAMICS:
             raise UserError(f"dynamics={self.dynamics!r} must be one of {', '.join(DYNAMICS)}")
         if self.num_bars < 1:

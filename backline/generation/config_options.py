@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from backline.common.errors import UserError
-from backline.common.files import read_json_object
 from backline.common.settings import config_from_file
 from backline.generation.config import KEEP, ControlConfig, GenConfig, RuleConfig
 from backline.generation.keeping import check_keeps
@@ -119,8 +118,6 @@ def gen_config(args: argparse.Namespace) -> GenConfig:
     """
     config = config_from_file(GenConfig, args.genconfig) if args.genconfig else GenConfig()
     config = dataclasses.replace(config, **sampling(args))
-    if (args.prompt or args.watch) and not names_variety(args.genconfig):
-        config = dataclasses.replace(config, variety=0.0)
     rules = rule_config(args, config.rules)
     if args.scale and not rules.key:
         raise UserError(f"--scale {args.scale}: needs a --key")
@@ -142,11 +139,6 @@ def gen_config(args: argparse.Namespace) -> GenConfig:
     config = dataclasses.replace(config, rules=rules, controls=controls, dynamics=dynamics, draws=draws)
     check_keeps(config, bool(args.prompt or args.watch))
     return config
-
-
-def names_variety(genconfig: Path | None) -> bool:
-    """Whether a file of settings says what `variety` is."""
-    return genconfig is not None and "variety" in read_json_object(genconfig)
 
 
 def sampling(args: argparse.Namespace) -> dict[str, Any]:

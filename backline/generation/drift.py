@@ -77,7 +77,7 @@ def own_songs(model: PooledTransformer,
     Temperature 1, no filter, and no rule but that notes are valid.
     """
     player = player_of(model)
-    config = GenConfig(sampling_fn="none", max_steps=N_NOTES)
+    config = GenConfig(sampling_fn="none", max_steps=N_NOTES, loop_guard=0.0)
     rules = Rules(vocabulary, RuleConfig(), Passage(vocabulary.bars))
     requests = [Request(rules, seed) for seed in range(n)]
     songs = []

@@ -12,14 +12,14 @@ What is usual was measured on real songs (benchmarks/README.md, "Playing to give
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
 import numpy as np
 
 from backline.evaluation.measures import NoteColumns, in_chord, note_columns
 from backline.music.theory import pitch_set
-from backline.music.vocab import BAR, Vocabulary
+from backline.music.vocab import BAR, FIRST_ID, Vocabulary
 
 USUAL_PLAYING = 0.75  # share of the bars with other notes in which a part plays
 USUAL_IN_CHORD = 0.6  # of bass and keys
@@ -35,21 +35,32 @@ class Fit(NamedTuple):
     reason: str
 
 
-def fits_of(new: np.ndarray, known: np.ndarray, vocabulary: Vocabulary) -> list[Fit]:
-    """How (N, F) new rows, N > 0, fit (M, F) known ones; nothing where none are known."""
+def fits_of(new: np.ndarray,
+            known: np.ndarray,
+            vocabulary: Vocabulary,
+            bars: Collection[int]) -> list[Fit]:
+    """How (N, F) new rows, N > 0, fit (M, F) known ones; nothing where none are known.
+
+    `bars`: those that were to be made, from 0.
+    """
     if not len(known):
         return []
-    return list(_fits(_Pair(new, known, vocabulary)))
+    return list(_fits(_Pair(new, known, vocabulary, bars)))
 
 
 class _Pair:
     """New and known notes together, times in steps."""
 
-    def __init__(self, new: np.ndarray, known: np.ndarray, vocabulary: Vocabulary) -> None:
+    def __init__(self,
+                 new: np.ndarray,
+                 known: np.ndarray,
+                 vocabulary: Vocabulary,
+                 bars: Collection[int]) -> None:
         self.vocabulary = vocabulary
+        self.bars = list(bars)
         rows = np.concatenate([new, known])
         self.is_new = np.arange(len(rows)) < len(new)
-        self.bar = rows[:, BAR].astype(np.int64)
+        self.bar = rows[:, BAR].astype(np.int64) - FIRST_ID
         self.notes = note_columns(rows, vocabulary)
         self.part = vocabulary.part_of_id[self.notes.ids]
 
@@ -81,9 +92,7 @@ def _fits(pair: _Pair) -> Iterator[Fit]:
 
 
 def _plays(pair: _Pair, part: int, own: np.ndarray, name: str) -> Iterator[Fit]:
-    """Of the bars in which others play, those in which the part has known notes were not to be made."""
-    has_known = pair.bar[(pair.part == part) & ~pair.is_new]
-    with_others = np.setdiff1d(pair.bar[pair.part != part], has_known)
+    with_others = np.intersect1d(pair.bar[pair.part != part], pair.bars)
     if not len(with_others):
         return
     n_played = int(np.isin(with_others, pair.bar[own]).sum())

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
@@ -75,11 +75,13 @@ class Judge:
     """What songs are scored by.
 
     rules: what the songs keep to; a key among them is the one that counts.
+    bars: those that were to be made, from 0.
     critic: of songs from scratch; where notes are known it is not asked.
     """
 
     vocabulary: Vocabulary
     rules: RuleConfig
+    bars: Collection[int] = ()
     critic: Critic | None = None
 
 
@@ -116,7 +118,7 @@ def rank(songs: Sequence[np.ndarray],
             nats_per_note=nats,
             key=key,
             copied=copied,
-            fits=tuple(fits_of(new, known, vocabulary)),
+            fits=tuple(fits_of(new, known, vocabulary, judge.bars)),
         )
         scored.append((i, score))
     return sorted(scored, key=lambda pair: -pair[1].total)

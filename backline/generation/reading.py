@@ -280,8 +280,9 @@ class _Hearing:
         elif self.asked.fill:
             before = self.asked.fill[0] - 1 - int(room * ROOM_BEFORE)
             self.first_bar = min(max(before, 0), self.n_bars - room)
-            last = self.asked.fill[-1]
-            if last > self.first_bar + room and last <= self.n_bars:
+            first, last = self.asked.fill[0] - 1, min(self.asked.fill[-1], self.n_bars)
+            self.first_bar = max(self.first_bar, last - room)
+            if self.first_bar > first:
                 raise UserError(f"--fill {fill_text(self.asked.fill)}: the model holds {room} bars at once; "
                                 "name bars that lie nearer to each other, and the others in another run")
         last_bar = min(self.first_bar + room, self.n_bars)

@@ -103,8 +103,8 @@ class Passage:
         monophonic part end before its given ones begin.
     chords: (2 · end_bar, 3) ids of the chord of each half bar: its notes are allowed outside the
         key too.
-    held: (H, 2) ids of pitches that kept notes ring on with, and the step until which: none of
-        them is struck before.
+    held: (H, 3) ids of pitches that kept notes ring on with, and the steps from and until which: none
+        of them is struck between, nor another of a monophonic part.
     """
 
     end_bar: int
@@ -249,8 +249,9 @@ class Rules:
             end = begin + 1
         next_bar = (history.time // steps + 1) * steps
         ringing = [history.rings_until[p] for p in self.monophonic]
-        held_until = [until for _, until in self.held]
-        cuts = {begin, end, history.time + 1, next_bar, *ringing, *held_until}
+        cuts = {begin, end, history.time + 1, next_bar, *ringing}
+        for _, since, until in self.held:
+            cuts |= {since, until}
         for bar in self.kept_bars:
             cuts |= {bar * steps, (bar + 1) * steps}
         if self.chord_pitches is not None:
@@ -286,7 +287,7 @@ class Rules:
         """(V,) bool: pitches of notes that may begin at `time`; the next bar begins at `next_bar`."""
         silent = self._silent_parts(time, history, next_bar)
         is_same_moment = time == history.time
-        held = [pitch for pitch, until in self.held if time < until]
+        held = [pitch for pitch, since, until in self.held if since <= time < until]
         if not silent and not is_same_moment and not held and self.chord_pitches is None:
             return self.pitches
         allowed = self.pitches.copy()
@@ -295,7 +296,8 @@ class Rules:
         allowed[held] = False
         if is_same_moment:
             allowed[:history.pitch + 1] = False
-        for p in silent:
+        held_parts = {int(self.vocabulary.part_of_id[pitch]) for pitch in held}
+        for p in {*silent, *held_parts.intersection(self.monophonic)}:
             allowed[self.ids_of_part[p]] = False
         return allowed
 

@@ -118,6 +118,7 @@ class SongInProgress:
         self.bars: list[int] = []  # for each of them, the bar of the last note made, from 0
         self.told = nothing_told(self.vocabulary) if request.told is None else request.told
         self.pull = self.told.pull_of_key(self.vocabulary)
+        self.from_scratch = not len(request.prompt) and not len(request.given)
         self.start = 0  # rows before it are forgotten
         self.bar_offset = 0  # what to subtract from the song's bar ids to get the model's
         self.counted_from: int | None = None  # the `start` that `bar_offset` belongs to
@@ -152,6 +153,10 @@ class SongInProgress:
         self.surprisals.append(surprisal)
         self.add(note)
         return len(self.rows) - n_read
+
+    def variety(self, config: GenConfig) -> float:
+        """By which the temperature grows for each bar in a row that copies another."""
+        return config.variety or (config.loop_guard if self.from_scratch else 0.0)
 
     def may_end(self) -> bool:
         """Whether the song may end here although more notes would be valid."""
@@ -361,9 +366,11 @@ def draw_notes(
     """Draw the next note of each song, family by family."""
     drawn = NextNotes(songs)
     temperature_scale = None
-    if config.variety:
+    if config.variety or config.loop_guard:
+        variety = np.array([song.variety(config) for song in songs])
         repeats = np.array([song.repeats.in_a_row for song in songs])
-        temperature_scale = 1 + config.variety * repeats     # (B,)
+        if variety.any():
+            temperature_scale = 1 + variety * repeats        # (B,)
     logits = contexts.first_logits()
     for k, family in enumerate(player.order):
         masks = drawn.masks(family)

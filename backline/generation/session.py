@@ -389,7 +389,8 @@ def best_songs(songs: Sequence[GeneratedSong],
     """The `n` best, best first, each with its score in words; songs without a note come last."""
     from backline.generation.ranking import Judge, rank
 
-    judge = Judge(session.loaded.vocabulary, session.config.rules, session.loaded.critic)
+    judge = Judge(session.loaded.vocabulary, session.config.rules, session.task.bars_to_make,
+                  session.loaded.critic)
     notes = [song.notes for song in songs]
     surprisals = [song.surprisals for song in songs]
     ranked = rank(notes, surprisals, session.task.kept, judge)

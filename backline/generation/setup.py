@@ -53,7 +53,7 @@ def open_setup(args: argparse.Namespace, config: GenConfig, loaded: LoadedModel)
     if args.dynamics == PLAYED and not loaded.dynamics:
         raise UserError(f"--dynamics {PLAYED}: {loaded.path} has not learned how songs are played; "
                         "run dynamics.py on it, or leave the option out")
-    if args.draws is not None:
+    if args.draws is not None and args.draws > 1:
         if loaded.critic is None:
             raise UserError(f"--draws {args.draws}: {loaded.path} has no critic to choose; run critic.py on "
                             "it, or use --best-of")

@@ -14,6 +14,7 @@ Bars that people give count from 1, all others from 0. Light: no torch.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Collection
 from typing import NamedTuple
 
 import numpy as np
@@ -66,6 +67,12 @@ class Task:
         """The first bar to be made, from 0."""
         first = self.rules.first // self.rules.vocabulary.steps_per_bar
         return max(first, bars_in(self.prompt))
+
+    @property
+    def bars_to_make(self) -> list[int]:
+        """The bars that notes are made in, from 0."""
+        end = self.rules.end // self.rules.vocabulary.steps_per_bar
+        return [bar for bar in range(self.first_bar, end) if bar not in self.rules.kept_bars]
 
     @property
     def silent(self) -> tuple[str, ...]:
@@ -127,14 +134,21 @@ class _Asking(NamedTuple):
     config: GenConfig
     clip: Clip
 
-    def held(self, made: tuple[str, ...], first_bar: int) -> np.ndarray:
-        """(H, 2) pitch ids of `made` parts that ring into a bar, and the steps at which they end."""
-        begin = first_bar * self.vocabulary.steps_per_bar
+    def held(self,
+             made: tuple[str, ...],
+             first_bar: int,
+             anew: Collection[int] = ()) -> np.ndarray:
+        """(H, 3) pitch ids of `made` parts that ring into a bar, and the steps from and until which.
+
+        Notes that begin in bars `anew` do not stay.
+        """
+        steps = self.vocabulary.steps_per_bar
+        begin = first_bar * steps
         onset, end, ids = self.clip.sounding.T
-        rings = (onset < begin) & (end > begin)
+        rings = (onset < begin) & (end > begin) & ~np.isin(onset // steps, list(anew))
         parts = [p for p, name in enumerate(self.vocabulary.part_names) if name in made]
         is_made = np.isin(self.vocabulary.part_of_id[ids], parts)
-        return np.stack([ids, end], axis=1)[rings & is_made]
+        return np.stack([ids, np.full(len(ids), begin), end], axis=1)[rings & is_made]
 
 
 def _new_bars(asking: _Asking) -> Task:
@@ -257,7 +271,7 @@ def _fill(asking: _Asking) -> Task:
         loop=wish.loop,
         given=prompt[~before & ~made_anew],
         chords=told_chords(config, first_bar, end_bar),
-        held=asking.held(make, first_bar),
+        held=np.concatenate([asking.held(make, stretch.start, anew) for stretch in stretches]),
     )
     return Task(
         rules=Rules(vocabulary, config.rules, passage),

@@ -12,10 +12,11 @@ import pytest
 from mido import Message, MetaMessage
 
 from backline.common.errors import UserError
-from backline.generation.config import GenConfig, Reading
+from backline.generation.config import GenConfig, Reading, RuleConfig
 from backline.generation.given_song import MADE_MARK, Made, files_beside
 from backline.generation.reading import Asked, Heard, hear
 from backline.generation.recipes import BEGINNING
+from backline.generation.rules import History
 from backline.generation.task import make_task
 from backline.generation.wish import Wish
 from backline.music.midi_reader import read_song
@@ -264,9 +265,21 @@ def test_a_held_pitch_is_not_struck_again():
     data = file_of(HEAD, track("Piano", 0, 0, [*chords(1), *pad, (3 * BAR_TICKS, Q, 60, 80)]))
     heard = heard_of(data)
     task = make_task(Wish(fill=(3, 3)), heard.rows, V, GenConfig(), heard.clip)
-    held = {int(V.pitch_of_id[pitch]) for pitch, _ in task.rules.held}
+    held = {int(V.pitch_of_id[pitch]) for pitch, _, _ in task.rules.held}
     assert held == set(range(48, 72))
-    assert {until for _, until in task.rules.held} == {3 * V.steps_per_bar}
+    assert {until for _, _, until in task.rules.held} == {3 * V.steps_per_bar}
+
+
+def test_a_note_of_a_kept_bar_that_rings_into_a_later_stretch_is_held():
+    bass = [(2 * BAR_TICKS + Q, 3 * BAR_TICKS, 43, 80)]  # from bar 3 into bars 4 to 6
+    data = file_of(HEAD, track("Piano", 0, 0, chords(6)), track("Bass", 33, 1, [*line(2), *bass]))
+    heard = heard_of(data)
+    config = GenConfig(rules=RuleConfig(monophonic=("bass",)))
+    task = make_task(Wish(fill=(2, 2, 4, 4), make=("bass",)), heard.rows, V, config, heard.clip)
+    (pitch, since, until), = task.rules.held
+    assert (V.pitch_of_id[pitch], since) == (43, 3 * V.steps_per_bar) and until > 4 * V.steps_per_bar
+    spans = task.rules.time_spans(History.nothing(V))
+    assert all(span.end <= 2 * V.steps_per_bar for span in spans if span.parts), "the one voice is busy in bar 4"
 
 
 def test_a_pickup_is_bar_one_and_the_alignment_stays():
@@ -325,7 +338,8 @@ def test_bars_too_far_apart_for_the_model_are_one_line(fill):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize(("asked", "first_bar"), [({"n_new": 4}, 48), ({"fill": (200, 201)}, 44), ({}, 0)])
+@pytest.mark.parametrize(("asked", "first_bar"), [({"n_new": 4}, 48), ({"fill": (200, 201)}, 44), ({}, 0),
+                                                  ({"fill": (45, 300)}, 44), ({"fill": (2, 2, 257, 257)}, 1)])
 def test_of_a_song_of_300_bars_what_matters_is_heard(asked, first_bar):
     data = file_of(HEAD, track("Bass", 33, 1, line(300)), track("Piano", 0, 0, chords(300)))
     heard = heard_of(data, **asked)

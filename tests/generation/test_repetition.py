@@ -19,6 +19,8 @@ VOCABULARY = load_vocabulary()
 
 KINDS = {".": [], "a": [(0, 10)], "b": [(0, 10), (8, 20)], "c": [(8, 20)]}
 
+NOTHING = np.zeros((0, 4), np.int64)
+
 
 def song(bars: str) -> np.ndarray:
     """(N, F) ids, a kind of bar for each letter; how long notes last is another in each bar."""
@@ -49,10 +51,14 @@ def test_variety_leads_out_of_a_loop():
         if family in (START_POS, PITCH_INSTRUMENT):
             head.bias.data[FIRST_ID + 3] = 9.0
 
-    def longest(variety: float) -> list[int]:
-        config = GenConfig(**HOT | {"temperature": (1.0,) * 4, "variety": variety})
+    def longest(variety: float, loop_guard: float = 0.0, prompt: np.ndarray = NOTHING) -> list[int]:
+        config = GenConfig(**HOT | {"temperature": (1.0,) * 4, "variety": variety, "loop_guard": loop_guard})
         rules = [Rules(VOCABULARY, RuleConfig(no_empty_bars=True), Passage(60)) for _ in range(4)]
-        made = sample_songs(TorchPlayer(model), [Request(of_song, seed) for seed, of_song in enumerate(rules)], config)
+        made = sample_songs(TorchPlayer(model), [Request(of_song, seed, prompt) for seed, of_song in enumerate(rules)],
+                            config)
         return [int(repeats_in_a_row(song.notes).max()) for song in made]
 
     assert min(longest(0.0)) > 2 * max(longest(0.5))
+    assert longest(0.0, loop_guard=0.5) == longest(0.5), "from scratch the guard is the variety"
+    prompt = np.array([[FIRST_ID] * 4])
+    assert longest(0.0, loop_guard=0.5, prompt=prompt) == longest(0.0, prompt=prompt), "a prompt may be a loop"

@@ -239,6 +239,8 @@ def test_bars_that_are_dragged_over_are_heard_again_and_again(shown):
     assert shown.js("page.player.position()") == 4
     lanes = shown.js("page.cards[1].roll.lanes.length")
     assert shown.js("document.querySelectorAll('.selection div').length") == lanes
+    shown.js("(page.cards[0].choose(0), page.cards[1].choose(0), 0)")
+    assert shown.js("page.player.region") == [4, 12], "the bars of an idea are still chosen when one comes back"
     shown.press("escape")
     assert shown.js("page.player.region") is None and not shown.js("document.querySelectorAll('.selection div').length")
     shown.js("page.player.seek(9)")
@@ -612,6 +614,12 @@ def test_a_midi_port_gets_the_notes_in_time_and_no_note_hangs(shown, folder):
     for status, pitch, _, at in on:  # each ends, and soon after the stop where it was sent ahead
         ends = [end for off, same, _, end in messages if off == NOTE_OFF | status & 15 and same == pitch and end > at]
         assert min(ends) <= stopped + 300
+    by_sound: dict[tuple[int, int], list[tuple[float, bool]]] = {}
+    for status, pitch, _, at in messages:
+        by_sound.setdefault((status & 15, pitch), []).append((at, status & 0xF0 == NOTE_ON))
+    for sound, events in by_sound.items():
+        kinds = [is_on for _, is_on in sorted(events)]
+        assert kinds == [True, False] * (len(kinds) // 2), f"{sound}: no note ends the next of its pitch"
     shown.js(f"{CHOOSE}('')")
     assert shown.js("page.player.port") is None
     assert shown.errors == []

@@ -127,8 +127,14 @@ class Card {
       this.player.toggle();
       return;
     }
-    this.player.select(this.idea, this.start);
+    this.choose(this.start);
     if (!this.player.playing) this.player.play();
+  }
+
+  /** Let the player have this idea, from a beat on, with the bars that are chosen in it. */
+  choose(beat) {
+    this.player.select(this.idea, beat);
+    this.player.setRegion(this.region);
   }
 
   /** The beat from which it is first heard: a bar before what is new. */
@@ -156,7 +162,7 @@ class Card {
   /** Bars were chosen by dragging: hear them again and again. */
   chosen() {
     const { player, region } = this;
-    if (!this.isCurrent) player.select(this.idea, region[0]);
+    if (!this.isCurrent) this.choose(region[0]);
     player.setRegion(region);
     player.setLoop(true);
     if (player.position() < region[0] || player.position() >= region[1]) player.seek(region[0]);
@@ -219,7 +225,7 @@ class Card {
 
   seek(beat) {
     if (this.isCurrent) this.player.seek(beat);
-    else this.player.select(this.idea, beat);
+    else this.choose(beat);
   }
 
   update() {

@@ -3,6 +3,7 @@
 
 const DRUM_CHANNEL = 9; // from 0
 const N_CHANNELS = 16;
+const APART = 2; // milliseconds between the end of a note and the next of its pitch
 
 /** The ports to play into, by id; a browser asks its user first. None where it has no Web MIDI or the user says no. */
 async function midiPorts() {
@@ -18,7 +19,7 @@ class MidiPort {
   constructor(port) {
     this.port = port;
     this.channels = [];
-    this.sent = []; // {channel, pitch, at, end}: notes that may not have ended yet, in milliseconds on the page's clock
+    this.sounding = []; // {channel, part, pitch, at, end}: notes whose ends are still to be sent, in milliseconds on the page's clock
   }
 
   /** Give each lane its channel and its instrument: drums the tenth, others one each while there are enough. */
@@ -32,22 +33,38 @@ class MidiPort {
     lanes.forEach(({ drum, program }, i) => { if (!drum) this.send([0xc0 | this.channels[i], program]); });
   }
 
-  /** A note at a time on the page's clock, in milliseconds, as loud as `gain` of its velocity. */
-  play({ lane, pitch, velocity }, at, seconds, gain) {
+  /** A note at a time on the page's clock, in milliseconds, as loud as `gain` of its velocity. It ends when `finish` is called in time. */
+  play({ lane, part, pitch, velocity }, at, seconds, gain) {
     const loud = Math.min(Math.round(velocity * gain), 127);
     if (!loud) return;
-    const note = { channel: this.channels[lane], pitch, at, end: at + 1000 * seconds };
-    this.send([0x90 | note.channel, pitch, loud], at);
-    this.send([0x80 | note.channel, pitch, 0], note.end);
-    this.sent = this.sent.filter(({ end }) => end > performance.now());
-    this.sent.push(note);
+    const channel = this.channels[lane];
+    const isSame = (note) => note.channel === channel && note.pitch === pitch && note.end > at - APART;
+    for (const note of this.sounding.filter(isSame)) this.end(note, Math.max(at - APART, note.at + 1)); // before it is struck again
+    this.sounding = this.sounding.filter((note) => !isSame(note));
+    this.send([0x90 | channel, pitch, loud], at);
+    this.sounding.push({ channel, part, pitch, at, end: at + 1000 * seconds });
   }
 
-  /** Let all notes go. One that was sent for later ends as soon as it begins: few browsers can take a message back. */
-  silence() {
+  /** Send the ends of notes up to a time. They come late, since a message cannot be taken back. */
+  finish(until) {
+    for (const note of this.sounding) if (note.end <= until) this.end(note, note.end);
+    this.sounding = this.sounding.filter((note) => note.end > until);
+  }
+
+  /** Let go of notes of parts that are muted. */
+  mute(gains) {
     const now = performance.now();
-    for (const { channel, pitch, at, end } of this.sent) if (end > now) this.send([0x80 | channel, pitch, 0], Math.max(at + 1, now));
-    this.sent = [];
+    for (const note of this.sounding) if (!gains[note.part]) this.end(note, Math.max(note.at + 1, now));
+    this.sounding = this.sounding.filter((note) => gains[note.part]);
+  }
+
+  /** Let all notes go. One that was sent for later ends as soon as it begins. */
+  silence() {
+    this.mute([]);
+  }
+
+  end({ channel, pitch }, at) {
+    this.send([0x80 | channel, pitch, 0], at);
   }
 
   send(message, at) {

@@ -17,6 +17,7 @@ class Stage {
     this.watch();
     document.addEventListener("click", letGo);
     document.addEventListener("keydown", (event) => onKey(event, this));
+    window.addEventListener("pagehide", () => this.player.pause()); // so that no note of a MIDI port hangs
     document.addEventListener("visibilitychange", () => { if (this.player.playing && this.player.marks.length) this.player.wake(); });
   }
 
@@ -142,7 +143,7 @@ function choose(player, cards, step) {
   const shown = cards.filter((card) => !card.root.hidden);
   const next = shown[shown.findIndex((card) => card.isCurrent) + step];
   if (!next) return;
-  player.select(next.idea);
+  next.choose(0);
   next.root.scrollIntoView({ block: "center" });
 }
 

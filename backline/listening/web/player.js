@@ -7,6 +7,7 @@
 const AHEAD = 0.25; // seconds that are handed over in advance
 const AHEAD_HIDDEN = 2.5; // in a tab out of sight, where browsers let timers run once a second
 const WAKE = 50; // milliseconds
+const FULL_VOLUME = 0.8; // at which a MIDI port gets velocities as they are
 const CLOCK_DRIFT = 0.05; // milliseconds between wakes that two clocks may part
 const STANDSTILL = 1000; // milliseconds until a clock that should run is taken for broken
 const MOST_VOICES = 64; // notes that sound at once; with hundreds, phones and Safari crackle
@@ -69,7 +70,7 @@ class Player {
     this.playing = false;
     this.loop = false;
     this.region = null; // [from, to] in beats: what is played again and again in a loop; null: all
-    this.volume = 0.8;
+    this.volume = FULL_VOLUME;
     this.muted = new Set();
     this.soloed = new Set();
     this.levels = parts.map(() => 1); // volume of each part, up to 1
@@ -275,6 +276,7 @@ class Player {
 
   setFaders() {
     this.gains().forEach((gain, i) => this.desk?.faders[i].gain.setTargetAtTime(gain, this.audio.currentTime, 0.01));
+    this.port?.mute(this.gains());
     this.onChange();
   }
 
@@ -357,12 +359,13 @@ class Player {
       this.until = end;
       if (end < last) break;
     }
+    this.port?.finish(this.onPage(horizon));
   }
 
   /** Let a note sound at `time`, from `beat` on if that is not its beginning. */
   hand(note, time, beat = note.onset) {
     const seconds = this.between(beat, note.fade) / this.speed();
-    if (this.port) this.port.play(note, this.onPage(time), seconds, this.gains()[note.part]);
+    if (this.port) this.port.play(note, this.onPage(time), seconds, this.gains()[note.part] * this.volume / FULL_VOLUME);
     else note.instrument(this.desk, this.voice(note, time, seconds), time, note.pitch, seconds);
     this.scheduled.push({ part: note.part, pitch: note.pitch, onset: note.onset, time, seconds });
     if (this.scheduled.length > REMEMBERED) this.scheduled.shift();
@@ -395,6 +398,7 @@ class Player {
 
   /** The end, where last notes may ring on. */
   finish() {
+    this.port?.finish(Infinity);
     clearInterval(this.timer);
     this.playing = false;
     this.marks = [];

@@ -154,8 +154,7 @@ class StudioPage {
   choose(card) {
     const { player } = this.stage;
     if (player.idea !== card.idea) this.before = player.idea;
-    player.select(card.idea, card.start);
-    player.setRegion(card.region ?? null);
+    card.choose(card.start);
   }
 
   /** The idea from before, at the same place. */
@@ -163,7 +162,8 @@ class StudioPage {
     const { player } = this.stage;
     if (!this.before || !this.stage.ideas.includes(this.before)) return;
     const now = player.idea;
-    player.select(this.before, Math.min(player.position(), this.before.beats));
+    const card = this.stage.cards.find(({ idea }) => idea === this.before);
+    card.choose(Math.min(player.position(), this.before.beats));
     this.before = now;
   }
 
