@@ -209,6 +209,7 @@ def test_a_stopped_idea_says_so_and_can_be_removed(tab, served, monkeypatch):
 
     monkeypatch.setattr(jobs._Telling, "note", slowly)
     opened(tab, served)
+    tab.js("(document.querySelector('[name=bars]').value = '64', 0)")  # whatever is drawn, it takes a while
     tab.click("#make")
     tab.wait("document.querySelectorAll('.growing[data-state=running]').length === 2", MANY)
     tab.click(".growing .tool")
