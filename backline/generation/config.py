@@ -163,8 +163,8 @@ class GenConfig:
     top_p: tuple[float, ...] = ()
     min_p: tuple[float, ...] = ()
     variety: float = 0.0
-    loop_guard: float = 0.05
-    key_pull: float = 2.0
+    loop_guard: float = 0.03
+    key_pull: float = 1.5
     draws: int = 2
     rules: RuleConfig = RuleConfig()
     controls: ControlConfig = ControlConfig()
