@@ -91,7 +91,8 @@ def test_players_hold_the_songs(pages):
     (prompt,), (longer,), scratch, (drums,) = pages
     assert notes_of_idea(prompt) == notes_of_rows(PROMPT) and prompt["tempo"] == TOKENS["tempo"]
     assert notes_of_idea(longer, old=True) == notes_of_rows(PROMPT) and longer["bars"] == prompt["bars"] + 4
-    assert [(song["title"], song["bars"]) for song in scratch] == [("seed 2", 4), ("seed 6", 4)]
+    assert [song["title"] for song in scratch] == ["seed 2", "seed 6"]
+    assert all(4 <= song["bars"] <= 8 for song in scratch), "last notes may ring on for four bars"
     assert notes_of_idea(scratch[0]) != notes_of_idea(scratch[1]) and not notes_of_idea(scratch[0], old=True)
     others = [note for note in notes_of_rows(PROMPT) if note[0] != DRUMS]
     assert notes_of_idea(drums, old=True) == others
