@@ -37,6 +37,7 @@ LESS = (  # a command that holds the words gets the arguments too: the last of t
     ("bench_models table", "--steps 2 --songs 2 --rounds 1"),
     ("bench_published", "--songs 3"),
     ("critic.py", "-n 20"),
+    ("bench_critic", "--songs 4"),
     ("bench_sampling", "--songs 5"),
     ("-n 100", "-n 10"),
     ("--drift", "--drift 3"),
@@ -46,6 +47,7 @@ LESS = (  # a command that holds the words gets the arguments too: the last of t
 )
 INSTEAD = {  # what stands in a command that holds the words, and what is typed instead
     "bench_sampling": ("models/bundled.safetensors", "musictransformer/best.pth"),  # as above
+    "bench_critic": ("models/bundled.safetensors", "mine.safetensors"),  # as above, and with a critic
 }
 N_OWN_SONGS = 40  # that the bundled model makes to stand for the reader's own
 WATCHED_SECONDS = 60
