@@ -61,11 +61,16 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def made_songs(loaded: LoadedModel, n: int, seed: int) -> Iterator[np.ndarray]:
-    """(N, F) rows of songs from scratch, the i-th of seed + i, as the model plays by itself."""
+def free_config() -> GenConfig:
+    """How a model plays by itself, without an ending."""
     config = config_from_file(GenConfig, FREELY)
     controls = dataclasses.replace(config.controls, ending="no")
-    config = dataclasses.replace(config, controls=controls)
+    return dataclasses.replace(config, controls=controls)
+
+
+def made_songs(loaded: LoadedModel, n: int, seed: int) -> Iterator[np.ndarray]:
+    """(N, F) rows of songs from scratch, the i-th of seed + i, as the model plays by itself."""
+    config = free_config()
     nothing = read_prompt(None, Path(), Asked(), loaded.tokenizer)
     session = open_session(loaded, Wish(), config, nothing)
     for first in range(seed, seed + n, BATCH):
@@ -78,7 +83,7 @@ def made_songs(loaded: LoadedModel, n: int, seed: int) -> Iterator[np.ndarray]:
 def real_songs(path: Path, loaded: LoadedModel, n: int) -> list[np.ndarray]:
     """(N, F) rows of `n` songs of a dataset, or all it has, that the model was trained on, drawn by chance.
 
-    Raises UserError if none of the dataset's songs is known to be held out, or too few are left.
+    Raises UserError if none of the dataset's songs is known to be held out.
     """
     from backline.preparation.dataset import load_dataset, song_notes  # brings torch
 

@@ -14,7 +14,6 @@ smaller than that of real songs.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,15 +21,14 @@ from pathlib import Path
 import numpy as np
 
 from backline.common.errors import Parser, UserError, reports_user_errors
-from backline.common.settings import config_from_file
 from backline.evaluation.copy_index import CopyIndex, read_index
 from backline.evaluation.critic import Critic
 from backline.evaluation.song_sets import SongSet, held_out
 from backline.evaluation.statistics import cut_alike
-from backline.generation.config import GenConfig
 from backline.generation.session import SEED_STEP, LoadedModel
 from backline.music.vocab import Vocabulary
-from benchmarks.bench_sampling import FREE, make_songs
+from benchmarks.bench_sampling import make_songs
+from critic import free_config
 from evaluate import compare, measure_table
 
 HEADER = """| draws | songs | measures inside | AUC | copies, percentile 50 / 90 / 99 | distance |
@@ -50,8 +48,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def drawn(loaded: LoadedModel, seeds: range, n_draws: int) -> list[list[np.ndarray]]:
     """For each seed its (N, F) candidates that have notes."""
-    config = config_from_file(GenConfig, FREE)
-    config = dataclasses.replace(config, controls=dataclasses.replace(config.controls, ending="no"))
+    config = free_config()
     of_draw = [make_songs(loaded, config, range(seeds.start + k * SEED_STEP, seeds.stop + k * SEED_STEP))
                for k in range(n_draws)]
     return [[song.notes for song in candidates if len(song.notes)] for candidates in zip(*of_draw, strict=True)]

@@ -163,7 +163,6 @@ class Card {
   chosen() {
     const { player, region } = this;
     if (!this.isCurrent) this.choose(region[0]);
-    player.setRegion(region);
     player.setLoop(true);
     if (player.position() < region[0] || player.position() >= region[1]) player.seek(region[0]);
   }
