@@ -98,8 +98,8 @@ def parse_bars(text: str) -> tuple[int, ...]:
             del bars[-2:]
         bars += [first, last]
         if not _are_stretches(tuple(bars)):
-            raise UserError(f"--fill {text:.40}: bars are counted from 1, ranges go up, and no bar "
-                            "comes twice")
+            raise UserError(f"--fill {text:.40}: bars are counted from 1 and named in order, each "
+                            "once")
     return tuple(bars)
 
 
