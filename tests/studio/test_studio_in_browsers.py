@@ -159,6 +159,19 @@ def test_the_story_of_a_producer(tab, served):
     assert tab.errors == []
 
 
+def test_songs_that_are_done_before_the_answer_says_so_are_heard(tab, served):
+    opened(tab, served)
+    tab.js("""(() => { const post = page.studio.post.bind(page.studio);
+      page.studio.post = async (...request) => { const answer = await post(...request);
+        while (page.studio.byId.size < 2) await new Promise((wait) => setTimeout(wait, 20));
+        return answer; }; })()""")
+    tab.js("(document.querySelector('[name=seed]').value = '1', 0)")
+    tab.click("#make")
+    tab.wait("page.player.playing && page.player.position() > 0", MANY)
+    assert tab.js("page.player.idea.id === [...page.studio.byId.values()].at(-2).idea.id")
+    assert tab.errors == []
+
+
 @pytest.mark.slow
 def test_the_story_with_the_bundled_model(tab, tmp_path):
     with serving(tmp_path, LoadedModel(BUNDLED_MODEL)) as opened_studio:

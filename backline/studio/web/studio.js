@@ -9,6 +9,7 @@ class StudioPage {
     this.list = document.getElementById("list");
     this.byId = new Map(); // cards of ideas
     this.growing = new Map(); // cards of jobs, by the job's number
+    this.made = new Map(); // id of the first idea of a job that is over, by the job's number
     this.toPlay = null; // number of the job that was asked for here, and is to be heard
     this.asked = null; // the same number, until its card is in sight
     this.toShow = null; // id of an idea that is to be brought into sight when it comes
@@ -103,11 +104,13 @@ class StudioPage {
     this.stage.add(card);
     if (grown) {
       grown.root.replaceWith(card.root);
+      if (!this.made.has(grown.job.number)) this.made.set(grown.job.number, raw.id);
       this.forget(grown);
     } else this.place([card], tell && [...this.byId.values()].find((one) => one.idea.hash === raw.parents[0]));
     card.roll.resize();
     card.update();
     if (this.toShow === raw.id) this.show(raw.id);
+    if (grown) this.playSoon(grown.job.number);
   }
 
   removeIdea(id, tell = true) {
@@ -192,7 +195,7 @@ class StudioPage {
 
   /** Bring what was asked for here into sight. */
   seeAsked() {
-    const card = this.growing.get(this.asked)?.[0];
+    const card = this.firstCard(this.asked);
     if (!card) return;
     this.asked = null;
     card.root.scrollIntoView({ block: "nearest" });
@@ -212,16 +215,30 @@ class StudioPage {
     this.playSoon(job);
   }
 
-  /** Let the first song of the job that was asked for here be heard, once a bar of it is there. */
+  /**
+   * Let the first song of the job that was asked for here be heard, once a bar of it is there. A short
+   * job may be over before the answer to the request says which one it is.
+   */
   playSoon(number) {
-    const card = this.growing.get(number)?.[0];
-    if (this.toPlay !== number || !card || !card.job.n) return;
-    const { first_bar: firstBar } = card.job.ground;
-    if ((card.idea.known ?? 0) < (firstBar + 1) * this.data.beats_per_bar) return;
+    if (this.toPlay !== number) return;
+    const card = this.firstCard(number);
+    if (!card || !this.hasBar(card)) return;
     this.toPlay = null;
     if (this.stage.player.playing) return;
     this.choose(card);
     this.stage.player.play();
+  }
+
+  /** The card of a job's first song: of the idea that it has become, or of what grows. */
+  firstCard(number) {
+    return this.byId.get(this.made.get(number)) ?? this.growing.get(number)?.[0];
+  }
+
+  /** Whether a bar of a song can be heard. */
+  hasBar(card) {
+    if (!(card instanceof GrowingCard)) return true;
+    const { job, idea } = card;
+    return job.n && (idea.known ?? 0) >= (job.ground.first_bar + 1) * this.data.beats_per_bar;
   }
 
   removeJob(number) {
