@@ -36,6 +36,7 @@ from backline.music.midi_chunks import MIDI_SUFFIXES
 from backline.music.midi_tracks import read_tracks, song_of_tracks
 from backline.music.note_velocities import row_velocities, strikes_of_parts
 from backline.music.parts import assign_parts
+from backline.music.percussion import split_tracks
 from backline.music.vocab import Vocabulary
 from tokenizer import tokenize
 
@@ -86,7 +87,7 @@ def read_played(path: str, vocabulary: Vocabulary) -> tuple[np.ndarray, np.ndarr
 
     Raises UserError about a song that the vocabulary does not hold.
     """
-    midi = read_tracks(path)
+    midi = split_tracks(read_tracks(path), vocabulary, path)
     song, voices = song_of_tracks(midi, path)
     rows, = tokenize(song, vocabulary, Choices(ranges=DROP), path).rows
     strikes = strikes_of_parts(midi, voices, assign_parts(song, vocabulary))

@@ -40,7 +40,8 @@ if TYPE_CHECKING:
 DEFAULT_DATASET = "dataset_pitch_ins512.pt"
 DEFAULT_SPLIT = 0.9
 HELD_OUT_BEFORE = "held_out_before"  # songs of the dataset that the first weights were not trained on
-OF_NEW_RUNS = ("model_config", "training_args", "train_split", "file_path")  # options that --resume refuses
+# Options that --resume refuses.
+OF_NEW_RUNS = ("model_config", "training_args", "train_split", "file_path", "new_vocab")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -57,6 +58,9 @@ def build_parser() -> argparse.ArgumentParser:
                              f"(default: {DEFAULT_SPLIT})")
     parser.add_argument("-fp", "--file_path", type=Path, metavar="WEIGHTS",
                         help="start a new run from these weights (.pth or .safetensors) and their model settings")
+    parser.add_argument("--new_vocab", action="store_true", default=None,
+                        help="with -fp: the dataset has another vocabulary; each of its ids begins as the one of the "
+                             "weights that is most like it")
     parser.add_argument("--resume", type=Path, metavar="RUN", help="continue the run in this folder where it stopped")
     parser.add_argument("--batch_size", type=int, metavar="ROWS",
                         help="with --resume: a new number of rows at a time; the steps stay the same")
@@ -90,6 +94,9 @@ def new_run(args: argparse.Namespace, processes: Processes, command: Sequence[st
     """
     if args.batch_size is not None:
         raise UserError("--batch_size is for --resume; for a new run, set it in --training_args")
+    if args.new_vocab and args.file_path is None:
+        raise UserError("--new_vocab takes weights over to the dataset's vocabulary; say whose with -fp, or leave it "
+                        "out: a new model has the dataset's vocabulary")
     weights = args.file_path
     dataset_path = args.dataset_path or Path(DEFAULT_DATASET)
     train_split = DEFAULT_SPLIT if args.train_split is None else args.train_split
@@ -102,8 +109,7 @@ def new_run(args: argparse.Namespace, processes: Processes, command: Sequence[st
     import torch  # only here: neither --help nor a mistake found by now waits for it
 
     from backline.music.sheet_table import sheet_table
-    from backline.preparation.dataset import dataset_hash, load_dataset, split_by_song
-    from backline.training.checkpoints import load_model
+    from backline.preparation.dataset import dataset_hash, split_by_song
     from backline.training.control_tables import ControlTables
     from backline.training.run import Run, TrainingSongs
     from backline.training.run_folder import RunFolder
@@ -111,8 +117,7 @@ def new_run(args: argparse.Namespace, processes: Processes, command: Sequence[st
     began = time.monotonic()
     _ = processes.device  # fail early if the device is missing
     torch.manual_seed(settings.seed)
-    start, vocabulary, known = load_model(weights) if weights else (None, None, {})
-    dataset = load_dataset(dataset_path, vocabulary)
+    start, known, dataset = start_of_run(weights, dataset_path, bool(args.new_vocab))
     model = fitting_model(args, model_json, start, dataset)
     dataset, most_train, before = kept_held_out(dataset, held_out_names(known))
     if before and processes.is_first:
@@ -143,6 +148,29 @@ def new_run(args: argparse.Namespace, processes: Processes, command: Sequence[st
     run.announce()
     run.folder.write_settings(run, command)
     return run
+
+
+def start_of_run(weights: Path | None, path: Path,
+                 new_vocab: bool) -> tuple[PooledTransformer | None, dict[str, Any], Dataset]:
+    """The model that a run begins as, what its file says of its training, and the dataset.
+
+    Args:
+        path: of the dataset.
+        new_vocab: whether to take the weights over to the dataset's vocabulary. Of what their file
+            says, only which songs they were not trained on is then still true.
+    """
+    from backline.preparation.dataset import load_dataset
+    from backline.training.checkpoints import load_model
+    from backline.training.transfer import transferred
+
+    if weights is None:
+        return None, {}, load_dataset(path)
+    start, vocabulary, known = load_model(weights)
+    dataset = load_dataset(path, None if new_vocab else vocabulary)
+    if vocabulary.digest != dataset.vocabulary.digest:
+        start = transferred(start, vocabulary, dataset.vocabulary)
+        known = {"held_out_songs": held_out_names(known)}
+    return start, known, dataset
 
 
 def read_settings(args: argparse.Namespace) -> tuple[TrainingSettings, dict[str, Any] | None]:

@@ -13,6 +13,7 @@ from backline.music.bars import bar_origin
 from backline.music.casting import assign_parts
 from backline.music.midi_tracks import read_tracks, song_of_tracks
 from backline.music.midi_writer import end_at_next_onset, parts_to_bytes
+from backline.music.percussion import split_song
 from backline.music.song import TICKS_PER_QUARTER
 from backline.music.vocab import FIELDS, PITCH_INSTRUMENT, QUARTERS_PER_BAR, Vocabulary
 from tokenizer import MidiTokenizerPooled
@@ -86,6 +87,7 @@ def describe(midi: bytes,
     It tells of the file: the model may hear fewer notes, at one tempo.
     """
     song, _ = song_of_tracks(read_tracks("the song", midi), "the song")
+    song = split_song(song, vocabulary)
     tracks = assign_parts(song, vocabulary).tracks
     counts = {name: sum(len(song.tracks[i].notes) for i in indices)
               for name, indices in tracks.items()}

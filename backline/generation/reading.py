@@ -40,6 +40,7 @@ from backline.music.midi_edits import (
 from backline.music.midi_tracks import Event, MidiTracks, song_of_tracks
 from backline.music.note_velocities import row_velocities, strikes_of_parts
 from backline.music.parts import fit_range, without_switches
+from backline.music.percussion import split_tracks
 from backline.music.players import PLAYERS_BEGINNING, Voice
 from backline.music.rows import bars_in
 from backline.music.song import Song
@@ -132,6 +133,7 @@ class _Hearing:
         self.midi = midi
         self._refine()
         self._release()
+        self.midi = split_tracks(self.midi, vocabulary, self.where)
         self._read()
         check_notes(self.song, self.where)
 

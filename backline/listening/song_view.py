@@ -25,6 +25,7 @@ from backline.music.bars import bar_origin, check_meters, clip_length, without_p
 from backline.music.midi_edits import SUSTAIN
 from backline.music.midi_events import CONTROL_CHANGE
 from backline.music.midi_tracks import Event, MidiTracks, note_pairs, read_tracks, song_of_tracks, text_of
+from backline.music.percussion import split_tracks
 from backline.music.players import Voice
 from backline.music.song import DEFAULT_TEMPO, NO_NOTES, TICKS_PER_QUARTER, VELOCITY, Song, Track
 from backline.music.vocab import PITCH_INSTRUMENT, QUARTERS_PER_BAR, Vocabulary
@@ -89,6 +90,7 @@ def view_song(path: Path,
     """
     midi = read_tracks(path, data)
     recipe = find_recipe(midi, path)
+    midi = split_tracks(midi, vocabulary, str(path))
     song, voices = song_of_tracks(midi, str(path))
     check_meters(without_pickup(song), str(path), SHOWN_METERS)
     origin = bar_origin(song)

@@ -99,7 +99,8 @@ class _Casting:
         self.free = with_notes(song)
         self.tracks: dict[str, list[int]] = {}
         self.why: dict[str, str] = {}
-        self.drum_part = next((part.name for part in vocabulary.parts if part.is_drum), "")
+        self.drum_parts = [part.name for part in vocabulary.parts if part.is_drum]
+        self.drum_part = self.drum_parts[0] if self.drum_parts else ""
         self.clicks = {i for i in self.free if self._is_click(i)}
         self.meanings = {i: self._meanings(i) for i in self.free}
         if len(self.free) == 1 and not self.meanings[self.free[0]]:
@@ -150,7 +151,8 @@ class _Casting:
         if as_played in named:
             return frozenset([as_played])
         if track.is_drum:
-            return frozenset([self.drum_part]) if self.drum_part in named else frozenset()
+            drums = named.intersection(self.drum_parts)
+            return drums if len(drums) == 1 else frozenset()
         by_program = [part.name
                       for part in self.vocabulary.parts
                       if part.name in named and self._accepts(part, track)]
@@ -303,7 +305,7 @@ class _Casting:
             return part.name in self.meanings[i]
         onset, end, pitch = self._notes(one_instrument(i, self.song)).T
         if part.is_drum:
-            if self.song.tracks[i].spread >= 0:
+            if part.name != self.drum_part or self.song.tracks[i].spread >= 0:
                 return False
             longest = LONGEST_DRUM * self.song.ticks_per_quarter
             is_short = np.median(end - onset) <= longest

@@ -23,6 +23,7 @@ from backline.music.bars import (
 )
 from backline.music.casting import Assignment, assign_parts, check_clear, track_texts
 from backline.music.choices import BY_OCTAVE, SKIP, Choices
+from backline.music.percussion import split_song
 from backline.music.song import Song
 from backline.music.theory import OCTAVE
 from backline.music.vocab import QUARTERS_PER_BAR, Part, Vocabulary
@@ -168,6 +169,7 @@ def arrange(song: Song,
     Raises UserError if the song is to be left out.
     """
     check_notes(song, where)
+    song = split_song(song, vocabulary)
     assignment = assign_parts(song, vocabulary, dict(choices.tracks), choices.join, where)
     check_clear(song, assignment, vocabulary.part_names, where)
     names = ", ".join(vocabulary.part_names)

@@ -40,6 +40,7 @@ PAD, BOS, EOS, MASK = range(len(SPECIALS))
 FIRST_ID = len(SPECIALS)  # of the ids that are not special
 
 QUARTERS_PER_BAR = 4
+MIDI_VALUES = 128  # programs, and pitches
 MELODIC_CHANNELS = 15  # of MIDI's 16; the tenth is for drums
 FORMAT, VERSION = "pooled-vocabulary", 1
 
@@ -57,6 +58,9 @@ class Part:
     accepts: tuple[tuple[int, ...], ...]  # [first, last] programs that may fill it; []: name only
     lowest_pitch: int
     highest_pitch: int
+    # [first, last] pitches that are this drum part's on any drum track whose name says no part of
+    # its own, see `percussion.py`.
+    takes: tuple[tuple[int, ...], ...] = ()
     # Other words for it in names of tracks and files, see `roles.py`. They say nothing of the ids.
     synonyms: tuple[str, ...] = dataclasses.field(default=(), compare=False)
 
@@ -66,10 +70,13 @@ class Part:
         if not 0 <= self.lowest_pitch <= self.highest_pitch <= 127:
             raise UserError(f"part {self.name}: pitches {self.lowest_pitch} to "
                             f"{self.highest_pitch} are no range within 0 to 127")
-        are_pairs = all(len(pair) == 2 for pair in self.accepts)
+        are_pairs = all(len(pair) == 2 for pair in (*self.accepts, *self.takes))
         if not 0 <= self.program <= 127 or not are_pairs:
-            raise UserError(f"part {self.name}: program must be 0 to 127, accepts a list of "
-                            f"[first, last] pairs")
+            raise UserError(f"part {self.name}: program must be 0 to 127, accepts and takes "
+                            f"lists of [first, last] pairs")
+        if self.takes and not self.is_drum:
+            raise UserError(f"part {self.name}: takes is for drums; a part of pitched notes is known "
+                            f"by its programs")
 
     @property
     def n_pitches(self) -> int:
@@ -79,6 +86,10 @@ class Part:
     def accepts_program(self, program: int) -> bool:
         """Whether a track with this program may fill the part."""
         return any(first <= program <= last for first, last in self.accepts)
+
+    def takes_pitch(self, pitch: int) -> bool:
+        """Whether hits of this pitch are taken out of other drum tracks for the part."""
+        return any(first <= pitch <= last for first, last in self.takes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,6 +121,21 @@ class Vocabulary:
         if sum(not part.is_drum for part in self.parts) > MELODIC_CHANNELS:
             raise UserError(f"more than {MELODIC_CHANNELS} parts besides drums; a MIDI file has no "
                             f"more channels")
+
+    def check_overlap(self, where: str) -> None:
+        """Raise UserError if two parts accept one program, or take one pitch of drums.
+
+        Such a vocabulary works, the first part gets what both want; but whoever writes one did not
+        mean it.
+        """
+        for one, other in itertools.combinations(self.parts, 2):
+            for number in range(MIDI_VALUES):
+                accepted = not one.is_drum and not other.is_drum and one.accepts_program(number) \
+                    and other.accepts_program(number)
+                if accepted or (one.takes_pitch(number) and other.takes_pitch(number)):
+                    what = "accept program" if accepted else "take drum pitch"
+                    raise UserError(f"{where}: parts {one.name} and {other.name} both {what} "
+                                    f"{number}; leave it to one of them")
 
     @property
     def part_names(self) -> tuple[str, ...]:
@@ -201,6 +227,8 @@ class Vocabulary:
         for part, part_data in zip(self.parts, data["parts"], strict=True):
             if part.synonyms in ((), words_of.get(part.name)):
                 del part_data["synonyms"]
+            if not part.takes:
+                del part_data["takes"]  # that earlier versions do not know
         return data
 
     def difference(self, other: Vocabulary) -> str:
@@ -252,7 +280,10 @@ def load_vocabulary(source: str | Path | dict[str, Any] | Vocabulary | None = No
     fields = {key: value
               for key, value in data.items()
               if key not in ("format", "version")}
-    return config_from_dict(Vocabulary, fields, where)
+    vocabulary = config_from_dict(Vocabulary, fields, where)
+    if not isinstance(source, dict):  # a file that somebody wrote; what files of ours hold is as it is
+        vocabulary.check_overlap(where)
+    return vocabulary
 
 
 def _from_published(data: dict[str, Any], where: str) -> Vocabulary:

@@ -14,9 +14,10 @@ from midi_bytes import DRUM_CHANNEL, midi_file, name, note, program
 from strategies import shortened, song_ids
 
 from backline.common.errors import UserError
-from backline.common.paths import DEFAULT_VOCABULARY
+from backline.common.paths import DEFAULT_VOCABULARY, ROOT
 from backline.music.midi_reader import read_song
 from backline.music.parts import assign_parts
+from backline.music.roles import names_other_instrument, parts_named
 from backline.music.vocab import (
     BAR,
     FIELDS,
@@ -285,3 +286,45 @@ def test_seven_parts_hold_a_bass_from_pitch_12(seven, tmp_path):
     assert seven.tokens_to_events(seven(path)["ids"])[1] == ["bar0", "start_pos0", "note_dur1", "pitch12_bass"]
     with pytest.raises(UserError, match="bass pitch 12 is outside 21 to 108"):
         MidiTokenizerPooled()(path)
+
+
+# ---------------------------------------------------------------- the band
+
+
+def test_the_band_has_seven_parts_on_48_steps():
+    band = load_vocabulary(ROOT / "configs" / "vocab_band.json")
+    assert band.part_names == ("drums", "percussion", "bass", "piano", "guitar", "lead", "pad")
+    assert (band.steps_per_bar, band.max_duration_steps) == (48, 192)
+    assert band.parts[2].lowest_pitch == 12
+    assert load_vocabulary(orjson.loads(orjson.dumps(band.to_dict()))) == band
+
+
+def test_every_word_of_the_default_vocabulary_stays_known_to_the_band():
+    """What names an instrument there names one here, if another."""
+    default, band = load_vocabulary(), load_vocabulary(ROOT / "configs" / "vocab_band.json")
+    words = [*default.other_instruments, *(word for part in default.parts for word in part.synonyms)]
+    unknown = [word for word in words
+               if not parts_named(word, band) and not names_other_instrument(word, band)]
+    assert unknown == []
+
+
+def test_words_that_earlier_versions_do_not_know_are_left_out_of_a_plain_vocabulary():
+    assert all("takes" not in part for part in load_vocabulary().to_dict()["parts"])
+
+
+@pytest.mark.parametrize(("changes", "message"), [
+    ({1: {"accepts": [[30, 39]]}, 2: {"accepts": [[0, 30]]}},
+     "parts bass and piano both accept program 30; leave it to one of them"),
+    ({1: {"takes": [[60, 64]]}}, "part bass: takes is for drums"),
+    ({0: {"takes": [[60, 64]]}, 1: {"is_drum": True, "takes": [[64, 64]]}},
+     "parts drums and bass both take drum pitch 64; leave it to one of them"),
+    ({0: {"takes": [[60]]}}, "part drums: program must be 0 to 127, accepts and takes lists of"),
+])
+def test_parts_that_overlap_are_refused(changes, message, tmp_path):
+    data = load_vocabulary().to_dict()
+    for index, values in changes.items():
+        data["parts"][index].update(values)
+    path = tmp_path / "vocab.json"
+    path.write_bytes(orjson.dumps(data))
+    with pytest.raises(UserError, match=message):
+        load_vocabulary(path)

@@ -1143,6 +1143,22 @@ def test_weights_bring_their_vocabulary(capsys):
            "tokenize and prepare the songs again" in message
 
 
+def test_weights_are_taken_over_to_another_vocabulary_where_that_is_asked_for(capsys):
+    first = train()
+    vocabulary = load_vocabulary(VOCABULARY.to_dict() | {"bars": 64, "steps_per_bar": 48, "max_duration_steps": 192})
+    songs = [random_song(i, SONG_NOTES, vocabulary=vocabulary) for i in range(N_SONGS)]
+    make_dataset(Path("fine.pt"), songs, T, vocabulary)
+    argv = [*arguments(dataset="fine.pt", filename="fine", max_train_steps=1, lr=1e-9), "-fp", first / BEST]
+    assert "or take these weights over with --new_vocab" in fails(train_pool.main, argv, capsys)
+    succeeds(train_pool.main, [*argv, "--new_vocab"])
+    model, own, _ = load_model(Path("fine") / BEST)
+    assert own == vocabulary and model.config.steps_per_bar == 48
+    trunk = "blocks.0.attention.to_qkv.weight"
+    assert torch.allclose(weights(Path("fine"), BEST)[trunk], weights(first, BEST)[trunk], atol=1e-6)
+    assert "say whose with -fp" in fails(train_pool.main, [*arguments(filename="new"), "--new_vocab"], capsys)
+    assert "leave out --new_vocab" in fails(train_pool.main, ["--resume", "fine", "--new_vocab"], capsys)
+
+
 def test_rows_longer_than_the_models_context_are_refused(capsys):
     text = "block_size=16 is shorter than the dataset's blocks (32); "
     assert f"model.json: {text}" in fails(train_pool.main, arguments({"block_size": 16}), capsys)

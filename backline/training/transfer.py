@@ -1,0 +1,129 @@
+"""A trained model taken over to another vocabulary: what it knows of music stays.
+
+Each new id begins with the weights of the old id that means the same, or else the most like it: the
+same time in the bar, the nearest length, the same pitch of the part that plays most like it. Of all
+the layers between, nothing changes, and training goes on from there.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from backline.layers.config import ModelConfig
+from backline.music.chords import CHORD_SIZES
+from backline.music.controls import Field, fields
+from backline.music.vocab import (
+    BAR,
+    FIELDS,
+    FIRST_ID,
+    NOTE_DUR,
+    PITCH_INSTRUMENT,
+    START_POS,
+    Part,
+    Vocabulary,
+)
+from model import PooledTransformer
+
+
+def transferred(model: PooledTransformer, old: Vocabulary, new: Vocabulary) -> PooledTransformer:
+    """A copy of a model of one vocabulary, for another one. It plays old and new ids alike well.
+
+    Where several new ids begin as one old id, they share its probability.
+    """
+    sources = id_sources(old, new)
+    config = _config(model.config, new)
+    rows = {}
+    for family, source in enumerate(sources):
+        rows[f"embeddings.{family}.weight"] = source
+        rows[f"heads.{family}.weight"] = source
+        rows[f"heads.{family}.bias"] = source
+    if config.heads != "parallel":
+        for k, name in enumerate(config.order[:-1]):
+            rows[f"chosen.{k}.weight"] = sources[FIELDS.index(name)]
+    if config.controls:
+        rows["sheet_vectors.vectors"] = sheet_sources(old, new)
+    weights: dict[str, Tensor] = {}
+    for name, tensor in model.state_dict().items():
+        weights[name] = tensor[torch.from_numpy(rows[name])] if name in rows else tensor
+    for family, source in enumerate(sources):
+        n_alike = np.bincount(source)[source]
+        weights[f"heads.{family}.bias"] -= torch.from_numpy(np.log(n_alike)).float()
+    copy = PooledTransformer(config)
+    copy.load_state_dict(weights)
+    return copy.eval()
+
+
+def _config(config: ModelConfig, vocabulary: Vocabulary) -> ModelConfig:
+    """The same settings, with the sizes of a vocabulary."""
+    of_vocabulary = ("n_tokens", "steps_per_bar", "control_sizes")
+    settings = {field.name: getattr(config, field.name)
+                for field in dataclasses.fields(config)
+                if field.name not in of_vocabulary}
+    return ModelConfig.for_vocabulary(vocabulary, **settings)
+
+
+def id_sources(old: Vocabulary, new: Vocabulary) -> tuple[np.ndarray, ...]:
+    """For each family, (V_f,) the old id that each new id begins as. Special ids stay."""
+    def family(values: np.ndarray) -> np.ndarray:
+        """Ids of values counted from 0, behind the special ids."""
+        return np.concatenate([np.arange(FIRST_ID), FIRST_ID + values])
+
+    sources: list[np.ndarray] = [np.zeros(0)] * len(FIELDS)
+    sources[BAR] = family(np.minimum(np.arange(new.bars), old.bars - 1))
+    step = np.arange(new.steps_per_bar)
+    sources[START_POS] = family(step * old.steps_per_bar // new.steps_per_bar)
+    steps = np.arange(1, new.max_duration_steps + 1)
+    nearest = np.rint(steps * old.steps_per_bar / new.steps_per_bar).astype(int)
+    sources[NOTE_DUR] = family(np.clip(nearest, 1, old.max_duration_steps) - 1)
+    pitches = []
+    for part in new.parts:
+        like = old.parts[part_like(part, old)]
+        pitch = np.arange(part.lowest_pitch, part.highest_pitch + 1)
+        inside = np.clip(pitch, like.lowest_pitch, like.highest_pitch)
+        first = old.first_pitch_ids[old.parts.index(like)] - FIRST_ID
+        pitches.append(first + inside - like.lowest_pitch)
+    sources[PITCH_INSTRUMENT] = family(np.concatenate(pitches))
+    return tuple(sources)
+
+
+def part_like(part: Part, vocabulary: Vocabulary) -> int:
+    """Index of the part that plays most like one of another vocabulary.
+
+    The one of its name; else the one that accepts its program; else the last one of its kind, drums
+    or not; else the last one.
+    """
+    parts = vocabulary.parts
+    if part.name in vocabulary.part_names:
+        return vocabulary.part_names.index(part.name)
+    of_kind = [index for index, other in enumerate(parts) if other.is_drum == part.is_drum]
+    by_program = [index
+                  for index in of_kind
+                  if not part.is_drum and parts[index].accepts_program(part.program)]
+    return [len(parts) - 1, *of_kind, *by_program[:1]][-1]
+
+
+def sheet_sources(old: Vocabulary, new: Vocabulary) -> np.ndarray:
+    """(n,) the old row of each row of the vectors that tell a model what to play."""
+    starts = {}
+    row = 0
+    for field in _sheet_fields(old):
+        starts[field.name] = row
+        row += field.size
+    rows = []
+    for field in _sheet_fields(new):
+        name = field.name
+        if field.part is not None:
+            part = new.parts[field.part]
+            like = old.part_names[part_like(part, old)]
+            name = like + field.name.removeprefix(part.name)
+        rows.append(starts[name] + np.arange(field.size))
+    return np.concatenate(rows)
+
+
+def _sheet_fields(vocabulary: Vocabulary) -> tuple[Field, ...]:
+    """The controls that come with the notes read: all but the chord's."""
+    return fields(vocabulary)[:-len(CHORD_SIZES)]
