@@ -48,7 +48,7 @@ $(VENV)/players: requirements-play.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -r requirements-play.txt
 	@touch $@
 
-$(VENV)/developers: $(VENV)/players requirements.txt requirements-dev.txt
+$(VENV)/developers: $(VENV)/players requirements.txt requirements-hub.txt requirements-tensorboard.txt requirements-dev.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -r requirements-dev.txt
 	@touch $@
 

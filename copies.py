@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from backline.common.errors import Parser, UserError, reports_user_errors
 from backline.common.files import check_file, check_new, check_writable
+from backline.common.hub import fetched
 from backline.common.paths import BUNDLED_COPIES, BUNDLED_MODEL
 from backline.engine.model_file import held_out_names
 from backline.evaluation.copy_index import (
@@ -56,6 +57,7 @@ def check_arguments(args: argparse.Namespace) -> None:
     """Raise UserError about what is wrong whatever the files hold."""
     if args.out.suffix != ".safetensors":
         raise UserError(f"{args.out}: the name must end in .safetensors")
+    args.model_path = fetched(args.model_path)
     inputs = (args.model_path, args.dataset_path)
     for path in inputs:
         check_file(path)

@@ -24,6 +24,7 @@ from backline.common.files import (
     read_json_object,
     write_bytes,
 )
+from backline.common.hub import fetched
 from backline.common.paths import BUNDLED_CONFIG
 from backline.layers.config import ModelConfig
 from backline.music.vocab import BAR, FIELDS, load_vocabulary
@@ -464,7 +465,7 @@ def build_parser() -> argparse.ArgumentParser:
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--model_config", type=Path, default=BUNDLED_CONFIG,
                       help="config to draw (default: the bundled model's)")
-    what.add_argument("-mp", "--model_path", type=Path,
+    what.add_argument("-mp", "--model_path", type=Path, metavar="MODEL",
                       help="model to draw instead: .safetensors, or checkpoint .pth")
     parser.add_argument("-o", "--output", type=Path, required=True,
                         help="picture to write, ending in .png")
@@ -478,7 +479,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     if args.output.suffix != ".png":
         raise UserError(f"{args.output}: the name must end in .png")
-    source = args.model_path or args.model_config
+    source = fetched(args.model_path) if args.model_path else args.model_config
     check_file(source)
     check_new([args.output], args.force)
     check_writable(args.output.parent)

@@ -34,6 +34,7 @@ from tqdm import tqdm
 
 from backline.common.errors import Parser, UserError, reports_user_errors
 from backline.common.files import check_file, check_new, check_writable, write_bytes
+from backline.common.hub import fetched
 from backline.common.paths import BUNDLED_COPIES, BUNDLED_MODEL
 from backline.evaluation.copy_index import MARKED, PERCENTILES, CopyIndex, read_index
 from backline.evaluation.measures import measure_song
@@ -283,6 +284,7 @@ def build_parser() -> argparse.ArgumentParser:
                         help="votes exported by a blind page")
     parser.add_argument("-mp", "--model_path",
                         type=Path,
+                        metavar="MODEL",
                         help="model: .safetensors or .pth (default: the one in this repository)")
     parser.add_argument("--dataset_path",
                         type=Path,
@@ -333,7 +335,8 @@ def check_arguments(args: argparse.Namespace) -> None:
     if args.reference and not args.reference.is_dir():
         check_file(args.reference)
     if needs_model(args):
-        check_file(args.model_path or BUNDLED_MODEL)
+        args.model_path = fetched(args.model_path or BUNDLED_MODEL)
+        check_file(args.model_path)
 
 
 def check_loss_options(args: argparse.Namespace) -> None:
@@ -407,7 +410,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     model = None
     if needs_model(args):
         device = args.device or "auto" if args.dataset_path else "cpu"  # losses alone are slow
-        model = read_model(args.model_path or BUNDLED_MODEL, device)
+        model = read_model(args.model_path, device)
     if model and args.dataset_path:
         batch_size = args.batch_size or LossSettings.batch_size
         settings = LossSettings(args.all, args.drift or 0, batch_size)

@@ -33,6 +33,7 @@ from typing import Any
 
 from backline.common.errors import Parser, UserError, reports_user_errors
 from backline.common.files import check_writable, make_folder
+from backline.common.hub import fetched
 from backline.common.installed import INSTALL_ALL, is_installed
 from backline.generation.config_options import gen_config
 from backline.generation.options import (
@@ -86,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     outputs = outputs_of(args)
     config = gen_config(args)
     opened = open_prompt(args.prompt) if args.prompt else None
-    loaded = LoadedModel(args.model_path, args.device, args.dtype)
+    loaded = LoadedModel(fetched(args.model_path), args.device, args.dtype)
     setup = open_setup(args, config, loaded)
     if args.watch:
         return watch_folder(setup, outputs)
@@ -187,7 +188,7 @@ def reproduce(args: argparse.Namespace) -> int:
     @functools.cache
     def open_once(dtype: str) -> LoadedModel:
         """Songs of one file may differ in the dtype of the weights."""
-        return LoadedModel(args.model_path, args.device, dtype)
+        return LoadedModel(fetched(args.model_path), args.device, dtype)
 
     originals = read_originals(args.reproduce)
     jobs = [open_job(original, args.prompt, open_once) for original in originals]

@@ -23,6 +23,7 @@ from pathlib import Path
 
 from backline.common.errors import Parser, UserError, reports_user_errors
 from backline.common.files import check_writable
+from backline.common.hub import fetched
 from backline.common.installed import INSTALL_PLAYERS, is_installed
 from backline.common.paths import BUNDLED_MODEL
 from backline.generation.session import LoadedModel
@@ -44,8 +45,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("-mp", "--model_path",
                         type=Path,
                         default=BUNDLED_MODEL,
-                        help="model: .safetensors or a .pth of train_pool.py (default: the one in "
-                        "this repository)")
+                        metavar="MODEL",
+                        help="model: .safetensors, a .pth of train_pool.py, or hf:owner/name on the "
+                        "Hugging Face hub (default: the one in this repository)")
     parser.add_argument("--no-browser",
                         dest="browser",
                         action="store_false",
@@ -77,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_writable(args.folder)
     sock = server.listening_socket(args.host, args.port)
     with sock:
-        studio = Studio(args.folder, LoadedModel(args.model_path))
+        studio = Studio(args.folder, LoadedModel(fetched(args.model_path)))
         port = sock.getsockname()[1]
         hosts = server.served_hosts(args.host, port)
         token = new_token()

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from backline.common.errors import Parser, UserError, reports_user_errors
 from backline.common.files import check_file, check_writable, read_json_object
+from backline.common.hub import fetched
 from backline.common.settings import config_from_dict
 from backline.engine.model_file import held_out_names
 from backline.layers.config import ModelConfig
@@ -31,6 +32,7 @@ from backline.music.dynamics import FACT, dynamics_fact
 from backline.music.vocab import load_vocabulary
 from backline.training.config import BEST, CONTROLS, LAST, LOSSES, TrainingSettings
 from backline.training.distributed import Processes, joined
+from backline.training.tensorboard_log import TensorBoardLog, check_tensorboard
 
 if TYPE_CHECKING:
     from backline.preparation.dataset import Dataset
@@ -57,7 +59,8 @@ def build_parser() -> argparse.ArgumentParser:
                         help=f"share of the songs to train on; the rest is held out "
                              f"(default: {DEFAULT_SPLIT})")
     parser.add_argument("-fp", "--file_path", type=Path, metavar="WEIGHTS",
-                        help="start a new run from these weights (.pth or .safetensors) and their model settings")
+                        help="start a new run from these weights (.pth, .safetensors or hf:owner/name) and their "
+                             "model settings")
     parser.add_argument("--new_vocab", action="store_true", default=None,
                         help="with -fp: the dataset has another vocabulary; each of its ids begins as the one of the "
                              "weights that is most like it")
@@ -65,6 +68,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--batch_size", type=int, metavar="ROWS",
                         help="with --resume: a new number of rows at a time; the steps stay the same")
     parser.add_argument("-d", "--device", default="auto", help="auto, cuda, mps or cpu (default: %(default)s)")
+    parser.add_argument("--tensorboard", action="store_true",
+                        help="also write the losses for TensorBoard, into the run's folder")
     parser.add_argument("--force", action="store_true", help="replace a run in the same folder")
     return parser
 
@@ -74,9 +79,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Begin or resume a run, and train; returns the exit code."""
     args = build_parser().parse_args(argv)
     command = sys.argv if argv is None else [Path(__file__).name, *argv]
+    if args.tensorboard:
+        check_tensorboard()
     with joined(args.device) as processes:
         begin = resumed_run if args.resume else new_run
         run = processes.agreed(lambda: begin(args, processes, command))
+        if args.tensorboard and processes.is_first:
+            run.folder.tensorboard = TensorBoardLog(run.folder.path)
         return run.train()
 
 
@@ -97,7 +106,7 @@ def new_run(args: argparse.Namespace, processes: Processes, command: Sequence[st
     if args.new_vocab and args.file_path is None:
         raise UserError("--new_vocab takes weights over to the dataset's vocabulary; say whose with -fp, or leave it "
                         "out: a new model has the dataset's vocabulary")
-    weights = args.file_path
+    weights = fetched(args.file_path) if args.file_path else None
     dataset_path = args.dataset_path or Path(DEFAULT_DATASET)
     train_split = DEFAULT_SPLIT if args.train_split is None else args.train_split
     for path in filter(None, (dataset_path, weights)):
@@ -136,7 +145,7 @@ def new_run(args: argparse.Namespace, processes: Processes, command: Sequence[st
     if model.config.controls:
         if processes.is_first:
             (folder / CONTROLS).unlink(missing_ok=True)  # perhaps of another dataset
-        sheets = sheet_table(known, dataset.vocabulary, weights)
+        sheets = sheet_table(known, dataset.vocabulary, weights) if weights else None
         levels = sheets.levels if sheets else None
         controls = ControlTables.of(dataset, len(split.held_out_songs), folder, processes, levels)
         metadata["controls"] = controls.table.to_facts()

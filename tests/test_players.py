@@ -11,6 +11,7 @@ import pytest
 from commands import ROOT
 from playing import given_path, song_file  # noqa: F401 (a fixture)
 
+from backline.common.installed import NOT_FOR_PLAYING
 from backline.common.paths import BUNDLED_MODEL
 from backline.music.midi_reader import read_song
 
@@ -49,6 +50,7 @@ def requirements(name: str) -> set[str]:
 def test_the_list_of_what_is_not_installed_is_that_of_the_requirements():
     rest = requirements("requirements.txt")
     assert {PIP_NAMES.get(name, name) for name in rest} == set(ALL) - {"scipy"}  # that comes with scikit-learn
+    assert set(NOT_FOR_PLAYING) == set(ALL) - {"scipy"}
     assert not rest & requirements("requirements-play.txt")
 
 
@@ -104,6 +106,18 @@ def test_what_needs_torch_says_so_in_a_line(tmp_path, monkeypatch, arguments, wh
     done = run(tmp_path, "generate", *arguments, "-o", "out")
     assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
     assert done.stderr.splitlines() == [f"error: {what}"]
+
+
+@pytest.mark.parametrize("arguments", [
+    ["train_pool", "--dataset_path", "dataset.pt"], ["evaluate", "--dataset_path", "dataset.pt"],
+    ["release", "best.pth", "out.safetensors"], ["copies", "out.safetensors", "--dataset_path", "dataset.pt"],
+    ["diagram", "-o", "model.png"]])
+def test_the_rest_of_the_toolkit_says_in_a_line_what_it_needs(tmp_path, arguments):
+    for name in ("dataset.pt", "best.pth"):
+        (tmp_path / name).write_bytes(b"PK")
+    done = run(tmp_path, *arguments)
+    assert done.returncode == 2
+    assert done.stderr == "error: this command needs PyTorch, which is not installed; pip install -r requirements.txt\n"
 
 
 def test_pictures_need_matplotlib_and_say_so_before_anything_is_made(tmp_path, given_path):  # noqa: F811

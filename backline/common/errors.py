@@ -10,6 +10,9 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
+from backline.common.installed import INSTALL_ALL, NOT_FOR_PLAYING
+from backline.common.version import VERSION
+
 EXIT_USER_ERROR = 2
 EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
@@ -48,6 +51,10 @@ class Parser(argparse.ArgumentParser):
             "formatter_class": argparse.RawDescriptionHelpFormatter,
         }
         super().__init__(**defaults | settings)
+        self.add_argument("--version",
+                          action="version",
+                          version=f"Backline {VERSION}",
+                          help="say which version this is")
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Look for misspelt options first: an unknown one may explain all other errors."""
@@ -85,8 +92,9 @@ class Parser(argparse.ArgumentParser):
 def reports_user_errors(main: Callable[..., int]) -> Callable[..., int]:
     """Wrap a command's `main`: what its user can fix is one line on stderr, never a traceback.
 
-    An `OSError` counts as the user's (a full disk, a folder without write permission). Every other
-    exception is a bug of ours and keeps its traceback.
+    An `OSError` counts as the user's (a full disk, a folder without write permission), and so does a
+    library that only the whole toolkit needs. Every other exception is a bug of ours and keeps its
+    traceback.
     """
 
     @functools.wraps(main)
@@ -105,6 +113,13 @@ def reports_user_errors(main: Callable[..., int]) -> Callable[..., int]:
             where = f"{err.filename}: " if err.filename else ""
             what = err.strerror or err
             print(f"error: {where}{what}", file=sys.stderr)
+            return EXIT_USER_ERROR
+        except ModuleNotFoundError as err:
+            library = str(err.name).partition(".")[0]
+            if library not in NOT_FOR_PLAYING:
+                raise
+            print(f"error: this command needs {NOT_FOR_PLAYING[library]}, which is not installed; {INSTALL_ALL}",
+                  file=sys.stderr)
             return EXIT_USER_ERROR
         except KeyboardInterrupt as err:
             print(str(err) or "interrupted", file=sys.stderr)

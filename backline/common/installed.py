@@ -5,6 +5,9 @@ from __future__ import annotations
 import importlib.util
 
 INSTALL_ALL = "pip install -r requirements.txt"
+# What requirements.txt has besides requirements-play.txt: how it is imported, and what it is called.
+NOT_FOR_PLAYING = {"torch": "PyTorch", "matplotlib": "matplotlib",
+                   "datasketch": "datasketch", "sklearn": "scikit-learn"}
 INSTALL_PLAYERS = "pip install -r requirements-play.txt"
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from backline.common.paths import ROOT
+from backline.common.version import VERSION
 
 if TYPE_CHECKING:
     import torch
@@ -29,6 +30,7 @@ def run_surroundings(command: Sequence[str],
     is_gpu = device.type == "cuda"
     device_name = torch.cuda.get_device_name(device) if is_gpu else platform.machine()
     versions = {
+        "backline": VERSION,
         "python": platform.python_version(),
         "torch": str(torch.__version__),
         "numpy": np.__version__,
@@ -47,6 +49,7 @@ def run_surroundings(command: Sequence[str],
 def song_surroundings(of_player: dict[str, str]) -> dict[str, str]:
     """What a song's bytes depend on besides its recipe; `of_player`: see `engine.player.Player`."""
     return {
+        "backline": VERSION,
         "python": platform.python_version(),
         "numpy": np.__version__,
         "machine": _processor(),

@@ -81,8 +81,9 @@ def add_prompt_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument("-mp", "--model_path",
                        type=Path,
                        default=BUNDLED_MODEL,
-                       help="model: .safetensors or a .pth of train_pool.py (default: the one in "
-                       "this repository)")
+                       metavar="MODEL",
+                       help="model: .safetensors, a .pth of train_pool.py, or hf:owner/name on the "
+                       "Hugging Face hub (default: the one in this repository)")
     group.add_argument("-d", "--device",
                        default="auto",
                        help="auto, cuda, mps or cpu; auto takes a GPU for models of 30 M parameters "

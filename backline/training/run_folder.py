@@ -18,6 +18,7 @@ from backline.music.vocab import FIELDS, Vocabulary
 from backline.training.checkpoints import save_checkpoint
 from backline.training.config import BEST, LAST, LOSSES, PICTURE, SETTINGS
 from backline.training.distributed import Processes
+from backline.training.tensorboard_log import TensorBoardLog
 from model import PooledTransformer
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class RunFolder:
         self.path = path
         self.metadata = metadata
         self.is_first = processes.is_first
+        self.tensorboard: TensorBoardLog | None = None
 
     def __str__(self) -> str:
         return str(self.path)
@@ -72,6 +74,8 @@ class RunFolder:
         """
         if not self.is_first:
             return
+        if self.tensorboard:
+            self.tensorboard.show(rows)
         text = io.StringIO()
         writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
         writer.writeheader()

@@ -42,7 +42,7 @@ from backline.layers.config import ModelConfig
 from backline.music.vocab import FIELDS, FIRST_CONTROL, FIRST_ID, GIVEN, PITCH_INSTRUMENT, load_vocabulary
 from backline.preparation import dataset as datasets
 from backline.preparation.dataset import Dataset, Split, load_dataset, split_by_song, write_dataset
-from backline.training import loss_picture, planning, run_folder
+from backline.training import loss_picture, planning, run_folder, tensorboard_log
 from backline.training import run as training
 from backline.training.checkpoints import load_checkpoint, load_model, save_checkpoint, save_release
 from backline.training.config import BEST, LAST, LOSSES, PICTURE, SEEDS, SETTINGS, TrainingSettings
@@ -150,7 +150,7 @@ def test_hyperparameters_say_what_repeating_the_run_takes(monkeypatch):
     assert settings["dataset_hash"] == file_hash(Path("dataset.pt"))
     assert settings["vocabulary_hash"] == VOCABULARY.digest
     assert (settings["device"], settings["processes"], settings["resumed"]) == ("cpu", 1, [])
-    assert settings["versions"].keys() == {"python", "torch", "numpy"}
+    assert settings["versions"].keys() == {"backline", "python", "torch", "numpy"}
     assert settings["weights"] is settings["weights_hash"] is None
     succeeds(train_pool.main, ["--resume", "run", "-d", "cpu"])
     resumed, = json.loads((Path("run") / SETTINGS).read_text())["resumed"]
@@ -1254,3 +1254,39 @@ def test_a_loss_that_is_no_longer_finite_ends_the_run_and_keeps_its_last_checkpo
     assert "lower lr" in lines[-1]
     assert np.isfinite(column(Path("run"), "train_loss")).all()
     assert all(tensor.isfinite().all() for tensor in weights(Path("run"), BEST).values())
+
+
+# ---------------------------------------------------------------- TensorBoard
+
+
+def told(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """The charts of a run's events: steps and values by tag."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder / "tensorboard"))
+    events.Reload()
+    return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+
+@pytest.mark.filterwarnings("ignore")  # tensorboard's, about itself
+def test_tensorboard_shows_the_table_and_a_resumed_run_tells_it_anew(monkeypatch):
+    run = Path("run")
+    interrupt_after(monkeypatch, 3)
+    is_stopped([*arguments(max_train_steps=6, loggingsteps=1), "--tensorboard"])
+    for last in (3, 6):
+        if last == 6:
+            succeeds(train_pool.main, ["--resume", "run", "--tensorboard"])
+        charts = told(run)
+        for name, chart in {"train_loss": "loss/train", "held_out_loss": "loss/held out", "train_bar": "bar/train",
+                            "lr": "run/lr"}.items():
+            rows = [(int(row["steps"]), float(row[name])) for row in table(run) if row[name]]
+            assert rows[-1][0] == last
+            assert [step for step, _ in charts[chart]] == [step for step, _ in rows], name
+            assert [value for _, value in charts[chart]] == pytest.approx([value for _, value in rows], rel=1e-5)
+        assert len(list((run / "tensorboard").iterdir())) == 1
+
+
+def test_without_tensorboard_the_option_says_what_to_install(monkeypatch, capsys):
+    monkeypatch.setattr(tensorboard_log, "is_installed", lambda _: False)
+    message = fails(train_pool.main, [*arguments(), "--tensorboard"], capsys)
+    assert "--tensorboard needs tensorboard, which is not installed; pip install -r requirements-tensorboard" in message
