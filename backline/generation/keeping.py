@@ -12,7 +12,7 @@ import numpy as np
 
 from backline.common.errors import UserError
 from backline.generation.config import KEEP, GenConfig
-from backline.generation.wish import Wish
+from backline.generation.wish import Wish, bars_text
 from backline.music.chords import FIRST_VALUE, estimate_chords, progression_text
 from backline.music.rows import bars_in
 from backline.music.sheet import WINDOW_BARS, key_of
@@ -27,20 +27,19 @@ class Harmony:
 
     tonic, mode: the key in and around these bars; "" for none.
     chords: as `chords.parse_chords` reads them; "" for none.
-    first_bar, last_bar: the bars of the chords, from 1.
+    bars: the stretches of bars that have these chords, as `Wish.fill` has them.
     """
 
     tonic: str
     mode: str
     chords: str
-    first_bar: int
-    last_bar: int
+    bars: tuple[int, ...]
 
     def describe(self) -> str:
         """One line, such as "A minor; bars 1-4: Am F C G"; "" where nothing is heard."""
         key = f"{self.tonic} {self.mode}" if self.tonic else "no key"
         if self.chords:
-            return f"{key}; bars {self.first_bar}-{self.last_bar}: {self.chords}"
+            return f"{key}; {bars_text(self.bars)}: {self.chords}"
         return key if self.tonic else ""
 
 
@@ -57,20 +56,23 @@ def harmony_of(prompt: np.ndarray,
     `n_bars`: how many bars the prompt lasts from there on; 0: as many as the rows hold.
     """
     n_bars = n_bars or bars_in(prompt)
-    first, end = max(n_bars - CHORD_BARS, 0), n_bars  # from 0
+    stretches = [(max(n_bars - CHORD_BARS, 0), n_bars)]  # of bars, from 0, and the bars after them
     if wish.given:
-        first = 0
+        stretches = [(0, n_bars)]
     if wish.fill:
-        first = wish.fill[0] - 1 - unheard
-        end = wish.fill[-1] - unheard
+        stretches = [(first - 1 - unheard, last - unheard) for first, last in wish.stretches]
+    first = stretches[0][0]
+    end = stretches[-1][1]
     n_more = max(WINDOW_BARS - (end - first), 0)  # a key takes more bars than chords do
     key_first = max(first - n_more, 0)
     key_end = min(max(key_first + WINDOW_BARS, end), n_bars)
     tonic, mode = key_of(prompt, vocabulary, key_first, key_end - 1)
-    chords = estimate_chords(prompt, vocabulary, first, end - first)
+    chords = np.concatenate([estimate_chords(prompt, vocabulary, begin, stop - begin)
+                             for begin, stop in stretches])
     has_chords = (chords >= FIRST_VALUE).any()
     text = progression_text(chords) if has_chords else ""
-    return Harmony(tonic, mode, text, unheard + first + 1, unheard + end)
+    bars = tuple(unheard + bar for begin, stop in stretches for bar in (begin + 1, stop))
+    return Harmony(tonic, mode, text, bars)
 
 
 def keep_heard(config: GenConfig,

@@ -193,19 +193,21 @@ def _n_lasting(clip: Clip) -> int:
 
 def told_chords(config: GenConfig,
                 first_bar: int,
-                end_bar: int) -> np.ndarray | None:
+                end_bar: int,
+                kept_bars: Collection[int] = ()) -> np.ndarray | None:
     """(2 · end_bar, 3) ids of the chords asked for, from `first_bar` on; None for none.
+
+    Bars that are kept take no chord of the list.
 
     Raises UserError about chords that cannot be read.
     """
     if not config.controls.chords:
         return None
-    n_half_bars = HALVES_PER_BAR * end_bar
-    chords = np.full((n_half_bars, len(CHORD_FIELDS)), UNKNOWN, np.uint8)
-    n_told = HALVES_PER_BAR * max(end_bar - first_bar, 0)
-    progression = parse_chords(config.controls.chords)
-    chords[n_half_bars - n_told:] = progression.half_bars(n_told)
-    return chords
+    told = [bar for bar in range(first_bar, end_bar) if bar not in kept_bars]
+    progression = parse_chords(config.controls.chords).half_bars(HALVES_PER_BAR * len(told))
+    chords = np.full((end_bar, HALVES_PER_BAR, len(CHORD_FIELDS)), UNKNOWN, np.uint8)
+    chords[told] = progression.reshape(-1, *chords.shape[1:])
+    return chords.reshape(-1, len(CHORD_FIELDS))
 
 
 def _parts_for_parts(asking: _Asking) -> Task:
@@ -263,14 +265,15 @@ def _fill(asking: _Asking) -> Task:
     bars = prompt[:, BAR] - FIRST_ID
     before = bars < first_bar
     made_anew = np.isin(bars, anew) & played_by(prompt, make, vocabulary)
+    kept_bars = tuple(sorted({*range(first_bar, end_bar)} - {*anew}))
     passage = Passage(
         end_bar=end_bar,
         first_bar=first_bar,
-        kept_bars=tuple(sorted({*range(first_bar, end_bar)} - {*anew})),
+        kept_bars=kept_bars,
         parts=make,
         loop=wish.loop,
         given=prompt[~before & ~made_anew],
-        chords=told_chords(config, first_bar, end_bar),
+        chords=told_chords(config, first_bar, end_bar, kept_bars),
         held=np.concatenate([asking.held(make, stretch.start, anew) for stretch in stretches]),
     )
     return Task(

@@ -227,7 +227,7 @@ def _say_chords(by_half_bar: np.ndarray, task: Task, config: GenConfig) -> None:
         heard = estimate_chords(task.given, task.rules.vocabulary, 0, _end_bar(task))
         told = np.where(heard == NONE, UNKNOWN, heard)
         by_half_bar[:len(heard)] = told
-    asked = told_chords(config, task.first_bar, _end_bar(task))
+    asked = told_chords(config, task.first_bar, _end_bar(task), task.rules.kept_bars)
     if asked is not None:
         is_asked = asked[:, 0] != UNKNOWN
         by_half_bar[:len(asked)][is_asked] = asked[is_asked]

@@ -52,11 +52,18 @@ def test_the_same_bars_keep_their_chords():
     assert np.array_equal(parse_chords(kept(Wish(given=("bass",)))).chords, parse_chords(PROGRESSION).chords)
 
 
+def test_several_stretches_keep_their_own_chords():
+    wish = Wish(fill=(2, 3, 9, 9))
+    apart = f"{kept(Wish(fill=(2, 3)))} {kept(Wish(fill=(9, 9)))}"
+    assert np.array_equal(parse_chords(kept(wish)).chords, parse_chords(apart).chords)
+    assert harmony_of(SONG, wish, VOCABULARY).describe() == f"A minor; bars 2-3, 9: {kept(wish)}"
+
+
 def test_the_key_is_that_of_the_bars_around():
     rules = keep_heard(GenConfig(rules=RuleConfig(key="keep")), Wish(), SONG, VOCABULARY).rules
     assert (rules.key, rules.scale) == ("A", "minor")
     assert harmony_of(SONG, Wish(), VOCABULARY).describe() == "A minor; bars 9-16: Am F C G Am F:.5 G:.5 Am E7"
-    assert harmony_of(SONG, Wish(fill=(3, 3)), VOCABULARY).describe() == "A minor; bars 3-3: Am"
+    assert harmony_of(SONG, Wish(fill=(3, 3)), VOCABULARY).describe() == "A minor; bar 3: Am"
 
 
 def test_bars_without_a_chord_are_left_open():
@@ -96,7 +103,7 @@ def test_what_is_kept_of_any_song_can_be_read_as_chords(seed, fill):
 
 
 def test_of_a_song_heard_in_part_bars_count_from_its_beginning():
-    assert harmony_of(SONG, Wish(fill=(103, 103)), VOCABULARY, 100).describe() == "A minor; bars 103-103: Am"
+    assert harmony_of(SONG, Wish(fill=(103, 103)), VOCABULARY, 100).describe() == "A minor; bar 103: Am"
 
 
 def test_bars_behind_the_last_note_have_no_chords():

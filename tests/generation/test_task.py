@@ -12,10 +12,11 @@ from masks import mask
 from random_songs import random_song
 
 from backline.common.errors import UserError
-from backline.generation.config import GenConfig, RuleConfig
+from backline.generation.config import ControlConfig, GenConfig, RuleConfig
 from backline.generation.rules import History
-from backline.generation.task import NOTES_PER_BAR, Task, ends_soon, lacking_parts, make_task
+from backline.generation.task import NOTES_PER_BAR, Task, ends_soon, lacking_parts, make_task, told_chords
 from backline.generation.wish import Wish, bars_text, fill_text, parse_bars
+from backline.music.chords import UNKNOWN, parse_chords
 from backline.music.rows import parts_of
 from backline.music.vocab import BAR, EOS, FIRST_ID, NOTE_DUR, PITCH_INSTRUMENT, START_POS, load_vocabulary
 
@@ -293,6 +294,15 @@ def test_stretches_filled(make):
     assert {time // STEPS for span in spans for time in range(span.begin, span.end)} == {0, 2, 4}
     allowed = np.flatnonzero(mask(task.rules, BAR, {}, spans, may_end=True)).tolist()
     assert allowed == [EOS, FIRST_ID, FIRST_ID + 2, FIRST_ID + 4]
+
+
+def test_chords_go_to_the_bars_that_are_made_and_skip_those_between():
+    config = GenConfig(controls=ControlConfig(chords="Am F C"))
+    task = make_task(Wish(fill=(2, 2, 4, 5)), SONG, VOCABULARY, config)
+    told = told_chords(config, task.first_bar, 5, task.rules.kept_bars)
+    am, f, c = parse_chords("Am F C").chords[::2]
+    assert told[::2].tolist() == told[1::2].tolist() \
+        == [[UNKNOWN] * 3, am.tolist(), [UNKNOWN] * 3, f.tolist(), c.tolist()]
 
 
 @pytest.mark.parametrize(("fill", "text"), [((3, 3), "bar 3"), ((5, 8), "bars 5-8"), ((2, 2, 5, 8), "bars 2, 5-8")])

@@ -18,6 +18,7 @@ from backline.studio.asking import LISTS, SWITCHES, TEXTS, FormError, arguments_
 # Options of generate.py that have no field, and why.
 WITHOUT_FIELD = {
     "--help": "the page says it",
+    "--version": "is that of the program",
     "--prompt": "is the field of the song that the form is about",
     "--output": "is the folder", "--force": "nothing is replaced",
     "--model_path": "of the start", "--device": "of the start", "--dtype": "of the start",
