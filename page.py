@@ -20,7 +20,7 @@ from backline.common.errors import Parser, UserError, reports_user_errors
 from backline.common.files import check_new, check_writable, write_bytes
 from backline.listening.blind_page import BLIND_BARS, QUESTIONS, blind_page
 from backline.listening.ideas_page import write_page
-from backline.music.vocab import load_vocabulary
+from backline.music.vocab import Vocabulary, load_vocabulary
 
 BLIND_NAME = "blind.html"
 
@@ -62,6 +62,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not args.blind:
         (folder,) = args.folders
         check_folder(folder)
+        if unknown := unknown_parts(folder, vocabulary):
+            print(f"notice: {folder} has stems of {', '.join(unknown)}, which are parts of another vocabulary: shown as "
+                  "tracks of their own; --vocab names that of the model", file=sys.stderr)
         print(write_page(folder, vocabulary))
         return 0
     out = args.output or Path(BLIND_NAME)
@@ -89,6 +92,16 @@ def check_arguments(args: argparse.Namespace) -> None:
             raise UserError(f"{first}: compared with itself; give two folders")
     if args.bars is not None and args.bars < 1:
         raise UserError(f"--bars {args.bars} must be at least 1")
+
+
+def unknown_parts(folder: Path, vocabulary: Vocabulary) -> list[str]:
+    """Names in stems of a folder's songs, 0-guitar.mid of 0.mid, that are no part of the vocabulary."""
+    names = set()
+    for path in folder.glob("*-*.mid"):
+        song, _, name = path.stem.partition("-")
+        if song.isdigit() and (folder / f"{song}.mid").exists():
+            names.add(name)
+    return sorted(names.difference(vocabulary.part_names))
 
 
 def check_folder(folder: Path) -> None:

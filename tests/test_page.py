@@ -167,12 +167,24 @@ def test_tracks_of_other_parts_have_lanes_of_their_own(tmp_path, capsys):
         notes = pretty_midi.PrettyMIDI(str(tmp_path / idea["file"])).instruments
         assert sum(map(len, idea["notes"])) == sum(len(track.notes) for track in notes)
     assert page_data(tmp_path / "index.html")["parts"][-1]["name"] == "other"
+    assert "has stems of guitar, lead, shaker, strings, which are" in capsys.readouterr().err
     (tmp_path / "band.json").write_text(json.dumps(BAND.to_dict()))
     succeeds(page.main, [tmp_path, "--vocab", tmp_path / "band.json"])
     assert capsys.readouterr().err == ""
     data = page_data(tmp_path / "index.html")
     assert all(map(len, data["ideas"][0]["notes"])) and not data["ideas"][0]["others"]
     assert len(data["parts"]) == len(BAND.parts)
+
+
+def test_stems_of_another_vocabulary_are_noticed(tmp_path, capsys):
+    write_idea(tmp_path, 0)
+    write_idea(tmp_path, 1)
+    shown(tmp_path)
+    assert "notice" not in capsys.readouterr().err
+    shutil.copy(tmp_path / "0-bass.mid", tmp_path / "0-guitar.mid")
+    shutil.copy(tmp_path / "0-bass.mid", tmp_path / "7-pad.mid")  # of no song
+    shown(tmp_path)
+    assert f"notice: {tmp_path} has stems of guitar, which are parts of another vocabulary" in capsys.readouterr().err
 
 
 def test_key_and_chords_are_those_that_are_played(tmp_path):

@@ -65,7 +65,7 @@ DRUM_NAMES = {
     65: "high timbale", 66: "low timbale", 67: "high agogo", 68: "low agogo",
     69: "cabasa", 70: "maracas",
     75: "claves", 76: "high woodblock", 77: "low woodblock",
-    80: "mute triangle", 81: "triangle",
+    80: "mute triangle", 81: "triangle", 82: "shaker",
 }
 
 

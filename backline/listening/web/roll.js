@@ -231,7 +231,7 @@ const PIECES = { // of General MIDI's drum kit
   53: "ride bell", 54: "tambourine", 55: "splash", 56: "cowbell", 57: "crash 2", 58: "vibraslap", 59: "ride 2", 60: "high bongo",
   61: "low bongo", 62: "muted conga", 63: "high conga", 64: "low conga", 65: "high timbale", 66: "low timbale", 67: "high agogo",
   68: "low agogo", 69: "cabasa", 70: "maracas", 71: "whistle", 72: "long whistle", 73: "guiro", 74: "long guiro", 75: "claves",
-  76: "high block", 77: "low block", 78: "cuica", 79: "open cuica", 80: "triangle", 81: "open triangle",
+  76: "high block", 77: "low block", 78: "cuica", 79: "open cuica", 80: "triangle", 81: "open triangle", 82: "shaker",
 };
 
 /** A note's pitch as musicians say it: C4 is 60; of drums the piece. */
