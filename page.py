@@ -63,8 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         (folder,) = args.folders
         check_folder(folder)
         if unknown := unknown_parts(folder, vocabulary):
-            print(f"notice: {folder} has stems of {', '.join(unknown)}, which are parts of another vocabulary: shown as "
-                  "tracks of their own; --vocab names that of the model", file=sys.stderr)
+            print(f"notice: {folder} has stems of {', '.join(unknown)}, which are parts of another vocabulary: shown "
+                  "as tracks of their own; --vocab names that of the model", file=sys.stderr)
         print(write_page(folder, vocabulary))
         return 0
     out = args.output or Path(BLIND_NAME)

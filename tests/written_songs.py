@@ -8,24 +8,28 @@ from random_songs import VOCABULARY, random_song
 from backline.music.chords import CHORD_ROOT, FIRST_VALUE, INTERVALS, NONE
 from backline.music.sheet import Levels, sheets_of_bars, song_bars
 from backline.music.theory import OCTAVE
-from backline.music.vocab import FIELDS, FIRST_ID, PITCH_INSTRUMENT, Vocabulary
+from backline.music.vocab import BAR, FIELDS, FIRST_ID, PITCH_INSTRUMENT, START_POS, Vocabulary
 
 NOTHING = np.zeros((0, len(FIELDS)), np.int64)
-
-
-def notes(*struck: tuple[int, int, str, int]) -> np.ndarray:
-    """(N, F) ids of (bar, step, part, pitch)."""
-    rows = []
-    for bar, step, name, pitch in struck:
-        part = VOCABULARY.parts[VOCABULARY.part_names.index(name)]
-        first = VOCABULARY.first_pitch_ids[VOCABULARY.part_names.index(name)]
-        rows.append((FIRST_ID + bar, FIRST_ID + step, FIRST_ID + 3, first + pitch - part.lowest_pitch))
-    return np.array(rows, np.int64).reshape(-1, len(FIELDS))
 
 
 def pitch_id(vocabulary: Vocabulary, part: str, pitch: int) -> int:
     p = vocabulary.part_names.index(part)
     return vocabulary.first_pitch_ids[p] + pitch - vocabulary.parts[p].lowest_pitch
+
+
+def notes(*struck: tuple[int, int, str, int]) -> np.ndarray:
+    """(N, F) ids of (bar, step, part, pitch)."""
+    rows = [(FIRST_ID + bar, FIRST_ID + step, FIRST_ID + 3, pitch_id(VOCABULARY, name, pitch))
+            for bar, step, name, pitch in struck]
+    return np.array(rows, np.int64).reshape(-1, len(FIELDS))
+
+
+def song(*held: tuple[int, int, int, str, int]) -> np.ndarray:
+    """(N, F) ids in order of (bar, step, steps, part, pitch)."""
+    rows = [(FIRST_ID + bar, FIRST_ID + step, FIRST_ID + steps - 1, pitch_id(VOCABULARY, name, pitch))
+            for bar, step, steps, name, pitch in held]
+    return np.array(sorted(rows, key=lambda row: (row[BAR], row[START_POS], row[PITCH_INSTRUMENT])))
 
 
 def note(step: int, duration: int, pitch: int, part: str = "piano",

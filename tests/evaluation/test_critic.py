@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from random_songs import BAND, random_song
+from written_songs import song
 
 from backline.common.errors import UserError
 from backline.evaluation.critic import Critic, column_names, critic_of, describe
 from backline.evaluation.critic_learning import fit_critic
-from backline.music.vocab import BAR, FIRST_ID, NOTE_DUR, PITCH_INSTRUMENT, START_POS, load_vocabulary
+from backline.music.vocab import BAR, FIRST_ID, NOTE_DUR, load_vocabulary
 
 V = load_vocabulary()
 WHERE = Path("model.safetensors")
@@ -23,16 +24,6 @@ def columns(rows: np.ndarray, kind: str, vocabulary=V) -> np.ndarray:
     which = [i for i, name in enumerate(names) if name.rpartition(" ")[0] == kind]
     assert which, kind
     return describe(rows, vocabulary)[which] ** 2
-
-
-def song(*notes: tuple[int, int, int, str, int]) -> np.ndarray:
-    """Rows of (bar, step, steps, part, pitch)."""
-    rows = []
-    for bar, step, steps, name, pitch in notes:
-        p = V.part_names.index(name)
-        sound = V.first_pitch_ids[p] + pitch - V.parts[p].lowest_pitch
-        rows.append((FIRST_ID + bar, FIRST_ID + step, FIRST_ID + steps - 1, sound))
-    return np.array(sorted(rows, key=lambda row: (row[BAR], row[START_POS], row[PITCH_INSTRUMENT])))
 
 
 @pytest.mark.parametrize("vocabulary", [V, BAND], ids=["three parts", "a band"])

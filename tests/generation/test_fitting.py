@@ -5,22 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from random_songs import random_song
+from written_songs import song
 
 from backline.generation.fitting import fits_of
-from backline.music.vocab import BAR, FIRST_ID, PITCH_INSTRUMENT, START_POS, load_vocabulary
+from backline.music.vocab import load_vocabulary
 
 V = load_vocabulary()
 KICK = 36
-
-
-def song(*notes: tuple[int, int, int, str, int]) -> np.ndarray:
-    """Rows of (bar, step, steps, part, pitch)."""
-    rows = []
-    for bar, step, steps, name, pitch in notes:
-        p = V.part_names.index(name)
-        rows.append((FIRST_ID + bar, FIRST_ID + step, FIRST_ID + steps - 1,
-                     V.first_pitch_ids[p] + pitch - V.parts[p].lowest_pitch))
-    return np.array(sorted(rows, key=lambda row: (row[BAR], row[START_POS], row[PITCH_INSTRUMENT])))
 
 
 def marks(new: np.ndarray, known: np.ndarray, bars=range(4)) -> dict[str, float]:
