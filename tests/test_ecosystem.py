@@ -60,3 +60,15 @@ def test_two_lines_import_the_tokenizer_from_another_folder(tmp_path):
     done = subprocess.run([sys.executable, "-c", "\n".join(lines)], cwd=tmp_path, env={}, capture_output=True,
                           text=True, check=False)
     assert done.stdout == "[260, 36, 132, 227]\n", done.stderr
+
+
+@pytest.mark.parametrize(("system", "python"), [("Windows_NT", ".venv/Scripts/python"), ("", ".venv/bin/python")])
+def test_make_finds_the_environments_python_on_each_system(tmp_path, system, python):
+    for name in ("Makefile", *(path.name for path in ROOT.glob("requirements*.txt"))):
+        (tmp_path / name).write_bytes((ROOT / name).read_bytes())
+    done = subprocess.run(["make", "-n", "test", "PYTHON=python", f"OS={system}"],
+                          cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0] == "python -m venv .venv"
+    assert f"{python} -m pip install" in done.stdout and any(line.startswith(f"{python} -m pytest") for line in lines)
