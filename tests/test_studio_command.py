@@ -94,7 +94,7 @@ def test_ctrl_c_ends_it_with_a_page_open(given_path, tmp_path):
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=SECONDS)
         assert (process.returncode, errors) == (0, "")
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 30  # and not only when the page is closed
 
 
 def check_folder(folder: Path, before: dict[str, str]) -> None:

@@ -425,12 +425,12 @@ def test_very_many_tracks_are_a_song_or_an_error_soon(body, length):
 
 
 def _soon(data: bytes) -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     try:
         song_of(data)
     except UserError as error:
         assert "\n" not in str(error) and len(str(error)) < 300
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
 
 
 @given(data=st.data())

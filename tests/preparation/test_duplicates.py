@@ -260,10 +260,10 @@ def test_time_of_a_cliche_grows_with_the_songs_not_their_pairs(monkeypatch):
 
 
 def test_many_copies_of_one_song_are_one_cluster_quickly():
-    began = time.monotonic()
+    began = time.process_time()
     labels = cluster(np.repeat(fake_signatures(1), 20_000, axis=0))
     assert not labels.any()
-    assert time.monotonic() - began < 20
+    assert time.process_time() - began < 20
 
 
 def test_a_part_that_both_lack_is_no_evidence():
