@@ -23,6 +23,7 @@ from backline.listening.ideas_page import write_page
 from backline.music.vocab import Vocabulary, load_vocabulary
 
 BLIND_NAME = "blind.html"
+BESIDE = ("prompt",)  # what generate.py -sp writes beside songs, named like a stem
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -96,12 +97,12 @@ def check_arguments(args: argparse.Namespace) -> None:
 
 def unknown_parts(folder: Path, vocabulary: Vocabulary) -> list[str]:
     """Names in stems of a folder's songs, 0-guitar.mid of 0.mid, that are no part of the vocabulary."""
-    names = set()
+    names: set[str] = set()
     for path in folder.glob("*-*.mid"):
         song, _, name = path.stem.partition("-")
         if song.isdigit() and (folder / f"{song}.mid").exists():
             names.add(name)
-    return sorted(names.difference(vocabulary.part_names))
+    return sorted(names.difference((*vocabulary.part_names, *BESIDE)))
 
 
 def check_folder(folder: Path) -> None:

@@ -24,6 +24,7 @@ from backline.common.errors import Parser, UserError, reports_user_errors
 from backline.common.settings import config_from_file
 from backline.evaluation.measures import measure_song
 from backline.evaluation.song_sets import held_out_songs
+from backline.generation.clip import Clip
 from backline.generation.config import GenConfig
 from backline.generation.sampler import Request, sample_songs
 from backline.generation.session import LoadedModel
@@ -68,7 +69,8 @@ def continuations(loaded: LoadedModel,
                   n_bars: int,
                   config: GenConfig) -> list[np.ndarray]:
     """(M, F) new rows after each prompt, counted from the first new bar; one draw each, seeds from 0."""
-    tasks = [make_task(Wish(bars=n_bars), prompt, loaded.vocabulary, config) for prompt in prompts]
+    clip = Clip(PROMPT)
+    tasks = [make_task(Wish(bars=n_bars), prompt, loaded.vocabulary, config, clip) for prompt in prompts]
     requests = [Request(task.rules, seed, task.prompt, task.given, loaded.told(task, config, seed))
                 for seed, task in enumerate(tasks)]
     made = []

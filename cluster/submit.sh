@@ -15,5 +15,5 @@ mkdir -p "$WORK"
 clean=$(sbatch --parsable --array="1-$SHARDS" cluster/clean.sbatch)
 tokens=$(sbatch --parsable --array="1-$SHARDS" --dependency="afterok:$clean" cluster/tokenize.sbatch)
 dataset=$(sbatch --parsable --dependency="afterok:$tokens" cluster/prepare.sbatch)
-training=$(sbatch --parsable --nodes="$NODES" --dependency="afterok:$dataset" cluster/train.sbatch)
+training=$(sbatch --parsable --nodes="$NODES" --gpus-per-node="$PROCESSES" --dependency="afterok:$dataset" cluster/train.sbatch)
 echo "clean $clean, tokenize $tokens, prepare $dataset, train $training; squeue --me shows how far they are"

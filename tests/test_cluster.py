@@ -108,7 +108,7 @@ def test_eight_processes_go_from_midi_to_a_model_through_the_end_of_a_jobs_time(
     log = (folder / "log.txt").read_text().splitlines()
     assert log[1:] == ["cluster/tokenize.sbatch --parsable --array=1-8 --dependency=afterok:1",
                        "cluster/prepare.sbatch --parsable --dependency=afterok:2",
-                       "cluster/train.sbatch --parsable --nodes=2 --dependency=afterok:3"]
+                       "cluster/train.sbatch --parsable --nodes=2 --gpus-per-node=4 --dependency=afterok:3"]
     cleaned = [json.loads(line) for line in (folder / "work/cleaned/report.jsonl").read_text().splitlines()]
     assert len(cleaned) == N_SONGS and {row["verdict"] for row in cleaned} == {"kept"}
     assert len(load_dataset(folder / "work/dataset.pt").songs) == N_SONGS

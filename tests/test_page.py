@@ -183,6 +183,7 @@ def test_stems_of_another_vocabulary_are_noticed(tmp_path, capsys):
     assert "notice" not in capsys.readouterr().err
     shutil.copy(tmp_path / "0-bass.mid", tmp_path / "0-guitar.mid")
     shutil.copy(tmp_path / "0-bass.mid", tmp_path / "7-pad.mid")  # of no song
+    shutil.copy(tmp_path / "0-bass.mid", tmp_path / "1-prompt.mid")
     shown(tmp_path)
     assert f"notice: {tmp_path} has stems of guitar, which are parts of another vocabulary" in capsys.readouterr().err
 

@@ -43,11 +43,10 @@ def fetched(path: Path) -> Path:
 def _downloaded(text: str, repository: str, file: str, revision: str | None) -> Path:
     """The file in the hub's cache. Raises UserError."""
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     try:
         return Path(hf_hub_download(repository, file, revision=revision))
-    except (HfHubHTTPError, HFValidationError, OSError, ValueError) as err:
+    except Exception as err:  # the hub's own, and those of the library that it talks through
         reason = str(err).strip().splitlines()[0] if str(err).strip() else type(err).__name__
-        raise UserError(f"{text}: cannot be fetched ({reason:.200}); check the address and the network, or fetch "
-                        "the file yourself and give its path") from None
+        raise UserError(f"{text}: cannot be fetched ({reason:.200}); check the address and the network (private "
+                        "models: hf auth login), or fetch the file yourself and give its path") from None

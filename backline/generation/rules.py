@@ -413,7 +413,7 @@ def allowed_pitches(vocabulary: Vocabulary,
     for p, part in enumerate(vocabulary.parts):
         if part.name not in parts:
             continue
-        ids = vocabulary.part_of_id == p
+        ids = (vocabulary.part_of_id == p) & ~vocabulary.is_taken
         named = []  # the rules that count for it, for the message
         if part.name in config.pitches:
             named.append(f"pitches {config.pitches[part.name]}")

@@ -195,6 +195,14 @@ class Vocabulary:
         """(n_parts,) bool: which parts are drums."""
         return np.array([part.is_drum for part in self.parts])
 
+    @functools.cached_property
+    def is_taken(self) -> np.ndarray:
+        """(V,) bool: ids of the first drum part whose hits are another part's in any file."""
+        first_drums = int(self.is_drum.argmax())
+        takers = [part for index, part in enumerate(self.parts) if part.takes and index != first_drums]
+        pitches = [pitch for pitch in range(MIDI_VALUES) if any(part.takes_pitch(pitch) for part in takers)]
+        return (self.part_of_id == first_drums) & np.isin(self.pitch_of_id, pitches)
+
     @property
     def id_type(self) -> np.dtype:
         """Smallest signed integer type that holds every id."""

@@ -293,7 +293,8 @@ def load_dataset(path: Path, vocabulary: Vocabulary | None = None) -> Dataset:
         raise UserError(f"{path}: made with another vocabulary than the model "
                         f"({vocabulary.difference(own)}); tokenize and prepare the songs again, both "
                         f"with --vocab and the model's vocabulary, or take a model of this one (a new "
-                        f"one: train without -fp, or take these weights over with --new_vocab)")
+                        f"one: train without -fp, or let train_pool.py take the weights over with -fp and "
+                        f"--new_vocab)")
     _check_blocks(path, data["blocks"], own)
     songs = _decoded_names(data["songs"])
     if not _is_index(data["song_starts"], data["clusters"], len(songs)):

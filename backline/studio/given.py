@@ -28,6 +28,7 @@ from backline.music.midi_tracks import (
     song_of_tracks,
     tracks_to_bytes,
 )
+from backline.music.percussion import split_tracks
 from backline.music.players import Voice, players_text
 from backline.music.stems import find_part, merge, read_stem
 from backline.music.vocab import Vocabulary
@@ -161,6 +162,9 @@ def read_song(name: str,
     """Read a song as the model will hear it, with the parts that `players` says."""
     path = Path(name)
     midi = read_tracks(path, data)
+    if (split := split_tracks(midi, vocabulary, name)) is not midi:
+        midi = split
+        data = tracks_to_bytes(midi)
     if players:
         midi = with_players(midi, path, players, vocabulary)
         data = tracks_to_bytes(midi)

@@ -7,6 +7,7 @@ import dataclasses
 import math
 import operator
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -25,7 +26,7 @@ from backline.training.augmentation import WrongNotes
 from backline.training.batches import Batches
 from backline.training.config import BEST, LAST, TrainingSettings
 from backline.training.control_tables import ControlTables
-from backline.training.distributed import SEEDS, Processes, SharedError
+from backline.training.distributed import SEEDS, STOP_SIGNALS, Processes, SharedError
 from backline.training.losses import n_predicted, window_losses
 from backline.training.optimization import Optimizers, WeightAverage, rate_share
 from backline.training.planning import steps_in_time
@@ -272,6 +273,7 @@ class Run:
             num_workers=n_workers,
             collate_fn=small,
             pin_memory=self.device.type == "cuda",
+            worker_init_fn=outlive_signals,
             generator=torch.Generator(),  # or it would draw from the run's own
         )
         return iter(loader)
@@ -481,6 +483,15 @@ class Run:
     def _averaged(self) -> contextlib.AbstractContextManager[None]:
         """Within the block the model's weights are their average, if the run keeps one."""
         return self.average.in_place() if self.average else contextlib.nullcontext()
+
+
+def outlive_signals(_worker: int) -> None:
+    """Let a process that makes rows go on when all are asked to stop, as torchrun asks every one.
+
+    The run needs its rows to finish the step and to save; then it ends them itself.
+    """
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def loss_columns(side: str, losses: Sequence[float]) -> dict[str, float]:

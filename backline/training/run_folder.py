@@ -18,7 +18,7 @@ from backline.music.vocab import FIELDS, Vocabulary
 from backline.training.checkpoints import save_checkpoint
 from backline.training.config import BEST, LAST, LOSSES, PICTURE, SETTINGS
 from backline.training.distributed import Processes
-from backline.training.tensorboard_log import TensorBoardLog
+from backline.training.tensorboard_log import TensorBoardLog, remove_events
 from model import PooledTransformer
 
 if TYPE_CHECKING:
@@ -114,6 +114,7 @@ class RunFolder:
         # Perhaps the run starts from one of them: it is read by now.
         for name in (LAST, BEST, LOSSES, PICTURE):
             (self.path / name).unlink(missing_ok=True)
+        remove_events(self.path)
         self._store_settings(content)
 
     def add_to_settings(self, run: Run, command: Sequence[str]) -> None:

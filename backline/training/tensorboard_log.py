@@ -30,10 +30,8 @@ class TensorBoardLog:
     def __init__(self, run: Path) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        folder = run / FOLDER
-        for old in folder.glob(EVENTS):
-            old.unlink()
-        self.writer = SummaryWriter(str(folder))
+        remove_events(run)
+        self.writer = SummaryWriter(str(run / FOLDER))
         self.n_told = 0
 
     def show(self, rows: list[dict[str, Any]]) -> None:
@@ -44,6 +42,12 @@ class TensorBoardLog:
                     self.writer.add_scalar(tag(name), float(value), int(row[X_AXIS]))
         self.n_told = len(rows)
         self.writer.flush()
+
+
+def remove_events(run: Path) -> None:
+    """Remove what was told of a run, or of the one whose place it takes."""
+    for old in (run / FOLDER).glob(EVENTS):
+        old.unlink()
 
 
 def tag(column: str) -> str:

@@ -3,6 +3,9 @@
 Each new id begins with the weights of the old id that means the same, or else the most like it: the
 same time in the bar, the nearest length, the same pitch of the part that plays most like it. Of all
 the layers between, nothing changes, and training goes on from there.
+
+Rotations that count steps, not bars (half of those of `metre`, all of `music_time`), stretch with a
+finer grid; training mends that.
 """
 
 from __future__ import annotations

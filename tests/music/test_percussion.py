@@ -9,11 +9,14 @@ import pytest
 from midi_bytes import meta, midi_file, name, note, notes_of, program
 
 from backline.common.paths import ROOT
+from backline.generation.config import RuleConfig
 from backline.generation.reading import Asked, hear
+from backline.generation.rules import allowed_pitches
 from backline.listening.song_view import view_song
 from backline.music.casting import assign_parts
 from backline.music.channels import DRUM_CHANNEL
 from backline.music.choices import Choices
+from backline.music.midi_edits import ports
 from backline.music.midi_reader import read_song
 from backline.music.midi_tracks import read_tracks, tracks_to_bytes
 from backline.music.parts import arrange
@@ -86,14 +89,50 @@ def test_a_file_is_split_event_by_event():
         == [event.message for event in kit if event.kind == 0xC0] == [bytes([0xC9, 24])]
     read = read_song("song.mid", tracks_to_bytes(split))
     assert notes_of(read) == notes_of(read_song("song.mid", MIXED))
-    assert split_song(read, BAND) is not read and cast(tracks_to_bytes(split)) == cast(MIXED)
+    assert split_song(read, BAND) is read and cast(tracks_to_bytes(split)) == cast(MIXED)
 
 
-def test_a_song_that_says_who_plays_stays_as_it_is():
-    said = players_text({"drums": [Voice(0, DRUM_CHANNEL)], "bass": [Voice(1, 1)]}, 2)
-    data = song_bytes([(0, meta(1, said)), name("Drums"), *hits(KIT + HANDS)])
+def said(**players):
+    return players_text(players, 2)
+
+
+def test_a_song_that_says_who_plays_percussion_stays_as_it_is():
+    text = said(drums=[Voice(0, DRUM_CHANNEL)], percussion=[], bass=[Voice(1, 1)])
+    midi = read_tracks("song.mid", song_bytes([(0, meta(1, text)), name("Drums"), *hits(KIT + HANDS)]))
+    assert split_tracks(midi, BAND, "song.mid") is midi
+
+
+def test_what_a_song_of_three_parts_says_stays_true_once_it_is_split():
+    text = said(drums=[Voice(0, DRUM_CHANNEL)], bass=[Voice(1, 1)], piano=[])
+    data = song_bytes([(0, meta(1, text)), name("Anything"), *hits(KIT + HANDS)])
+    split = read_song("song.mid", tracks_to_bytes(split_tracks(read_tracks("song.mid", data), BAND, "song.mid")))
+    assert split.players == {"drums": (0,), "bass": (1,), "piano": (), "percussion": (2,)}
+    assert [len(notes) for notes in assign_parts(split, BAND).notes] == [4, 4, 4, 0, 0, 0, 0]
+    assert cast(data) == {"drums": [*KIT], "percussion": [*HANDS], "bass": [40, 43, 45, 47]}
+
+
+@pytest.mark.parametrize("title", ["Drums & Perc", "808", "Bass", "Piano", "Lead Anthem"])
+def test_a_title_that_casting_takes_for_drums_is_split_too(title):
+    found = cast(song_bytes([name(title), *hits(KIT + HANDS)]))
+    assert (found["drums"], found["percussion"]) == ([*KIT], [*HANDS])
+
+
+def test_a_split_track_keeps_its_port_and_makes_no_clip_longer():
+    port = (0, meta(0x21, bytes([1])))
+    early = note(4 * 4 * Q - 4, 4 * 4 * Q + 20, 49, DRUM_CHANNEL)  # for bar 5, a moment early
+    data = midi_file([name("Drums"), port, *hits(KIT + HANDS), *early])
     midi = read_tracks("song.mid", data)
-    assert split_tracks(midi, BAND, "song.mid") == midi
+    split = split_tracks(midi, BAND, "song.mid")
+    assert ports(split) == [1, 1]
+    lasts = [read_song("song.mid", tracks_to_bytes(each)).last_end_of_track for each in (midi, split)]
+    assert lasts == [0, 0]
+
+
+def test_no_hit_is_taken_twice():
+    data = BAND.to_dict()
+    data["parts"][0]["takes"] = [[54, 54]]
+    song = split_song(read_song("song.mid", MIXED), load_vocabulary(data))
+    assert song.n_notes == read_song("song.mid", MIXED).n_notes
 
 
 def test_a_prompt_is_heard_and_shown_in_seven_parts(tmp_path):
@@ -105,3 +144,12 @@ def test_a_prompt_is_heard_and_shown_in_seven_parts(tmp_path):
     assert heard.given.voices["percussion"] == (Voice(2, DRUM_CHANNEL),)
     view, _ = view_song(path, BAND)
     assert [(lane.name, len(lane.notes)) for lane in view.lanes][:3] == [("drums", 4), ("percussion", 4), ("bass", 4)]
+
+
+def test_what_percussion_takes_is_never_made_as_drums():
+    allowed = allowed_pitches(BAND, RuleConfig(), BAND.part_names)
+    drums, percussion = BAND.first_pitch_ids[:2]
+    for pitch in range(35, 60):
+        assert allowed[drums + pitch - 35] == (pitch not in (54, 56, 58))
+        assert allowed[percussion + pitch - 35]
+    assert not load_vocabulary().is_taken.any()

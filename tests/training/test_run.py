@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import multiprocessing
 import os
 import shutil
 import signal
@@ -936,6 +937,26 @@ AHEAD = {"optimizer": "muon", "average": 0.3, "validate_steps": 2, "random_crops
          "row_notes": 16, "whole_rows_from": 0.5, "batch_size": 4}
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_processes_that_make_rows_outlive_a_signal_to_all(monkeypatch, running_ahead, number):
+    """torchrun and terminals send it to every process; the run needs its rows to finish the step and save."""
+    step, asked = training.Run.step, []
+
+    def signalled(self, rows):
+        if self.progress.step == 1 and not asked:
+            asked.extend(multiprocessing.active_children())
+            for process in asked:
+                os.kill(process.pid, number)
+        return step(self, rows)
+
+    monkeypatch.setattr(training.Run, "step", signalled)
+    run = train(**AHEAD)
+    assert asked and column(run, "steps")[-1] == 8
+    for process in asked:
+        process.join(20)
+        assert not process.is_alive()
+
+
 def test_a_run_that_does_not_wait_is_the_same_run_and_is_continued(monkeypatch, request):
     plain = train(filename="plain", **AHEAD)
     request.getfixturevalue("running_ahead")
@@ -1149,7 +1170,7 @@ def test_weights_are_taken_over_to_another_vocabulary_where_that_is_asked_for(ca
     songs = [random_song(i, SONG_NOTES, vocabulary=vocabulary) for i in range(N_SONGS)]
     make_dataset(Path("fine.pt"), songs, T, vocabulary)
     argv = [*arguments(dataset="fine.pt", filename="fine", max_train_steps=1, lr=1e-9), "-fp", first / BEST]
-    assert "or take these weights over with --new_vocab" in fails(train_pool.main, argv, capsys)
+    assert "or let train_pool.py take the weights over with -fp and --new_vocab" in fails(train_pool.main, argv, capsys)
     succeeds(train_pool.main, [*argv, "--new_vocab"])
     model, own, _ = load_model(Path("fine") / BEST)
     assert own == vocabulary and model.config.steps_per_bar == 48

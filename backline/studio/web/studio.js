@@ -76,6 +76,7 @@ class StudioPage {
 
   /** All that is so: at first, and when the connection comes back. */
   begin(state) {
+    this.made.clear(); // a studio that was started again counts its jobs from 1
     const ids = new Set(state.ideas.map((idea) => idea.id));
     for (const id of [...this.byId.keys()]) if (!ids.has(id)) this.removeIdea(id, false);
     for (const number of [...this.growing.keys()]) this.removeJob(number);
