@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -66,8 +67,9 @@ def test_two_lines_import_the_tokenizer_from_another_folder(tmp_path):
 def test_make_finds_the_environments_python_on_each_system(tmp_path, system, python):
     for name in ("Makefile", *(path.name for path in ROOT.glob("requirements*.txt"))):
         (tmp_path / name).write_bytes((ROOT / name).read_bytes())
+    env = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
     done = subprocess.run(["make", "-n", "test", "PYTHON=python", f"OS={system}"],
-                          cwd=tmp_path, capture_output=True, text=True, check=False)
+                          cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert lines[0] == "python -m venv .venv"
