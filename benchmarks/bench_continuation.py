@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from backline.common.errors import Parser, UserError, reports_user_errors
+from backline.common.errors import Parser, UserError, counted, reports_user_errors
 from backline.common.settings import config_from_file
 from backline.evaluation.measures import measure_song
 from backline.evaluation.song_sets import held_out_songs
@@ -51,7 +51,7 @@ def split_songs(dataset: Dataset,
         bar = rows[:, BAR] - FIRST_ID
         parts = vocabulary.part_of_id[rows[:, PITCH_INSTRUMENT]]
         begins = [first
-                  for first in range(int(bar[-1]) - PROMPT - n_bars + 1)
+                  for first in range(int(bar[-1]) - PROMPT - n_bars + 2)
                   if len(set(parts[bar == first].tolist())) == len(vocabulary.parts)]
         if begins:
             middle = begins[0] + PROMPT
@@ -123,10 +123,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     dataset = load_dataset(args.dataset, loaded.vocabulary)
     held_out = held_out_songs(loaded.facts, dataset, args.model)
     pairs = split_songs(dataset, held_out, args.bars, loaded.vocabulary)[:args.songs]
-    if len(pairs) < 2:
+    if not pairs:
         raise UserError(f"{args.dataset}: no {PROMPT + args.bars} bars that begin with all parts among the held-out "
                         "songs; ask for fewer with --bars")
     made = statistics(continuations(loaded, [before for before, _ in pairs], args.bars, config), loaded.vocabulary)
+    if not len(made):
+        raise UserError(f"{args.model}: no note in {counted(len(pairs), 'continuation')}; ask for more with --bars")
     real = statistics([after for _, after in pairs], loaded.vocabulary)
     print(f"{args.model}: {len(made)} continuations of {args.bars} bars\n")
     print("| | real | made | divergence | real again |\n|---|" + "---:|" * 4)

@@ -39,6 +39,7 @@ LESS = (  # a command that holds the words gets the arguments too: the last of t
     ("critic.py", "-n 20"),
     ("bench_critic", "--songs 4"),
     ("bench_sampling", "--songs 5"),
+    ("bench_continuation", "--songs 5 --bars 2"),
     ("-n 100", "-n 10"),
     ("--drift", "--drift 3"),
     ("evaluate.py --dataset_path", "--all"),  # the bundled model held out none of the reader's songs
@@ -47,6 +48,7 @@ LESS = (  # a command that holds the words gets the arguments too: the last of t
 )
 INSTEAD = {  # what stands in a command that holds the words, and what is typed instead
     "bench_sampling": ("models/bundled.safetensors", "musictransformer/best.pth"),  # as above
+    "bench_continuation": ("models/bundled.safetensors", "musictransformer/best.pth"),
     "bench_critic": ("models/bundled.safetensors", "mine.safetensors"),  # as above, and with a critic
 }
 N_OWN_SONGS = 40  # that the bundled model makes to stand for the reader's own
