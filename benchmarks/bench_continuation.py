@@ -98,6 +98,8 @@ def divergence(one: np.ndarray, other: np.ndarray, edges: np.ndarray) -> float:
 def compared(made: np.ndarray, real: np.ndarray) -> tuple[float, float]:
     """The divergence of a statistic's values (songs,) over made songs, and over real ones drawn twice."""
     made, real = made[~np.isnan(made)], real[~np.isnan(real)]
+    if not len(made) or not len(real):
+        return float("nan"), float("nan")
     both = np.concatenate([made, real])
     edges = np.linspace(both.min(), both.max() + 1e-9, BINS + 1)
     random = np.random.default_rng(0)
@@ -134,8 +136,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     print("| | real | made | divergence | real again |\n|---|" + "---:|" * 4)
     for column, name in enumerate(STATISTICS):
         found, again = compared(made[:, column], real[:, column])
-        print(f"| {name} | {np.nanmean(real[:, column]):.3f} | {np.nanmean(made[:, column]):.3f} | {found:.3f} | "
-              f"{again:.3f} |")
+        of_kinds = [values[~np.isnan(values)] for values in (real[:, column], made[:, column])]
+        means = [f"{values.mean():.3f}" if len(values) else "nan" for values in of_kinds]
+        print(f"| {name} | {' | '.join(means)} | {found:.3f} | {again:.3f} |")
     return 0
 
 
