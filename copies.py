@@ -44,7 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("-mp", "--model_path",
                         type=Path,
                         default=BUNDLED_MODEL,
-                        help="model: .safetensors or .pth (default: the one in this repository)")
+                        help="model: .safetensors, .pth or hf:owner/name (default: the one in this repository)")
     parser.add_argument("--dataset_path",
                         type=Path,
                         required=True,

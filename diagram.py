@@ -466,7 +466,7 @@ def build_parser() -> argparse.ArgumentParser:
     what.add_argument("--model_config", type=Path, default=BUNDLED_CONFIG,
                       help="config to draw (default: the bundled model's)")
     what.add_argument("-mp", "--model_path", type=Path, metavar="MODEL",
-                      help="model to draw instead: .safetensors, or checkpoint .pth")
+                      help="model to draw instead: .safetensors, checkpoint .pth, or hf:owner/name")
     parser.add_argument("-o", "--output", type=Path, required=True,
                         help="picture to write, ending in .png")
     parser.add_argument("--force", action="store_true", help="overwrite a file that exists")

@@ -285,7 +285,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("-mp", "--model_path",
                         type=Path,
                         metavar="MODEL",
-                        help="model: .safetensors or .pth (default: the one in this repository)")
+                        help="model: .safetensors, .pth or hf:owner/name (default: the one in this repository)")
     parser.add_argument("--dataset_path",
                         type=Path,
                         help="dataset with the held-out songs, for the losses")

@@ -86,6 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         run = processes.agreed(lambda: begin(args, processes, command))
         if args.tensorboard and processes.is_first:
             run.folder.tensorboard = TensorBoardLog(run.folder.path)
+            run.folder.tensorboard.show(run.progress.rows)  # a run that is over tells nothing more
         return run.train()
 
 

@@ -58,8 +58,8 @@ class Part:
     accepts: tuple[tuple[int, ...], ...]  # [first, last] programs that may fill it; []: name only
     lowest_pitch: int
     highest_pitch: int
-    # [first, last] pitches that are this drum part's on any drum track whose name says no part of
-    # its own, see `percussion.py`.
+    # [first, last] pitches that are this drum part's on tracks that play the first drum part, see
+    # `percussion.py`.
     takes: tuple[tuple[int, ...], ...] = ()
     # Other words for it in names of tracks and files, see `roles.py`. They say nothing of the ids.
     synonyms: tuple[str, ...] = dataclasses.field(default=(), compare=False)
@@ -125,8 +125,8 @@ class Vocabulary:
     def check_overlap(self, where: str) -> None:
         """Raise UserError if two parts accept one program, or take one pitch of drums.
 
-        Such a vocabulary works, the first part gets what both want; but whoever writes one did not
-        mean it.
+        Such a vocabulary works: the first part gets what both want. But whoever wrote it hardly
+        meant that.
         """
         for one, other in itertools.combinations(self.parts, 2):
             for number in range(MIDI_VALUES):

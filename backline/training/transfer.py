@@ -20,12 +20,8 @@ from backline.layers.config import ModelConfig
 from backline.music.chords import CHORD_SIZES
 from backline.music.controls import Field, fields
 from backline.music.vocab import (
-    BAR,
     FIELDS,
     FIRST_ID,
-    NOTE_DUR,
-    PITCH_INSTRUMENT,
-    START_POS,
     Part,
     Vocabulary,
 )
@@ -33,7 +29,7 @@ from model import PooledTransformer
 
 
 def transferred(model: PooledTransformer, old: Vocabulary, new: Vocabulary) -> PooledTransformer:
-    """A copy of a model of one vocabulary, for another one. It plays old and new ids alike well.
+    """A copy of a model of vocabulary `old`, for vocabulary `new`.
 
     Where several new ids begin as one old id, they share its probability.
     """
@@ -75,22 +71,20 @@ def id_sources(old: Vocabulary, new: Vocabulary) -> tuple[np.ndarray, ...]:
         """Ids of values counted from 0, behind the special ids."""
         return np.concatenate([np.arange(FIRST_ID), FIRST_ID + values])
 
-    sources: list[np.ndarray] = [np.zeros(0)] * len(FIELDS)
-    sources[BAR] = family(np.minimum(np.arange(new.bars), old.bars - 1))
-    step = np.arange(new.steps_per_bar)
-    sources[START_POS] = family(step * old.steps_per_bar // new.steps_per_bar)
+    bar = np.minimum(np.arange(new.bars), old.bars - 1)
+    start = np.arange(new.steps_per_bar) * old.steps_per_bar // new.steps_per_bar
     steps = np.arange(1, new.max_duration_steps + 1)
     nearest = np.rint(steps * old.steps_per_bar / new.steps_per_bar).astype(int)
-    sources[NOTE_DUR] = family(np.clip(nearest, 1, old.max_duration_steps) - 1)
+    duration = np.clip(nearest, 1, old.max_duration_steps) - 1
     pitches = []
     for part in new.parts:
-        like = old.parts[part_like(part, old)]
+        index = part_like(part, old)
+        like = old.parts[index]
         pitch = np.arange(part.lowest_pitch, part.highest_pitch + 1)
         inside = np.clip(pitch, like.lowest_pitch, like.highest_pitch)
-        first = old.first_pitch_ids[old.parts.index(like)] - FIRST_ID
+        first = old.first_pitch_ids[index] - FIRST_ID
         pitches.append(first + inside - like.lowest_pitch)
-    sources[PITCH_INSTRUMENT] = family(np.concatenate(pitches))
-    return tuple(sources)
+    return tuple(map(family, (bar, start, duration, np.concatenate(pitches))))  # as in FIELDS
 
 
 def part_like(part: Part, vocabulary: Vocabulary) -> int:
@@ -106,7 +100,9 @@ def part_like(part: Part, vocabulary: Vocabulary) -> int:
     by_program = [index
                   for index in of_kind
                   if not part.is_drum and parts[index].accepts_program(part.program)]
-    return [len(parts) - 1, *of_kind, *by_program[:1]][-1]
+    if by_program:
+        return by_program[0]
+    return of_kind[-1] if of_kind else len(parts) - 1
 
 
 def sheet_sources(old: Vocabulary, new: Vocabulary) -> np.ndarray:

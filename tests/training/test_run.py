@@ -1294,7 +1294,7 @@ def test_tensorboard_shows_the_table_and_a_resumed_run_tells_it_anew(monkeypatch
     run = Path("run")
     interrupt_after(monkeypatch, 3)
     is_stopped([*arguments(max_train_steps=6, loggingsteps=1), "--tensorboard"])
-    for last in (3, 6):
+    for last in (3, 6, 6):  # stopped, resumed, and resumed once more when all is done
         if last == 6:
             succeeds(train_pool.main, ["--resume", "run", "--tensorboard"])
         charts = told(run)
