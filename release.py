@@ -11,13 +11,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from backline.common.errors import Parser, UserError, reports_user_errors
 from backline.common.files import check_file, check_new, check_writable
 from backline.common.installed import is_installed
-
-LOCAL = ("dataset", "weights", "filename", "held_out_before")  # of this machine and run alone
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -42,32 +39,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     # These bring torch.
     from backline.generation.loading import load_player
-    from backline.training.checkpoints import load_model, save_release
+    from backline.training.checkpoints import load_model, release_facts, save_release
 
     model, vocabulary, training = load_model(args.checkpoint)
-    save_release(args.out, model, vocabulary, release_metadata(training, args.note))
+    save_release(args.out, model, vocabulary, {**release_facts(training), "note": args.note})
     if is_installed("onnxruntime"):
         load_player(args.out, "cpu", "fp32")  # an error if the engine plays another model
     print(f"{args.out}: {model.n_parameters():,} parameters, {args.out.stat().st_size / 1e6:.1f} MB")
     return 0
-
-
-def release_metadata(training: dict[str, Any], note: str) -> dict[str, Any]:
-    """What the file says of itself, from a checkpoint's "training" and --note."""
-    progress = training.get("progress", {})
-    metadata = without_local(training.get("facts", {}))
-    metadata["training_args"] = without_local(training.get("settings", {}))
-    metadata["versions"] = training.get("versions", {})
-    metadata["note"] = note
-    for name in ("step", "notes_seen", "seconds"):
-        if name in progress:
-            metadata[name] = progress[name]
-    return metadata
-
-
-def without_local(data: dict[str, Any]) -> dict[str, Any]:
-    """`data` without paths of this machine."""
-    return {name: value for name, value in data.items() if name not in LOCAL}
 
 
 if __name__ == "__main__":

@@ -11,13 +11,16 @@ after some numbers of steps: nats per note of the artist's other songs (at most 
 songs learned, and of a sample of everybody else's. Ways:
 
   prompted   nothing is trained: the model reads half a window of the songs first
+  sheets     nothing is trained: the model is told to play as densely, rest and repeat as the songs do
   full       all weights
+  muon       all weights, the hidden matrices by Muon, as the base was trained
   pulled     all weights, drawn back to where they began (L2-SP, Li et al. 2018)
   mixed      all weights, on rows of which half are other artists'
   biases     biases and norms alone (BitFit, Ben Zaken et al. 2022)
   lora       a low-rank change of every linear layer (LoRA, Hu et al. 2022), which is added to the weights in the end
 
-All but the first draw rows of 512 notes with transposition. `run` picks up where it was killed.
+All but the first two learn as adapt.py does, from rows of 512 notes with transposition. `run` picks up where it was
+killed.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ from __future__ import annotations
 import argparse
 import collections
 import copy
+import dataclasses
 import itertools
 import json
 import sys
@@ -39,18 +43,26 @@ from tqdm import tqdm
 
 from backline.common.errors import Parser, UserError, reports_user_errors
 from backline.common.files import check_file, check_new, write_bytes
+from backline.common.paths import CONFIGS
+from backline.common.settings import config_from_file
+from backline.music.chords import UNKNOWN
+from backline.music.controls import fields
+from backline.music.sheet import Levels, key_column
+from backline.music.sheet_table import sheet_table
+from backline.music.vocab import FIELDS, PAD, Vocabulary
 from backline.preparation.dataset import Dataset, Songs, load_dataset, song_notes, song_rows, write_dataset
-from backline.training.augmentation import Transposition
+from backline.training.adapting import Lessons, few_songs_batches, fitted, own_sheets
 from backline.training.checkpoints import load_model
-from backline.training.losses import window_losses
+from backline.training.config import TrainingSettings
+from backline.training.losses import cut_windows, window_losses
 from model import PooledTransformer
 
-MOST_JUDGED = 10  # other songs of an artist
-N_ELSEWHERE = 16  # songs of everybody else, to see what is forgotten
+MOST_JUDGED = 8  # other songs of an artist
+N_ELSEWHERE = 8  # songs of everybody else, to see what is forgotten
+MOST_NOTES = 2048  # judged of each song, from its beginning
 N_SONGS = (1, 3, 6)
-WINDOW, ROW, BATCH = 1024, 512, 4  # notes, notes, rows
-SEMITONES = (-5, 6)
-STEPS = (0, 10, 20, 40, 80)  # after which the model is judged
+WINDOW, BATCH = 1024, 4  # notes, windows
+STEPS = (0, 10, 20, 40)  # after which the model is judged
 RANK = 8  # of the low-rank change
 PULL = 0.05  # of the weights' distance from the start, each step, over the learning rate's largest
 
@@ -63,17 +75,19 @@ class Way(NamedTuple):
     low_rank: bool = False
     pull: float = 0.0
     share_elsewhere: float = 0.0
+    muon_rate: float = 0.0
 
 
 WAYS = {
-    "full": Way(1e-4),
+    "full": Way(3e-5),
     "full, fast": Way(3e-4),
-    "pulled": Way(3e-4, pull=PULL),
-    "mixed": Way(3e-4, share_elsewhere=0.5),
-    "biases": Way(3e-3, chosen=lambda name, weight: weight.ndim == 1),
-    "lora": Way(1e-3, low_rank=True),
+    "muon": Way(5e-5, muon_rate=5e-4),
+    "pulled": Way(1e-4, pull=PULL),
+    "mixed": Way(3e-5, share_elsewhere=0.5),
+    "biases": Way(1e-3, chosen=lambda name, weight: weight.ndim == 1),
+    "lora": Way(3e-4, low_rank=True),
 }
-PROMPTED = "prompted"
+PROMPTED, SHEETS = "prompted", "sheets"
 
 
 # ---------------------------------------------------------------- artists
@@ -159,52 +173,42 @@ def replaced(module: nn.Module, old: type[nn.Module], new: Callable[[Any], nn.Mo
     return module
 
 
-def rows_of(songs: Sequence[Tensor], n: int, random: np.random.Generator) -> Tensor:
-    """(n, ROW, F) rows that begin anywhere in songs (N, F), longer songs more often; short songs come around."""
-    lengths = np.array([len(song) for song in songs])
-    found = []
-    for number in random.choice(len(songs), n, p=lengths / lengths.sum()):
-        song = songs[number]
-        song = song.repeat(-(-ROW // len(song)), 1)
-        start = random.integers(len(song) - ROW + 1)
-        found.append(song[start:start + ROW])
-    return torch.stack(found)
-
-
 def adapted(base: PooledTransformer,
             way: Way,
             own: Sequence[Tensor],
             elsewhere: Sequence[Tensor],
-            transposed: Transposition) -> Iterator[tuple[int, PooledTransformer]]:
+            vocabulary: Vocabulary,
+            levels: Levels | None) -> Iterator[tuple[int, PooledTransformer]]:
     """The model after each number of STEPS, the first of which is 0."""
     torch.manual_seed(0)
-    random = np.random.default_rng(0)
-    generator = torch.Generator().manual_seed(0)
-    model = copy.deepcopy(base).train()
+    model = copy.deepcopy(base)
     if way.low_rank:
         for parameter in model.parameters():
             parameter.requires_grad_(False)
         replaced(model, nn.Linear, LowRank)
-    trained = {name: weight for name, weight in model.named_parameters()
-               if weight.requires_grad and way.chosen(name, weight)}
-    start = {name: weight.detach().clone() for name, weight in trained.items()}
-    optimizer = torch.optim.AdamW(trained.values(), lr=way.rate, weight_decay=0.0)
+    for name, weight in model.named_parameters():
+        weight.requires_grad_(weight.requires_grad and way.chosen(name, weight))
+    settings = config_from_file(TrainingSettings, CONFIGS / "training_finetune.json")
+    settings = dataclasses.replace(fitted(settings, base.config), lr=way.rate)
+    if way.muon_rate:
+        settings = dataclasses.replace(settings, optimizer="muon", muon_lr=way.muon_rate)
     n_elsewhere = int(BATCH * way.share_elsewhere)
+    batches = few_songs_batches(own, vocabulary, base.config,
+                                dataclasses.replace(settings, batch_size=BATCH - n_elsewhere), levels)
+    rows = batches.from_step(0)
+    if n_elsewhere:
+        others = few_songs_batches(elsewhere, vocabulary, base.config,
+                                   dataclasses.replace(settings, batch_size=n_elsewhere), levels)
+        rows = (torch.cat(pair) for pair in zip(rows, others.from_step(0), strict=True))
+    lessons = Lessons(model, rows, settings)
+    start = [weight.detach().clone() for weight in lessons.model.parameters()]
     for step in range(max(STEPS) + 1):
         if step in STEPS:
-            yield step, plain(model)
-        rows = rows_of(own, BATCH - n_elsewhere, random)
-        if n_elsewhere:
-            rows = torch.cat([rows, rows_of(elsewhere, n_elsewhere, random)])
-        rows = transposed(rows, generator)
-        optimizer.zero_grad()
-        losses = window_losses(model, model.config, rows)
-        losses.sum(-1).mean().backward()
-        nn.utils.clip_grad_norm_(trained.values(), 1.0)
-        optimizer.step()
+            yield step, plain(lessons.learned())
+        lessons.take()
         if way.pull:
-            for name, weight in trained.items():
-                weight.data.lerp_(start[name], way.pull)
+            for weight, first in zip(lessons.model.parameters(), start, strict=True):
+                weight.data.lerp_(first, way.pull)
 
 
 def plain(model: PooledTransformer) -> PooledTransformer:
@@ -218,46 +222,77 @@ def plain(model: PooledTransformer) -> PooledTransformer:
 
 
 @torch.inference_mode()
-def nats(model: PooledTransformer, songs: Sequence[Tensor], before: Sequence[Tensor] = ()) -> float:
-    """Nats per note of songs (N, F) in windows of WINDOW notes, or of half of one after the end of `before`."""
-    size = WINDOW // 2 if before else WINDOW
-    context = torch.cat([*before])[-(WINDOW - size):] if before else torch.zeros(0, 4, dtype=torch.long)
+def nats(model: PooledTransformer,
+         songs: Sequence[Tensor],
+         before: Sequence[Tensor] = (),
+         sheet: Tensor | None = None) -> float:
+    """Nats per note of songs (N, F) in windows of WINDOW notes, or of half of one after the end of `before`.
+
+    Args:
+        sheet: (K,) the controls of all their notes; None: unknown.
+    """
+    size = WINDOW // 2 if before else WINDOW - 1
+    context = torch.cat([*before])[-(WINDOW - size):] if before else torch.zeros(0, len(FIELDS), dtype=torch.long)
+    windows = [torch.cat([context, window]) for song in songs for window in cut_windows(song, size)]
     total, number = 0.0, 0
-    for song in songs:
-        for start in range(0, len(song), size - 1):
-            window = torch.cat([context, song[start:start + size]])
-            if len(window) > len(context) + 1:
-                losses = window_losses(model, model.config, window[None])[0, len(context):].sum(-1)
-                total, number = total + float(losses.sum()), number + len(losses)
+    for batch in torch.stack(windows).split(BATCH):
+        rows = batch
+        if sheet is not None:
+            rows = torch.cat([batch, torch.zeros_like(batch[..., :1]), sheet.expand(*batch.shape[:2], -1)], dim=-1)
+        with torch.autocast("cpu", torch.bfloat16):
+            losses = window_losses(model, model.config, rows)[:, len(context):].sum(-1)
+        total += float(losses.double().sum())
+        number += int((batch[:, len(context) + 1:, 0] != PAD).sum())
     return total / number
+
+
+def usual_sheet(songs: Sequence[Tensor], vocabulary: Vocabulary, levels: Levels) -> Tensor:
+    """(K,) the most frequent value of each column of the sheets of songs (N, F); no key, no chord, no end."""
+    sheets = torch.from_numpy(own_sheets(songs, levels, vocabulary).sheets).long()
+    controls = torch.zeros(len(fields(vocabulary)), dtype=torch.long)
+    controls[:sheets.shape[1]] = sheets.mode(dim=0).values
+    controls[key_column(vocabulary)] = UNKNOWN
+    return controls
 
 
 def run(args: argparse.Namespace) -> int:
     check_file(args.model)
-    base, vocabulary, _ = load_model(args.model)
+    base, vocabulary, facts = load_model(args.model)
     dataset = load_dataset(args.dataset, vocabulary)
     artists = artists_of(dataset, args.songs_list, args.artists)
     random = np.random.default_rng(1)
     others = random.permutation(without(dataset, artists))[:200].tolist()
     elsewhere = [song_rows(dataset, song) for song in others]
-    transposed = Transposition(vocabulary, *SEMITONES)
+    known = sheet_table(facts, vocabulary, args.model)
+    levels = known.levels if known else None
     results = json.loads(args.output.read_text()) if args.output.exists() else []
+    before: dict[tuple[str, str, int], float] = {}
     done = {(row["artist"], row["songs"], row["way"]) for row in results}
-    todo = [each for each in itertools.product(artists, args.n_songs, (PROMPTED, *args.ways))
-            if (each[0].name, each[1], each[2]) not in done]
+    ways = [PROMPTED, *([SHEETS] if levels else []), *args.ways]
+    todo = [(artist, n_songs, way) for artist, n_songs, way in itertools.product(artists[args.rank], args.n_songs, ways)
+            if (artist.name, n_songs, way) not in done]
     for artist, n_songs, way in tqdm(todo, unit="run", disable=None):
-        if len(artist.songs) <= max(args.n_songs):
-            raise UserError(f"{artist.name}: {len(artist.songs)} songs, none is left to judge; ask for fewer with "
-                            "--n-songs, or for fewer artists")
+        if len(artist.songs) <= max(N_SONGS):
+            raise UserError(f"{artist.name}: {len(artist.songs)} songs, none is left to judge after "
+                            f"{max(N_SONGS)}; ask for fewer --artists")
         songs = [song_rows(dataset, song) for song in artist.songs]
-        own, judged = songs[:n_songs], songs[max(args.n_songs):][:MOST_JUDGED]
+        own = songs[:n_songs]
+        which = {"judged": songs[max(N_SONGS):][:MOST_JUDGED], "own": own, "elsewhere": elsewhere[:N_ELSEWHERE]}
+        which = {name: [song[:MOST_NOTES] for song in those] for name, those in which.items()}
+        judged = which["judged"]
         row: dict[str, Any] = {"artist": artist.name, "songs": n_songs, "way": way}
         if way == PROMPTED:
-            row["judged"] = {"0": nats(base, judged), "prompted": nats(base, judged, own)}
+            row["judged"] = {"0": nats(base, judged), way: nats(base, judged, own)}
+        elif levels and way == SHEETS:
+            row["judged"] = {"0": nats(base, judged),
+                             way: nats(base, judged, sheet=usual_sheet(own, vocabulary, levels))}
         else:
-            for step, model in adapted(base, WAYS[way], own, elsewhere, transposed):
-                for name, which in (("judged", judged), ("own", own), ("elsewhere", elsewhere[:N_ELSEWHERE])):
-                    row.setdefault(name, {})[str(step)] = nats(model, which)
+            for step, model in adapted(base, WAYS[way], own, elsewhere, vocabulary, levels):
+                for name, those in which.items():
+                    key = (artist.name, name, n_songs if name == "own" else 0)
+                    if step == 0 and key not in before:  # the same in all ways
+                        before[key] = nats(model, those)
+                    row.setdefault(name, {})[str(step)] = nats(model, those) if step else before[key]
         results.append(row)
         write_bytes(args.output, json.dumps(results, indent=1).encode())
     return 0
@@ -275,7 +310,7 @@ def table(args: argparse.Namespace) -> int:
         cells = [f"{mean:+.1f}" for mean in changes.mean(0)]
         best = int(changes.mean(0).argmin())
         rest = ["", ""]
-        if way != PROMPTED:
+        if way in WAYS:
             rest = [f"{np.mean([change(row[name], steps[best]) for row in rows]):+.1f}"
                     for name in ("own", "elsewhere")]
         cells += [""] * (len(STEPS) - 1 - len(cells))
@@ -286,6 +321,12 @@ def table(args: argparse.Namespace) -> int:
 def change(losses: dict[str, float], step: str) -> float:
     """Percent by which a loss changes from the start to a step."""
     return 100 * (losses[step] / losses["0"] - 1)
+
+
+def ranks(text: str) -> slice:
+    """The slice that "1-4" means."""
+    first, last = map(int, text.split("-"))
+    return slice(first - 1, last)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -307,6 +348,8 @@ def build_parser() -> argparse.ArgumentParser:
             command.add_argument("model", type=Path, help="trained on what `split` wrote")
             command.add_argument("-o", "--output", type=Path, required=True, help="results .json, added to")
             command.add_argument("--n-songs", type=int, nargs="+", default=list(N_SONGS), help="default: 1 3 6")
+            command.add_argument("--rank", type=ranks, default=slice(None), metavar="FIRST-LAST",
+                                 help="only artists from this to that rank in number of songs (default: all)")
             command.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), help="default: all")
     return parser
 

@@ -26,7 +26,6 @@ from tqdm import tqdm
 from backline.common.errors import Parser, UserError, reports_user_errors
 from backline.common.files import read_json_object
 from backline.common.settings import config_from_dict
-from backline.evaluation.held_out_losses import cut_windows
 from backline.evaluation.song_sets import held_out_songs
 from backline.generation.config import ControlConfig, GenConfig
 from backline.generation.sampler import Request, Sampled, sample_songs
@@ -42,7 +41,7 @@ from backline.music.theory import OCTAVE, PITCH_CLASSES
 from backline.music.vocab import BAR, FIELDS, FIRST_ID, PAD, PITCH_INSTRUMENT, START_POS, Vocabulary
 from backline.preparation.dataset import load_dataset, song_notes, song_rows
 from backline.training.checkpoints import load_model
-from backline.training.losses import window_losses
+from backline.training.losses import cut_windows, window_losses
 
 FREE = Path(__file__).parents[1] / "configs" / "genconfig_free.json"
 N_BARS = 16

@@ -7,11 +7,10 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from backline.evaluation.held_out_losses import cut_windows
 from backline.layers.cache import KeyValueCache
 from backline.music.vocab import BAR, FIELDS, PAD
 from backline.preparation.dataset import song_rows
-from backline.training.losses import note_losses
+from backline.training.losses import cut_windows, note_losses
 from backline.training.run import Run
 
 

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from backline.evaluation.held_out_losses import cut_windows
 from backline.layers.config import ModelConfig
 from backline.layers.positions import cos_sin, frequencies
 from backline.music.vocab import BAR, FIELDS, FIRST_ID, PAD
 from backline.preparation.dataset import Dataset, Split, song_rows
+from backline.training.losses import cut_windows
 from backline.training.run import Run
 from benchmarks.sequential_tokenizer import ORDER, MidiTokenizerSequential
 from model import Block

@@ -120,7 +120,7 @@ def test_its_commands_are_the_readmes():
     text = "\n".join(cell.source for cell in read().cells if cell.cell_type == "markdown")
     found = re.findall(r"python \w+\.py[^`\n]*", text)
     readme = "".join((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "RESULTS.md"))
-    assert len(found) == 6 and all(command in readme for command in found)
+    assert len(found) == 7 and all(command in readme for command in found)
 
 
 def test_it_is_committed_without_outputs():

@@ -77,7 +77,7 @@ def checkout(script, tmp_path_factory):
         for note in itertools.chain.from_iterable(instrument.notes for instrument in midi.instruments):
             note.velocity = int(random.integers(40, 120))
         midi.dump(folder / f"my_midi/{i}.mid")
-    for name, changes in (("training_args", {"num_epochs": 1}), ("training_finetune", {"num_epochs": 1}),
+    for name, changes in (("training_args", {"num_epochs": 1}), ("training_finetune", {"max_train_steps": 2}),
                           ("genconfig", {"max_steps": 20}),
                           ("model_config", {"n_layers": 3, "d_model": 32, "emb_sizes": [8, 8, 8, 8]})):
         path = folder / f"configs/{name}.json"
@@ -92,7 +92,7 @@ def test_documented_commands_run_in_order(script, checkout):
         assert done.returncode == 0, f"{command}\n{done.output}"
     for path in ("generated/2.mid", "generated/index.html", "prompt/merged.mid", "prompt/tokens/merged.json",
                  "continued/1-prompt.mid", "continued/0.png", "cleaned/2.mid", "tokens/2.json", "dataset.pt",
-                 "finetuned/best.pth", "mine.safetensors", "mine/5.mid",
+                 "adapted.safetensors", "mine.safetensors", "mine/5.mid",
                  "musictransformer/best.pth", "musictransformer/losses.png", "mine/2-piano.mid", "new_drums/0.png",
                  "other_middle/0.mid", "longer/0.mid", "loops/1.mid", "again/0-drums.mid", "told/2.mid",
                  "longer_loop/1.mid", "other_drums/0.mid", "other_bars/0.mid", "four_chords/2.mid"):

@@ -127,10 +127,20 @@ def write_fact(path: Path, name: str, value: Any) -> None:
     metadata = header["__metadata__"]
     facts = json.loads(metadata["facts"])
     metadata["facts"] = json.dumps({**facts, name: value})
+    write_bytes(path, _joined(header, tensors))
+
+
+def in_order(content: bytes) -> bytes:
+    """The content of a `.safetensors` with its metadata in order: the library writes them in a random one."""
+    header, tensors = split_header(content)
+    metadata = header["__metadata__"]
+    return _joined({**header, "__metadata__": dict(sorted(metadata.items()))}, tensors)
+
+
+def _joined(header: dict[str, Any], tensors: bytes) -> bytes:
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # tensors begin at a multiple of eight
-    start = len(text).to_bytes(8, "little")
-    write_bytes(path, start + text + tensors)
+    return len(text).to_bytes(SIZE_BYTES, "little") + text + tensors
 
 
 def held_out_names(metadata: dict[str, Any]) -> list[str]:

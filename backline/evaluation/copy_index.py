@@ -28,6 +28,7 @@ import safetensors.numpy
 
 from backline.common.errors import UserError
 from backline.common.files import replacing
+from backline.engine.model_file import in_order
 from backline.music.vocab import BAR, FIRST_ID, PITCH_INSTRUMENT, START_POS, Vocabulary
 
 FORMAT, VERSION = "pooled-copies", 1
@@ -336,7 +337,7 @@ def write_index(path: Path, index: CopyIndex) -> None:
               "vocabulary": index.vocabulary.digest, "split": index.split}
     tensors = {"bits": index.bits, "real_runs": index.real_runs}
     with replacing(path) as file:
-        file.write(safetensors.numpy.save(tensors, header))
+        file.write(in_order(safetensors.numpy.save(tensors, header)))
 
 
 def read_index(path: Path, vocabulary: Vocabulary) -> CopyIndex:

@@ -8,29 +8,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from backline.evaluation.statistics import bootstrap, interval
 from backline.music.vocab import FIELDS, PAD, PITCH_INSTRUMENT
 from backline.preparation.dataset import Dataset, song_rows
-from backline.training.losses import window_losses
+from backline.training.losses import cut_windows, window_losses
 from model import PooledTransformer
-
-
-def cut_windows(rows: Tensor, size: int) -> list[Tensor]:
-    """A song's (N, F) rows in windows (size + 1, F), the last one filled up with PAD.
-
-    Each window begins with the last row of the one before, so that every row but the song's first
-    is a target once.
-    """
-    windows = []
-    for start in range(0, len(rows) - 1, size):
-        window = rows[start:start + size + 1]
-        n_missing = size + 1 - len(window)
-        whole = nn.functional.pad(window, (0, 0, 0, n_missing), value=PAD)
-        windows.append(whole)
-    return windows
 
 
 class Losses(NamedTuple):

@@ -21,6 +21,7 @@ from backline.engine.model_file import (
     RELEASE_FORMAT,
     RELEASE_SUFFIX,
     RELEASE_VERSION,
+    in_order,
     read_config,
     read_model_file,
 )
@@ -31,6 +32,7 @@ from model import PooledTransformer
 
 CHECKPOINT_FORMAT = "pooled-checkpoint"
 VERSION = 1
+LOCAL = ("dataset", "weights", "filename", "held_out_before")  # facts of a machine and a run alone
 
 
 def save_checkpoint(path: Path, model: PooledTransformer, vocabulary: Vocabulary,
@@ -98,7 +100,23 @@ def save_release(path: Path, model: PooledTransformer, vocabulary: Vocabulary,
         "facts": json.dumps(facts),
     }
     with replacing(path) as file:
-        file.write(safetensors.torch.save(weights, header))
+        file.write(in_order(safetensors.torch.save(weights, header)))
+
+
+def release_facts(training: dict[str, Any]) -> dict[str, Any]:
+    """What a release says of its training, from what `load_model` returns of a checkpoint or of a release."""
+    if "progress" not in training:
+        return {name: fact for name, fact in training.items() if name != CHECK_FACT}
+    facts = _without_local(training.get("facts", {}))
+    facts["training_args"] = _without_local(training.get("settings", {}))
+    facts["versions"] = training.get("versions", {})
+    for name in ("step", "notes_seen", "seconds"):
+        facts[name] = training["progress"][name]
+    return facts
+
+
+def _without_local(data: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in data.items() if name not in LOCAL}
 
 
 def load_model(

@@ -83,3 +83,18 @@ def n_predicted(rows: Tensor) -> int:
     if rows.shape[-1] <= GIVEN:
         return n_notes
     return n_notes - int(rows[:, 1:, GIVEN].sum())
+
+
+def cut_windows(rows: Tensor, size: int) -> list[Tensor]:
+    """A song's (N, F) rows in windows (size + 1, F), the last one filled up with PAD.
+
+    Each window begins with the last row of the one before, so that every row but the song's first
+    is a target once.
+    """
+    windows = []
+    for start in range(0, len(rows) - 1, size):
+        window = rows[start:start + size + 1]
+        n_missing = size + 1 - len(window)
+        whole = nn.functional.pad(window, (0, 0, 0, n_missing), value=PAD)
+        windows.append(whole)
+    return windows

@@ -11,7 +11,6 @@ from random_songs import VOCABULARY, make_dataset, random_song, whole
 from tiny_models import small_model
 
 from backline.preparation.dataset import load_dataset
-from backline.training.augmentation import Transposition
 from backline.training.checkpoints import save_checkpoint
 from backline.training.losses import window_losses
 from benchmarks import bench_adapt
@@ -48,7 +47,7 @@ def test_each_way_begins_as_the_base_and_learns_its_own_songs(name, monkeypatch)
     own = songs(1, 2)
     before = {key: value.clone() for key, value in base.state_dict().items()}
     way = WAYS[name]._replace(rate=20 * WAYS[name].rate)
-    (_, first), (_, last) = adapted(base, way, own, songs(3, 4), Transposition(VOCABULARY, 0, 0))
+    (_, first), (_, last) = adapted(base, way, own, songs(3, 4), VOCABULARY, None)
     assert nats(first, own) == pytest.approx(nats(base, own), abs=1e-6)
     assert nats(last, own) < nats(base, own)
     changed = {key for key, value in last.state_dict().items() if not torch.equal(value, before[key])}
@@ -67,7 +66,7 @@ def test_a_low_rank_change_is_the_same_once_it_is_in_the_weights():
         if isinstance(module, bench_adapt.LowRank):
             torch.nn.init.normal_(module.up, std=0.1)
     own = songs(1)
-    assert nats(plain(model), own) == pytest.approx(nats(model, own), abs=1e-5)
+    assert nats(plain(model), own) == pytest.approx(nats(model, own), rel=1e-3)  # in bf16
 
 
 def test_prompted_windows_judge_every_note_but_each_windows_first():
@@ -76,12 +75,13 @@ def test_prompted_windows_judge_every_note_but_each_windows_first():
     with torch.no_grad():
         alone = window_losses(model, model.config, song[None])[0].sum(-1)
         after = window_losses(model, model.config, torch.cat([*songs(2), song])[None])[0, 1 - len(song):].sum(-1)
-    assert nats(model, [song]) == pytest.approx(float(alone.mean()), rel=1e-5)
-    assert nats(model, [song], songs(2)) == pytest.approx(float(after.mean()), rel=1e-5)
+    assert nats(model, [song]) == pytest.approx(float(alone.mean()), rel=1e-3)
+    assert nats(model, [song], songs(2)) == pytest.approx(float(after.mean()), rel=1e-3)
 
 
 def test_a_run_goes_on_where_it_was_killed_and_makes_a_table(files, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(bench_adapt, "STEPS", (0, 1))
+    monkeypatch.setattr(bench_adapt, "N_SONGS", (1, 3))
     save_checkpoint(tmp_path / "model.pth", small_model(torch.float32, block_size=1024), VOCABULARY, {})
     out = tmp_path / "adapt.json"
     argv = ["run", *files, str(tmp_path / "model.pth"), "-o", str(out), "--artists", "1", "--n-songs", "1", "3"]
@@ -95,5 +95,6 @@ def test_a_run_goes_on_where_it_was_killed_and_makes_a_table(files, tmp_path, mo
     capsys.readouterr()
     assert bench_adapt.main(["table", str(out)]) == 0
     assert capsys.readouterr().out.count("| full |") == 2
-    assert bench_adapt.main([*argv[:-2], "4"]) == 2
+    monkeypatch.setattr(bench_adapt, "N_SONGS", (1, 3, 4))
+    assert bench_adapt.main(argv) == 2
     assert "none is left to judge" in capsys.readouterr().err

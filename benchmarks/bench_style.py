@@ -1,0 +1,150 @@
+"""Do the songs of a model that has learned six songs of an artist come nearer to that artist?
+
+Example  python -m benchmarks.bench_style make dataset.pt lakh_songs.jsonl runs/base/last.pth style
+         python -m benchmarks.bench_style table dataset.pt lakh_songs.jsonl style
+
+`make` adapts the model to six songs of each artist, as adapt.py does, and lets it write songs from scratch. So do the
+model as it is ("base"), and the model as it is with the sheets of the six songs ("sheets"). `table` tells how far
+these songs are from the artist's other songs, which no model has learned: in each measure of
+backline/evaluation/measures.py the distance of the means, in standard deviations of real songs; the mean of the
+measures. Real songs are cut to the lengths of the ones they are compared with.
+
+A model may come nearer to an artist because it comes nearer to all real songs. So each artist is also compared with
+the models that have learned the seven others. `make` picks up where it was killed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from backline.common.errors import Parser, reports_user_errors
+from backline.common.files import write_bytes
+from backline.common.paths import CONFIGS
+from backline.common.settings import config_from_file
+from backline.evaluation.statistics import cut_alike
+from backline.generation.session import LoadedModel
+from backline.music.sheet_table import sheet_table
+from backline.music.vocab import Vocabulary
+from backline.preparation.dataset import load_dataset, song_notes
+from backline.training.adapting import Teacher
+from backline.training.checkpoints import load_model, release_facts, save_release
+from backline.training.config import TrainingSettings
+from benchmarks.bench_adapt import N_SONGS, artists_of, without
+from critic import made_songs
+from evaluate import measure_table
+from model import PooledTransformer
+
+N_LEARNED = max(N_SONGS)
+N_ELSEWHERE = 300  # songs whose spread is the unit
+FIRST_SEED = 7000
+BASE, SHEETS, ADAPTED = "base", "sheets", "adapted"
+
+
+def songs_path(folder: Path, kind: str, artist: str = "") -> Path:
+    """Where the songs of a model are."""
+    return folder / f"{kind}{'-' if artist else ''}{artist}.json"
+
+
+def make(args: argparse.Namespace) -> int:
+    base, vocabulary, known = load_model(args.model)
+    dataset = load_dataset(args.dataset, vocabulary)
+    table = sheet_table(known, vocabulary, args.model)
+    settings = config_from_file(TrainingSettings, CONFIGS / "training_finetune.json")
+    teacher = Teacher(base, vocabulary, settings, table.levels if table else None)
+    facts = release_facts(known)
+
+    def models() -> Iterator[tuple[Path, PooledTransformer, dict]]:
+        yield songs_path(args.folder, BASE), base, facts
+        for artist in artists_of(dataset, args.songs_list, args.artists):
+            own = [song_notes(dataset, song) for song in artist.songs[:N_LEARNED]]
+            sheets = facts | teacher.sheets(own)
+            yield songs_path(args.folder, SHEETS, artist.name), base, sheets
+            path = songs_path(args.folder, ADAPTED, artist.name)
+            if not path.exists():
+                learned, = teacher.learn(own, [settings.max_train_steps], artist.name)
+                yield path, learned, sheets
+
+    for path, model, sheets in models():
+        if path.exists():
+            continue
+        release = path.with_suffix(".safetensors")
+        save_release(release, model, vocabulary, sheets)
+        loaded = LoadedModel(release, "cpu")
+        made = tqdm(made_songs(loaded, args.songs, FIRST_SEED), total=args.songs, desc=path.stem, disable=None)
+        write_bytes(path, json.dumps([rows.tolist() for rows in made]).encode())
+        release.unlink()
+    return 0
+
+
+def table(args: argparse.Namespace) -> int:
+    dataset = load_dataset(args.dataset)
+    vocabulary = dataset.vocabulary
+    artists = artists_of(dataset, args.songs_list, args.artists)
+    random = np.random.default_rng(1)
+    elsewhere = random.permutation(without(dataset, artists))[:N_ELSEWHERE]
+    base = read(songs_path(args.folder, BASE))
+    everybody = cut_alike([song_notes(dataset, song) for song in elsewhere], base)
+    spread = np.nanstd(measure_table(everybody, vocabulary)[1], axis=0)
+    spread[spread == 0] = np.nan  # what never differs says nothing
+    print("| artist | base | its sheets | adapted | adapted to others |")
+    print("|---|---:|---:|---:|---:|")
+    rows = []
+    for artist in artists:
+        real = [song_notes(dataset, song) for song in artist.songs[N_LEARNED:]]
+        made = [base, read(songs_path(args.folder, SHEETS, artist.name)),
+                read(songs_path(args.folder, ADAPTED, artist.name))]
+        away = [distance(songs, real, spread, vocabulary) for songs in made]
+        others = [distance(read(songs_path(args.folder, ADAPTED, other.name)), real, spread, vocabulary)
+                  for other in artists if other != artist]
+        rows.append([*away, float(np.mean(others))])
+        print(f"| {artist.name} | " + " | ".join(f"{value:.3f}" for value in rows[-1]) + " |")
+    print("| mean | " + " | ".join(f"{value:.3f}" for value in np.mean(rows, axis=0)) + " |")
+    return 0
+
+
+def read(path: Path) -> list[np.ndarray]:
+    """(N, F) ids of the songs in a file of `make`."""
+    return [np.array(rows) for rows in json.loads(path.read_text())]
+
+
+def distance(songs: Sequence[np.ndarray],
+             real: Sequence[np.ndarray],
+             spread: np.ndarray,
+             vocabulary: Vocabulary) -> float:
+    """How far the means of the measures lie apart, in `spread`; the mean of the measures."""
+    _, made = measure_table(songs, vocabulary)
+    _, theirs = measure_table(cut_alike(real, songs), vocabulary)
+    return float(np.nanmean(np.abs(np.nanmean(made, axis=0) - np.nanmean(theirs, axis=0)) / spread))
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = Parser(__doc__)
+    commands = parser.add_subparsers(required=True, parser_class=Parser)
+    for name, function in (("make", make), ("table", table)):
+        command = commands.add_parser(name)
+        command.set_defaults(function=function)
+        command.add_argument("dataset", type=Path, help="dataset .pt with all songs")
+        command.add_argument("songs_list", type=Path, help=".jsonl with each song's md5 and artist")
+        if name == "make":
+            command.add_argument("model", type=Path, help="trained on what `bench_adapt split` wrote")
+            command.add_argument("--songs", type=int, default=20, help="by each model (default: %(default)s)")
+        command.add_argument("folder", type=Path, help="songs of the models")
+        command.add_argument("--artists", type=int, default=8, help="how many (default: %(default)s)")
+    return parser
+
+
+@reports_user_errors
+def main(argv: Sequence[str] | None = None) -> int:
+    args = build_parser().parse_args(argv)
+    return args.function(args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
