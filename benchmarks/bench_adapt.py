@@ -16,6 +16,7 @@ songs learned, and of a sample of everybody else's. Ways:
   muon       all weights, the hidden matrices by Muon, as the base was trained
   pulled     all weights, drawn back to where they began (L2-SP, Li et al. 2018)
   mixed      all weights, on rows of which half are other artists'
+  rehearsed  all weights, on rows of which half are songs that the base wrote by itself
   biases     biases and norms alone (BitFit, Ben Zaken et al. 2022)
   lora       a low-rank change of every linear layer (LoRA, Hu et al. 2022), which is added to the weights in the end
 
@@ -45,16 +46,18 @@ from backline.common.errors import Parser, UserError, reports_user_errors
 from backline.common.files import check_file, check_new, write_bytes
 from backline.common.paths import CONFIGS
 from backline.common.settings import config_from_file
+from backline.generation.session import LoadedModel
 from backline.music.chords import UNKNOWN
 from backline.music.controls import fields
 from backline.music.sheet import Levels, key_column
 from backline.music.sheet_table import sheet_table
 from backline.music.vocab import FIELDS, PAD, Vocabulary
 from backline.preparation.dataset import Dataset, Songs, load_dataset, song_notes, song_rows, write_dataset
-from backline.training.adapting import Lessons, few_songs_batches, fitted, own_sheets
+from backline.training.adapting import Lessons, few_songs_batches, fitted, own_sheets, whole_song
 from backline.training.checkpoints import load_model
 from backline.training.config import TrainingSettings
 from backline.training.losses import cut_windows, window_losses
+from critic import FIRST_SEED, made_songs
 from model import PooledTransformer
 
 MOST_JUDGED = 8  # other songs of an artist
@@ -63,6 +66,7 @@ MOST_NOTES = 2048  # judged of each song, from its beginning
 N_SONGS = (1, 3, 6)
 WINDOW, BATCH = 1024, 4  # notes, windows
 STEPS = (0, 10, 20, 40)  # after which the model is judged
+N_REHEARSED = 32  # songs
 RANK = 8  # of the low-rank change
 PULL = 0.05  # of the weights' distance from the start, each step, over the learning rate's largest
 
@@ -74,7 +78,8 @@ class Way(NamedTuple):
     chosen: Callable[[str, nn.Parameter], bool] = lambda _name, _weight: True
     low_rank: bool = False
     pull: float = 0.0
-    share_elsewhere: float = 0.0
+    share_mixed: float = 0.0  # of the rows
+    rehearses: bool = False  # mixes in the base's own songs, not other artists'
     muon_rate: float = 0.0
 
 
@@ -83,7 +88,8 @@ WAYS = {
     "full, fast": Way(3e-4),
     "muon": Way(5e-5, muon_rate=5e-4),
     "pulled": Way(1e-4, pull=PULL),
-    "mixed": Way(3e-5, share_elsewhere=0.5),
+    "mixed": Way(3e-5, share_mixed=0.5),
+    "rehearsed": Way(3e-5, share_mixed=0.5, rehearses=True),
     "biases": Way(1e-3, chosen=lambda name, weight: weight.ndim == 1),
     "lora": Way(3e-4, low_rank=True),
 }
@@ -176,7 +182,7 @@ def replaced(module: nn.Module, old: type[nn.Module], new: Callable[[Any], nn.Mo
 def adapted(base: PooledTransformer,
             way: Way,
             own: Sequence[Tensor],
-            elsewhere: Sequence[Tensor],
+            mixed_in: Sequence[Tensor],
             vocabulary: Vocabulary,
             levels: Levels | None) -> Iterator[tuple[int, PooledTransformer]]:
     """The model after each number of STEPS, the first of which is 0."""
@@ -192,13 +198,13 @@ def adapted(base: PooledTransformer,
     settings = dataclasses.replace(fitted(settings, base.config), lr=way.rate)
     if way.muon_rate:
         settings = dataclasses.replace(settings, optimizer="muon", muon_lr=way.muon_rate)
-    n_elsewhere = int(BATCH * way.share_elsewhere)
+    n_mixed = int(BATCH * way.share_mixed)
     batches = few_songs_batches(own, vocabulary, base.config,
-                                dataclasses.replace(settings, batch_size=BATCH - n_elsewhere), levels)
+                                dataclasses.replace(settings, batch_size=BATCH - n_mixed), levels)
     rows = batches.from_step(0)
-    if n_elsewhere:
-        others = few_songs_batches(elsewhere, vocabulary, base.config,
-                                   dataclasses.replace(settings, batch_size=n_elsewhere), levels)
+    if n_mixed:
+        others = few_songs_batches(mixed_in, vocabulary, base.config,
+                                   dataclasses.replace(settings, batch_size=n_mixed), levels)
         rows = (torch.cat(pair) for pair in zip(rows, others.from_step(0), strict=True))
     lessons = Lessons(model, rows, settings)
     start = [weight.detach().clone() for weight in lessons.model.parameters()]
@@ -266,6 +272,8 @@ def run(args: argparse.Namespace) -> int:
     known = sheet_table(facts, vocabulary, args.model)
     levels = known.levels if known else None
     results = json.loads(args.output.read_text()) if args.output.exists() else []
+    loaded = LoadedModel(args.model, "cpu")
+    rehearsal = [whole_song(rows) for rows in made_songs(loaded, N_REHEARSED, FIRST_SEED)]
     before: dict[tuple[str, str, int], float] = {}
     done = {(row["artist"], row["songs"], row["way"]) for row in results}
     ways = [PROMPTED, *([SHEETS] if levels else []), *args.ways]
@@ -287,7 +295,8 @@ def run(args: argparse.Namespace) -> int:
             row["judged"] = {"0": nats(base, judged),
                              way: nats(base, judged, sheet=usual_sheet(own, vocabulary, levels))}
         else:
-            for step, model in adapted(base, WAYS[way], own, elsewhere, vocabulary, levels):
+            mixed_in = rehearsal if WAYS[way].rehearses else elsewhere
+            for step, model in adapted(base, WAYS[way], own, mixed_in, vocabulary, levels):
                 for name, those in which.items():
                     key = (artist.name, name, n_songs if name == "own" else 0)
                     if step == 0 and key not in before:  # the same in all ways

@@ -119,9 +119,16 @@ def distance(songs: Sequence[np.ndarray],
              spread: np.ndarray,
              vocabulary: Vocabulary) -> float:
     """How far the means of the measures lie apart, in `spread`; the mean of the measures."""
-    _, made = measure_table(songs, vocabulary)
-    _, theirs = measure_table(cut_alike(real, songs), vocabulary)
-    return float(np.nanmean(np.abs(np.nanmean(made, axis=0) - np.nanmean(theirs, axis=0)) / spread))
+    away = np.abs(means(songs, vocabulary) - means(cut_alike(real, songs), vocabulary)) / spread
+    return float(np.nanmean(away))
+
+
+def means(songs: Sequence[np.ndarray], vocabulary: Vocabulary) -> np.ndarray:
+    """(measures,) of songs; nan where none of them has anything to measure."""
+    _, values = measure_table(songs, vocabulary)
+    known = np.isfinite(values)
+    number = np.where(known.any(axis=0), known.sum(axis=0), np.nan)
+    return np.where(known, values, 0).sum(axis=0) / number
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -175,7 +175,7 @@ class Batches(torch.utils.data.Dataset[Tensor]):
         n_notes = length * (REACH if self.anticipation else 1)
         ends = [False] * len(firsts)
         if settings.song_starts or settings.song_ends or settings.bar_lines:
-            firsts, ends = self._placed(firsts, random)
+            firsts, ends = self._placed(firsts, end, random)
         n_more = SPARE if self.part_dropping else 1
         rows = windows_from(self.columns, firsts, n_notes * n_more, end)  # (B, L, C)
         for row, is_end in zip(rows, ends, strict=True):
@@ -192,8 +192,10 @@ class Batches(torch.utils.data.Dataset[Tensor]):
             rows[..., FIRST_CONTROL:] = self.controls.forgotten(controls, random)
         return rows
 
-    def _placed(self, firsts: Tensor, random: np.random.Generator) -> tuple[Tensor, list[bool]]:
+    def _placed(self, firsts: Tensor, end: int, random: np.random.Generator) -> tuple[Tensor, list[bool]]:
         """Where rows begin instead of with the notes `firsts` (B,), and which of them are ends of songs.
+
+        `end` is the first note that is in no row.
 
         A share of the rows begin where a song begins, a share are the last bars of a song, and the
         others begin at a bar line. An end of a song has a note before its first one, of which
@@ -203,17 +205,17 @@ class Batches(torch.utils.data.Dataset[Tensor]):
         places = firsts.numpy().copy()
         ends = [False] * len(places)
         for b, kind in enumerate(random.random(len(places))):
-            song = random.integers(len(self.song_starts) - 1)
+            song = random.integers(np.searchsorted(self.song_starts[:-1], end))  # of those that are in rows
             if kind < settings.song_starts:
                 places[b] = self.song_starts[song]
             elif kind < settings.song_starts + settings.song_ends:
-                places[b], ends[b] = self._end_of(int(song), random)
+                places[b], ends[b] = self._end_of(int(song), end, random)
             elif settings.bar_lines:
                 bar = np.searchsorted(self.bar_starts, places[b], side="right") - 1
                 places[b] = self.bar_starts[max(bar, 0)]
         return torch.from_numpy(places), ends
 
-    def _end_of(self, song: int, random: np.random.Generator) -> tuple[int, bool]:
+    def _end_of(self, song: int, end_of_rows: int, random: np.random.Generator) -> tuple[int, bool]:
         """The note before the last bars of a song, and True; or the song's BOS, and False.
 
         Their number is drawn from SHORTEST_END to LONGEST_END, each octave as often. False: the song
@@ -223,7 +225,7 @@ class Batches(torch.utils.data.Dataset[Tensor]):
         bars = self.notes[first:end, BAR].numpy()  # BOS, notes, EOS
         octaves = random.uniform(0, np.log2(LONGEST_END / SHORTEST_END))
         n_bars = int(SHORTEST_END * 2 ** octaves)
-        is_cut = bars[-1] != EOS  # by the end of the last full row
+        is_cut = bars[-1] != EOS or end > end_of_rows  # by the end of the last full row
         if is_cut or bars[-2] - n_bars < bars[1]:
             return first, False
         first_bar = bars[-2] - n_bars + 1

@@ -16,7 +16,7 @@ from backline.layers.config import ModelConfig
 from backline.music.controls import CHORD_COLUMNS, fields, song_controls
 from backline.music.sheet import Levels, key_column, sheet_of
 from backline.music.sheet_table import SheetTable, sheet_table
-from backline.music.vocab import BAR, BOS, EOS, FIELDS, FIRST_CONTROL, FIRST_ID, GIVEN
+from backline.music.vocab import BAR, BOS, EOS, FIELDS, FIRST_CONTROL, FIRST_ID, GIVEN, PAD
 from backline.preparation.dataset import load_dataset, split_by_song
 from backline.training.batches import Batches, bar_starts
 from backline.training.config import CONTROLS, TrainingSettings
@@ -72,6 +72,19 @@ def rebased(song: np.ndarray, n_bars: int) -> np.ndarray:
     if song[-1, BAR] - n_bars >= song[0, BAR]:
         last[:, BAR] -= last[0, BAR] - FIRST_ID
     return whole(last)
+
+
+def test_short_songs_behind_the_last_whole_row_are_in_no_row(tmp_path):
+    loops = [random_song(seed, 20, n_bars=12) for seed in range(12)]
+    short = load_dataset(make_dataset(tmp_path / "loops.pt", loops, T))
+    controls = ControlTables.of(short, 2, tmp_path, Processes("cpu"))
+    rows = first_rows(batches(short, controls, song_ends=0.6, song_starts=0.4, random_crops=True), 40)
+    assert (rows[:, 0, BAR] != PAD).all()
+    before_end = (rows[..., BAR] == EOS).int().cumsum(1) == 0
+    notes = before_end & (rows[..., BAR] >= FIRST_ID)
+    padding = before_end & (rows[..., BAR] == PAD)
+    assert not (notes & (padding.int().cumsum(1) > 0)).any()
+    assert (rows[..., BAR] >= 0).all()
 
 
 def test_other_rows_begin_at_a_bar_line(dataset):
