@@ -5,9 +5,10 @@ Output   a .safetensors: the model that knows your songs; generate.py, studio.py
 Example  python adapt.py my_songs -o mine.safetensors
          python generate.py -mp mine.safetensors -o mine -n 3
 
-The model learns all songs but one first, to see whether that helps with the one kept back and how many steps do, and
-then all of them. One song alone is learned in few steps, as nothing tells when to stop. What you do not ask for when
-it plays, such as how dense a part is, then comes from one of your songs.
+The model learns songs of its own beside yours, so that it forgets less. It learns all of yours but one first, to see
+whether that helps with the one kept back and how many steps do, and then all. One song alone is learned in few steps,
+as nothing tells when to stop. What you do not ask for when it plays, such as how dense a part is, then comes from one
+of your songs.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ from backline.common.hub import fetched
 from backline.common.paths import BUNDLED_MODEL, CONFIGS
 from backline.common.settings import config_from_file
 from backline.folders.inputs import Listing
+from backline.generation.freely import FIRST_SEED, made_songs
+from backline.generation.session import LoadedModel
 from backline.music import choices as song_choices
 from backline.music.choices import CUT, DROP, Choices, choices_of
 from backline.music.midi_chunks import MIDI_SUFFIXES
@@ -45,6 +48,7 @@ SETTINGS = CONFIGS / "training_finetune.json"
 CHOICES = Choices(ranges=DROP, long_songs=CUT, meters=CUT)
 LEAST_NOTES = 64  # of all songs
 MANY_SONGS = 20
+N_REHEARSED = 32  # songs of the model's own, which it learns beside yours
 SAME = 0.01  # share of a loss by which it may change and yet be the same
 FACT = "adapted"  # name in the facts of a model's file
 
@@ -243,7 +247,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"notice: these are many songs for {settings.max_train_steps} steps; train_pool.py goes through all of "
               "them, again and again (README)", file=sys.stderr)
     table = sheet_table(known, vocabulary, model_path)
-    teacher = Teacher(base, vocabulary, settings, table.levels if table else None)
+    own = made_songs(LoadedModel(model_path, args.device), N_REHEARSED, FIRST_SEED)
+    rehearsal = list(tqdm(own, total=N_REHEARSED, desc="rehearsing", unit="song", disable=None))
+    teacher = Teacher(base, vocabulary, settings, table.levels if table else None, rehearsal)
     trial = try_out(teacher, songs)
     n_steps = trial.n_steps if trial else step_counts(settings)[0]
     pieces = all_pieces(songs)

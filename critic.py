@@ -12,10 +12,9 @@ model's training are left out. (Details: backline/evaluation/critic.py.)
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,18 +22,11 @@ from tqdm import tqdm
 
 from backline.common.errors import Parser, UserError, reports_user_errors
 from backline.common.files import check_file, check_writable
-from backline.common.paths import CONFIGS
-from backline.common.settings import config_from_file
 from backline.engine.model_file import held_out_names, write_fact
 from backline.evaluation.critic import FACT
-from backline.generation.config import GenConfig
-from backline.generation.prompt import read_prompt
-from backline.generation.reading import Asked
-from backline.generation.session import BATCH, LoadedModel, open_session
-from backline.generation.wish import Wish
+from backline.generation.freely import FIRST_SEED, FREELY, made_songs
+from backline.generation.session import LoadedModel
 
-FREELY = CONFIGS / "genconfig_free.json"  # as a model plays by itself
-FIRST_SEED = 500_000  # far from the seeds by which songs are judged
 LEAST_SONGS = 20  # of each kind
 
 
@@ -59,25 +51,6 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--force", action="store_true", help="replace a critic that the model already has")
     parser.add_argument("-d", "--device", default="auto", help="cpu, cuda or auto (default: %(default)s)")
     return parser
-
-
-def free_config() -> GenConfig:
-    """How a model plays by itself, without an ending."""
-    config = config_from_file(GenConfig, FREELY)
-    controls = dataclasses.replace(config.controls, ending="no")
-    return dataclasses.replace(config, controls=controls)
-
-
-def made_songs(loaded: LoadedModel, n: int, seed: int) -> Iterator[np.ndarray]:
-    """(N, F) rows of songs from scratch, the i-th of seed + i, as the model plays by itself."""
-    config = free_config()
-    nothing = read_prompt(None, Path(), Asked(), loaded.tokenizer)
-    session = open_session(loaded, Wish(), config, nothing)
-    for first in range(seed, seed + n, BATCH):
-        seeds = range(first, min(first + BATCH, seed + n))
-        for song in loaded.make(session.task, config, seeds):
-            if len(song.notes):
-                yield song.notes
 
 
 def real_songs(path: Path, loaded: LoadedModel, n: int) -> list[np.ndarray]:

@@ -46,6 +46,7 @@ from backline.common.errors import Parser, UserError, reports_user_errors
 from backline.common.files import check_file, check_new, write_bytes
 from backline.common.paths import CONFIGS
 from backline.common.settings import config_from_file
+from backline.generation.freely import FIRST_SEED, made_songs
 from backline.generation.session import LoadedModel
 from backline.music.chords import UNKNOWN
 from backline.music.controls import fields
@@ -57,7 +58,6 @@ from backline.training.adapting import Lessons, few_songs_batches, fitted, own_s
 from backline.training.checkpoints import load_model
 from backline.training.config import TrainingSettings
 from backline.training.losses import cut_windows, window_losses
-from critic import FIRST_SEED, made_songs
 from model import PooledTransformer
 
 MOST_JUDGED = 8  # other songs of an artist

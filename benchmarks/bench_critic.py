@@ -25,10 +25,10 @@ from backline.evaluation.copy_index import CopyIndex, read_index
 from backline.evaluation.critic import Critic
 from backline.evaluation.song_sets import SongSet, held_out
 from backline.evaluation.statistics import cut_alike
+from backline.generation.freely import free_config
 from backline.generation.session import SEED_STEP, LoadedModel
 from backline.music.vocab import Vocabulary
 from benchmarks.bench_sampling import make_songs
-from critic import free_config
 from evaluate import compare, measure_table
 
 HEADER = """| draws | songs | measures inside | AUC | copies, percentile 50 / 90 / 99 | distance |

@@ -4,7 +4,8 @@ Example  python -m benchmarks.bench_style make dataset.pt lakh_songs.jsonl runs/
          python -m benchmarks.bench_style table dataset.pt lakh_songs.jsonl style
 
 `make` adapts the model to six songs of each artist, as adapt.py does, and lets it write songs from scratch. So do the
-model as it is ("base"), and the model as it is with the sheets of the six songs ("sheets"). `table` tells how far
+model as it is ("base"), the model as it is with the sheets of the six songs ("sheets"), and one adapted at ten times
+the learning rate without songs of its own ("strongly adapted"). `table` tells how far
 these songs are from the artist's other songs, which no model has learned: in each measure of
 backline/evaluation/measures.py the distance of the means, in standard deviations of real songs; the mean of the
 measures. Real songs are cut to the lengths of the ones they are compared with.
@@ -16,6 +17,7 @@ the models that have learned the seven others. `make` picks up where it was kill
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import sys
 from collections.abc import Iterator, Sequence
@@ -29,6 +31,8 @@ from backline.common.files import write_bytes
 from backline.common.paths import CONFIGS
 from backline.common.settings import config_from_file
 from backline.evaluation.statistics import cut_alike
+from backline.generation.freely import FIRST_SEED as REHEARSED_SEED
+from backline.generation.freely import made_songs
 from backline.generation.session import LoadedModel
 from backline.music.sheet_table import sheet_table
 from backline.music.vocab import Vocabulary
@@ -36,15 +40,15 @@ from backline.preparation.dataset import load_dataset, song_notes
 from backline.training.adapting import Teacher
 from backline.training.checkpoints import load_model, release_facts, save_release
 from backline.training.config import TrainingSettings
-from benchmarks.bench_adapt import N_SONGS, artists_of, without
-from critic import made_songs
+from benchmarks.bench_adapt import N_REHEARSED, N_SONGS, artists_of, without
 from evaluate import measure_table
 from model import PooledTransformer
 
 N_LEARNED = max(N_SONGS)
 N_ELSEWHERE = 300  # songs whose spread is the unit
 FIRST_SEED = 7000
-BASE, SHEETS, ADAPTED = "base", "sheets", "adapted"
+BASE, SHEETS, ADAPTED, STRONGLY = "base", "sheets", "adapted", "strongly"
+STRONGER = 10  # times the learning rate
 
 
 def songs_path(folder: Path, kind: str, artist: str = "") -> Path:
@@ -57,19 +61,24 @@ def make(args: argparse.Namespace) -> int:
     dataset = load_dataset(args.dataset, vocabulary)
     table = sheet_table(known, vocabulary, args.model)
     settings = config_from_file(TrainingSettings, CONFIGS / "training_finetune.json")
-    teacher = Teacher(base, vocabulary, settings, table.levels if table else None)
+    levels = table.levels if table else None
+    rehearsal = list(made_songs(LoadedModel(args.model, "cpu"), N_REHEARSED, REHEARSED_SEED))
+    strong = dataclasses.replace(settings, lr=STRONGER * settings.lr)
+    teachers = {ADAPTED: Teacher(base, vocabulary, settings, levels, rehearsal),
+                STRONGLY: Teacher(base, vocabulary, strong, levels)}
     facts = release_facts(known)
 
     def models() -> Iterator[tuple[Path, PooledTransformer, dict]]:
         yield songs_path(args.folder, BASE), base, facts
         for artist in artists_of(dataset, args.songs_list, args.artists):
             own = [song_notes(dataset, song) for song in artist.songs[:N_LEARNED]]
-            sheets = facts | teacher.sheets(own)
+            sheets = facts | teachers[ADAPTED].sheets(own)
             yield songs_path(args.folder, SHEETS, artist.name), base, sheets
-            path = songs_path(args.folder, ADAPTED, artist.name)
-            if not path.exists():
-                learned, = teacher.learn(own, [settings.max_train_steps], artist.name)
-                yield path, learned, sheets
+            for kind, teacher in teachers.items():
+                path = songs_path(args.folder, kind, artist.name)
+                if not path.exists():
+                    learned, = teacher.learn(own, [settings.max_train_steps], artist.name)
+                    yield path, learned, sheets
 
     for path, model, sheets in models():
         if path.exists():
@@ -93,17 +102,20 @@ def table(args: argparse.Namespace) -> int:
     everybody = cut_alike([song_notes(dataset, song) for song in elsewhere], base)
     spread = np.nanstd(measure_table(everybody, vocabulary)[1], axis=0)
     spread[spread == 0] = np.nan  # what never differs says nothing
-    print("| artist | base | its sheets | adapted | adapted to others |")
-    print("|---|---:|---:|---:|---:|")
+    print("| artist | base | sheets | adapted | adapted to others | strongly adapted | strongly, to others |")
+    print("|---|" + "---:|" * 6)
     rows = []
     for artist in artists:
         real = [song_notes(dataset, song) for song in artist.songs[N_LEARNED:]]
-        made = [base, read(songs_path(args.folder, SHEETS, artist.name)),
-                read(songs_path(args.folder, ADAPTED, artist.name))]
-        away = [distance(songs, real, spread, vocabulary) for songs in made]
-        others = [distance(read(songs_path(args.folder, ADAPTED, other.name)), real, spread, vocabulary)
-                  for other in artists if other != artist]
-        rows.append([*away, float(np.mean(others))])
+
+        def away(kind: str, name: str = "", real: list[np.ndarray] = real) -> float:
+            return distance(read(songs_path(args.folder, kind, name)), real, spread, vocabulary)
+
+        row = [away(BASE), away(SHEETS, artist.name)]
+        for kind in (ADAPTED, STRONGLY):
+            others = [away(kind, other.name) for other in artists if other != artist]
+            row += [away(kind, artist.name), float(np.mean(others))]
+        rows.append(row)
         print(f"| {artist.name} | " + " | ".join(f"{value:.3f}" for value in rows[-1]) + " |")
     print("| mean | " + " | ".join(f"{value:.3f}" for value in np.mean(rows, axis=0)) + " |")
     return 0

@@ -119,12 +119,19 @@ class Teacher:
     """Teaches a model songs, from where it began each time."""
 
     def __init__(self, base: PooledTransformer, vocabulary: Vocabulary, settings: TrainingSettings,
-                 levels: Levels | None) -> None:
-        """`levels` of density, of a model that can be told what to play."""
+                 levels: Levels | None, rehearsal: Sequence[np.ndarray] = ()) -> None:
+        """What does not change from song to song.
+
+        Args:
+            levels: of density, of a model that can be told what to play.
+            rehearsal: (N, F) note ids of songs that the model wrote by itself. Half of the rows are of them, so that
+                it forgets less of what it knows ("pseudo-rehearsal", Robins 1995).
+        """
         self.base = base
         self.vocabulary = vocabulary
         self.settings = fitted(settings, base.config)
         self.levels = levels
+        self.rehearsal = [whole_song(notes) for notes in rehearsal]
 
     def learn(self, songs: Sequence[np.ndarray], steps: Sequence[int], about: str) -> Iterator[PooledTransformer]:
         """The model after each of some numbers of steps, in rising order.
@@ -135,12 +142,25 @@ class Teacher:
         """
         torch.manual_seed(self.settings.seed)  # of dropout
         whole = [whole_song(notes) for notes in songs]
-        batches = few_songs_batches(whole, self.vocabulary, self.base.config, self.settings, self.levels)
-        lessons = Lessons(self.base, batches.from_step(0), self.settings)
+        lessons = Lessons(self.base, self._rows(whole), self.settings)
         for number in tqdm(range(1, steps[-1] + 1), desc=about, unit="step", disable=None):
             lessons.take()
             if number in steps:
                 yield lessons.learned()
+
+    def _rows(self, songs: Sequence[Tensor]) -> Iterator[Tensor]:
+        """(B, T, C) of each step."""
+        n_rows = self.settings.batch_size
+        n_rehearsed = n_rows // 2 if self.rehearsal else 0
+        new = self._batches(songs, n_rows - n_rehearsed)
+        if not n_rehearsed:
+            return new
+        known = self._batches(self.rehearsal, n_rehearsed)
+        return map(torch.cat, zip(new, known, strict=True))
+
+    def _batches(self, songs: Sequence[Tensor], n_rows: int) -> Iterator[Tensor]:
+        settings = dataclasses.replace(self.settings, batch_size=n_rows)
+        return few_songs_batches(songs, self.vocabulary, self.base.config, settings, self.levels).from_step(0)
 
     def nats(self, model: PooledTransformer, songs: Sequence[np.ndarray]) -> float:
         """Nats per note of songs (N, F) to a model."""

@@ -10,7 +10,7 @@ import pytest
 from random_songs import VOCABULARY, make_dataset, random_song
 
 from benchmarks import bench_style
-from benchmarks.bench_style import ADAPTED, BASE, SHEETS, distance, songs_path
+from benchmarks.bench_style import ADAPTED, BASE, SHEETS, STRONGLY, distance, songs_path
 
 N_SONGS = 10  # of each of two artists, and of others
 
@@ -51,6 +51,7 @@ def test_the_table_finds_songs_like_an_artists_nearer(files, tmp_path, capsys):
     for artist, n_bars in (("One", 8), ("Two", 40)):
         write(SHEETS, artist, 400, 20)
         write(ADAPTED, artist, 500, n_bars)
+        write(STRONGLY, artist, 600, n_bars)
     assert bench_style.main(["table", *files, str(folder), "--artists", "2"]) == 0
     printed = capsys.readouterr().out
     for artist in ("One", "Two"):
