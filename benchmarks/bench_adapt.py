@@ -1,13 +1,14 @@
 """A model from a few songs: which way of learning one, three or six songs of an artist helps with their other songs?
 
 Example  python -m benchmarks.bench_adapt split dataset.pt lakh_songs.jsonl base.pt
-         python train_pool.py --dataset_path base.pt --model_config configs/model_bundled.json --training_args base.json
+         python train_pool.py --dataset_path base.pt --model_config configs/model_bundled.json
+                              --training_args benchmarks/adapt_base.json
          python -m benchmarks.bench_adapt run dataset.pt lakh_songs.jsonl runs/base/last.pth -o adapt.json
          python -m benchmarks.bench_adapt table adapt.json
 
 `split` writes the dataset without the songs of the artists with the most songs, and without their near-duplicates; a
 model trained on that has heard none of them. `run` adapts it to some songs of each artist, in each way, and judges it
-after some numbers of steps: nats per note of the artist's other songs (at most ten, in windows of 1,024 notes), of the
+after some numbers of steps: nats per note of the artist's other songs (eight at most, 2,048 notes of each, in windows of 1,024), of the
 songs learned, and of a sample of everybody else's. Ways:
 
   prompted   nothing is trained: the model reads half a window of the songs first
@@ -20,8 +21,8 @@ songs learned, and of a sample of everybody else's. Ways:
   biases     biases and norms alone (BitFit, Ben Zaken et al. 2022)
   lora       a low-rank change of every linear layer (LoRA, Hu et al. 2022), which is added to the weights in the end
 
-All but the first two learn as adapt.py does, from rows of 512 notes with transposition. `run` picks up where it was
-killed.
+"muon, rehearsed" does both, as adapt.py does. All but the first two learn from rows of 512 notes with transposition.
+`run` picks up where it was killed.
 """
 
 from __future__ import annotations
@@ -90,6 +91,7 @@ WAYS = {
     "pulled": Way(1e-4, pull=PULL),
     "mixed": Way(3e-5, share_mixed=0.5),
     "rehearsed": Way(3e-5, share_mixed=0.5, rehearses=True),
+    "muon, rehearsed": Way(5e-5, muon_rate=5e-4, share_mixed=0.5, rehearses=True),
     "biases": Way(1e-3, chosen=lambda name, weight: weight.ndim == 1),
     "lora": Way(3e-4, low_rank=True),
 }
@@ -195,7 +197,7 @@ def adapted(base: PooledTransformer,
     for name, weight in model.named_parameters():
         weight.requires_grad_(weight.requires_grad and way.chosen(name, weight))
     settings = config_from_file(TrainingSettings, CONFIGS / "training_finetune.json")
-    settings = dataclasses.replace(fitted(settings, base.config), lr=way.rate)
+    settings = dataclasses.replace(fitted(settings, base.config), optimizer="adamw", lr=way.rate)
     if way.muon_rate:
         settings = dataclasses.replace(settings, optimizer="muon", muon_lr=way.muon_rate)
     n_mixed = int(BATCH * way.share_mixed)
@@ -308,22 +310,22 @@ def run(args: argparse.Namespace) -> int:
 
 
 def table(args: argparse.Namespace) -> int:
-    """Changes of the loss on the artists' other songs, in percent: mean over artists, and the worst."""
-    results = json.loads(args.output.read_text())
-    print("| way | songs | " + " | ".join(f"{step} steps" for step in STEPS[1:]) + " | worst | own | elsewhere |")
-    print("|---|" + "---:|" * (len(STEPS) + 3))
+    """Changes of losses from before to after learning, in percent: means over artists, and the worst artist."""
+    results = [row for path in args.outputs for row in json.loads(path.read_text())]
+    trained = [str(step) for step in STEPS[1:]]
+    print(f"| way | songs | artists | {' | '.join(f'{step} steps' for step in trained)} | worst artist | own songs | "
+          "everybody else's |")
+    print("|---|" + "---:|" * (len(trained) + 5))
     for way, n_songs in sorted({(row["way"], row["songs"]) for row in results}):
         rows = [row for row in results if (row["way"], row["songs"]) == (way, n_songs)]
-        steps = [step for step in rows[0]["judged"] if step != "0"]
+        steps = trained if way in WAYS else [way]
         changes = np.array([[change(row["judged"], step) for step in steps] for row in rows])
-        cells = [f"{mean:+.1f}" for mean in changes.mean(0)]
-        best = int(changes.mean(0).argmin())
-        rest = ["", ""]
-        if way in WAYS:
-            rest = [f"{np.mean([change(row[name], steps[best]) for row in rows]):+.1f}"
-                    for name in ("own", "elsewhere")]
-        cells += [""] * (len(STEPS) - 1 - len(cells))
-        print(f"| {way} | {n_songs} | {' | '.join(cells)} | {changes[:, best].max():+.1f} | {' | '.join(rest)} |")
+        cells = [f"{mean:+.2f}" for mean in changes.mean(0)] + [""] * (len(trained) - len(steps))
+        cells.append(f"{changes[:, -1].max():+.2f}")
+        for name in ("own", "elsewhere"):
+            beside = [change(row[name], steps[-1]) for row in rows if name in row]
+            cells.append(f"{np.mean(beside):+.1f}" if beside else "")
+        print(f"| {way} | {n_songs} | {len(rows)} | {' | '.join(cells)} |")
     return 0
 
 
@@ -345,7 +347,7 @@ def build_parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name)
         command.set_defaults(function=function)
         if name == "table":
-            command.add_argument("output", type=Path, help="results .json of `run`")
+            command.add_argument("outputs", type=Path, nargs="+", help="results .json of `run`")
             continue
         command.add_argument("dataset", type=Path, help="dataset .pt with all songs")
         command.add_argument("songs_list", type=Path, help=".jsonl with each song's md5 and artist")

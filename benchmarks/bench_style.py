@@ -5,7 +5,7 @@ Example  python -m benchmarks.bench_style make dataset.pt lakh_songs.jsonl runs/
 
 `make` adapts the model to six songs of each artist, as adapt.py does, and lets it write songs from scratch. So do the
 model as it is ("base"), the model as it is with the sheets of the six songs ("sheets"), and one adapted at ten times
-the learning rate without songs of its own ("strongly adapted"). `table` tells how far
+the learning rates without songs of its own ("strongly adapted"). `table` tells how far
 these songs are from the artist's other songs, which no model has learned: in each measure of
 backline/evaluation/measures.py the distance of the means, in standard deviations of real songs; the mean of the
 measures. Real songs are cut to the lengths of the ones they are compared with.
@@ -48,7 +48,7 @@ N_LEARNED = max(N_SONGS)
 N_ELSEWHERE = 300  # songs whose spread is the unit
 FIRST_SEED = 7000
 BASE, SHEETS, ADAPTED, STRONGLY = "base", "sheets", "adapted", "strongly"
-STRONGER = 10  # times the learning rate
+STRONGER = 10  # times the learning rates
 
 
 def songs_path(folder: Path, kind: str, artist: str = "") -> Path:
@@ -63,7 +63,7 @@ def make(args: argparse.Namespace) -> int:
     settings = config_from_file(TrainingSettings, CONFIGS / "training_finetune.json")
     levels = table.levels if table else None
     rehearsal = list(made_songs(LoadedModel(args.model, "cpu"), N_REHEARSED, REHEARSED_SEED))
-    strong = dataclasses.replace(settings, lr=STRONGER * settings.lr)
+    strong = dataclasses.replace(settings, lr=STRONGER * settings.lr, muon_lr=STRONGER * settings.muon_lr)
     teachers = {ADAPTED: Teacher(base, vocabulary, settings, levels, rehearsal),
                 STRONGLY: Teacher(base, vocabulary, strong, levels)}
     facts = release_facts(known)

@@ -10,11 +10,13 @@ import torch
 from random_songs import VOCABULARY, make_dataset, random_song, whole
 from tiny_models import small_model
 
+from backline.music.chords import FIRST_VALUE, UNKNOWN
+from backline.music.sheet import key_column, measure_levels
 from backline.preparation.dataset import load_dataset
 from backline.training.checkpoints import save_checkpoint
 from backline.training.losses import window_losses
 from benchmarks import bench_adapt
-from benchmarks.bench_adapt import WAYS, adapted, artists_of, nats, plain, replaced
+from benchmarks.bench_adapt import WAYS, adapted, artists_of, nats, plain, replaced, usual_sheet
 
 ARTISTS = {0: "One", 1: "One", 2: "Two", 3: "One", 5: "Two", 6: "One"}
 
@@ -77,6 +79,18 @@ def test_prompted_windows_judge_every_note_but_each_windows_first():
         after = window_losses(model, model.config, torch.cat([*songs(2), song])[None])[0, 1 - len(song):].sum(-1)
     assert nats(model, [song]) == pytest.approx(float(alone.mean()), rel=1e-3)
     assert nats(model, [song], songs(2)) == pytest.approx(float(after.mean()), rel=1e-3)
+
+
+def test_the_usual_sheet_says_what_most_songs_play_and_no_key():
+    levels = measure_levels([random_song(seed, 200, 20) for seed in range(9)], VOCABULARY)
+    one, two = songs(1, 2)
+    first, _, other = (usual_sheet(those, VOCABULARY, levels) for those in ([one], [two], [one, one, two]))
+    assert torch.equal(other, first)
+    key = key_column(VOCABULARY)
+    assert (first[:key] >= FIRST_VALUE).any()
+    assert (first[key:] == UNKNOWN).all()
+    model = small_model(torch.float32, controls=True, heads="gru", positions="metre", late_layers=1)
+    assert nats(model, [one], sheet=first) != nats(model, [one])
 
 
 def test_a_run_goes_on_where_it_was_killed_and_makes_a_table(files, tmp_path, monkeypatch, capsys):
