@@ -18,7 +18,7 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -43,6 +43,7 @@ from tokenizer import tokenize
 
 if TYPE_CHECKING:
     from backline.training.adapting import Teacher
+    from model import PooledTransformer
 
 SETTINGS = CONFIGS / "training_finetune.json"
 CHOICES = Choices(ranges=DROP, long_songs=CUT, meters=CUT)
@@ -77,6 +78,24 @@ class Trial(NamedTuple):
     def n_steps(self) -> int:
         """The number of steps, one at least, after which the loss is lowest."""
         return min(sorted(self.losses)[1:], key=self.losses.__getitem__)
+
+
+class Learned(NamedTuple):
+    """What a model has learned; losses in nats per note of all its songs."""
+
+    n_songs: int
+    n_steps: int
+    before: float
+    after: float
+    trial: Trial | None
+
+    def to_facts(self) -> dict[str, Any]:
+        """For the model's file."""
+        facts = {"songs": self.n_songs, "steps": self.n_steps, "before": self.before, "after": self.after}
+        if self.trial:
+            losses = self.trial.losses
+            facts["kept_back"] = {"before": losses[0], "after": losses[self.n_steps]}
+        return facts
 
 
 # ---------------------------------------------------------------- the songs
@@ -130,7 +149,7 @@ def all_pieces(songs: Sequence[OwnSong]) -> list[np.ndarray]:
     return [piece for song in songs for piece in song.pieces]
 
 
-# ---------------------------------------------------------------- how many steps
+# ---------------------------------------------------------------- learning
 
 
 def step_counts(settings: TrainingSettings) -> list[int]:
@@ -153,6 +172,17 @@ def try_out(teacher: Teacher, songs: Sequence[OwnSong]) -> Trial | None:
     return Trial(kept.path, len(others), losses)
 
 
+def learn_all(teacher: Teacher, songs: Sequence[OwnSong]) -> tuple[PooledTransformer, Learned]:
+    """The model that has learned all songs, as many steps as helped with one kept back, or the fewest."""
+    trial = try_out(teacher, songs)
+    n_steps = trial.n_steps if trial else step_counts(teacher.settings)[0]
+    pieces = all_pieces(songs)
+    model, = teacher.learn(pieces, [n_steps], "learning")
+    before = teacher.nats(teacher.base, pieces)
+    after = teacher.nats(model, pieces)
+    return model, Learned(len(songs), n_steps, before, after, trial)
+
+
 # ---------------------------------------------------------------- what it came to
 
 
@@ -165,11 +195,12 @@ def what_was_read(songs: Sequence[OwnSong]) -> str:
     return "\n".join(lines)
 
 
-def what_it_learned(before: float, after: float, n_songs: int, n_steps: int, trial: Trial | None) -> str:
+def what_it_learned(learned: Learned) -> str:
     """The losses before and after, and what they mean."""
-    yours = "your song" if n_songs == 1 else f"your {n_songs} songs"
+    yours = "your song" if learned.n_songs == 1 else f"your {learned.n_songs} songs"
     lines = ["nats per note (the fewer, the better the model knows what comes next):",
-             f"  {yours}: {compared(before, after)} in {counted(n_steps, 'step')}"]
+             f"  {yours}: {compared(learned.before, learned.after)} in {counted(learned.n_steps, 'step')}"]
+    trial = learned.trial
     if trial is None:
         lines.append("It knows what you gave it better now. Whether that helps with another song of yours, no song was "
                      "left to tell.")
@@ -250,19 +281,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     own = made_songs(LoadedModel(model_path, args.device), N_REHEARSED, FIRST_SEED)
     rehearsal = list(tqdm(own, total=N_REHEARSED, desc="rehearsing", unit="song", disable=None))
     teacher = Teacher(base, vocabulary, settings, table.levels if table else None, rehearsal)
-    trial = try_out(teacher, songs)
-    n_steps = trial.n_steps if trial else step_counts(settings)[0]
-    pieces = all_pieces(songs)
-    model, = teacher.learn(pieces, [n_steps], "learning")
-    before = teacher.nats(base, pieces)
-    after = teacher.nats(model, pieces)
-    facts = release_facts(known) | teacher.sheets(pieces)
-    facts[FACT] = {"weights_hash": file_hash(model_path), "songs": len(songs), "steps": n_steps,
-                   "before": before, "after": after}
-    if trial:
-        facts[FACT]["kept_back"] = {"before": trial.losses[0], "after": trial.losses[n_steps]}
+    model, learned = learn_all(teacher, songs)
+    facts = release_facts(known) | teacher.sheets(all_pieces(songs))
+    facts[FACT] = {"weights_hash": file_hash(model_path), **learned.to_facts()}
     save_release(args.output, model, vocabulary, facts)
-    print(what_it_learned(before, after, len(songs), n_steps, trial))
+    print(what_it_learned(learned))
     print(f"{args.output}: hear it with python generate.py -mp {args.output} -n 3")
     return 0
 

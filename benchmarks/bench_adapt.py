@@ -8,8 +8,8 @@ Example  python -m benchmarks.bench_adapt split dataset.pt lakh_songs.jsonl base
 
 `split` writes the dataset without the songs of the artists with the most songs, and without their near-duplicates; a
 model trained on that has heard none of them. `run` adapts it to some songs of each artist, in each way, and judges it
-after some numbers of steps: nats per note of the artist's other songs (eight at most, 2,048 notes of each, in windows of 1,024), of the
-songs learned, and of a sample of everybody else's. Ways:
+after some numbers of steps: nats per note of the artist's other songs (eight at most, 2,048 notes of each, in windows
+of 1,024), of the songs learned, and of a sample of everybody else's. Ways:
 
   prompted   nothing is trained: the model reads half a window of the songs first
   sheets     nothing is trained: the model is told to play as densely, rest and repeat as the songs do

@@ -18,7 +18,7 @@ from tiny_models import tiny_model
 import adapt
 import generate
 import release
-from adapt import OwnSong, Trial, keep_back, what_it_learned
+from adapt import Learned, OwnSong, Trial, keep_back, what_it_learned
 from backline.engine.model_file import read_model_file
 from backline.music.sheet import Levels, measure_levels
 from backline.music.sheet_table import SheetTable, sheet_table
@@ -188,7 +188,7 @@ def test_what_is_kept_back_has_no_near_duplicate_among_what_is_learned():
 ])
 def test_what_it_learned_is_said_in_words(after, words):
     trial = Trial("songs/b.mid", 2, {0: 1.0, 10: 1.2, 20: after, 40: 1.3})
-    text = what_it_learned(1.0, 0.5, 3, trial.n_steps, trial)
+    text = what_it_learned(Learned(3, trial.n_steps, 1.0, 0.5, trial))
     assert words in text
     assert "0.500 after, 50.0 % fewer, in 20 steps" in text
 
