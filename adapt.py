@@ -91,10 +91,10 @@ class Learned(NamedTuple):
 
     def to_facts(self) -> dict[str, Any]:
         """For the model's file."""
-        facts = {"songs": self.n_songs, "steps": self.n_steps, "before": self.before, "after": self.after}
+        facts = self._asdict() | {"trial": None}
         if self.trial:
             losses = self.trial.losses
-            facts["kept_back"] = {"before": losses[0], "after": losses[self.n_steps]}
+            facts["trial"] = {"before": losses[0], "after": losses[self.n_steps]}
         return facts
 
 

@@ -82,7 +82,7 @@ def test_a_model_learns_three_songs_and_says_what_came_of_it(folder, capsys):
     assert new.facts["held_out_songs"] == ["far"]
     assert new.facts["note"] == "CC0"
     facts = new.facts["adapted"]
-    assert (facts["songs"], round(facts["before"], 3), round(facts["after"], 3)) == (3, float(before), float(after))
+    assert (facts["n_songs"], round(facts["before"], 3), round(facts["after"], 3)) == (3, float(before), float(after))
     assert new.config == old.config
     sheets = sheet_table(new.facts, V, Path("adapted.safetensors"))
     expected = own_sheets([whole_song(song(seed)) for seed in range(3)], sheets.levels, V)
@@ -104,7 +104,7 @@ def test_one_song_takes_the_fewest_steps_as_nothing_is_kept_back(folder, capsys)
     printed = capsys.readouterr().out
     assert re.search(r"your song: .* in 2 steps\n", printed)
     assert "no song was left to tell" in printed
-    assert "kept_back" not in read_model_file(folder / "adapted.safetensors").facts["adapted"]
+    assert read_model_file(folder / "adapted.safetensors").facts["adapted"]["trial"] is None
 
 
 def test_copies_and_files_that_cannot_be_read_are_left_out_aloud(folder, capsys):
