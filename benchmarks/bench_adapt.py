@@ -311,7 +311,8 @@ def run(args: argparse.Namespace) -> int:
 
 def table(args: argparse.Namespace) -> int:
     """Changes of losses from before to after learning, in percent: means over artists, and the worst artist."""
-    results = [row for path in args.outputs for row in json.loads(path.read_text())]
+    read = (row for path in args.outputs for row in json.loads(path.read_text()))
+    results = {(row["artist"], row["songs"], row["way"]): row for row in read}.values()
     trained = [str(step) for step in STEPS[1:]]
     print(f"| way | songs | artists | {' | '.join(f'{step} steps' for step in trained)} | worst artist | own songs | "
           "everybody else's |")

@@ -105,14 +105,13 @@ def save_release(path: Path, model: PooledTransformer, vocabulary: Vocabulary,
 
 def release_facts(training: dict[str, Any]) -> dict[str, Any]:
     """What a release says of its training, from what `load_model` returns of a checkpoint or of a release."""
-    if "progress" not in training:
+    if not {"facts", "progress"} & training.keys():
         return {name: fact for name, fact in training.items() if name != CHECK_FACT}
     facts = _without_local(training.get("facts", {}))
     facts["training_args"] = _without_local(training.get("settings", {}))
     facts["versions"] = training.get("versions", {})
-    for name in ("step", "notes_seen", "seconds"):
-        facts[name] = training["progress"][name]
-    return facts
+    progress = training.get("progress", {})
+    return facts | {name: progress[name] for name in ("step", "notes_seen", "seconds") if name in progress}
 
 
 def _without_local(data: dict[str, Any]) -> dict[str, Any]:
