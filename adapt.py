@@ -6,9 +6,9 @@ Example  python adapt.py my_songs -o mine.safetensors
          python generate.py -mp mine.safetensors -o mine -n 3
 
 The model learns songs of its own beside yours, so that it forgets less. It learns all of yours but one first, to see
-whether that helps with the one kept back and how many steps do, and then all. One song alone is learned in few steps,
-as nothing tells when to stop. What you do not ask for when it plays, such as how dense a part is, then comes from one
-of your songs.
+whether that helps with the one kept back, and how many steps do it no harm; then it learns all. One song alone is
+learned in few steps, as nothing tells when to stop. What you do not ask for when it plays, such as how dense a part
+is, then comes from one of your songs.
 """
 
 from __future__ import annotations
@@ -76,8 +76,10 @@ class Trial(NamedTuple):
 
     @property
     def n_steps(self) -> int:
-        """The number of steps, one at least, after which the loss is lowest."""
-        return min(sorted(self.losses)[1:], key=self.losses.__getitem__)
+        """The most steps after which the song kept back is no worse; the fewest where it always is."""
+        fewest, *more = sorted(self.losses)[1:]
+        harmless = [steps for steps in more if self.losses[steps] <= (1 + SAME) * self.losses[0]]
+        return max(harmless, default=fewest)
 
 
 class Learned(NamedTuple):
@@ -173,7 +175,7 @@ def try_out(teacher: Teacher, songs: Sequence[OwnSong]) -> Trial | None:
 
 
 def learn_all(teacher: Teacher, songs: Sequence[OwnSong]) -> tuple[PooledTransformer, Learned]:
-    """The model that has learned all songs, as many steps as helped with one kept back, or the fewest."""
+    """The model that has learned all songs, as many steps as do one kept back no harm, or the fewest."""
     trial = try_out(teacher, songs)
     n_steps = trial.n_steps if trial else step_counts(teacher.settings)[0]
     pieces = all_pieces(songs)
@@ -213,8 +215,8 @@ def what_it_learned(learned: Learned) -> str:
     if change < -SAME:
         lines.append(f"What it learns from your songs helps with one that it has not heard ({name}).")
     elif change <= SAME:
-        lines.append(f"It knows your songs better now, but {name}, which it had not heard, gained nothing from the "
-                     "others: expect your songs, rather than your style.")
+        lines.append(f"It knows your songs better now. {name}, which it had not heard, gained nothing from the others: "
+                     "what it writes will be built like your songs, but it does not know your style.")
     else:
         lines.append(f"It knows your songs better now, and does worse with {name}, which it had not heard: they may be "
                      "too few, or too unlike. The model that you began with may serve you better.")

@@ -181,16 +181,17 @@ def test_what_is_kept_back_has_no_near_duplicate_among_what_is_learned():
     assert keep_back(songs[1:], V) is None
 
 
-@pytest.mark.parametrize(("after", "words"), [
-    (0.9, "helps with one that it has not heard (b.mid)"),
-    (0.995, "gained nothing from the others"),
-    (1.1, "does worse with b.mid"),
+@pytest.mark.parametrize(("losses", "n_steps", "words"), [
+    ({0: 1.0, 10: 0.8, 20: 0.9, 40: 1.3}, 20, "helps with one that it has not heard (b.mid)"),
+    ({0: 1.0, 10: 1.2, 20: 1.2, 40: 0.995}, 40, "gained nothing from the others"),
+    ({0: 1.0, 10: 1.1, 20: 1.2, 40: 1.3}, 10, "does worse with b.mid"),
 ])
-def test_what_it_learned_is_said_in_words(after, words):
-    trial = Trial("songs/b.mid", 2, {0: 1.0, 10: 1.2, 20: after, 40: 1.3})
-    text = what_it_learned(Learned(3, trial.n_steps, 1.0, 0.5, trial))
+def test_it_takes_the_most_steps_that_do_no_harm_and_says_what_they_brought(losses, n_steps, words):
+    trial = Trial("songs/b.mid", 2, losses)
+    assert trial.n_steps == n_steps
+    text = what_it_learned(Learned(3, n_steps, 1.0, 0.5, trial))
     assert words in text
-    assert "0.500 after, 50.0 % fewer, in 20 steps" in text
+    assert f"0.500 after, 50.0 % fewer, in {n_steps} steps" in text
 
 
 def test_the_first_sheets_are_those_of_each_songs_beginning():
