@@ -47,11 +47,11 @@ def split_songs(dataset: Dataset,
     """(N, F) rows of four bars of songs, and (M, F) of the `n_bars` after them, each counted from bar 0."""
     found = []
     for song in songs:
-        rows = song_notes(dataset, song)
+        rows = song_notes(dataset, song)  # perhaps none of the last song, which is cut off with the last full block
         bar = rows[:, BAR] - FIRST_ID
         parts = vocabulary.part_of_id[rows[:, PITCH_INSTRUMENT]]
         begins = [first
-                  for first in range(int(bar[-1]) - PROMPT - n_bars + 2)
+                  for first in range(int(bar.max(initial=-1)) - PROMPT - n_bars + 2)
                   if len(set(parts[bar == first].tolist())) == len(vocabulary.parts)]
         if begins:
             middle = begins[0] + PROMPT

@@ -36,7 +36,7 @@ from backline.generation.freely import made_songs
 from backline.generation.session import LoadedModel
 from backline.music.sheet_table import sheet_table
 from backline.music.vocab import Vocabulary
-from backline.preparation.dataset import load_dataset, song_notes
+from backline.preparation.dataset import Dataset, load_dataset, song_notes
 from backline.training.adapting import Teacher
 from backline.training.checkpoints import load_model, release_facts, save_release
 from backline.training.config import TrainingSettings
@@ -71,7 +71,7 @@ def make(args: argparse.Namespace) -> int:
     def models() -> Iterator[tuple[Path, PooledTransformer, dict]]:
         yield songs_path(args.folder, BASE), base, facts
         for artist in artists_of(dataset, args.songs_list, args.artists):
-            own = [song_notes(dataset, song) for song in artist.songs[:N_LEARNED]]
+            own = notes_of(dataset, artist.songs[:N_LEARNED])
             sheets = facts | teachers[ADAPTED].sheets(own)
             yield songs_path(args.folder, SHEETS, artist.name), base, sheets
             for kind, teacher in teachers.items():
@@ -97,16 +97,16 @@ def table(args: argparse.Namespace) -> int:
     vocabulary = dataset.vocabulary
     artists = artists_of(dataset, args.songs_list, args.artists)
     random = np.random.default_rng(1)
-    elsewhere = random.permutation(without(dataset, artists))[:N_ELSEWHERE]
+    elsewhere = random.permutation(without(dataset, artists))[:N_ELSEWHERE].tolist()
     base = read(songs_path(args.folder, BASE))
-    everybody = cut_alike([song_notes(dataset, song) for song in elsewhere], base)
+    everybody = cut_alike(notes_of(dataset, elsewhere), base)
     spread = np.nanstd(measure_table(everybody, vocabulary)[1], axis=0)
     spread[spread == 0] = np.nan  # what never differs says nothing
     print("| artist | base | sheets | adapted | adapted to others | strongly adapted | strongly, to others |")
     print("|---|" + "---:|" * 6)
     rows = []
     for artist in artists:
-        real = [song_notes(dataset, song) for song in artist.songs[N_LEARNED:]]
+        real = notes_of(dataset, artist.songs[N_LEARNED:])
 
         def away(kind: str, name: str = "", real: list[np.ndarray] = real) -> float:
             return distance(read(songs_path(args.folder, kind, name)), real, spread, vocabulary)
@@ -119,6 +119,12 @@ def table(args: argparse.Namespace) -> int:
         print(f"| {artist.name} | " + " | ".join(f"{value:.3f}" for value in rows[-1]) + " |")
     print("| mean | " + " | ".join(f"{value:.3f}" for value in np.mean(rows, axis=0)) + " |")
     return 0
+
+
+def notes_of(dataset: Dataset, songs: Sequence[int]) -> list[np.ndarray]:
+    """(N, F) ids of songs, without those that were cut off whole with the dataset's last full block."""
+    found = (song_notes(dataset, song) for song in songs)
+    return [rows for rows in found if len(rows)]
 
 
 def read(path: Path) -> list[np.ndarray]:

@@ -43,6 +43,13 @@ def test_prompts_are_four_bars_and_what_the_song_does_next(tmp_path: Path):
     assert place >= 0 and len(together) > 60
 
 
+def test_a_song_that_was_cut_off_whole_gives_no_prompt(tmp_path: Path):
+    path = make_dataset(tmp_path / "dataset.pt", [random_song(3, 478, 40), random_song(4, 20)], 60)
+    dataset = load_dataset(path, VOCABULARY)
+    assert len(song_notes(dataset, 1)) == 0
+    assert len(split_songs(dataset, [0, 1], 8, VOCABULARY)) == 1
+
+
 def test_the_command_runs(tmp_path: Path, capsys):
     dataset = make_dataset(tmp_path / "dataset.pt", [random_song(seed, 480, 40) for seed in range(4)], 60)
     save_checkpoint(tmp_path / "model.pth", given_model(block_size=60).float(), VOCABULARY,
