@@ -247,7 +247,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("-mp", "--model_path", type=Path, default=BUNDLED_MODEL,
                         help="model to begin with: .safetensors, .pth or hf:owner/name (default: the bundled one)")
     parser.add_argument("--training_args", type=Path, default=SETTINGS,
-                        help=f"JSON with training settings (default: configs/{SETTINGS.name})")
+                        help="JSON with training settings, of which those of rows, rates and precision count and "
+                             f"max_train_steps (default: configs/{SETTINGS.name})")
     parser.add_argument("-d", "--device", default="auto", help="auto, cuda, mps or cpu (default: %(default)s)")
     parser.add_argument("--force", action="store_true", help="overwrite a file that exists")
     song_choices.add_options(parser, CHOICES)

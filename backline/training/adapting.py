@@ -84,6 +84,11 @@ def few_songs_batches(songs: Sequence[Tensor],
     return Batches(dataset, split, config, settings, controls)
 
 
+def computed(settings: TrainingSettings, device: torch.device) -> torch.autocast:
+    """Within it, models compute at the precision of the settings."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16")
+
+
 class Lessons:
     """A model that learns step by step, beside the one that it began as."""
 
@@ -100,11 +105,12 @@ class Lessons:
         """Take a step."""
         device = next(self.model.parameters()).device
         rows = next(self.rows).to(device)
-        with torch.autocast(device.type, torch.bfloat16, enabled=self.settings.precision == "bf16"):
+        with computed(self.settings, device):
             losses = window_losses(self.model, self.model.config, rows)
         loss = losses.sum() / max(n_predicted(rows), 1)
         loss.backward()
-        nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip_norm)
+        if self.settings.clip_norm:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip_norm)
         self.optimizers.step(rate_share(self.settings, self.n_done, self.settings.max_train_steps))
         self.n_done += 1
         self.average.update(self.n_done)
@@ -162,9 +168,18 @@ class Teacher:
         settings = dataclasses.replace(self.settings, batch_size=n_rows)
         return few_songs_batches(songs, self.vocabulary, self.base.config, settings, self.levels).from_step(0)
 
+    @torch.inference_mode()
     def nats(self, model: PooledTransformer, songs: Sequence[np.ndarray]) -> float:
-        """Nats per note of songs (N, F) to a model."""
-        return nats_per_note(model, [whole_song(notes) for notes in songs])
+        """Nats per note of songs (N, F) to a model, each note predicted from those before it in its window."""
+        device = next(model.parameters()).device
+        windows = [window for notes in songs for window in cut_windows(whole_song(notes), model.config.block_size)]
+        total, number = 0.0, 0
+        for batch in torch.stack(windows).split(self.settings.batch_size):
+            with computed(self.settings, device):
+                losses = window_losses(model, model.config, batch.to(device))
+            total += float(losses.sum())
+            number += int((batch[:, 1:, 0] != PAD).sum())
+        return total / number
 
     def sheets(self, songs: Sequence[np.ndarray]) -> dict[str, Any]:
         """The facts of the songs' own sheets, for a model that can be told what to play."""
@@ -172,17 +187,3 @@ class Teacher:
             return {}
         whole = [whole_song(notes) for notes in songs]
         return {"controls": own_sheets(whole, self.levels, self.vocabulary).to_facts()}
-
-
-@torch.inference_mode()
-def nats_per_note(model: PooledTransformer, songs: Sequence[Tensor], batch_size: int = 4) -> float:
-    """What the notes of songs (N, F) cost, each predicted from those before it in its window."""
-    device = next(model.parameters()).device
-    windows = [window for song in songs for window in cut_windows(song, model.config.block_size)]
-    total, number = 0.0, 0
-    for batch in torch.stack(windows).split(batch_size):
-        with torch.autocast(device.type, torch.bfloat16):
-            losses = window_losses(model, model.config, batch.to(device))
-        total += float(losses.double().sum())
-        number += int((batch[:, 1:, 0] != PAD).sum())
-    return total / number
