@@ -231,9 +231,10 @@ def fitting_model(args: argparse.Namespace, model_json: dict[str, Any] | None,
                   start: PooledTransformer | None, dataset: Dataset) -> PooledTransformer:
     """The model to train on `dataset`: `start`, or a new one by the settings in `model_json`.
 
-    Where both are given they must agree, but for what a model can grow. Raises UserError if they do
-    not, or if the model does not fit the dataset.
+    Where both are given they must agree, but for what a model can grow and for a narrower feed-forward.
+    Raises UserError if they do not, or if the model does not fit the dataset.
     """
+    from backline.training.transfer import narrowed
     from model import PooledTransformer
 
     if start is not None and model_json is None:
@@ -242,6 +243,8 @@ def fitting_model(args: argparse.Namespace, model_json: dict[str, Any] | None,
     else:
         where = str(args.model_config or "default model settings")
         config = ModelConfig.from_dict(model_json or {}, dataset.vocabulary, where)
+    if start is not None and config.ff_width < start.config.ff_width:
+        start = narrowed(start, config.ff_width)
     if start is not None and config != start.config:
         names = ", ".join(start.config.differences(config))
         if names:

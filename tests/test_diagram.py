@@ -83,7 +83,8 @@ def test_says_in_which_order_the_families_are_chosen():
     {"positions": positions} for positions in ("sinusoidal", *POSITIONS) if positions != BUNDLED.positions] + [
     {"heads": "chain"}, {"heads": "parallel", "late_layers": 0, "controls": False}, {"late_layers": 1},
     {"bars": "absolute"},
-    {"given": False}, {"lookahead_bars": 2}, {"n_layers": 7}, {"n_heads": 2}, {"d_model": 512}, {"block_size": 99},
+    {"given": False}, {"lookahead_bars": 2}, {"n_layers": 7}, {"n_heads": 2}, {"d_model": 512}, {"d_ff": 99},
+    {"block_size": 99},
     {"order": ("start_pos", "bar", "note_dur", "pitch_instrument")}, {"emb_sizes": (64,) * len(FIELDS)},
     {"emb_sizes": (64,) * len(FIELDS), "emb_pooling": "sum"}], ids=str)
 def test_another_config_is_another_picture(change):

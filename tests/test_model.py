@@ -79,6 +79,7 @@ EFFECTS = {
     "n_layers": ({"n_layers": 3}, "weights"),
     "n_heads": ({"n_heads": 4}, "output"),
     "d_model": ({"d_model": 24}, "weights"),
+    "d_ff": ({"d_ff": 24}, "weights"),
     "dropout": ({"dropout": 0.5}, "training"),
     "block_size": ({"block_size": 48}, "cache"),
     "heads": ({"heads": "parallel"}, "weights"),
@@ -149,6 +150,8 @@ def test_controls_begin_at_zero_so_a_model_grows_them_and_plays_as_before():
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
     assert grown.config.differences(model.config) == ["block_size", "control_sizes", "controls", "given"]
     assert model.config.differences(dataclasses.replace(grown.config, d_model=32)) == ["d_model"]
+    as_before = dataclasses.replace(model.config, d_ff=4 * model.config.d_model)
+    assert model.config.differences(as_before) == []
 
 
 def test_a_control_that_is_not_told_is_unknown():
@@ -217,6 +220,7 @@ def test_dropout_reaches_every_layer_and_is_off_outside_training():
     ({"n_layers": 0}, "n_layers=0 must be at least 1"),
     ({"n_heads": -1}, "n_heads=-1 must be at least 1"),
     ({"d_model": 0}, "d_model=0 must be at least 1"),
+    ({"d_ff": -1}, "d_ff=-1 must be at least 0"),
     ({"block_size": 0}, "block_size=0 must be at least 1"),
     ({"steps_per_bar": -4}, "steps_per_bar=-4 must be at least 1"),
     ({"dropout": 1.0}, "dropout=1.0 must be at least 0 and below 1"),

@@ -42,6 +42,7 @@ class ModelConfig:
     emb_sizes: width of the embedding of each family.
     emb_pooling: "concat" joins a note's embeddings end to end, "sum" adds them up.
     n_layers: decoder layers, late ones among them.
+    d_ff: width of the feed-forward layers; 0: four times `d_model`.
     block_size: context T, in notes.
     heads: "parallel" predicts the families of a note independently, as published. The others choose
         one family after another in `order`; each knows those before it, so that the four agree.
@@ -76,6 +77,7 @@ class ModelConfig:
     n_layers: int = 12
     n_heads: int = 8
     d_model: int = 512
+    d_ff: int = 0
     dropout: float = 0.1
     block_size: int = 512
     heads: str = "parallel"
@@ -125,7 +127,7 @@ class ModelConfig:
     @property
     def ff_width(self) -> int:
         """Width of the feed-forward layers."""
-        return FF_FACTOR * self.d_model
+        return self.d_ff or FF_FACTOR * self.d_model
 
     @property
     def sheet_sizes(self) -> tuple[int, ...]:
@@ -142,8 +144,10 @@ class ModelConfig:
         ours = dataclasses.asdict(self)
         theirs = dataclasses.asdict(other)
         changed = {name for name in ours if ours[name] != theirs[name]}
-        grown = {name for name in GROWS if theirs[name] >= ours[name]}
-        return sorted(changed - grown - {"dropout"})
+        same = {name for name in GROWS if theirs[name] >= ours[name]} | {"dropout"}
+        if self.ff_width == other.ff_width:
+            same.add("d_ff")
+        return sorted(changed - same)
 
     # ------------------------------------------------------------ checks
 
@@ -151,6 +155,8 @@ class ModelConfig:
         for name in AT_LEAST_1:
             if getattr(self, name) < 1:
                 raise UserError(f"{name}={getattr(self, name)} must be at least 1")
+        if self.d_ff < 0:
+            raise UserError(f"d_ff={self.d_ff} must be at least 0")
         if self.d_model % self.n_heads:
             raise UserError(f"d_model={self.d_model} must be a multiple of n_heads={self.n_heads}")
         for name in ("emb_sizes", "n_tokens"):

@@ -1,4 +1,4 @@
-"""A trained model taken over to another vocabulary: what it knows of music stays.
+"""A trained model taken over to another vocabulary or a smaller size: what it knows of music stays.
 
 Each new id begins with the weights of the old id that means the same, or else the most like it: the
 same time in the bar, the nearest length, the same pitch of the part that plays most like it. Of all
@@ -52,6 +52,25 @@ def transferred(model: PooledTransformer, old: Vocabulary, new: Vocabulary) -> P
         n_alike = np.bincount(source)[source]
         weights[f"heads.{family}.bias"] -= torch.from_numpy(np.log(n_alike)).float()
     copy = PooledTransformer(config)
+    copy.load_state_dict(weights)
+    return copy.eval()
+
+
+def narrowed(model: PooledTransformer, width: int) -> PooledTransformer:
+    """A copy whose feed-forward layers have `width` hidden units, fewer than before.
+
+    Of each layer those stay that can add most: whose weights in and out have the largest product
+    of lengths. They keep their order.
+    """
+    weights = model.state_dict()
+    for name in [name for name in weights if name.endswith(".ff.0.weight")]:
+        layer = name.removesuffix("0.weight")
+        strength = weights[name].norm(dim=1) * weights[f"{layer}3.weight"].norm(dim=0)
+        kept = strength.topk(width).indices.sort().values
+        weights[name] = weights[name][kept]
+        weights[f"{layer}0.bias"] = weights[f"{layer}0.bias"][kept]
+        weights[f"{layer}3.weight"] = weights[f"{layer}3.weight"][:, kept]
+    copy = PooledTransformer(dataclasses.replace(model.config, d_ff=width))
     copy.load_state_dict(weights)
     return copy.eval()
 

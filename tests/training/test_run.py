@@ -1151,6 +1151,15 @@ def test_weights_and_other_model_settings_are_refused(capsys):
     assert f"model.json: not the model settings of {first / BEST} (n_layers); leave out --model_config" in message
 
 
+def test_weights_take_a_narrower_feed_forward(capsys):
+    first = train(max_train_steps=1)
+    width = load_model(first / BEST)[0].config.ff_width
+    succeeds(train_pool.main, [*arguments({"d_ff": width - 8}, filename="narrow"), "-fp", first / BEST])
+    assert load_model(Path("narrow") / BEST)[0].config.ff_width == width - 8
+    message = fails(train_pool.main, [*arguments({"d_ff": width + 8}, filename="wide"), "-fp", first / BEST], capsys)
+    assert "not the model settings" in message and "(d_ff)" in message
+
+
 def test_weights_bring_their_vocabulary(capsys):
     vocabulary = load_vocabulary(VOCABULARY.to_dict() | {"bars": 64, "steps_per_bar": 16})
     songs = [random_song(i, SONG_NOTES, vocabulary=vocabulary) for i in range(N_SONGS)]

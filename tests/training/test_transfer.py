@@ -1,4 +1,4 @@
-"""A model taken over to another vocabulary."""
+"""A model taken over to another vocabulary or a smaller size."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from backline.music.vocab import (
     START_POS,
     load_vocabulary,
 )
-from backline.training.transfer import id_sources, part_like, sheet_sources, transferred
+from backline.training.transfer import id_sources, narrowed, part_like, sheet_sources, transferred
 
 BAND = load_vocabulary(ROOT / "configs" / "vocab_band.json")
 
@@ -88,3 +88,29 @@ def test_what_a_model_is_told_of_a_part_is_that_of_the_part_it_begins_as():
     assert rows[new["percussion density"] + 1] == old["drums density"] + 1
     assert rows[new["key"] + 5] == old["key"] + 5
     assert len(rows) == sum(field.size for field in fields(BAND)[:-3])
+
+
+def test_a_narrower_model_keeps_the_hidden_units_that_add_most():
+    model = small_model(torch.float32, late_layers=1, heads="gru")
+    width = model.config.ff_width
+    adding = [unit for unit in range(width) if unit % 4]
+    with torch.no_grad():
+        for block in [*model.blocks, *model.late_blocks]:
+            block.ff[3].weight[:, ::4] = 0.01 * block.ff[3].weight[:, ::4]
+    narrow = narrowed(model, len(adding))
+    assert narrow.config.ff_width == len(adding)
+    for before, after in zip([*model.blocks, *model.late_blocks], [*narrow.blocks, *narrow.late_blocks], strict=True):
+        assert torch.equal(after.ff[0].weight, before.ff[0].weight[adding])
+        assert torch.equal(after.ff[0].bias, before.ff[0].bias[adding])
+        assert torch.equal(after.ff[3].weight, before.ff[3].weight[:, adding])
+
+
+def test_without_units_that_add_nothing_a_narrower_model_plays_the_same():
+    model = small_model(torch.float32)
+    with torch.no_grad():
+        for block in model.blocks:
+            block.ff[3].weight[:, ::2] = 0
+    ids = torch.randint(FIRST_ID, 30, (2, 9, len(FIELDS)), generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        pairs = zip(model(ids, ids), narrowed(model, model.config.ff_width // 2)(ids, ids), strict=True)
+        assert all(torch.allclose(before, after, atol=1e-6) for before, after in pairs)
