@@ -28,6 +28,7 @@ from backline.common.files import check_file, check_new, check_writable, file_ha
 from backline.common.hub import fetched
 from backline.common.paths import BUNDLED_MODEL, CONFIGS
 from backline.common.settings import config_from_file
+from backline.engine.model_file import ADAPTED
 from backline.folders.inputs import Listing
 from backline.generation.freely import FIRST_SEED, made_songs
 from backline.generation.session import LoadedModel
@@ -51,7 +52,6 @@ LEAST_NOTES = 64  # of all songs
 MANY_SONGS = 20
 N_REHEARSED = 32  # songs of the model's own, which it learns beside yours
 SAME = 0.01  # share of a loss by which it may change and yet be the same
-FACT = "adapted"  # name in the facts of a model's file
 
 
 class OwnSong(NamedTuple):
@@ -286,7 +286,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     teacher = Teacher(base, vocabulary, settings, table.levels if table else None, rehearsal)
     model, learned = learn_all(teacher, songs)
     facts = release_facts(known) | teacher.sheets(all_pieces(songs))
-    facts[FACT] = {"weights_hash": file_hash(model_path), **learned.to_facts()}
+    facts[ADAPTED] = {"weights_hash": file_hash(model_path), **learned.to_facts()}
     save_release(args.output, model, vocabulary, facts)
     print(what_it_learned(learned))
     print(f"{args.output}: hear it with python generate.py -mp {args.output} -n 3")

@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from backline.common.errors import Parser, UserError, reports_user_errors
 from backline.common.files import check_file, check_writable
-from backline.engine.model_file import held_out_names, read_model_file, write_fact
+from backline.engine.model_file import ADAPTED, held_out_names, read_model_file, write_fact
 from backline.folders import workers
 from backline.folders.inputs import Listing, song_of_piece
 from backline.music.choices import DROP, Choices
@@ -146,7 +146,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError(f"{args.inputs[0]}: no song to learn dynamics from ({counts}); give raw "
                         "MIDI with velocities")
     table = learn(songs, vocabulary)
-    if held_out and not left_out[HELD_OUT]:
+    if held_out and not left_out[HELD_OUT] and ADAPTED not in metadata:
         print(f"notice: none of the {len(held_out)} songs held out from {args.model} is among these "
               "files; are they what its songs were made of?", file=sys.stderr)
     write_fact(args.model, FACT, table.to_dict())

@@ -16,7 +16,7 @@ from tiny_models import tiny_model
 
 import dynamics
 import generate
-from backline.engine.model_file import write_fact
+from backline.engine.model_file import ADAPTED, write_fact
 from backline.music.dynamics import FACT, dynamics_table
 from backline.music.midi_writer import VELOCITY
 from backline.music.vocab import NOTE_DUR, load_vocabulary
@@ -97,6 +97,13 @@ def test_a_folder_without_the_held_out_songs_is_said(folder, model, capsys):
     (folder / f"{HELD_OUT}.mid").unlink()
     succeeds(dynamics.main, [model, folder, "-j", 0])
     assert "none of the 1 songs held out" in capsys.readouterr().err
+
+
+def test_a_model_adapted_to_the_users_songs_is_not_expected_to_have_held_out_any(folder, model, capsys):
+    write_fact(model, ADAPTED, {"n_steps": 10})
+    (folder / "b/3.mid").unlink()
+    succeeds(dynamics.main, [model, folder, "-j", "1"])
+    assert "held out" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("names", "name", "is_there"), [

@@ -21,6 +21,7 @@ from backline.music.vocab import Vocabulary, load_vocabulary
 RELEASE_FORMAT = "pooled-model"
 RELEASE_VERSION = 1
 RELEASE_SUFFIX = ".safetensors"
+ADAPTED = "adapted"  # the fact of a model that learned from a few songs of its user's
 SIZE_BYTES = 8  # of the number that a .safetensors begins with, the size of its header
 HALF_OF_FLOAT32 = 16  # bits: bfloat16 is the upper half of a float32
 

@@ -26,6 +26,7 @@ from backline.common.errors import UserError
 from backline.common.files import read_json_object
 from backline.common.paths import DEFAULT_VOCABULARY
 from backline.common.settings import config_from_dict, config_to_dict
+from backline.music.midi_events import N_PITCHES
 
 FIELDS = ("bar", "start_pos", "note_dur", "pitch_instrument")
 BAR, START_POS, NOTE_DUR, PITCH_INSTRUMENT = range(len(FIELDS))
@@ -40,7 +41,6 @@ PAD, BOS, EOS, MASK = range(len(SPECIALS))
 FIRST_ID = len(SPECIALS)  # of the ids that are not special
 
 QUARTERS_PER_BAR = 4
-MIDI_VALUES = 128  # programs, and pitches
 MELODIC_CHANNELS = 15  # of MIDI's 16; the tenth is for drums
 FORMAT, VERSION = "pooled-vocabulary", 1
 
@@ -129,7 +129,7 @@ class Vocabulary:
         meant that.
         """
         for one, other in itertools.combinations(self.parts, 2):
-            for number in range(MIDI_VALUES):
+            for number in range(N_PITCHES):  # of pitches, and as many programs
                 accepted = not one.is_drum and not other.is_drum and one.accepts_program(number) \
                     and other.accepts_program(number)
                 if accepted or (one.takes_pitch(number) and other.takes_pitch(number)):
@@ -200,7 +200,7 @@ class Vocabulary:
         """(V,) bool: ids of the first drum part whose hits are another part's in any file."""
         first_drums = int(self.is_drum.argmax())
         takers = [part for index, part in enumerate(self.parts) if part.takes and index != first_drums]
-        pitches = [pitch for pitch in range(MIDI_VALUES) if any(part.takes_pitch(pitch) for part in takers)]
+        pitches = [pitch for pitch in range(N_PITCHES) if any(part.takes_pitch(pitch) for part in takers)]
         return (self.part_of_id == first_drums) & np.isin(self.pitch_of_id, pitches)
 
     @property
