@@ -325,9 +325,9 @@ class _Hearing:
     def _say_grid(self, parts: list[np.ndarray]) -> None:
         onset = np.concatenate(parts)[:, 0]
         steps = onset * self.vocabulary.steps_per_quarter / self.song.ticks_per_quarter
-        is_off = np.abs(steps - np.round(steps)) > FAR_OFF
-        if is_off.mean() >= OFF_GRID:
-            self.notices.append(f"{is_off.mean():.0%} of its notes are off the model's grid "
+        n_off = int((np.abs(steps - np.round(steps)) > FAR_OFF).sum())
+        if n_off and n_off >= OFF_GRID * len(steps):
+            self.notices.append(f"{n_off / len(steps):.0%} of its notes are off the model's grid "
                                 f"({self.vocabulary.steps_per_quarter} steps a quarter): kept as "
                                 f"they are, but made notes are on it")
 

@@ -372,6 +372,13 @@ def test_notes_out_of_range_are_kept_and_said():
     assert not events_of(data) - events_of(written(data, Wish(bars=1), {})[""])
 
 
+def test_a_song_whose_notes_are_all_out_of_range_has_none_off_the_grid():
+    heard = heard_of(file_of(HEAD, track("Kit", 0, 9, [(i * Q + 7, 60, 24, 90) for i in range(4)])))
+    assert not len(heard.rows)
+    assert any("4 of 4 drums notes are out of the model's range" in text for text in heard.notices)
+    assert not any("grid" in text for text in heard.notices)
+
+
 def test_what_is_read_as_what_is_said():
     line_of_casting = heard_of(played()).notices[0]
     assert line_of_casting == ("song.mid: drums: Kit; bass: Fretless; piano: Rhodes; kept, but not heard by the model: "
