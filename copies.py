@@ -22,7 +22,7 @@ from tqdm import tqdm
 from backline.common.errors import Parser, UserError, reports_user_errors
 from backline.common.files import check_file, check_new, check_writable
 from backline.common.hub import fetched
-from backline.common.paths import BUNDLED_COPIES, BUNDLED_MODEL
+from backline.common.paths import BUNDLED_MODEL, own_copies
 from backline.engine.model_file import held_out_names
 from backline.evaluation.copy_index import (
     EXCERPTS,
@@ -38,9 +38,9 @@ from backline.evaluation.copy_index import (
 def build_parser() -> argparse.ArgumentParser:
     """The options of the command."""
     parser = Parser(__doc__)
-    parser.add_argument("out", type=Path, nargs="?", default=BUNDLED_COPIES,
-                        help="index to write, ending in .safetensors (default: that of the model in "
-                             "this repository)")
+    parser.add_argument("out", type=Path, nargs="?",
+                        help="index to write, ending in .safetensors (default: MODEL_copies.safetensors "
+                             "beside the model, where generate.py looks for it)")
     parser.add_argument("-mp", "--model_path",
                         type=Path,
                         default=BUNDLED_MODEL,
@@ -55,9 +55,11 @@ def build_parser() -> argparse.ArgumentParser:
 
 def check_arguments(args: argparse.Namespace) -> None:
     """Raise UserError about what is wrong whatever the files hold."""
+    args.model_path = fetched(args.model_path)
+    if args.out is None:
+        args.out = own_copies(args.model_path)
     if args.out.suffix != ".safetensors":
         raise UserError(f"{args.out}: the name must end in .safetensors")
-    args.model_path = fetched(args.model_path)
     inputs = (args.model_path, args.dataset_path)
     for path in inputs:
         check_file(path)

@@ -35,7 +35,7 @@ from tqdm import tqdm
 from backline.common.errors import Parser, UserError, reports_user_errors
 from backline.common.files import check_file, check_new, check_writable, write_bytes
 from backline.common.hub import fetched
-from backline.common.paths import BUNDLED_COPIES, BUNDLED_MODEL
+from backline.common.paths import BUNDLED_MODEL, OWN_INDEX, index_of_copies
 from backline.evaluation.copy_index import MARKED, PERCENTILES, CopyIndex, read_index
 from backline.evaluation.measures import measure_song
 from backline.evaluation.song_sets import SongSet, held_out_set, held_out_songs, read_folder
@@ -214,7 +214,10 @@ def judge_songs(args: argparse.Namespace, model: EvaluatedModel | None) -> dict[
     `model`: what says which songs of a dataset were held out.
     """
     tokenizer = MidiTokenizerPooled(song_vocabulary(args, model))
-    index = read_index(args.copies, tokenizer.vocabulary) if args.copies else None
+    index = None
+    if args.copies:
+        path = index_of_copies(args.copies, args.model_path or BUNDLED_MODEL)
+        index = read_index(path, tokenizer.vocabulary)
     generated = read_folder(args.generated, tokenizer)
     if args.reference.is_dir():
         real = read_folder(args.reference, tokenizer)
@@ -271,11 +274,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--copies", "--check-copies",
                         type=Path,
                         nargs="?",
-                        const=BUNDLED_COPIES,
+                        const=OWN_INDEX,
                         metavar="INDEX",
                         help="also look for copies of training songs, using an index of copies.py "
-                             "(default: that of the model in this repository); the real songs must "
-                             "be held-out ones")
+                             "(default: that beside the model); the real songs must be held-out "
+                             "ones")
     parser.add_argument("--votes",
                         type=Path,
                         nargs="+",

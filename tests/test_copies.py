@@ -21,6 +21,7 @@ from tiny_models import SMALL_VOCABULARY, tiny_model
 import copies
 import generate
 from backline.common.errors import UserError
+from backline.common.paths import own_copies
 from backline.evaluation.copy_index import (
     EXCERPTS,
     N_BITS_SET,
@@ -36,7 +37,7 @@ from backline.evaluation.copy_index import (
     window_hashes,
     write_index,
 )
-from backline.generation import session, setup
+from backline.generation import session
 from backline.generation.recipes import SWITCHES
 from backline.music.vocab import BAR, FIRST_ID, NOTE_DUR, PITCH_INSTRUMENT, START_POS, load_vocabulary
 from backline.training.checkpoints import save_release
@@ -283,6 +284,14 @@ def model_path(tmp_path_factory) -> Path:
     return path
 
 
+@pytest.fixture
+def own_index(model_path):
+    """Where the index of the model goes, until the end of the test."""
+    path = own_copies(model_path)
+    yield path
+    path.unlink()
+
+
 def test_the_command_indexes_what_is_not_held_out(tmp_path, model_path, capsys):
     made = [random_song(seed, 60) for seed in range(4)]
     dataset = make_dataset(tmp_path / "dataset.pt", [*made, made[0]], 2)  # blocks of 2: no song is cut
@@ -296,6 +305,12 @@ def test_the_command_indexes_what_is_not_held_out(tmp_path, model_path, capsys):
     assert index.split == split_digest(["song2", "song3"])
     assert "--force" in fails(copies.main, arguments, capsys)
     succeeds(copies.main, [*arguments, "--force"])
+
+
+def test_an_index_without_a_name_is_written_beside_its_model(tmp_path, model_path, own_index):
+    dataset = make_dataset(tmp_path / "dataset.pt", [random_song(seed, 60) for seed in range(4)], 2)
+    succeeds(copies.main, ["--dataset_path", dataset, "-mp", model_path])
+    assert read_index(own_index, VOCABULARY).split == split_digest(["song2", "song3"])
 
 
 def test_the_command_says_what_is_wrong(tmp_path, model_path, capsys):
@@ -440,10 +455,17 @@ def test_an_index_of_other_songs_is_said_to_be_so(play, tmp_path, capsys):
     assert "may be of other songs" in capsys.readouterr().err
 
 
-def test_max_copy_checks_without_being_told(play, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(setup, "BUNDLED_COPIES", save_index(tmp_path / "index.safetensors", [random_song(0)]))
-    assert play("-o", "out", "--max-copy", 40) == 0
-    assert "longest run shared" in capsys.readouterr().out
+@pytest.mark.parametrize("option", [["--max-copy", 40], ["--check-copies"]])
+def test_the_index_beside_a_model_is_the_one_that_is_used(play, own_index, option, capsys):
+    save_index(own_index, [random_song(0)])
+    assert play("-o", "out", *option) == 0
+    captured = capsys.readouterr()
+    assert "longest run shared" in captured.out and "may be of other songs" not in captured.err
+
+
+def test_without_an_index_of_its_own_a_model_is_compared_with_the_songs_of_the_bundled_one(play, capsys):
+    assert play("-o", "out", "--check-copies") == 0
+    assert "bundled_copies.safetensors may be of other songs" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("arguments", "text"), [

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from backline.common.errors import UserError
-from backline.common.paths import BUNDLED_COPIES, BUNDLED_MODEL
+from backline.common.paths import BUNDLED_MODEL, OWN_INDEX
 from backline.evaluation.copy_index import WINDOW
 from backline.generation.config import DTYPES, DYNAMICS, GenConfig, Reading
 from backline.generation.config_options import (
@@ -108,10 +108,10 @@ def add_choice_options(group: argparse._ArgumentGroup) -> None:
                        metavar="M",
                        help="make M songs and write the -n best, by a score that is printed")
     add_draws_option(group)
-    group.add_argument("--check-copies", "--copies", type=Path, nargs="?", const=BUNDLED_COPIES,
+    group.add_argument("--check-copies", "--copies", type=Path, nargs="?", const=OWN_INDEX,
                        metavar="INDEX",
                        help="say how many new notes in a row are in training songs, using an index of "
-                       f"copies.py (default: models/{BUNDLED_COPIES.name} of this repository)")
+                       "copies.py (default: that beside the model)")
     group.add_argument("--max-copy",
                        type=int,
                        metavar="NOTES",

@@ -6,7 +6,7 @@ import argparse
 import dataclasses
 
 from backline.common.errors import UserError
-from backline.common.paths import BUNDLED_COPIES
+from backline.common.paths import index_of_copies
 from backline.evaluation.copy_index import CopyCheck
 from backline.generation.config import PLAYED, GenConfig
 from backline.generation.config_options import key_notices, with_part_names
@@ -70,5 +70,5 @@ def copy_check_of(args: argparse.Namespace, loaded: LoadedModel) -> CopyCheck | 
     """None if nobody asked for it."""
     if args.check_copies is None and args.max_copy is None:
         return None
-    path = args.check_copies or BUNDLED_COPIES
+    path = index_of_copies(args.check_copies, loaded.path)
     return CopyCheck(loaded.copy_index(path), args.max_copy)
