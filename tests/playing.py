@@ -14,7 +14,7 @@ import generate
 from backline.generation.config import GenConfig
 from backline.generation.recipes import Recipe
 from backline.generation.wish import Wish
-from backline.music.vocab import BAR, FIRST_ID, NOTE_DUR, PITCH_INSTRUMENT, load_vocabulary
+from backline.music.vocab import BAR, FIRST_ID, NOTE_DUR, PITCH_INSTRUMENT, Vocabulary, load_vocabulary
 from backline.training.checkpoints import save_release
 from tokenizer import MidiTokenizerPooled
 
@@ -61,13 +61,17 @@ def ids_of(path: Path) -> list:
 def given_path(tmp_path_factory):
     """A model that plays to given notes, a few in each bar."""
     path = tmp_path_factory.mktemp("given") / "given.safetensors"
-    model = tiny_model(load_vocabulary(), block_size=64, sharpness=4, given=True, lookahead_bars=1, positions="metre",
+    save_given_model(path, load_vocabulary())
+    return path
+
+
+def save_given_model(path: Path, vocabulary: Vocabulary) -> None:
+    model = tiny_model(vocabulary, block_size=64, sharpness=4, given=True, lookahead_bars=1, positions="metre",
                        bars="relative", late_layers=1)
     model.given.data.normal_()
     model.heads[BAR].bias.data[FIRST_ID:] = -torch.arange(256.0)
     model.heads[BAR].bias.data[:FIRST_ID] = -15.0
-    save_release(path, model, load_vocabulary(), {})
-    return path
+    save_release(path, model, vocabulary, {})
 
 
 def song_file(path: Path, parts: tuple[str, ...] = PARTS) -> Path:

@@ -287,6 +287,7 @@ def make_wish(args: argparse.Namespace,
         given = parse_parts(args.given, vocabulary)
     if args.make is not None:
         make = parse_parts(args.make, vocabulary)
+    given = _with_taken(given, make, prompt, vocabulary)
     if args.missing and prompt.path:  # no file has come yet where a folder is watched
         given = incomplete_parts(prompt.rows, vocabulary)
     if args.same_parts and prompt.path:
@@ -298,6 +299,32 @@ def make_wish(args: argparse.Namespace,
             raise UserError(f"--same-parts: the prompt has no parts{besides}; "
                             "name those to be made with --make")
     return Wish(given, make, args.fill or (), args.bars or 0, args.loop)
+
+
+def _with_taken(given: tuple[str, ...],
+                make: tuple[str, ...],
+                prompt: Prompt,
+                vocabulary: Vocabulary) -> tuple[str, ...]:
+    """`given`, and with drums the parts whose hits people count as drums: tambourine, congas.
+
+    A drummer's track often holds them too. Those to be made stay out.
+    """
+    first_drums = vocabulary.part_names[int(vocabulary.is_drum.argmax())]
+    if first_drums not in given:
+        return given
+    taken = {part.name for part in vocabulary.parts if part.takes}
+    along = taken.intersection(parts_of(prompt.rows, vocabulary)).difference(make)
+    return tuple(name for name in vocabulary.part_names if name in along.union(given))
+
+
+def given_notices(args: argparse.Namespace, wish: Wish, vocabulary: Vocabulary) -> list[str]:
+    """A line for each part that is given though --given does not name it."""
+    if args.given is None:
+        return []
+    named = parse_parts(args.given, vocabulary)
+    return [f"{name} is given with the drums; --make {name} would make it anew"
+            for name in wish.given
+            if name not in named]
 
 
 def check_rules_matter(args: argparse.Namespace,

@@ -11,7 +11,7 @@ from backline.evaluation.copy_index import CopyCheck
 from backline.generation.config import PLAYED, GenConfig
 from backline.generation.config_options import key_notices, with_part_names
 from backline.generation.notices import notices_about
-from backline.generation.options import asked_of, check_rules_matter, make_wish
+from backline.generation.options import asked_of, check_rules_matter, given_notices, make_wish
 from backline.generation.prompt import Prompt
 from backline.generation.reading import Asked
 from backline.generation.session import LoadedModel, Session, open_session
@@ -41,6 +41,7 @@ class Setup:
         session = dataclasses.replace(session, copy_check=self.copy_check)
         check_rules_matter(args, session.task.made, vocabulary)
         notices = [
+            *given_notices(args, wish, vocabulary),
             *key_notices(args, session.config.rules),
             *check_controls(session.config, session.task),
             *notices_about(session),

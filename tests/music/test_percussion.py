@@ -6,11 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import succeeds
 from midi_bytes import meta, midi_file, name, note, notes_of, program
+from playing import save_given_model
 
+import generate
 from backline.common.paths import ROOT
 from backline.generation.config import RuleConfig
 from backline.generation.reading import Asked, hear
+from backline.generation.recipes import read_recipe
 from backline.generation.rules import allowed_pitches
 from backline.listening.song_view import view_song
 from backline.music.casting import assign_parts
@@ -144,6 +148,25 @@ def test_a_prompt_is_heard_and_shown_in_seven_parts(tmp_path):
     assert heard.given.voices["percussion"] == (Voice(2, DRUM_CHANNEL),)
     view, _ = view_song(path, BAND)
     assert [(lane.name, len(lane.notes)) for lane in view.lanes][:3] == [("drums", 4), ("percussion", 4), ("bass", 4)]
+
+
+@pytest.mark.parametrize(("make", "kept", "notice"), [
+    ([], "drums, percussion", "percussion is given with the drums; --make percussion would make it anew"),
+    (["--make", "piano"], "drums, percussion", "percussion is given with the drums"),
+    (["--make", "percussion,piano"], "drums", "left out of the prompt: percussion, bass")])
+def test_with_the_drums_of_a_track_its_hand_percussion_is_given_unless_it_is_made(tmp_path, make, kept, notice, capsys):
+    prompt = tmp_path / "song.mid"
+    prompt.write_bytes(MIXED)
+    model = tmp_path / "band.safetensors"
+    save_given_model(model, BAND)
+    succeeds(generate.main, ["-mp", model, "-p", prompt, "--given", "drums", *make, "--seed", 1, "-d", "cpu",
+                             "-o", tmp_path / "out", "--no-page"])
+    assert notice in capsys.readouterr().err
+    given = read_recipe(tmp_path / "out/0.mid").wish.given
+    assert ", ".join(given) == kept
+    song = read_song("0.mid", (tmp_path / "out/0.mid").read_bytes())
+    struck = {int(pitch) for track in song.tracks if track.is_drum for pitch in track.notes[:, 2]}
+    assert struck.issuperset(KIT + HANDS if "percussion" in given else KIT)
 
 
 def test_what_percussion_takes_is_never_made_as_drums():
