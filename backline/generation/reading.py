@@ -27,7 +27,7 @@ from backline.music.bars import (
     four_quarter_stretches,
     without_pickup,
 )
-from backline.music.casting import Assignment, assign_parts, check_clear, nobody, track_texts
+from backline.music.casting import LONGEST_NAME, Assignment, assign_parts, check_clear, nobody, track_texts
 from backline.music.choices import CUT, NO_TRACK, SKIP, Choices
 from backline.music.midi_edits import (
     KeepNote,
@@ -239,7 +239,7 @@ class _Hearing:
         """Raise UserError if --part names tracks that the song does not have."""
         for name, which in self.reading.tracks:
             if which != NO_TRACK and not self.casting.tracks[name]:
-                tracks = ", ".join(track_texts(self.song).values())
+                tracks = ", ".join(track_texts(self.song, LONGEST_NAME).values())
                 raise UserError(f"{self.where}: --part {name}={which}: no such track, or it plays "
                                 f"another part; name one of {tracks:.400}")
 

@@ -26,6 +26,7 @@ NAMED_SO, BY_NAME, BY_PROGRAM, AS_PLAYED = "named so", "by name", "by program", 
 ON_DRUM_CHANNEL = "on the drum channel"
 FAMILY = 8  # programs of General MIDI: pianos, organs, guitars and so on
 MOST_LISTED = 6  # tracks that a question names
+LONGEST_NAME = 40  # of a track in an error message
 MOST_CHANNELS = 2  # with one name that may name a part; a title stands on more of them
 BASS_HIGHEST = 60  # median pitch: a track above it is never taken for a bass
 
@@ -329,7 +330,7 @@ def check_clear(song: Song,
 
     The message lists them, and the option that settles it.
     """
-    texts = track_texts(song)
+    texts = track_texts(song, LONGEST_NAME)
     numbers = list(texts)
     for name in needed:
         indices = assignment.questions.get(name)
@@ -360,8 +361,11 @@ def instruments(song: Song) -> list[int]:
     return [i for i in with_notes(song) if i == one_instrument(i, song)[0]]
 
 
-def track_texts(song: Song) -> dict[int, str]:
-    """A text for each instrument, by the index of its first track, numbered as --part does."""
+def track_texts(song: Song, longest: int = 0) -> dict[int, str]:
+    """A text for each instrument, by the index of its first track, numbered as --part does.
+
+    `longest`: characters of a name; longer ones are cut. 0: whole names.
+    """
     texts = {}
     for number, i in enumerate(instruments(song), 1):
         together = one_instrument(i, song)
@@ -371,6 +375,8 @@ def track_texts(song: Song) -> dict[int, str]:
         if not track.is_drum and not track.has_program:
             kind = "no program"
         name = track.name or "unnamed"
+        if longest and len(name) > longest:
+            name = name[:longest - 1] + "…"
         if len(together) > 1:
             kind = f"{len(together)} channels, {kind}"
         texts[i] = f"#{number} {name} ({kind}, {n_notes} notes)"

@@ -8,7 +8,7 @@ import pytest
 from midi_bytes import Event, chunk, header, midi_file, name, note, program, time_signature, track
 
 from backline.common.errors import UserError
-from backline.music.casting import Assignment, assign_parts, check_clear
+from backline.music.casting import Assignment, assign_parts, check_clear, track_texts
 from backline.music.choices import Choices, add_options, choices_of
 from backline.music.midi_reader import read_song
 from backline.music.midi_tracks import read_tracks, song_of_tracks
@@ -162,6 +162,18 @@ def test_a_track_that_may_fill_a_missing_part_is_a_question():
                                  "say so with --part 'piano=#1', or --part piano=none")
     settled = cast(data, wanted={"piano": "#1", "bass": "none"})
     assert settled.tracks["piano"] == [0] and not settled.questions
+
+
+def test_a_question_is_short_whatever_the_tracks_are_called():
+    titles = [f"{i} " + "Trio (Nell, Puck & Jelf) from the Princess of Kensington" for i in range(9)]
+    data = midi_file(*([name(title), *chords(i)] for i, title in enumerate(titles)))
+    song = both_readers(data)[0]
+    with pytest.raises(UserError) as caught:
+        check_clear(song, cast(data), ["piano"], "x.mid")
+    message = str(caught.value)
+    assert "#2 1 Trio (Nell, Puck & Jelf) from the Pri… (" in message and "and 3 more" in message
+    assert len(message) < 600
+    assert [*track_texts(song).values()][1].startswith(f"#2 {titles[1]} (")
 
 
 def test_a_person_names_tracks_by_name_number_or_channel():
