@@ -133,6 +133,8 @@ class GenConfig:
     loop_guard: from scratch, the `variety` where that is 0; a prompt may be a loop.
     key_pull: from scratch, pitches outside the key that the model is told are so many times less likely
         than it finds them; 1: as likely. Models stray from the key more than songs do.
+    tell_made: beside given parts, the model is told to play those it makes as a real song does whose
+        other parts play much like the given ones.
     draws: from scratch, a model with a critic draws each song so many times, and the critic chooses
         (`evaluation.critic`).
     rules: what the song must keep to.
@@ -165,6 +167,7 @@ class GenConfig:
     variety: float = 0.0
     loop_guard: float = 0.03
     key_pull: float = 1.5
+    tell_made: bool = True
     draws: int = 2
     rules: RuleConfig = RuleConfig()
     controls: ControlConfig = ControlConfig()

@@ -1,7 +1,8 @@
 """What a model with controls is told to play, for every bar and half bar of a song.
 
 From scratch, what nobody asks for is drawn: the whole sheet of a song that the model was trained
-on. After a prompt it is estimated from the last bars. Beside given parts it is unknown.
+on. After a prompt it is estimated from the last bars. Beside given parts it is drawn, too: from
+songs whose other parts play much like the given ones.
 
 Light: no torch.
 """
@@ -37,6 +38,7 @@ from backline.music.sheet import (
     N_PART_FIELDS,
     PART_CONTROLS,
     PLAYS,
+    RESTS,
     WINDOW_BARS,
     describe_sheet,
     key_column,
@@ -50,6 +52,8 @@ from backline.music.vocab import BAR, FIRST_ID, Vocabulary
 
 FAR = 255  # bars left where no end is in sight
 MOST_CHORDS_NAMED = 6  # in one line
+N_ALIKE = 20  # songs that a made part may be told to play like
+SELDOM = PART_CONTROLS["rests"].words["sometimes"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,6 +113,8 @@ def tell(task: Task,
     asked = _asked_of_parts(config, vocabulary)
     if not from_scratch:
         sheet = _estimated(task, table)
+        if config.tell_made and controls.draw and not len(task.prompt):
+            _draw_made(sheet, task, table, np.random.default_rng(seed))
     elif controls.draw:
         named = dict.fromkeys(each.part for each in asked)
         playing = task.made if config.all_parts else tuple(named)
@@ -155,14 +161,9 @@ def _drawn(playing: Sequence[str],
            vocabulary: Vocabulary,
            random: np.random.Generator) -> np.ndarray:
     """(S,) the sheet of a song in which all of `playing` play, as close to `asked` as possible."""
-    sheets = table.sheets  # (n_songs, S)
+    sheets = _where(table.sheets, playing, PLAYS, FIRST_VALUE, vocabulary)
     first_columns = {name: p * N_PART_FIELDS
                      for p, name in enumerate(vocabulary.part_names)}
-    plays_columns = [first_columns[name] + PLAYS for name in playing]
-    plays = sheets[:, plays_columns] == FIRST_VALUE
-    all_play = plays.all(1)
-    if all_play.any():
-        sheets = sheets[all_play]
     columns = [first_columns[each.part] + column for each in asked for column in each.columns]
     wanted = np.array([each.level for each in asked for _ in each.columns])
     found = sheets[:, columns].astype(int)
@@ -170,6 +171,41 @@ def _drawn(playing: Sequence[str],
     nearest = np.flatnonzero(distance == distance.min())
     drawn = random.choice(nearest)
     return sheets[drawn].copy()
+
+
+def _where(sheets: np.ndarray,
+           parts: Sequence[str],
+           column: int,
+           most: int,
+           vocabulary: Vocabulary) -> np.ndarray:
+    """The sheets (n, S) in which a column of all `parts` has a value of `most` at most; if none, all."""
+    columns = [vocabulary.part_names.index(name) * N_PART_FIELDS + column for name in parts]
+    values = sheets[:, columns]
+    fits = ((values >= FIRST_VALUE) & (values <= most)).all(1)
+    return sheets[fits] if fits.any() else sheets
+
+
+def _draw_made(sheet: np.ndarray,
+               task: Task,
+               table: SheetTable,
+               random: np.random.Generator) -> None:
+    """Write into a sheet (S,) how the made parts play: as in a song with others like the given ones.
+
+    It is one of the N_ALIKE most like them in which the made parts play, and rest seldom. A part
+    that plays in no such song stays unknown.
+    """
+    vocabulary = task.rules.vocabulary
+    sheets = _where(table.sheets, task.made, PLAYS, FIRST_VALUE, vocabulary)
+    sheets = _where(sheets, task.made, RESTS, FIRST_VALUE + SELDOM - 1, vocabulary)
+    is_known = sheet != UNKNOWN
+    is_known[key_column(vocabulary)] = False
+    distance = np.abs(sheets[:, is_known].astype(int) - sheet[is_known]).sum(1)
+    nearest = np.argsort(distance, kind="stable")[:N_ALIKE]
+    drawn = sheets[random.choice(nearest)]
+    for name in task.made:
+        columns = _columns(vocabulary.part_names.index(name))
+        if drawn[columns][PLAYS] == FIRST_VALUE:
+            sheet[columns] = drawn[columns]
 
 
 def _estimated(task: Task, table: SheetTable) -> np.ndarray:

@@ -13,6 +13,7 @@ from written_songs import song_sheets
 
 from backline.common.errors import UserError
 from backline.engine.torch_player import TorchPlayer
+from backline.generation import telling
 from backline.generation.config import ControlConfig, GenConfig, RuleConfig
 from backline.generation.recipes import recipe_from_dict, recipe_to_dict
 from backline.generation.sampler import Request, sample_songs
@@ -107,10 +108,58 @@ def test_a_prompt_is_estimated_and_what_it_lacks_is_unknown():
     after = told(prompt=drums)
     assert after.by_bar[5, sheet_columns("drums")][PLAYS] == 2
     assert (after.by_bar[5, sheet_columns("bass")] == UNKNOWN).all()
-    given = told(prompt=PROMPT, wish=Wish(given=("bass",), make=("drums",)))
+
+
+DRUMS_TO_BASS = Wish(given=("bass",), make=("drums",))
+
+
+def test_a_part_made_beside_given_ones_is_told_to_play_as_one_of_a_song_like_them():
+    songs = {told(prompt=PROMPT, wish=DRUMS_TO_BASS, seed=seed).by_bar.tobytes() for seed in range(20)}
+    assert len(songs) > 2
+    given = told(prompt=PROMPT, wish=DRUMS_TO_BASS)
     assert given.by_bar[0, sheet_columns("bass")][PLAYS] == 2
-    assert (given.by_bar[0, sheet_columns("drums")] == UNKNOWN).all()
+    drums = given.by_bar[0, sheet_columns("drums")]
+    assert drums.tolist() in TABLE.sheets[:, sheet_columns("drums")].tolist()
     assert (given.by_bar[0, sheet_columns("piano")] == 1).all()  # neither given nor made
+    said = told(ControlConfig(density={"drums": "8"}), prompt=PROMPT, wish=DRUMS_TO_BASS)
+    assert said.by_bar[0, sheet_columns("drums")][DENSITY] == 9
+
+
+def test_of_the_songs_those_are_told_whose_other_parts_play_most_like_the_given_ones(monkeypatch):
+    monkeypatch.setattr(telling, "N_ALIKE", 1)
+    task, config = task_of(wish=DRUMS_TO_BASS, prompt=PROMPT)
+    bass = told(prompt=PROMPT, wish=DRUMS_TO_BASS).by_bar[0, sheet_columns("bass")]
+    for like in range(len(SONGS)):
+        sheets = TABLE.sheets.copy()
+        sheets[:, sheet_columns("drums").start + DENSITY] = 2 + np.arange(len(SONGS))
+        sheets[like, sheet_columns("bass")] = bass
+        sheets[np.arange(len(SONGS)) != like, sheet_columns("bass").start + RETURNS_8] = bass[RETURNS_8] + 1
+        beside = tell(task, config, SheetTable(LEVELS, sheets), 0)
+        assert beside.by_bar[0, sheet_columns("drums")][DENSITY] == 2 + like
+
+
+def test_what_rests_in_most_bars_is_told_only_if_no_song_has_it_otherwise(monkeypatch):
+    sheets = TABLE.sheets.copy()
+    sheets[:, sheet_columns("drums").start + RESTS] = [5, 5, 4, 3, 2, 5]
+    task, config = task_of(wish=DRUMS_TO_BASS, prompt=PROMPT)
+    for table, rests in ((sheets, {2, 3}), (sheets[:3], {4, 5})):
+        found = {int(tell(task, config, SheetTable(LEVELS, table), seed).by_bar[0, sheet_columns("drums")][RESTS])
+                 for seed in range(20)}
+        assert found == rests
+
+
+def test_a_part_that_plays_in_no_song_stays_unknown():
+    sheets = TABLE.sheets.copy()
+    sheets[:, sheet_columns("drums")] = 1
+    beside = tell(*task_of(wish=DRUMS_TO_BASS, prompt=PROMPT), SheetTable(LEVELS, sheets), 0)
+    assert (beside.by_bar[0, sheet_columns("drums")] == UNKNOWN).all()
+
+
+def test_a_part_made_beside_given_ones_is_unknown_where_nothing_is_to_be_drawn():
+    task, config = task_of(wish=DRUMS_TO_BASS, prompt=PROMPT)
+    for off in (dataclasses.replace(config, tell_made=False),
+                dataclasses.replace(config, controls=ControlConfig(draw=False))):
+        assert (tell(task, off, TABLE, 0).by_bar[0, sheet_columns("drums")] == UNKNOWN).all()
 
 
 def test_a_fill_counts_the_bars_to_its_end():
