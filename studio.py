@@ -25,7 +25,7 @@ from backline.common.errors import Parser, UserError, reports_user_errors
 from backline.common.files import check_writable
 from backline.common.hub import fetched
 from backline.common.installed import INSTALL_PLAYERS, is_installed
-from backline.common.paths import BUNDLED_MODEL
+from backline.common.paths import BAND_MODEL, BUNDLED_MODEL
 from backline.generation.session import LoadedModel
 
 DEFAULT_HOST = "127.0.0.1"
@@ -47,7 +47,8 @@ def build_parser() -> argparse.ArgumentParser:
                         default=BUNDLED_MODEL,
                         metavar="MODEL",
                         help="model: .safetensors, a .pth of train_pool.py, or hf:owner/name on the "
-                        "Hugging Face hub (default: the one in this repository)")
+                        f"Hugging Face hub (default: {BUNDLED_MODEL.name} in models/; {BAND_MODEL.name} "
+                        "there plays seven parts)")
     parser.add_argument("--no-browser",
                         dest="browser",
                         action="store_false",

@@ -17,7 +17,7 @@ import torch
 from random_songs import TINY_MODEL, VOCABULARY, random_song, whole
 from torch import Tensor
 
-from backline.common.paths import BUNDLED_MODEL
+from backline.common.paths import BAND_MODEL, BUNDLED_MODEL
 from backline.engine.verification import logits_of_model, logits_of_player
 from backline.generation.loading import load_player
 from backline.layers.config import ModelConfig
@@ -87,10 +87,11 @@ def test_parameters_stand_in_the_order_of_the_file(kind):
     assert [name for name, _ in model.named_parameters()] == list(model.state_dict())
 
 
+@pytest.mark.parametrize("path", [BUNDLED_MODEL, BAND_MODEL], ids=lambda path: path.name)
 @torch.no_grad()
-def test_the_engine_gives_the_bundled_model_s_logits():
-    model = load_model(BUNDLED_MODEL)[0]
-    player = load_player(BUNDLED_MODEL, "cpu", "fp32").player
+def test_the_engine_gives_the_logits_of_the_models_here(path):
+    model = load_model(path)[0]
+    player = load_player(path, "cpu", "fp32").player
     for found, expected in zip(logits_of_player(player), logits_of_model(model), strict=True):
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
 

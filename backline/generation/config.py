@@ -150,7 +150,8 @@ class GenConfig:
     start_at_once: from scratch, a note begins with bar 1; in 79 of 100 real songs one begins with
         the first bar that has notes.
     all_bars: from scratch there are no fewer than `num_bars`; false: the model may end before.
-    all_parts: from scratch, a song in which a part hardly plays is rejected (`task.lacking_parts`).
+    all_parts: from scratch, a song in which a part hardly plays is rejected (`task.lacking_parts`). With
+        more than four parts, who plays is drawn: as in a real song of four parts or more.
     go_on: after a prompt, a song that soon ends is rejected (`task.ends_soon`).
     whole_bars: `max_steps` always counts, and cuts at the bar line before it; false: it cuts where
         it is reached, and does not count if --bars, --given or --fill says how many bars there are.

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from backline.common.errors import UserError
-from backline.common.paths import BUNDLED_MODEL, OWN_INDEX
+from backline.common.paths import BAND_MODEL, BUNDLED_MODEL, OWN_INDEX
 from backline.evaluation.copy_index import WINDOW
 from backline.generation.config import DTYPES, DYNAMICS, GenConfig, Reading
 from backline.generation.config_options import (
@@ -83,7 +83,8 @@ def add_prompt_options(group: argparse._ArgumentGroup) -> None:
                        default=BUNDLED_MODEL,
                        metavar="MODEL",
                        help="model: .safetensors, a .pth of train_pool.py, or hf:owner/name on the "
-                       "Hugging Face hub (default: the one in this repository)")
+                       f"Hugging Face hub (default: {BUNDLED_MODEL.name} in models/; {BAND_MODEL.name} "
+                       "there plays seven parts)")
     group.add_argument("-d", "--device",
                        default="auto",
                        help="auto, cuda, mps or cpu; auto takes a GPU for models of 30 M parameters "

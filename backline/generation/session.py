@@ -32,7 +32,7 @@ from backline.generation.prompt import Prompt
 from backline.generation.recipes import Recipe, recipe_text
 from backline.generation.sampler import OnDrawn, Request, Sampled, nobody_watches, sample_songs
 from backline.generation.task import SOON, Task, Wish, bars_in, ends_soon, lacking_parts, make_task
-from backline.generation.telling import Told, describe_told, tell
+from backline.generation.telling import Told, describe_told, tell, told_to_play
 from backline.music.dynamics import dynamics_table, given_dynamics, made_velocities
 from backline.music.midi_writer import VELOCITY
 from backline.music.sheet_table import sheet_table
@@ -135,6 +135,7 @@ class GeneratedSong:
     batch: the seeds of the songs that were made together with it.
     cut: see `sampler.Sampled`.
     is_copy: whether it shares more notes with training songs than it may.
+    playing: parts that it was told to play in at least half of the bars.
     told, copied, score: for people: what it was told to play, what it shares with training songs,
         and how it compares with its rivals; "" for what does not apply.
     """
@@ -145,6 +146,7 @@ class GeneratedSong:
     batch: tuple[int, ...]
     cut: int = 0
     is_copy: bool = False
+    playing: tuple[str, ...] = ()
     told: str = ""
     copied: str = ""
     score: str = ""
@@ -258,6 +260,7 @@ class Session:
                 batch=tuple(seeds),
                 cut=song.cut,
                 told=describe_told(told, self.task) if told else "",
+                playing=told_to_play(told, self.task) if told else (),
             )
             if self.copy_check:
                 generated = self._with_copies(generated, self.copy_check)
@@ -273,7 +276,7 @@ class Session:
 
     def fault(self, song: GeneratedSong) -> str:
         """In what a song is not as asked, in words; "" for one that is."""
-        if silent := lacking_parts(self.wish, self.task, self.config, song.notes):
+        if silent := lacking_parts(self.wish, self.task, self.config, song.notes, song.playing):
             names = " and ".join(silent)
             return f"{names} would be silent, or nearly so"
         if not song.cut and ends_soon(self.wish, self.task, self.config, song.notes):

@@ -46,6 +46,7 @@ class Task:
     n_bars: int = 0  # that the song lasts, at least
     max_steps: int = 0  # most new notes
     ends: bool = False  # a model with controls is told that the song ends with the last bar made
+    named: tuple[str, ...] = ()  # made parts that the wish names
 
     @property
     def given(self) -> np.ndarray:
@@ -61,6 +62,11 @@ class Task:
     def made(self) -> tuple[str, ...]:
         """Parts that are made."""
         return self.rules.parts
+
+    @property
+    def needs_all(self) -> bool:
+        """Whether a song from scratch is to have all parts that are made."""
+        return bool(self.named) or len(self.made) <= ALL_PARTS_OF
 
     @property
     def first_bar(self) -> int:
@@ -183,6 +189,7 @@ def _new_bars(asking: _Asking) -> Task:
         n_bars=end_bar if exact else _n_lasting(clip),
         max_steps=_most_notes(config, wish.bars or config.num_bars + 1, asked=bool(wish.bars)),
         ends=ends_by_itself or ending == "yes",
+        named=wish.make,
     )
 
 
@@ -306,11 +313,13 @@ def resting_parts(wish: Wish, task: Task) -> tuple[str, ...]:
 def lacking_parts(wish: Wish,
                   task: Task,
                   config: GenConfig,
-                  new: np.ndarray) -> tuple[str, ...]:
+                  new: np.ndarray,
+                  playing: tuple[str, ...] = ()) -> tuple[str, ...]:
     """Requested parts that have no note in the song of `new` notes, or nearly none.
 
     Requested are parts that the wish names, or that given ones lack. From scratch all parts are,
-    unless others are named (`all_parts`), and a part lacks as well if it plays in fewer than one of
+    unless others are named (`all_parts`); of a vocabulary with more than ALL_PARTS_OF those that the
+    model is told to play, `playing`. A part then lacks as well if it plays in fewer than one of
     PLAYS_EVERY bars: a part that always sounds begins a note in as many. Of 2,845 songs 15 % have a
     part that is silent in their first 16 bars, another 4 % one that plays in one to three of them,
     and 4 % one in four.
@@ -325,8 +334,8 @@ def lacking_parts(wish: Wish,
     asked: tuple[str, ...] = ()
     if wish.given or (wish.make and not wish.fill and len(new)):
         asked = task.made
-    if from_scratch and not wish.make and len(v.parts) <= ALL_PARTS_OF:
-        asked = task.made
+    if from_scratch and not wish.make:
+        asked = task.made if task.needs_all else playing
     least = bars_in(rows) / PLAYS_EVERY if from_scratch else 1
 
     def bars_of(name: str) -> int:

@@ -18,7 +18,7 @@ import numpy as np
 
 from backline.common.errors import UserError
 from backline.generation.config import GenConfig
-from backline.generation.task import Task, told_chords
+from backline.generation.task import ALL_PARTS_OF, Task, told_chords
 from backline.music.chords import (
     CHORD_FIELDS,
     FIRST_VALUE,
@@ -54,6 +54,7 @@ FAR = 255  # bars left where no end is in sight
 MOST_CHORDS_NAMED = 6  # in one line
 N_ALIKE = 20  # songs that a made part may be told to play like
 SELDOM = PART_CONTROLS["rests"].words["sometimes"]
+MOSTLY_RESTS = FIRST_VALUE - 1 + PART_CONTROLS["rests"].words["mostly"]  # an id
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,8 +118,9 @@ def tell(task: Task,
             _draw_made(sheet, task, table, np.random.default_rng(seed))
     elif controls.draw:
         named = dict.fromkeys(each.part for each in asked)
-        playing = task.made if config.all_parts else tuple(named)
-        sheet = _drawn(playing, asked, table, vocabulary, np.random.default_rng(seed))
+        playing = task.made if config.all_parts and task.needs_all else tuple(named)
+        n_parts = min(ALL_PARTS_OF, len(task.made)) if config.all_parts else 0
+        sheet = _drawn(playing, n_parts, asked, table, vocabulary, np.random.default_rng(seed))
     else:
         sheet = told.by_bar[0, :-1].copy()
     if from_scratch and controls.chords:
@@ -156,12 +158,16 @@ def _columns(part: int) -> slice:
 
 
 def _drawn(playing: Sequence[str],
+           n_parts: int,
            asked: Sequence[WantedLevel],
            table: SheetTable,
            vocabulary: Vocabulary,
            random: np.random.Generator) -> np.ndarray:
-    """(S,) the sheet of a song in which all of `playing` play, as close to `asked` as possible."""
+    """(S,) the sheet of a song of `n_parts` or more, `playing` among them, as close to `asked` as possible."""
     sheets = _where(table.sheets, playing, PLAYS, FIRST_VALUE, vocabulary)
+    n_playing = (sheets[:, PLAYS:key_column(vocabulary):N_PART_FIELDS] == FIRST_VALUE).sum(1)
+    if (n_playing >= n_parts).any():
+        sheets = sheets[n_playing >= n_parts]
     first_columns = {name: p * N_PART_FIELDS
                      for p, name in enumerate(vocabulary.part_names)}
     columns = [first_columns[each.part] + column for each in asked for column in each.columns]
@@ -307,6 +313,16 @@ def _outside(progression: Progression, key: str, scale: str) -> list[str]:
     *first, last = names
     return [f"{', '.join(first)} and {last} have notes outside {key} {scale}; they are allowed "
             f"while each sounds"]
+
+
+def told_to_play(told: Told, task: Task) -> tuple[str, ...]:
+    """Made parts that are told to play, and to rest in no more than half of the bars."""
+    sheet = told.by_bar[task.first_bar]
+    names = task.rules.vocabulary.part_names
+    return tuple(name
+                 for name in task.made
+                 if sheet[_columns(names.index(name))][PLAYS] == FIRST_VALUE
+                 and sheet[_columns(names.index(name))][RESTS] < MOSTLY_RESTS)
 
 
 def describe_told(told: Told, task: Task) -> str:

@@ -10,7 +10,7 @@ import torch
 from tiny_models import KINDS, LATE, small_model
 
 from backline.common.errors import UserError
-from backline.common.paths import BUNDLED_MODEL
+from backline.common.paths import BAND_MODEL, BUNDLED_MODEL
 from backline.engine import graphs
 from backline.engine.model_file import read_model_file, write_fact
 from backline.engine.onnx_player import ENGINE_DTYPES, OnnxPlayer
@@ -47,7 +47,8 @@ def test_each_weight_counts_in_the_comparison(name, tmp_path):
         verify(player_of(model), expected, tmp_path)
 
 
-@pytest.mark.parametrize(("path", "dtype"), [("", "fp32"), (BUNDLED_MODEL, "fp32"), (BUNDLED_MODEL, "int8")])
+@pytest.mark.parametrize(("path", "dtype"), [("", "fp32"), (BUNDLED_MODEL, "fp32"), (BUNDLED_MODEL, "int8"),
+                                             (BAND_MODEL, "int8")])
 def test_another_activation_is_found_out(monkeypatch, released, path, dtype):
     """Somebody changes the graphs, or model.py, and not the other."""
     path = path or released

@@ -196,14 +196,19 @@ def test_after_a_prompt_parts_may_rest_unless_they_are_named():
     assert lacking(bars_of(bass=1), drums, given=("drums",)) == ("piano",)
 
 
-def test_a_vocabulary_of_many_parts_need_not_play_them_all():
+def test_of_a_vocabulary_of_many_parts_those_must_play_that_the_song_is_told_to_have():
     parts = [{"name": name, "is_drum": False, "program": 0, "accepts": [], "lowest_pitch": 60, "highest_pitch": 61}
              for name in "abcde"]
     for n, expected in ((4, ("b", "c", "d")), (5, ())):
         vocabulary = load_vocabulary({"format": "pooled-vocabulary", "version": 1, "bars": 8, "steps_per_bar": 4,
                                       "max_duration_steps": 4, "parts": parts[:n]})
         task = make_task(Wish(), NOTHING, vocabulary, CONFIG)
-        assert lacking_parts(Wish(), task, CONFIG, np.full((1, 4), FIRST_ID)) == expected
+        first = np.full((1, 4), FIRST_ID)
+        assert lacking_parts(Wish(), task, CONFIG, first) == expected
+        assert lacking_parts(Wish(), task, CONFIG, first, playing=("a", "d")) == (expected or ("d",))
+        wish = Wish(make=("a", "b"))
+        named = make_task(wish, NOTHING, vocabulary, CONFIG)
+        assert lacking_parts(wish, named, CONFIG, first, playing=("a", "d")) == ("b",)
 
 
 @pytest.mark.parametrize(("n_bars", "config", "wish", "soon"), [

@@ -12,13 +12,14 @@ from random_songs import VOCABULARY, random_song
 from written_songs import song_sheets
 
 from backline.common.errors import UserError
+from backline.common.paths import ROOT
 from backline.engine.torch_player import TorchPlayer
 from backline.generation import telling
 from backline.generation.config import ControlConfig, GenConfig, RuleConfig
 from backline.generation.recipes import recipe_from_dict, recipe_to_dict
 from backline.generation.sampler import Request, sample_songs
 from backline.generation.task import make_task
-from backline.generation.telling import check_controls, describe_told, nothing_told, tell
+from backline.generation.telling import check_controls, describe_told, nothing_told, tell, told_to_play
 from backline.generation.wish import Wish
 from backline.layers.config import ModelConfig
 from backline.music.chords import FIRST_VALUE, HALVES_PER_BAR, UNKNOWN, chord_name, parse_chords
@@ -34,9 +35,10 @@ from backline.music.sheet import (
     measure_levels,
 )
 from backline.music.sheet_table import SheetTable
-from backline.music.vocab import BAR, FIRST_ID, PITCH_INSTRUMENT
+from backline.music.vocab import BAR, FIRST_ID, PITCH_INSTRUMENT, load_vocabulary
 from model import PooledTransformer
 
+BAND = load_vocabulary(ROOT / "configs" / "vocab_band.json")
 NONE = np.zeros((0, 4), np.int64)
 SONGS = [random_song(seed, 300 + 100 * seed, n_bars=20) for seed in range(6)]
 LEVELS = measure_levels(SONGS, VOCABULARY)
@@ -65,6 +67,37 @@ def test_a_song_from_scratch_is_told_the_sheet_of_a_training_song():
     assert sheets <= {sheet.tobytes() for sheet in TABLE.sheets} and len(sheets) > 3
     assert np.array_equal(told(seed=3).by_bar, told(seed=3).by_bar)
     assert (told().by_half_bar == UNKNOWN).all()
+
+
+def band_table() -> SheetTable:
+    """Songs in which one to all seven parts play, each twice; the second rests most of the time."""
+    width = len(BAND.parts) * N_PART_FIELDS + 1
+    sheets = np.full((14, width), 1, np.uint8)
+    for n in range(1, 8):
+        for row, rests in ((n - 1, 2), (n + 6, 5)):
+            sheets[row, :n * N_PART_FIELDS] = 2
+            sheets[row, RESTS:n * N_PART_FIELDS:N_PART_FIELDS] = rests
+    return SheetTable(measure_levels([random_song(0, vocabulary=BAND)], BAND), sheets)
+
+
+def band_told(wish: Wish, seed: int, **changes) -> tuple[int, tuple[str, ...]]:
+    """How many parts a song of the band is told to have, and which of them must play."""
+    config = dataclasses.replace(GenConfig(), **changes)
+    task = make_task(wish, NONE, BAND, config)
+    sheet = tell(task, config, band_table(), seed)
+    plays = sheet.by_bar[0, PLAYS:key_column(BAND):N_PART_FIELDS] == 2
+    return int(plays.sum()), told_to_play(sheet, task)
+
+
+def test_many_parts_are_told_to_play_as_in_real_songs_of_four_or_more_unless_they_are_named():
+    drawn = [band_told(Wish(), seed) for seed in range(60)]
+    assert {n for n, _ in drawn} == {4, 5, 6, 7}
+    assert {playing for _, playing in drawn} == {(), *(BAND.part_names[:n] for n in range(4, 8))}
+    assert {band_told(Wish(make=BAND.part_names), seed)[0] for seed in range(20)} == {7}
+    assert {band_told(Wish(), seed, all_parts=False)[0] for seed in range(60)} == {*range(1, 8)}
+    guitar = ControlConfig(density={"guitar": "busy"})
+    assert all("guitar" in playing or not playing
+               for _, playing in (band_told(Wish(), seed, controls=guitar) for seed in range(20)))
 
 
 def test_nothing_is_drawn_where_that_is_switched_off():
