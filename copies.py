@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from backline.common.errors import Parser, UserError, reports_user_errors
 from backline.common.files import check_file, check_new, check_writable
-from backline.common.hub import fetched
+from backline.common.hub import fetched, is_address
 from backline.common.paths import BUNDLED_MODEL, own_copies
 from backline.engine.model_file import held_out_names
 from backline.evaluation.copy_index import (
@@ -55,9 +55,11 @@ def build_parser() -> argparse.ArgumentParser:
 
 def check_arguments(args: argparse.Namespace) -> None:
     """Raise UserError about what is wrong whatever the files hold."""
-    args.model_path = fetched(args.model_path)
     if args.out is None:
+        if is_address(args.model_path):
+            raise UserError(f"{args.model_path}: say where to write the index of a model on the hub")
         args.out = own_copies(args.model_path)
+    args.model_path = fetched(args.model_path)
     if args.out.suffix != ".safetensors":
         raise UserError(f"{args.out}: the name must end in .safetensors")
     inputs = (args.model_path, args.dataset_path)

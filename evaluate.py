@@ -36,7 +36,7 @@ from backline.common.errors import Parser, UserError, reports_user_errors
 from backline.common.files import check_file, check_new, check_writable, write_bytes
 from backline.common.hub import fetched
 from backline.common.paths import BUNDLED_MODEL, OWN_INDEX, index_of_copies
-from backline.evaluation.copy_index import MARKED, PERCENTILES, CopyIndex, read_index
+from backline.evaluation.copy_index import MARKED, PERCENTILES, CopyIndex, read_index, read_index_for
 from backline.evaluation.measures import measure_song
 from backline.evaluation.song_sets import SongSet, held_out_set, held_out_songs, read_folder
 from backline.evaluation.statistics import Verdict, cut_alike, judge, tell_apart
@@ -217,7 +217,10 @@ def judge_songs(args: argparse.Namespace, model: EvaluatedModel | None) -> dict[
     index = None
     if args.copies:
         path = index_of_copies(args.copies, args.model_path or BUNDLED_MODEL)
-        index = read_index(path, tokenizer.vocabulary)
+        if model:
+            index = read_index_for(model.path, model.metadata, path, tokenizer.vocabulary)
+        else:
+            index = read_index(path, tokenizer.vocabulary)
     generated = read_folder(args.generated, tokenizer)
     if args.reference.is_dir():
         real = read_folder(args.reference, tokenizer)
@@ -277,8 +280,8 @@ def build_parser() -> argparse.ArgumentParser:
                         const=OWN_INDEX,
                         metavar="INDEX",
                         help="also look for copies of training songs, using an index of copies.py "
-                             "(default: that beside the model); the real songs must be held-out "
-                             "ones")
+                             "(default: that beside -mp, or else the bundled model's); the real "
+                             "songs must be held-out ones")
     parser.add_argument("--votes",
                         type=Path,
                         nargs="+",
@@ -312,8 +315,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def needs_model(args: argparse.Namespace) -> bool:
-    """Whether a model is read: for losses, or to know a dataset's held-out songs."""
-    return bool(args.dataset_path or (args.reference and not args.reference.is_dir()))
+    """Whether a model is read: for losses, to know a dataset's held-out songs, or which songs it learned."""
+    reads_dataset = args.dataset_path or (args.reference and not args.reference.is_dir())
+    return bool(reads_dataset or (args.copies and args.model_path))
 
 
 def check_arguments(args: argparse.Namespace) -> None:

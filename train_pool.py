@@ -129,6 +129,9 @@ def new_run(args: argparse.Namespace, processes: Processes, command: Sequence[st
     torch.manual_seed(settings.seed)
     start, known, dataset = start_of_run(weights, dataset_path, bool(args.new_vocab))
     model = fitting_model(args, model_json, start, dataset)
+    if start and model.config.ff_width < start.config.ff_width and processes.is_first:
+        print(f"notice: the feed-forward layers of {weights} are cut from {start.config.ff_width} to "
+              f"{model.config.ff_width} hidden units, those that add most", file=sys.stderr)
     dataset, most_train, before = kept_held_out(dataset, held_out_names(known))
     if before and processes.is_first:
         print(f"notice: {len(before)} songs that {weights} was not trained on stay held out, with their "
@@ -243,13 +246,16 @@ def fitting_model(args: argparse.Namespace, model_json: dict[str, Any] | None,
     else:
         where = str(args.model_config or "default model settings")
         config = ModelConfig.from_dict(model_json or {}, dataset.vocabulary, where)
-    if start is not None and config.ff_width < start.config.ff_width:
-        start = narrowed(start, config.ff_width)
     if start is not None and config != start.config:
-        names = ", ".join(start.config.differences(config))
+        narrower = config.ff_width < start.config.ff_width
+        names = ", ".join(name
+                          for name in start.config.differences(config)
+                          if not (narrower and name == "d_ff"))
         if names:
             raise UserError(f"{where}: not the model settings of {args.file_path} ({names}); leave out "
                             f"--model_config")
+        if narrower:
+            start = narrowed(start, config.ff_width)
         start = start.grown(config)
     sizes = dataset.vocabulary.sizes
     if config.n_tokens != sizes:

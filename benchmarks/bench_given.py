@@ -25,6 +25,8 @@ import torch
 from tqdm import tqdm
 
 from backline.common.errors import Parser, UserError, reports_user_errors
+from backline.common.paths import CONFIGS
+from backline.common.settings import config_from_file
 from backline.evaluation.song_sets import held_out_songs
 from backline.generation.config import GenConfig
 from backline.generation.sampler import Request, sample_songs
@@ -198,6 +200,7 @@ def _pitch(note: np.ndarray, vocabulary: Vocabulary) -> int:
 
 
 def agree(args: argparse.Namespace) -> int:
+    config = config_from_file(GenConfig, args.genconfig)
     loaded = LoadedModel(args.models[0], "cpu")
     vocabulary = loaded.vocabulary
     dataset = load_dataset(args.dataset, vocabulary)
@@ -208,12 +211,12 @@ def agree(args: argparse.Namespace) -> int:
     print(f"{args.models[0]}: {len(pieces)} excerpts of {EXCERPT} bars; share in the chord / with the kick or bass")
     for p, name in enumerate(vocabulary.part_names):
         others = tuple(other for other in vocabulary.part_names if other != name)
-        tasks = [make_task(Wish(given=others), piece, vocabulary, GenConfig()) for piece in pieces]
-        requests = [Request(task.rules, seed, task.prompt, task.given, loaded.told(task, GenConfig(), seed))
+        tasks = [make_task(Wish(given=others), piece, vocabulary, config) for piece in pieces]
+        requests = [Request(task.rules, seed, task.prompt, task.given, loaded.told(task, config, seed))
                     for seed, task in enumerate(tasks)]
         made = []
         for start in tqdm(range(0, len(requests), BATCH), unit="batch", disable=None):
-            made += sample_songs(loaded.player, requests[start:start + BATCH], GenConfig())
+            made += sample_songs(loaded.player, requests[start:start + BATCH], config)
         own = [piece[vocabulary.part_of_id[piece[:, PITCH_INSTRUMENT]] == p] for piece in pieces]
         for label, notes in (("made", [song.notes for song in made]), ("own", own), ("another's", own[1:] + own[:1])):
             shares = [agreement(rows, task.given, vocabulary) for rows, task in zip(notes, tasks, strict=True)]
@@ -229,6 +232,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("dataset", type=Path, help="dataset .pt that the models were trained on")
     parser.add_argument("models", type=Path, nargs="+", help="checkpoints or released weights")
     parser.add_argument("--songs", type=int, default=60, help="at most (default: %(default)s)")
+    parser.add_argument("--genconfig", type=Path, default=CONFIGS / "genconfig.json",
+                        help="of agree: JSON with settings of generate.py (default: %(default)s)")
     return parser
 
 

@@ -84,6 +84,7 @@ ROWS = {
     "late-chain": Row(LATE | {"heads": "chain"}),
     "late-music_time": Row(LATE | {"positions": "music_time"}),
     "late-relative": Row(LATE_RELATIVE),
+    "late-relative-narrow": Row(LATE_RELATIVE | {"d_ff": 768}),
     "late-3-relative": Row(LATE | {"late_layers": 3, "bars": "relative"}),
     "late-augmented": Row(LATE, {"transpose": (-5, 6), "random_crops": True}),
     "late-dropped": Row(LATE, {"drop_parts": 0.1}),

@@ -332,6 +332,8 @@ def test_the_command_says_what_is_wrong(tmp_path, model_path, capsys):
             ([tmp_path / "index.npz", "--dataset_path", dataset, "-mp", model_path], "must end in .safetensors")]:
         assert text in fails(copies.main, arguments, capsys)
     assert not out.exists()
+    message = fails(copies.main, ["--dataset_path", dataset, "-mp", "hf:me/band"], capsys)
+    assert "hf:me/band: say where to write the index of a model on the hub" in message
 
 
 def test_help_needs_no_torch():

@@ -17,7 +17,9 @@ from tiny_models import tiny_model
 
 import evaluate
 import release
-from backline.evaluation.copy_index import build_index, write_index
+from backline.common.paths import own_copies
+from backline.engine.model_file import held_out_names
+from backline.evaluation.copy_index import build_index, split_digest, write_index
 from backline.evaluation.held_out_losses import by_context, by_position, measure_losses, nats_per_note
 from backline.evaluation.song_sets import read_folder
 from backline.music.vocab import FIELDS, FIRST_ID, NOTE_DUR
@@ -256,6 +258,21 @@ def test_losses_and_songs_in_one_run(folder, songs, tmp_path, capsys):
     assert result["songs_compared"]["generated"] == 12
     assert list(result["by_part"]) == list(VOCABULARY.part_names)
     assert "| part | drums | bass | piano |" in capsys.readouterr().out
+
+
+def test_without_a_name_the_index_of_copies_is_that_beside_the_model(folder, songs, tmp_path, capsys):
+    model = tmp_path / "best.pth"
+    shutil.copy(folder / "best.pth", model)
+    held_out = held_out_names(load_model(model)[2])
+    arguments = [songs / "made", "--reference", songs / "real", "--copies", "-mp", model]
+    index = build_index([in_file(i) for i in range(6)], [in_file(100)], VOCABULARY, split_digest(held_out))
+    write_index(own_copies(model), index)
+    succeeds(evaluate.main, [*arguments, "-o", tmp_path / "r"])
+    assert json.loads((tmp_path / "r.json").read_text())["songs_compared"]["copies"]["above"] == 0.5
+    assert "other songs" not in capsys.readouterr().err
+    own_copies(model).unlink()
+    succeeds(evaluate.main, arguments)
+    assert "bundled_copies.safetensors may be of other songs" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("option", ["--copies", "--check-copies"])  # the latter as in generate.py

@@ -19,15 +19,20 @@ NAME = r"\w[\w.-]*"
 ADDRESS = re.compile(rf"(?P<repository>{NAME}/{NAME})(?P<file>(?:/{NAME})+)?(?:@(?P<revision>[\w./-]+))?")
 
 
+def is_address(path: Path) -> bool:
+    """Whether a person names a model on the hub, and not a file."""
+    return path.as_posix().startswith(HUB)
+
+
 def fetched(path: Path) -> Path:
     """The file that a person names: a path, or hf:owner/name, which is fetched if it is not here yet.
 
     Of a repository, hf:owner/name/folder/file.safetensors names another file than FILE, and @ a
     revision. Raises UserError.
     """
-    text = path.as_posix()
-    if not text.startswith(HUB):
+    if not is_address(path):
         return path
+    text = path.as_posix()
     match = ADDRESS.fullmatch(text.removeprefix(HUB))
     if not match:
         raise UserError(f"{text!r:.80}: not an address on the hub; write hf:owner/name, or "

@@ -18,9 +18,10 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import safetensors
@@ -28,7 +29,7 @@ import safetensors.numpy
 
 from backline.common.errors import UserError
 from backline.common.files import replacing
-from backline.engine.model_file import in_order
+from backline.engine.model_file import held_out_names, in_order
 from backline.music.vocab import BAR, FIRST_ID, PITCH_INSTRUMENT, START_POS, Vocabulary
 
 FORMAT, VERSION = "pooled-copies", 1
@@ -338,6 +339,19 @@ def write_index(path: Path, index: CopyIndex) -> None:
     tensors = {"bits": index.bits, "real_runs": index.real_runs}
     with replacing(path) as file:
         file.write(in_order(safetensors.numpy.save(tensors, header)))
+
+
+def read_index_for(model: Path, facts: dict[str, Any], path: Path, vocabulary: Vocabulary) -> CopyIndex:
+    """The index at `path`; prints a notice if it may be of other songs than a model was trained on.
+
+    `facts`: what the model's file says of its training. Raises UserError as `read_index` does.
+    """
+    index = read_index(path, vocabulary)
+    held_out = held_out_names(facts)
+    if not held_out or split_digest(held_out) != index.split:
+        print(f"notice: {path} may be of other songs than {model} was trained on; make its own with "
+              "copies.py", file=sys.stderr)
+    return index
 
 
 def read_index(path: Path, vocabulary: Vocabulary) -> CopyIndex:

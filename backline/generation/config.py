@@ -134,7 +134,9 @@ class GenConfig:
     key_pull: from scratch, pitches outside the key that the model is told are so many times less likely
         than it finds them; 1: as likely. Models stray from the key more than songs do.
     tell_made: beside given parts, the model is told to play those it makes as a real song does whose
-        other parts play much like the given ones.
+        other parts play much like the given ones (with `controls.draw`).
+    fewest_parts: from scratch, a model of more than four parts is told to play those of a real song that
+        has so many or more (with `all_parts`); 0: to play all.
     draws: from scratch, a model with a critic draws each song so many times, and the critic chooses
         (`evaluation.critic`).
     rules: what the song must keep to.
@@ -150,8 +152,8 @@ class GenConfig:
     start_at_once: from scratch, a note begins with bar 1; in 79 of 100 real songs one begins with
         the first bar that has notes.
     all_bars: from scratch there are no fewer than `num_bars`; false: the model may end before.
-    all_parts: from scratch, a song in which a part hardly plays is rejected (`task.lacking_parts`). With
-        more than four parts, who plays is drawn: as in a real song of four parts or more.
+    all_parts: from scratch, a song in which a part hardly plays is rejected (`task.lacking_parts`); of a
+        model of more than four parts, a part that the song is told to have.
     go_on: after a prompt, a song that soon ends is rejected (`task.ends_soon`).
     whole_bars: `max_steps` always counts, and cuts at the bar line before it; false: it cuts where
         it is reached, and does not count if --bars, --given or --fill says how many bars there are.
@@ -169,6 +171,7 @@ class GenConfig:
     loop_guard: float = 0.03
     key_pull: float = 1.5
     tell_made: bool = True
+    fewest_parts: int = 4
     draws: int = 2
     rules: RuleConfig = RuleConfig()
     controls: ControlConfig = ControlConfig()
@@ -207,6 +210,8 @@ class GenConfig:
             raise UserError(f"key_pull={self.key_pull} must be at least 1")
         if not 1 <= self.draws <= MOST_DRAWS:
             raise UserError(f"draws={self.draws} must be from 1 to {MOST_DRAWS}")
+        if self.fewest_parts < 0:
+            raise UserError(f"fewest_parts={self.fewest_parts} must be at least 0")
         if self.max_steps < 0:
             raise UserError(f"max_steps={self.max_steps} must be at least 0")
 

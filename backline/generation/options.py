@@ -112,7 +112,7 @@ def add_choice_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--check-copies", "--copies", type=Path, nargs="?", const=OWN_INDEX,
                        metavar="INDEX",
                        help="say how many new notes in a row are in training songs, using an index of "
-                       "copies.py (default: that beside the model)")
+                       "copies.py (default: that beside the model, or else the bundled model's)")
     group.add_argument("--max-copy",
                        type=int,
                        metavar="NOTES",
@@ -306,12 +306,12 @@ def _with_taken(given: tuple[str, ...],
                 make: tuple[str, ...],
                 prompt: Prompt,
                 vocabulary: Vocabulary) -> tuple[str, ...]:
-    """`given`, and with drums the parts whose hits people count as drums: tambourine, congas.
+    """`given`, and with the drums the parts whose hits people count as drums: tambourine, congas.
 
-    A drummer's track often holds them too. Those to be made stay out.
+    A drummer's track often holds them too; whether they come from it or from one of their own makes
+    no difference. Those to be made stay out.
     """
-    first_drums = vocabulary.part_names[int(vocabulary.is_drum.argmax())]
-    if first_drums not in given:
+    if vocabulary.part_names[vocabulary.first_drums] not in given:
         return given
     taken = {part.name for part in vocabulary.parts if part.takes}
     along = taken.intersection(parts_of(prompt.rows, vocabulary)).difference(make)
@@ -323,7 +323,8 @@ def given_notices(args: argparse.Namespace, wish: Wish, vocabulary: Vocabulary) 
     if args.given is None:
         return []
     named = parse_parts(args.given, vocabulary)
-    return [f"{name} is given with the drums; --make {name} would make it anew"
+    drums = vocabulary.part_names[vocabulary.first_drums]
+    return [f"{name} is given along with {drums}; to have it made anew, name it in --make too"
             for name in wish.given
             if name not in named]
 

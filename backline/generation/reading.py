@@ -260,7 +260,7 @@ class _Hearing:
         counts: dict[tuple[int, str], int] = {}
         for i in indices:
             track = self.voices[i].track
-            name = self.song.tracks[i].name[:40] or f"track {track + 1}"
+            name = self.song.tracks[i].name[:LONGEST_NAME] or f"track {track + 1}"
             counts[track, name] = counts.get((track, name), 0) + 1
         return [name if n == 1 else f"{name} ({n} channels)"
                 for (_, name), n in counts.items()]

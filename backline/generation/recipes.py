@@ -36,8 +36,8 @@ EDIT_BEGINNING = f'{{"format":"{EDIT_FORMAT}"'.encode()  # of the text event
 # Settings that are off unless a recipe names them.
 SWITCHES = ("start_at_once", "all_bars", "all_parts", "go_on", "whole_bars")
 # What settings are that a recipe does not name.
-BEFORE = {**dict.fromkeys(SWITCHES, False), "dynamics": FLAT, "tell_made": False, "draws": 1, "key_pull": 1.0,
-          "loop_guard": 0.0}
+BEFORE = {**dict.fromkeys(SWITCHES, False), "dynamics": FLAT, "tell_made": False, "fewest_parts": 0, "draws": 1,
+          "key_pull": 1.0, "loop_guard": 0.0}
 LATER_CONTROLS = ("rests", "repeats")  # that earlier recipes with controls did not know
 
 

@@ -20,8 +20,7 @@ from backline.common.errors import UserError
 from backline.common.files import file_hash
 from backline.common.paths import BUNDLED_MODEL
 from backline.common.surroundings import song_surroundings
-from backline.engine.model_file import held_out_names
-from backline.evaluation.copy_index import CopyCheck, CopyIndex, read_index, split_digest
+from backline.evaluation.copy_index import CopyCheck, CopyIndex, read_index_for
 from backline.evaluation.critic import critic_of
 from backline.generation.config import FLAT, GenConfig, Reading
 from backline.generation.given_song import Made, files_beside
@@ -88,12 +87,7 @@ class LoadedModel:
 
     def copy_index(self, path: Path) -> CopyIndex:
         """The index at `path`; prints a notice if it may be of other songs than the model's."""
-        index = read_index(path, self.vocabulary)
-        held_out = held_out_names(self.facts)
-        if not held_out or split_digest(held_out) != index.split:
-            print(f"notice: {path} may be of other songs than {self.path} was trained on; "
-                  "make its own with copies.py", file=sys.stderr)
-        return index
+        return read_index_for(self.path, self.facts, path, self.vocabulary)
 
     def make(self,
              task: Task,
@@ -260,7 +254,7 @@ class Session:
                 batch=tuple(seeds),
                 cut=song.cut,
                 told=describe_told(told, self.task) if told else "",
-                playing=told_to_play(told, self.task) if told else (),
+                playing=told_to_play(told, self.task) if told and self.config.fewest_parts else (),
             )
             if self.copy_check:
                 generated = self._with_copies(generated, self.copy_check)

@@ -46,7 +46,8 @@ class Task:
     n_bars: int = 0  # that the song lasts, at least
     max_steps: int = 0  # most new notes
     ends: bool = False  # a model with controls is told that the song ends with the last bar made
-    named: tuple[str, ...] = ()  # made parts that the wish names
+    named: tuple[str, ...] = ()  # made parts that somebody asks for, one by one
+    beside: bool = False  # whole parts are made beside given ones
 
     @property
     def given(self) -> np.ndarray:
@@ -249,6 +250,8 @@ def _parts_for_parts(asking: _Asking) -> Task:
         n_bars=n_bars if wish.loop else _n_lasting(clip),
         max_steps=_most_notes(config, n_bars),
         ends=config.controls.ending == "yes",
+        named=wish.make,
+        beside=True,
     )
 
 
@@ -289,6 +292,7 @@ def _fill(asking: _Asking) -> Task:
         n_bars=n_bars if wish.loop else _n_lasting(clip),
         max_steps=_most_notes(config, len(anew)),
         ends=True,
+        named=make,
     )
 
 
@@ -318,8 +322,8 @@ def lacking_parts(wish: Wish,
     """Requested parts that have no note in the song of `new` notes, or nearly none.
 
     Requested are parts that the wish names, or that given ones lack. From scratch all parts are,
-    unless others are named (`all_parts`); of a vocabulary with more than ALL_PARTS_OF those that the
-    model is told to play, `playing`. A part then lacks as well if it plays in fewer than one of
+    unless others are named (`all_parts`); of a vocabulary with more than ALL_PARTS_OF those that it
+    is told to play, `playing`. A part then lacks as well if it plays in fewer than one of
     PLAYS_EVERY bars: a part that always sounds begins a note in as many. Of 2,845 songs 15 % have a
     part that is silent in their first 16 bars, another 4 % one that plays in one to three of them,
     and 4 % one in four.

@@ -18,7 +18,7 @@ import numpy as np
 
 from backline.common.errors import UserError
 from backline.generation.config import GenConfig
-from backline.generation.task import ALL_PARTS_OF, Task, told_chords
+from backline.generation.task import Task, told_chords
 from backline.music.chords import (
     CHORD_FIELDS,
     FIRST_VALUE,
@@ -53,8 +53,8 @@ from backline.music.vocab import BAR, FIRST_ID, Vocabulary
 FAR = 255  # bars left where no end is in sight
 MOST_CHORDS_NAMED = 6  # in one line
 N_ALIKE = 20  # songs that a made part may be told to play like
-SELDOM = PART_CONTROLS["rests"].words["sometimes"]
-MOSTLY_RESTS = FIRST_VALUE - 1 + PART_CONTROLS["rests"].words["mostly"]  # an id
+RESTS_SELDOM, RESTS_MOSTLY = (FIRST_VALUE - 1 + PART_CONTROLS["rests"].words[word]  # ids
+                              for word in ("sometimes", "mostly"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,13 +114,11 @@ def tell(task: Task,
     asked = _asked_of_parts(config, vocabulary)
     if not from_scratch:
         sheet = _estimated(task, table)
-        if config.tell_made and controls.draw and not len(task.prompt):
+        if config.tell_made and controls.draw and task.beside:
             _draw_made(sheet, task, table, np.random.default_rng(seed))
     elif controls.draw:
-        named = dict.fromkeys(each.part for each in asked)
-        playing = task.made if config.all_parts and task.needs_all else tuple(named)
-        n_parts = min(ALL_PARTS_OF, len(task.made)) if config.all_parts else 0
-        sheet = _drawn(playing, n_parts, asked, table, vocabulary, np.random.default_rng(seed))
+        sheets = _with_line_up(table.sheets, task, config, asked)
+        sheet = _nearest_to(asked, sheets, vocabulary, np.random.default_rng(seed))
     else:
         sheet = told.by_bar[0, :-1].copy()
     if from_scratch and controls.chords:
@@ -157,17 +155,35 @@ def _columns(part: int) -> slice:
     return slice(part * N_PART_FIELDS, (part + 1) * N_PART_FIELDS)
 
 
-def _drawn(playing: Sequence[str],
-           n_parts: int,
-           asked: Sequence[WantedLevel],
-           table: SheetTable,
-           vocabulary: Vocabulary,
-           random: np.random.Generator) -> np.ndarray:
-    """(S,) the sheet of a song of `n_parts` or more, `playing` among them, as close to `asked` as possible."""
-    sheets = _where(table.sheets, playing, PLAYS, FIRST_VALUE, vocabulary)
+def _with_line_up(sheets: np.ndarray,
+                  task: Task,
+                  config: GenConfig,
+                  asked: Sequence[WantedLevel]) -> np.ndarray:
+    """The sheets (n, S) of songs with the parts that a song from scratch is to have."""
+    vocabulary = task.rules.vocabulary
+    if config.all_parts and (task.needs_all or not config.fewest_parts):
+        return _in_which_play(task.made, sheets, vocabulary)
+    parts = tuple(dict.fromkeys(each.part for each in asked))
+    sheets = _in_which_play(parts, sheets, vocabulary)
+    if not config.all_parts:
+        return sheets
     n_playing = (sheets[:, PLAYS:key_column(vocabulary):N_PART_FIELDS] == FIRST_VALUE).sum(1)
-    if (n_playing >= n_parts).any():
-        sheets = sheets[n_playing >= n_parts]
+    return sheets[n_playing >= min(config.fewest_parts, n_playing.max())]
+
+
+def _in_which_play(parts: Sequence[str], sheets: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
+    """The sheets (n, S) of songs in which all of some parts play; if there are none, all."""
+    columns = [vocabulary.part_names.index(name) * N_PART_FIELDS + PLAYS for name in parts]
+    plays = sheets[:, columns] == FIRST_VALUE
+    all_play = plays.all(1)
+    return sheets[all_play] if all_play.any() else sheets
+
+
+def _nearest_to(asked: Sequence[WantedLevel],
+                sheets: np.ndarray,
+                vocabulary: Vocabulary,
+                random: np.random.Generator) -> np.ndarray:
+    """(S,) one of the sheets (n, S) that are as close to what is asked as any."""
     first_columns = {name: p * N_PART_FIELDS
                      for p, name in enumerate(vocabulary.part_names)}
     columns = [first_columns[each.part] + column for each in asked for column in each.columns]
@@ -179,39 +195,30 @@ def _drawn(playing: Sequence[str],
     return sheets[drawn].copy()
 
 
-def _where(sheets: np.ndarray,
-           parts: Sequence[str],
-           column: int,
-           most: int,
-           vocabulary: Vocabulary) -> np.ndarray:
-    """The sheets (n, S) in which a column of all `parts` has a value of `most` at most; if none, all."""
-    columns = [vocabulary.part_names.index(name) * N_PART_FIELDS + column for name in parts]
-    values = sheets[:, columns]
-    fits = ((values >= FIRST_VALUE) & (values <= most)).all(1)
-    return sheets[fits] if fits.any() else sheets
-
-
 def _draw_made(sheet: np.ndarray,
                task: Task,
                table: SheetTable,
                random: np.random.Generator) -> None:
-    """Write into a sheet (S,) how the made parts play: as in a song with others like the given ones.
+    """Write into a sheet (S,) how the made parts play: as in songs with others like the given ones.
 
-    It is one of the N_ALIKE most like them in which the made parts play, and rest seldom. A part
-    that plays in no such song stays unknown.
+    One part after another plays as in one of the N_ALIKE songs that are most like what is known by
+    then, of those in which it plays and rests seldom. If it plays in no song, it stays unknown.
     """
     vocabulary = task.rules.vocabulary
-    sheets = _where(table.sheets, task.made, PLAYS, FIRST_VALUE, vocabulary)
-    sheets = _where(sheets, task.made, RESTS, FIRST_VALUE + SELDOM - 1, vocabulary)
     is_known = sheet != UNKNOWN
     is_known[key_column(vocabulary)] = False
-    distance = np.abs(sheets[:, is_known].astype(int) - sheet[is_known]).sum(1)
-    nearest = np.argsort(distance, kind="stable")[:N_ALIKE]
-    drawn = sheets[random.choice(nearest)]
     for name in task.made:
         columns = _columns(vocabulary.part_names.index(name))
-        if drawn[columns][PLAYS] == FIRST_VALUE:
-            sheet[columns] = drawn[columns]
+        plays = table.sheets[:, columns.start + PLAYS] == FIRST_VALUE
+        rests = table.sheets[:, columns.start + RESTS]
+        for fits in (plays & (rests <= RESTS_SELDOM), plays):
+            if fits.any():
+                sheets = table.sheets[fits]
+                distance = np.abs(sheets[:, is_known].astype(int) - sheet[is_known]).sum(1)
+                nearest = np.argsort(distance, kind="stable")[:N_ALIKE]
+                sheet[columns] = sheets[random.choice(nearest), columns]
+                is_known[columns] = True
+                break
 
 
 def _estimated(task: Task, table: SheetTable) -> np.ndarray:
@@ -322,7 +329,7 @@ def told_to_play(told: Told, task: Task) -> tuple[str, ...]:
     return tuple(name
                  for name in task.made
                  if sheet[_columns(names.index(name))][PLAYS] == FIRST_VALUE
-                 and sheet[_columns(names.index(name))][RESTS] < MOSTLY_RESTS)
+                 and sheet[_columns(names.index(name))][RESTS] < RESTS_MOSTLY)
 
 
 def describe_told(told: Told, task: Task) -> str:

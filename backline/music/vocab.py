@@ -195,13 +195,17 @@ class Vocabulary:
         """(n_parts,) bool: which parts are drums."""
         return np.array([part.is_drum for part in self.parts])
 
+    @property
+    def first_drums(self) -> int:
+        """Index of the first drum part; 0 if there is none."""
+        return int(self.is_drum.argmax())
+
     @functools.cached_property
     def is_taken(self) -> np.ndarray:
         """(V,) bool: ids of the first drum part whose hits are another part's in any file."""
-        first_drums = int(self.is_drum.argmax())
-        takers = [part for index, part in enumerate(self.parts) if part.takes and index != first_drums]
+        takers = [part for index, part in enumerate(self.parts) if part.takes and index != self.first_drums]
         pitches = [pitch for pitch in range(N_PITCHES) if any(part.takes_pitch(pitch) for part in takers)]
-        return (self.part_of_id == first_drums) & np.isin(self.pitch_of_id, pitches)
+        return (self.part_of_id == self.first_drums) & np.isin(self.pitch_of_id, pitches)
 
     @property
     def id_type(self) -> np.dtype:

@@ -77,6 +77,7 @@ def band_table() -> SheetTable:
         for row, rests in ((n - 1, 2), (n + 6, 5)):
             sheets[row, :n * N_PART_FIELDS] = 2
             sheets[row, RESTS:n * N_PART_FIELDS:N_PART_FIELDS] = rests
+            sheets[row, DENSITY:n * N_PART_FIELDS:N_PART_FIELDS] = 9
     return SheetTable(measure_levels([random_song(0, vocabulary=BAND)], BAND), sheets)
 
 
@@ -95,9 +96,10 @@ def test_many_parts_are_told_to_play_as_in_real_songs_of_four_or_more_unless_the
     assert {playing for _, playing in drawn} == {(), *(BAND.part_names[:n] for n in range(4, 8))}
     assert {band_told(Wish(make=BAND.part_names), seed)[0] for seed in range(20)} == {7}
     assert {band_told(Wish(), seed, all_parts=False)[0] for seed in range(60)} == {*range(1, 8)}
-    guitar = ControlConfig(density={"guitar": "busy"})
-    assert all("guitar" in playing or not playing
-               for _, playing in (band_told(Wish(), seed, controls=guitar) for seed in range(20)))
+    assert {band_told(Wish(), seed, fewest_parts=6)[0] for seed in range(20)} == {6, 7}
+    assert {band_told(Wish(), seed, fewest_parts=0)[0] for seed in range(20)} == {7}
+    lead = ControlConfig(density={"lead": "1"})  # nearer to songs without it
+    assert {band_told(Wish(), seed, controls=lead)[0] for seed in range(20)} == {6, 7}
 
 
 def test_nothing_is_drawn_where_that_is_switched_off():
@@ -171,7 +173,7 @@ def test_of_the_songs_those_are_told_whose_other_parts_play_most_like_the_given_
         assert beside.by_bar[0, sheet_columns("drums")][DENSITY] == 2 + like
 
 
-def test_what_rests_in_most_bars_is_told_only_if_no_song_has_it_otherwise(monkeypatch):
+def test_what_rests_in_most_bars_is_told_only_if_no_song_has_it_otherwise():
     sheets = TABLE.sheets.copy()
     sheets[:, sheet_columns("drums").start + RESTS] = [5, 5, 4, 3, 2, 5]
     task, config = task_of(wish=DRUMS_TO_BASS, prompt=PROMPT)
@@ -193,6 +195,30 @@ def test_a_part_made_beside_given_ones_is_unknown_where_nothing_is_to_be_drawn()
     for off in (dataclasses.replace(config, tell_made=False),
                 dataclasses.replace(config, controls=ControlConfig(draw=False))):
         assert (tell(task, off, TABLE, 0).by_bar[0, sheet_columns("drums")] == UNKNOWN).all()
+
+
+def test_each_of_several_parts_made_beside_given_ones_is_told_to_play():
+    random = np.random.default_rng(0)
+    sheets = random.integers(2, 7, (60, key_column(BAND) + 1)).astype(np.uint8)
+    for p in range(len(BAND.parts)):
+        columns = slice(p * N_PART_FIELDS, (p + 1) * N_PART_FIELDS)
+        sheets[:, columns.start + PLAYS] = 2
+        sheets[p::len(BAND.parts), columns] = 1  # in no song all parts play
+    table = SheetTable(measure_levels([random_song(0, vocabulary=BAND)], BAND), sheets)
+    prompt = random_song(1, 80, n_bars=4, vocabulary=BAND)
+    task = make_task(Wish(given=("drums",)), prompt, BAND, GenConfig())
+    found = {tell(task, GenConfig(), table, seed).by_bar[0, :-1].tobytes() for seed in range(30)}
+    assert len(found) == 30
+    for sheet in found:
+        plays = np.frombuffer(sheet, np.uint8)[PLAYS:key_column(BAND):N_PART_FIELDS]
+        assert (plays == 2).all()
+
+
+@pytest.mark.parametrize("make", [(), ("drums",)])
+def test_bars_in_the_middle_are_told_nothing_of_other_songs_even_if_they_are_the_first(make):
+    filled = told(prompt=PROMPT, wish=Wish(fill=(1, 2), make=make)).by_bar[0]
+    made = make or VOCABULARY.part_names
+    assert all((filled[sheet_columns(part)] == UNKNOWN).all() for part in made)
 
 
 def test_a_fill_counts_the_bars_to_its_end():

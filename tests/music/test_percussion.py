@@ -151,8 +151,8 @@ def test_a_prompt_is_heard_and_shown_in_seven_parts(tmp_path):
 
 
 @pytest.mark.parametrize(("make", "kept", "notice"), [
-    ([], "drums, percussion", "percussion is given with the drums; --make percussion would make it anew"),
-    (["--make", "piano"], "drums, percussion", "percussion is given with the drums"),
+    ([], "drums, percussion", "percussion is given along with drums; to have it made anew, name it in --make too"),
+    (["--make", "piano"], "drums, percussion", "percussion is given along with drums"),
     (["--make", "percussion,piano"], "drums", "left out of the prompt: percussion, bass")])
 def test_with_the_drums_of_a_track_its_hand_percussion_is_given_unless_it_is_made(tmp_path, make, kept, notice, capsys):
     prompt = tmp_path / "song.mid"
@@ -165,8 +165,10 @@ def test_with_the_drums_of_a_track_its_hand_percussion_is_given_unless_it_is_mad
     given = read_recipe(tmp_path / "out/0.mid").wish.given
     assert ", ".join(given) == kept
     song = read_song("0.mid", (tmp_path / "out/0.mid").read_bytes())
-    struck = {int(pitch) for track in song.tracks if track.is_drum for pitch in track.notes[:, 2]}
-    assert struck.issuperset(KIT + HANDS if "percussion" in given else KIT)
+    quarter = song.ticks_per_quarter
+    struck = {(on / quarter, pitch) for track in song.tracks if track.is_drum for on, _, pitch in track.notes[:, :3]}
+    assert struck.issuperset(enumerate(KIT))
+    assert struck.issuperset(enumerate(HANDS, len(KIT))) == ("percussion" in given)
 
 
 def test_what_percussion_takes_is_never_made_as_drums():

@@ -1154,8 +1154,13 @@ def test_weights_and_other_model_settings_are_refused(capsys):
 def test_weights_take_a_narrower_feed_forward(capsys):
     first = train(max_train_steps=1)
     width = load_model(first / BEST)[0].config.ff_width
-    succeeds(train_pool.main, [*arguments({"d_ff": width - 8}, filename="narrow"), "-fp", first / BEST])
-    assert load_model(Path("narrow") / BEST)[0].config.ff_width == width - 8
+    narrower = arguments({"d_ff": width - 8}, filename="narrow", max_train_steps=1, lr=1e-9)
+    succeeds(train_pool.main, [*narrower, "-fp", first / BEST])
+    narrow = load_model(Path("narrow") / BEST)[0]
+    assert narrow.config.ff_width == width - 8
+    assert f"cut from {width} to {width - 8} hidden units" in capsys.readouterr().err
+    trunk = "blocks.0.attention.to_qkv.weight"
+    assert torch.allclose(narrow.state_dict()[trunk], weights(first, BEST)[trunk], atol=1e-6)
     message = fails(train_pool.main, [*arguments({"d_ff": width + 8}, filename="wide"), "-fp", first / BEST], capsys)
     assert "not the model settings" in message and "(d_ff)" in message
 
