@@ -13,12 +13,12 @@ from backline.common.paths import BAND_MODEL, BUNDLED_MODEL, ROOT, own_copies
 from backline.engine.model_file import held_out_names, read_model_file
 from backline.evaluation.copy_index import read_index, split_digest
 from backline.evaluation.critic import critic_of
-from backline.generation.recipes import read_recipe
 from backline.music.dynamics import dynamics_table
 from backline.music.vocab import load_vocabulary
 
 BAND = load_vocabulary(ROOT / "configs" / "vocab_band.json")
 MOST_BYTES = 12_000_000
+PROMPT = ROOT / "examples/prompt.mid"
 
 
 def test_the_file_is_small_and_holds_all_that_generate_uses():
@@ -43,18 +43,22 @@ def test_it_was_trained_on_no_song_that_the_bundled_model_held_out():
     assert len(band & bundled) == 236
 
 
+def n_struck(song: mido.MidiFile) -> int:
+    return sum(message.type == "note_on" and message.velocity > 0 for track in song.tracks for message in track)
+
+
 @pytest.mark.parametrize("arguments", [
     ["--bars", 4, "--check-copies"],
-    ["-p", ROOT / "examples/prompt.mid", "--given", "drums,bass,piano", "--make", "guitar"],
-    ["-p", ROOT / "examples/prompt.mid", "--fill", "3-4"]], ids=["scratch", "given", "fill"])
+    ["-p", PROMPT, "--given", "drums,bass,piano", "--make", "guitar"],
+    ["-p", PROMPT, "--fill", "3-4"]], ids=["scratch", "given", "fill"])
 def test_it_plays(arguments, tmp_path, capsys):
+    n_given = n_struck(mido.MidiFile(PROMPT)) if "--make" in arguments else 0
     succeeds(generate.main, ["-mp", BAND_MODEL, *arguments, "--seed", 1, "-d", "cpu", "-o", tmp_path])
     song = mido.MidiFile(tmp_path / "0.mid")
-    assert any(message.type == "note_on" for message in song)
+    assert n_struck(song) > n_given
     assert {path.name for path in tmp_path.glob("0-*.mid")} == {f"0-{name}.mid" for name in BAND.part_names}
-    assert read_recipe(tmp_path / "0.mid").seed >= 1
     if "--make" in arguments:
-        assert any("guitar (new)" in track.name or track.name == "guitar" for track in song.tracks)
+        assert "guitar" in {track.name for track in song.tracks}
     if "--check-copies" in arguments:
         captured = capsys.readouterr()
         assert "longest run shared" in captured.out and "may be of other songs" not in captured.err
