@@ -17,10 +17,11 @@ import merge_midi
 import tokenizer
 from backline.common.errors import EXIT_USER_ERROR
 from backline.common.files import file_hash
-from backline.common.paths import BUNDLED_MODEL
+from backline.common.paths import BAND_MODEL, BUNDLED_MODEL
 from backline.common.settings import config_from_file
 from backline.generation.config import GenConfig
 from backline.generation.recipes import read_recipe
+from backline.generation.session import SEED_STEP
 from backline.generation.wish import Wish
 from backline.music.midi_reader import read_song
 from backline.music.midi_writer import end_at_next_onset
@@ -171,6 +172,16 @@ def test_only_the_bars_that_were_made_are_others():
     changed = {row[BAR] - FIRST_ID + 1 for row in prompt ^ song}
     assert changed == {3, 4}
     assert read_recipe(EXAMPLES / "given" / "bars_3-4.mid").model_hash == file_hash(BUNDLED_MODEL)
+
+
+def test_the_band_s_samples_are_its_first_seeds_with_the_default_settings():
+    assert sorted(path.name for path in (EXAMPLES / "band").glob("*.mid")) == [f"{i}.mid" for i in range(10)]
+    for i in range(10):
+        recipe = read_recipe(EXAMPLES / "band" / f"{i}.mid")
+        assert recipe.model_hash == file_hash(BAND_MODEL)
+        assert recipe.seed % SEED_STEP == i
+        assert (recipe.wish, recipe.genconfig, recipe.prompt) == (Wish(), GenConfig(), "")
+        assert (EXAMPLES / "band" / f"{i}.png").is_file()
 
 
 @pytest.mark.parametrize(("folder", "n", "prompt"), [("scratch", 10, ""), ("continued", 6, "examples/prompt.mid")])

@@ -24,6 +24,8 @@ PALE = 0.35  # opacity
 PROMPT_GREY = "0.92"
 PANEL_HEIGHT, PIECE_HEIGHT = 2.2, 0.17  # inches: of a part, and of a drum kit's piece
 OTHER_HEIGHT = 1.1  # inches: of a track that plays no part
+SILENT_HEIGHT = 0.4  # inches: of a part without notes
+FEW_PIECES = 3  # of a drum kit, for which a low panel is enough
 MOST_LETTERS = 12  # of a track's name
 BAR_WIDTH, LEAST_WIDTH, MOST_WIDTH = 0.4, 8, 40  # inches
 FEW_BARS, MANY_BARS = 24, 48
@@ -96,12 +98,14 @@ def _figure(lanes: Sequence[Lane],
             drawings: Sequence[PartDrawing],
             n_bars: int,
             n_parts: int) -> tuple[Figure, np.ndarray]:
-    """An empty figure, and a panel for each lane: as high as its drum kit needs."""
+    """An empty figure, and a panel for each lane: as high as its drum kit needs, low if it is silent."""
     heights = []
     for i, (lane, drawing) in enumerate(zip(lanes, drawings, strict=True)):
         n_pieces = len(np.unique(drawing.pitch)) if lane.is_drum else 0
-        least = PANEL_HEIGHT if i < n_parts else OTHER_HEIGHT
-        heights.append(max(least, PIECE_HEIGHT * n_pieces))
+        is_low = i >= n_parts or (lane.is_drum and n_pieces <= FEW_PIECES)
+        least = OTHER_HEIGHT if is_low else PANEL_HEIGHT
+        height = max(least, PIECE_HEIGHT * n_pieces)
+        heights.append(height if len(lane.notes) else SILENT_HEIGHT)
     width = max(LEAST_WIDTH, BAR_WIDTH * n_bars)
     width = min(width, MOST_WIDTH)
     figure = Figure(figsize=(width, sum(heights)), layout="constrained")
@@ -150,14 +154,15 @@ def _bar_axis(axes: Axes, n_bars: int) -> None:
 
 def _lane_panel(axes: Axes, lane: Lane, drawing: PartDrawing) -> None:
     """Draw one lane's notes as lying bars, each in its color."""
-    axes.set_ylabel(lane.name[:MOST_LETTERS], parse_math=False)
+    label = axes.set_ylabel(lane.name[:MOST_LETTERS], parse_math=False)
+    if not len(lane.notes):
+        label.set(rotation="horizontal", horizontalalignment="right", verticalalignment="center")
+        axes.set_yticks([])  # there are no pitches to name
+        return
     if lane.is_drum:
         _drum_rows(axes, drawing)
         return
     _draw_bars(axes, drawing, drawing.pitch, 0.8)
-    if not len(drawing.pitch):
-        axes.set_yticks([])  # a silent part has no pitches to name
-        return
     lowest = int(drawing.pitch.min())
     highest = int(drawing.pitch.max())
     low = lowest - 2

@@ -126,3 +126,18 @@ def test_a_silent_part_has_no_pitches_to_name(drawn):
     *playing, silent = drawn(rows).axes
     assert all(labels(axes.yaxis) for axes in playing)
     assert labels(silent.yaxis) == []
+
+
+def test_silent_parts_and_kits_of_few_pieces_take_little_room(drawn):
+    rows = random_song(2, 400, 8)
+    part = V.part_of_id[rows[:, PITCH_INSTRUMENT]]
+    is_kick = rows[:, PITCH_INSTRUMENT] == rows[part == 0][0, PITCH_INSTRUMENT]
+
+    def heights(of_rows: np.ndarray) -> list[float]:
+        return [axes.get_window_extent().height for axes in drawn(of_rows).axes]
+
+    drums, bass, silent = heights(rows[(part == 1) | is_kick])
+    assert silent < drums / 2 < drums < 0.7 * bass
+    panel = drawn(rows[part == 1]).axes[2]
+    label = panel.yaxis.label.get_window_extent()
+    assert label.height < 1.5 * panel.get_window_extent().height
