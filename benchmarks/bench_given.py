@@ -128,6 +128,9 @@ def loss(args: argparse.Namespace) -> int:
         dataset = load_dataset(args.dataset, vocabulary)
         songs = held_out_songs(facts, dataset, path)[:args.songs]
         found = list(windows(dataset, songs, model.config.block_size))
+        if not found:
+            raise UserError(f"{args.dataset}: none of the held-out songs has {4 * model.config.block_size} notes, four "
+                            "contexts; give a dataset of longer songs")
         print(f"{path}: look-ahead {model.config.lookahead_bars} bars, {len(found)} windows of {len(songs)} songs")
         tasks = Anticipation(vocabulary, model.config.lookahead_bars, 1.0)
         part_losses(model, tasks, found, vocabulary)

@@ -50,7 +50,16 @@ INSTEAD = {  # what stands in a command that holds the words, and what is typed 
     "bench_sampling": ("models/bundled.safetensors", "musictransformer/best.pth"),  # as above
     "bench_continuation": ("models/bundled.safetensors", "musictransformer/best.pth"),
     "bench_critic": ("models/bundled.safetensors", "mine.safetensors"),  # as above, and with a critic
+    "band.pt": ("models/band.safetensors", "runs/own_band/last.pth"),
 }
+# How a reader comes to a dataset of seven parts, to a model that held some of its songs out, and to its index.
+OWN_BAND = (
+    "clean_midi.py --vocab configs/vocab_band.json --config configs/cleaning_band.json -o band_cleaned my_midi",
+    "tokenizer.py --vocab configs/vocab_band.json --no-events -td band_tokens band_cleaned",
+    "prepare.py band.pt --vocab configs/vocab_band.json -b 128 -fp band_tokens",
+    "train_pool.py --dataset_path band.pt -fp models/band.safetensors --training_args own_band.json",
+    "copies.py -mp runs/own_band/last.pth --dataset_path band.pt",
+)
 N_OWN_SONGS = 40  # that the bundled model makes to stand for the reader's own
 WATCHED_SECONDS = 60
 MOST_SECONDS = 600  # for all of it
@@ -113,6 +122,14 @@ def bring_stars(folder: Path) -> None:
     idea = data["ideas"][0]
     stars = data["stars"] | {"songs": [{key: idea[key] for key in ("file", "hash", "recipe")}]}
     (folder / "stars.json").write_text(json.dumps(stars))
+
+
+def bring_band(folder: Path) -> None:
+    (folder / "own_band.json").write_text('{"max_train_steps": 1, "filename": "runs/own_band"}')
+    for command in OWN_BAND:
+        done = run_python(shlex.split(command), folder)
+        if done.returncode:
+            raise SystemExit(f"{command}\n{done.stdout}{done.stderr}")
 
 
 def bring_votes(folder: Path) -> None:
@@ -182,6 +199,8 @@ def walk(folder: Path, only: str) -> list[str]:
         whole = smaller(command)
         if "stars.json" in command:
             bring_stars(folder)
+        if "band.pt" in command and not (folder / "band.pt").exists():
+            bring_band(folder)
         if "votes.csv" in command:
             bring_votes(folder)
         began = time.monotonic()

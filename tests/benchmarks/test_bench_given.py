@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import fails
 from random_songs import VOCABULARY, make_dataset, random_song
 from tiny_models import given_model
 from written_songs import NOTHING, notes
@@ -56,3 +57,11 @@ def test_commands_run(tmp_path: Path, capsys):
     assert capsys.readouterr().out.count("another's") == len(VOCABULARY.parts)
     assert bench_repetition.main([*paths, "--songs", "2", "--notes", "30", "--variety", "0", "1"]) == 0
     assert "| variety 1 | 2 |" in capsys.readouterr().out
+
+
+def test_songs_shorter_than_four_contexts_are_one_line(tmp_path: Path, capsys):
+    dataset = make_dataset(tmp_path / "dataset.pt", [random_song(seed, 100, 20) for seed in range(4)], 60)
+    facts = {"held_out_songs": ["song2"]}
+    save_checkpoint(tmp_path / "model.pth", given_model(block_size=60), VOCABULARY, {"facts": facts})
+    message = fails(bench_given.main, ["loss", dataset, tmp_path / "model.pth"], capsys)
+    assert "none of the held-out songs has 240 notes" in message
