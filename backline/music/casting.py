@@ -26,7 +26,7 @@ NAMED_SO, BY_NAME, BY_PROGRAM, AS_PLAYED = "named so", "by name", "by program", 
 ON_DRUM_CHANNEL = "on the drum channel"
 FAMILY = 8  # programs of General MIDI: pianos, organs, guitars and so on
 MOST_LISTED = 6  # tracks that a question names
-LONGEST_NAME = 40  # of a track in an error message
+LONGEST_NAME = 40  # of a track in a message
 MOST_CHANNELS = 2  # with one name that may name a part; a title stands on more of them
 BASS_HIGHEST = 60  # median pitch: a track above it is never taken for a bass
 
