@@ -136,7 +136,7 @@ class GenConfig:
     tell_made: beside given parts, the model is told to play those it makes as a real song does whose
         other parts play much like the given ones (with `controls.draw`).
     fewest_parts: from scratch, a model of more than four parts is told to play those of a real song that
-        has so many or more (with `all_parts`); 0: to play all.
+        has so many or more, and the others stay silent (with `all_parts`); 0: to play all.
     draws: from scratch, a model with a critic draws each song so many times, and the critic chooses
         (`evaluation.critic`).
     rules: what the song must keep to.

@@ -117,7 +117,7 @@ class SongInProgress:
         self.flags: list[bool] = []  # which of them are given
         self.bars: list[int] = []  # for each of them, the bar of the last note made, from 0
         self.told = nothing_told(self.vocabulary) if request.told is None else request.told
-        self.pull = self.told.pull_of_key(self.vocabulary)
+        self.pull = self.told.pull(self.vocabulary)
         self.from_scratch = not len(request.prompt) and not len(request.given)
         self.start = 0  # rows before it are forgotten
         self.bar_offset = 0  # what to subtract from the song's bar ids to get the model's
@@ -392,7 +392,7 @@ def draw_notes(
 
 
 def _pulls(songs: Sequence[SongInProgress]) -> np.ndarray:
-    """(B, V) what is added to the logits of pitches outside the key told."""
+    """(B, V) what is added to the logits of pitches: see `Told.pull`."""
     nothing = np.zeros(songs[0].vocabulary.sizes[PITCH_INSTRUMENT])
     return np.stack([nothing if song.pull is None else song.pull for song in songs])
 

@@ -52,6 +52,7 @@ from backline.music.vocab import BAR, FIRST_ID, Vocabulary
 
 FAR = 255  # bars left where no end is in sight
 MOST_CHORDS_NAMED = 6  # in one line
+SILENCING = 30.0  # nats; finite, so that something is left where nothing else may be made
 N_ALIKE = 20  # songs that a made part may be told to play like
 RESTS_SELDOM, RESTS_MOSTLY = (FIRST_VALUE - 1 + PART_CONTROLS["rests"].words[word]  # ids
                               for word in ("sometimes", "mostly"))
@@ -64,12 +65,27 @@ class Told:
     by_bar: np.ndarray  # (bars, S + 1) uint8: sheet and bars left, read with the bar's notes
     by_half_bar: np.ndarray  # (2 * bars, 3) uint8: the chord, used once a note's time is chosen
     key_pull: float = 1.0  # how many times less likely pitches outside the key are made
+    keeps_line_up: bool = False  # parts that are told to be silent are
 
-    def pull_of_key(self, vocabulary: Vocabulary) -> np.ndarray | None:
-        """(V,) what is added to the logits of pitches: 0, or less outside the key; None for nothing.
+    def pull(self, vocabulary: Vocabulary) -> np.ndarray | None:
+        """(V,) what is added to the logits of pitches; None for nothing.
 
-        The key is that of the first bar: what is drawn for a song has one for all of them.
+        It is less than 0 outside the key, and far less for parts that are to be silent. Both are those
+        of the first bar: what is drawn for a song has one key and one line-up for all of them.
         """
+        pulls = [pull
+                 for pull in (self._pull_of_key(vocabulary), self._pull_of_line_up(vocabulary))
+                 if pull is not None]
+        return sum(pulls[1:], pulls[0]) if pulls else None
+
+    def _pull_of_line_up(self, vocabulary: Vocabulary) -> np.ndarray | None:
+        if not self.keeps_line_up:
+            return None
+        plays = self.by_bar[0, PLAYS:key_column(vocabulary):N_PART_FIELDS]
+        is_silent = np.append(plays == NONE, False)[vocabulary.part_of_id]  # −1: of no part
+        return np.where(is_silent, -SILENCING, 0.0)
+
+    def _pull_of_key(self, vocabulary: Vocabulary) -> np.ndarray | None:
         tonic, mode = key_name(int(self.by_bar[0, key_column(vocabulary)]))
         if not tonic or self.key_pull == 1:
             return None
@@ -130,7 +146,8 @@ def tell(task: Task,
     told.by_bar[:, -1] = bars_left(_bars_to_end(task))
     _say_chords(told.by_half_bar, task, config)
     if from_scratch:
-        return dataclasses.replace(told, key_pull=config.key_pull)
+        has_line_up = controls.draw and config.all_parts and config.fewest_parts and not task.needs_all
+        return dataclasses.replace(told, key_pull=config.key_pull, keeps_line_up=bool(has_line_up))
     return told
 
 

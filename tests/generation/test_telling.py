@@ -102,6 +102,26 @@ def test_many_parts_are_told_to_play_as_in_real_songs_of_four_or_more_unless_the
     assert {band_told(Wish(), seed, controls=lead)[0] for seed in range(20)} == {6, 7}
 
 
+def test_parts_that_are_not_in_the_line_up_are_hardly_ever_made():
+    config = GenConfig(key_pull=1.0)
+    drawn = [tell(make_task(Wish(), NONE, BAND, config), config, band_table(), seed) for seed in range(40)]
+    with_four = next(told for told in drawn
+                     if (told.by_bar[0, PLAYS:key_column(BAND):N_PART_FIELDS] == 2).sum() == 4)
+    pull = with_four.pull(BAND)
+    is_out = np.isin(BAND.part_of_id, [4, 5, 6])
+    assert (pull[is_out] < -20).all() and (pull[~is_out] == 0).all()
+    assert all(told.pull(BAND) is None or np.isfinite(told.pull(BAND)).all() for told in drawn)
+
+
+@pytest.mark.parametrize(("wish", "changes"), [
+    (Wish(make=("drums", "bass")), {}), (Wish(), {"fewest_parts": 0}), (Wish(), {"all_parts": False}),
+    (Wish(), {"controls": ControlConfig(draw=False, density={"bass": "busy"})})])
+def test_where_no_line_up_is_drawn_no_part_is_ruled_out(wish, changes):
+    config = dataclasses.replace(GenConfig(key_pull=1.0), **changes)
+    assert all(tell(make_task(wish, NONE, BAND, config), config, band_table(), seed).pull(BAND) is None
+               for seed in range(20))
+
+
 def test_nothing_is_drawn_where_that_is_switched_off():
     free = told(ControlConfig(draw=False))
     assert np.array_equal(free.by_bar, nothing_told(VOCABULARY).by_bar)
@@ -366,7 +386,7 @@ def test_pitches_outside_the_key_told_are_less_likely_from_scratch():
     config = dataclasses.replace(config, key_pull=3.0)
     song = tell(task, config, TABLE, 3)
     song.by_bar[:, key_column(VOCABULARY)] = FIRST_VALUE  # C major
-    pull = song.pull_of_key(VOCABULARY)
+    pull = song.pull(VOCABULARY)
     drums = VOCABULARY.part_names.index("drums")
     for id_ in range(FIRST_ID, VOCABULARY.sizes[PITCH_INSTRUMENT]):
         outside = VOCABULARY.pitch_of_id[id_] % 12 in (1, 3, 6, 8, 10) and VOCABULARY.part_of_id[id_] != drums
@@ -377,13 +397,13 @@ def test_pitches_outside_the_key_told_are_less_likely_from_scratch():
 def test_no_key_and_no_pull_change_nothing():
     task, config = task_of()
     plain = tell(task, dataclasses.replace(config, key_pull=1.0), TABLE, 3)
-    assert plain.pull_of_key(VOCABULARY) is None, "a pull of 1"
+    assert plain.pull(VOCABULARY) is None, "a pull of 1"
     song = tell(task, dataclasses.replace(config, key_pull=3.0), TABLE, 3)
     song.by_bar[:, key_column(VOCABULARY)] = UNKNOWN
-    assert song.pull_of_key(VOCABULARY) is None
-    assert nothing_told(VOCABULARY).pull_of_key(VOCABULARY) is None
+    assert song.pull(VOCABULARY) is None
+    assert nothing_told(VOCABULARY).pull(VOCABULARY) is None
     after = tell(*_pulled(PROMPT), TABLE, 3)
-    assert after.pull_of_key(VOCABULARY) is None, "a prompt says by itself what it wants"
+    assert after.pull(VOCABULARY) is None, "a prompt says by itself what it wants"
 
 
 def _pulled(prompt):
