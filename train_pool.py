@@ -247,14 +247,11 @@ def fitting_model(args: argparse.Namespace, model_json: dict[str, Any] | None,
         where = str(args.model_config or "default model settings")
         config = ModelConfig.from_dict(model_json or {}, dataset.vocabulary, where)
     if start is not None and config != start.config:
-        narrower = config.ff_width < start.config.ff_width
-        names = ", ".join(name
-                          for name in start.config.differences(config)
-                          if not (narrower and name == "d_ff"))
+        names = ", ".join(start.config.differences(config))
         if names:
             raise UserError(f"{where}: not the model settings of {args.file_path} ({names}); leave out "
                             f"--model_config")
-        if narrower:
+        if config.ff_width < start.config.ff_width:
             start = narrowed(start, config.ff_width)
         start = start.grown(config)
     sizes = dataset.vocabulary.sizes

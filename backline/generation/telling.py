@@ -73,10 +73,11 @@ class Told:
         It is less than 0 outside the key, and far less for parts that are to be silent. Both are those
         of the first bar: what is drawn for a song has one key and one line-up for all of them.
         """
-        pulls = [pull
-                 for pull in (self._pull_of_key(vocabulary), self._pull_of_line_up(vocabulary))
-                 if pull is not None]
-        return sum(pulls[1:], pulls[0]) if pulls else None
+        of_key = self._pull_of_key(vocabulary)
+        of_line_up = self._pull_of_line_up(vocabulary)
+        if of_key is None or of_line_up is None:
+            return of_line_up if of_key is None else of_key
+        return of_key + of_line_up
 
     def _pull_of_line_up(self, vocabulary: Vocabulary) -> np.ndarray | None:
         if not self.keeps_line_up:
@@ -146,8 +147,8 @@ def tell(task: Task,
     told.by_bar[:, -1] = bars_left(_bars_to_end(task))
     _say_chords(told.by_half_bar, task, config)
     if from_scratch:
-        has_line_up = controls.draw and config.all_parts and config.fewest_parts and not task.needs_all
-        return dataclasses.replace(told, key_pull=config.key_pull, keeps_line_up=bool(has_line_up))
+        keeps_line_up = controls.draw and _draws_line_up(task, config)
+        return dataclasses.replace(told, key_pull=config.key_pull, keeps_line_up=keeps_line_up)
     return told
 
 
@@ -172,17 +173,22 @@ def _columns(part: int) -> slice:
     return slice(part * N_PART_FIELDS, (part + 1) * N_PART_FIELDS)
 
 
+def _draws_line_up(task: Task, config: GenConfig) -> bool:
+    """Whether a song from scratch is to have the parts of some real song, and not all that are made."""
+    return config.all_parts and config.fewest_parts > 0 and not task.needs_all
+
+
 def _with_line_up(sheets: np.ndarray,
                   task: Task,
                   config: GenConfig,
                   asked: Sequence[WantedLevel]) -> np.ndarray:
     """The sheets (n, S) of songs with the parts that a song from scratch is to have."""
     vocabulary = task.rules.vocabulary
-    if config.all_parts and (task.needs_all or not config.fewest_parts):
+    draws_line_up = _draws_line_up(task, config)
+    if config.all_parts and not draws_line_up:
         return _in_which_play(task.made, sheets, vocabulary)
-    parts = tuple(dict.fromkeys(each.part for each in asked))
-    sheets = _in_which_play(parts, sheets, vocabulary)
-    if not config.all_parts:
+    sheets = _in_which_play([each.part for each in asked], sheets, vocabulary)
+    if not draws_line_up:
         return sheets
     n_playing = (sheets[:, PLAYS:key_column(vocabulary):N_PART_FIELDS] == FIRST_VALUE).sum(1)
     return sheets[n_playing >= min(config.fewest_parts, n_playing.max())]
@@ -219,23 +225,23 @@ def _draw_made(sheet: np.ndarray,
     """Write into a sheet (S,) how the made parts play: as in songs with others like the given ones.
 
     One part after another plays as in one of the N_ALIKE songs that are most like what is known by
-    then, of those in which it plays and rests seldom. If it plays in no song, it stays unknown.
+    then, of those in which it plays and, if any, rests seldom. If it plays in no song, it stays unknown.
     """
     vocabulary = task.rules.vocabulary
     is_known = sheet != UNKNOWN
     is_known[key_column(vocabulary)] = False
     for name in task.made:
         columns = _columns(vocabulary.part_names.index(name))
-        plays = table.sheets[:, columns.start + PLAYS] == FIRST_VALUE
-        rests = table.sheets[:, columns.start + RESTS]
-        for fits in (plays & (rests <= RESTS_SELDOM), plays):
-            if fits.any():
-                sheets = table.sheets[fits]
-                distance = np.abs(sheets[:, is_known].astype(int) - sheet[is_known]).sum(1)
-                nearest = np.argsort(distance, kind="stable")[:N_ALIKE]
-                sheet[columns] = sheets[random.choice(nearest), columns]
-                is_known[columns] = True
-                break
+        sheets = table.sheets[table.sheets[:, columns.start + PLAYS] == FIRST_VALUE]
+        rests_seldom = sheets[:, columns.start + RESTS] <= RESTS_SELDOM
+        if rests_seldom.any():
+            sheets = sheets[rests_seldom]
+        if not len(sheets):
+            continue
+        distance = np.abs(sheets[:, is_known].astype(int) - sheet[is_known]).sum(1)
+        nearest = np.argsort(distance, kind="stable")[:N_ALIKE]
+        sheet[columns] = sheets[random.choice(nearest), columns]
+        is_known[columns] = True
 
 
 def _estimated(task: Task, table: SheetTable) -> np.ndarray:
@@ -343,10 +349,10 @@ def told_to_play(told: Told, task: Task) -> tuple[str, ...]:
     """Made parts that are told to play, and to rest in no more than half of the bars."""
     sheet = told.by_bar[task.first_bar]
     names = task.rules.vocabulary.part_names
+    columns = {name: sheet[_columns(names.index(name))] for name in task.made}
     return tuple(name
-                 for name in task.made
-                 if sheet[_columns(names.index(name))][PLAYS] == FIRST_VALUE
-                 and sheet[_columns(names.index(name))][RESTS] < RESTS_MOSTLY)
+                 for name, of_part in columns.items()
+                 if of_part[PLAYS] == FIRST_VALUE and of_part[RESTS] < RESTS_MOSTLY)
 
 
 def describe_told(told: Told, task: Task) -> str:

@@ -140,12 +140,12 @@ class ModelConfig:
         return self.control_sizes[-len(CHORD_FIELDS):]
 
     def differences(self, other: ModelConfig) -> list[str]:
-        """Names of the settings that make `other` another model, and not this one grown."""
+        """Names of the settings that make `other` another model, and not this one grown or narrowed."""
         ours = dataclasses.asdict(self)
         theirs = dataclasses.asdict(other)
         changed = {name for name in ours if ours[name] != theirs[name]}
         same = {name for name in GROWS if theirs[name] >= ours[name]} | {"dropout"}
-        if self.ff_width == other.ff_width:
+        if other.ff_width <= self.ff_width:
             same.add("d_ff")
         return sorted(changed - same)
 
